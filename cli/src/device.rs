@@ -1,0 +1,61 @@
+//! `--device`: where to compute.
+
+use core::fmt;
+use core::str::FromStr;
+
+use crate::failure::Failure;
+
+/// A device as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// The CPU reference, on all threads.
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = match text {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => Some("0"),
+            _ => text.strip_prefix("cuda:"),
+        };
+        // `parse` alone would take a sign.
+        let digits = number.filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        digits.and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(|| "expected cpu, cuda or cuda:N".into())
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl Device {
+    /// The failure of a device that this build has no code for.
+    pub(crate) fn not_built(self) -> Failure {
+        Failure::new(format!("--device {self}: this build has no CUDA support; expected cpu"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices() {
+        assert_eq!("cpu".parse(), Ok(Device::Cpu));
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
+        for text in ["", "gpu", "CPU", "cpu:0", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:99999999999999999999"] {
+            assert!(text.parse::<Device>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `batchnorm`, the command line: parses, dispatches, and turns what happened into an exit code.
+//!
+//! 0: done. 1: a check failed. 2: bad input, told in one line on stderr, and nothing written.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod args;
+mod device;
+mod failure;
+mod info;
+mod output;
+mod run;
+mod verify;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use args::{Command, Parsed};
+use failure::Failure;
+
+const CHECK_FAILED: u8 = 1;
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    match args::parse().and_then(dispatch) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => CHECK_FAILED.into(),
+        Err(failure) => {
+            // Where stderr is closed too, the exit code has to say it alone.
+            let _ = writeln!(io::stderr(), "batchnorm: {failure}");
+            BAD_INPUT.into()
+        }
+    }
+}
+
+/// Whether every check held; the commands that check nothing are true.
+fn dispatch(parsed: Parsed) -> Result<bool, Failure> {
+    match parsed {
+        Parsed::Text(text) => output::print(&text).map(|()| true),
+        Parsed::Command(Command::Info(args)) => info::run(&args).map(|()| true),
+        Parsed::Command(Command::Run(args)) => run::run(&args).map(|()| true),
+        Parsed::Command(Command::Verify(args)) => verify::run(&args),
+    }
+}

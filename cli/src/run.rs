@@ -1,0 +1,110 @@
+//! `batchnorm run`: one operation on the tensors of a safetensors file.
+//!
+//! Everything is read and computed first; the output file is the last thing that happens, whole or not at all.
+
+mod backward;
+mod choices;
+mod forward;
+mod job;
+mod report;
+
+use std::path::PathBuf;
+
+use batchnorm::tensors::{Tensors, read};
+use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Problem, Shape, Tracking};
+use half::{bf16, f16};
+
+use crate::device::Device;
+use crate::failure::{Failure, one_line};
+use crate::output;
+use choices::{Epilogue, Layout, Op, RunningVar, Strategy};
+use job::Job;
+use report::Done;
+
+/// Options of `batchnorm run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to compute
+    #[arg(long, value_enum)]
+    op: Op,
+    /// Where the channels stand among x's dimensions; nchw and nhwc are aliases
+    #[arg(long, value_enum)]
+    layout: Layout,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// How a CUDA device reads the data; the CPU has auto alone
+    #[arg(long, value_enum, default_value = "auto")]
+    strategy: Strategy,
+    /// What is added to the variance
+    #[arg(long, default_value = "1e-5", value_parser = choices::number, allow_hyphen_values = true)]
+    eps: f64,
+    /// The weight of the new batch in the running statistics, in [0, 1], or cumulative: the average of all batches
+    #[arg(long, default_value = "0.1", value_parser = choices::momentum, allow_hyphen_values = true)]
+    momentum: Momentum,
+    /// Which variance the running variance follows
+    #[arg(long, value_enum, default_value = "unbiased")]
+    running_var: RunningVar,
+    /// What is fused behind the normalization; z is a tensor of the input
+    #[arg(long, value_enum, default_value = "identity")]
+    epilogue: Epilogue,
+    /// Leave the running statistics of a channel as they are where its batch has NaN or infinite statistics
+    #[arg(long)]
+    skip_non_finite: bool,
+    /// The safetensors file to read
+    #[arg(long, value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// The safetensors file to write; it appears whole or not at all
+    #[arg(long, value_name = "OUT.safetensors")]
+    output: PathBuf,
+}
+
+impl Args {
+    fn tracking(&self) -> Tracking {
+        let non_finite = if self.skip_non_finite { NonFinite::Skip } else { NonFinite::Propagate };
+        Tracking { momentum: self.momentum, variance: self.running_var.into(), non_finite }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let Device::Cpu = args.device else { return Err(args.device.not_built()) };
+    if args.strategy != Strategy::Auto {
+        let given = format!("{:?}", args.strategy).to_lowercase().replace("tworead", "two-read");
+        return Err(Failure::new(format!("--strategy: expected auto on the device cpu, got {given}")));
+    }
+    let bytes = read(&args.input)?;
+    let tensors = Tensors::parse(&bytes).map_err(|error| Failure::new(format!("{}: {error}", args.input.display())))?;
+    let done = match tensors.dtype("x")? {
+        Dtype::F32 => compute::<Cpu, f32>(args, Cpu, &tensors),
+        Dtype::F16 => compute::<Cpu, f16>(args, Cpu, &tensors),
+        Dtype::Bf16 => compute::<Cpu, bf16>(args, Cpu, &tensors),
+        Dtype::F64 => compute::<Cpu, f64>(args, Cpu, &tensors),
+    }?;
+    done.file.write(&args.output)?;
+
+    let names = done.file.names().collect::<Vec<_>>().join(", ");
+    let path = one_line(&args.output.display().to_string());
+    let lines = done.lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    // The file is written: a report that finds no reader does not make that bad input.
+    let _ = output::print(&format!("{lines}took {:.3?} on {}\nwrote {names} to {path}\n", done.took, args.device));
+    Ok(())
+}
+
+/// The operation on a backend, for data of type `T`.
+fn compute<B: Compute<T>, T: Element>(args: &Args, backend: B, tensors: &Tensors<'_>) -> Result<Done, Failure> {
+    let (op, epilogue, tracking) = (args.op.into(), args.epilogue.into(), args.tracking());
+    let shape = Shape::new(&tensors.dims("x")?, args.layout.into())?;
+    // Options out of range are refused also where this operation does not read them. Whether m = 1 will do depends on
+    // the tensors beside x, and is left to the operation.
+    let in_range = Tracking { variance: batchnorm::RunningVar::Biased, ..tracking };
+    Problem::new(op, shape, T::DTYPE, epilogue, args.eps, Some(in_range))?;
+
+    let job = Job::<B, T>::new(backend, tensors, shape, op, epilogue, args.eps)?;
+    match args.op {
+        Op::Train => forward::train(&job, tracking),
+        Op::Infer => forward::infer(&job),
+        Op::Moments => forward::moments(&job),
+        Op::Backward => backward::batch(&job),
+        Op::BackwardFrozen => backward::frozen(&job),
+    }
+}

@@ -1,0 +1,121 @@
+//! The options of `run` that choose from a list, or parse a number.
+
+use batchnorm::Momentum;
+use clap::ValueEnum;
+
+/// `--op`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Op {
+    /// Normalize with the batch's statistics; update the running ones
+    Train,
+    /// Normalize with the running statistics
+    Infer,
+    /// The gradients of train
+    Backward,
+    /// The gradients of infer
+    BackwardFrozen,
+    /// Mean and biased variance of each channel
+    Moments,
+}
+
+impl From<Op> for batchnorm::Op {
+    fn from(op: Op) -> Self {
+        match op {
+            Op::Train => Self::Train,
+            Op::Infer => Self::Infer,
+            Op::Backward => Self::Backward,
+            Op::BackwardFrozen => Self::BackwardFrozen,
+            Op::Moments => Self::Moments,
+        }
+    }
+}
+
+/// `--layout`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Layout {
+    /// N, C, then the spatial dimensions
+    #[value(alias = "nchw")]
+    ChannelsFirst,
+    /// N, the spatial dimensions, then C
+    #[value(alias = "nhwc")]
+    ChannelsLast,
+}
+
+impl From<Layout> for batchnorm::Layout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::ChannelsFirst => Self::ChannelsFirst,
+            Layout::ChannelsLast => Self::ChannelsLast,
+        }
+    }
+}
+
+/// `--strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Strategy {
+    /// What is predicted to take the least time
+    Auto,
+    /// A channel is held by one block
+    Block,
+    /// A channel is held by a cluster of blocks
+    Cluster,
+    /// A channel is held by blocks of a cooperative grid
+    Grid,
+    /// The data is read twice
+    TwoRead,
+}
+
+/// `--running-var`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RunningVar {
+    /// var * m / (m - 1)
+    Unbiased,
+    /// var
+    Biased,
+}
+
+impl From<RunningVar> for batchnorm::RunningVar {
+    fn from(variance: RunningVar) -> Self {
+        match variance {
+            RunningVar::Unbiased => Self::Unbiased,
+            RunningVar::Biased => Self::Biased,
+        }
+    }
+}
+
+/// `--epilogue`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Epilogue {
+    /// Nothing behind the normalization
+    Identity,
+    /// max(y, 0)
+    Relu,
+    /// y + z
+    Add,
+    /// max(y + z, 0)
+    AddRelu,
+}
+
+impl From<Epilogue> for batchnorm::Epilogue<()> {
+    fn from(epilogue: Epilogue) -> Self {
+        match epilogue {
+            Epilogue::Identity => Self::Identity,
+            Epilogue::Relu => Self::Relu,
+            Epilogue::Add => Self::Add(()),
+            Epilogue::AddRelu => Self::AddRelu(()),
+        }
+    }
+}
+
+/// `--eps`. Its range is the library's to check.
+pub(crate) fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "expected a number".into())
+}
+
+/// `--momentum`. Its range is the library's to check.
+pub(crate) fn momentum(text: &str) -> Result<Momentum, String> {
+    match text {
+        "cumulative" => Ok(Momentum::Cumulative),
+        _ => text.parse().map(Momentum::Ema).map_err(|_| "expected a number or cumulative".into()),
+    }
+}

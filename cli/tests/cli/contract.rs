@@ -1,0 +1,224 @@
+//! What `run` and `info` write: names, dtypes, dimensions and values.
+
+use batchnorm::tensors::{TensorFile, Tensors, read};
+use batchnorm::{Dtype, Element};
+use half::{bf16, f16};
+
+use crate::formulas::{ALL, EPS, Example, MOMENTUM};
+use crate::harness::{Folder, batchnorm, file, printed};
+
+const OPS: [&str; 5] = ["train", "infer", "backward", "backward-frozen", "moments"];
+const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
+
+fn options(op: &str, layout: &str, epilogue: &str) -> Vec<String> {
+    let (eps, momentum) = (EPS.to_string(), MOMENTUM.to_string());
+    ["--op", op, "--layout", layout, "--epilogue", epilogue, "--eps", &eps, "--momentum", &momentum]
+        .map(String::from)
+        .into()
+}
+
+/// The output has exactly these tensors, in the contracted types, and these values.
+#[track_caller]
+fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &str, affine: bool, tracked: bool) {
+    let bytes = read(folder.output()).unwrap();
+    let tensors = Tensors::parse(&bytes).unwrap();
+    let mut expected = example.expected(op, epilogue, affine);
+    expected.retain(|name, _| tracked || !name.starts_with("running"));
+    let mut names: Vec<_> = expected.keys().copied().collect();
+    if op == "train" && tracked {
+        names.push("num_batches_tracked");
+        assert!(tensors.dims("num_batches_tracked").unwrap().is_empty());
+        assert_eq!(tensors.count("num_batches_tracked").unwrap(), example.count + 1);
+    }
+    names.sort_unstable();
+    assert_eq!(tensors.names(), names);
+
+    let param = if T::DTYPE == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
+    for (name, want) in expected {
+        let (dtype, got): (_, Vec<f64>) = if matches!(name, "y" | "dx" | "dz") {
+            let values = tensors.data::<T>(name, &example.dims).unwrap();
+            (T::DTYPE, values.into_iter().map(T::to_f64).collect())
+        } else {
+            (param, tensors.channels::<f64>(name, 3).unwrap())
+        };
+        assert_eq!(tensors.dtype(name).unwrap(), dtype, "{name}");
+        assert_eq!(got.len(), want.len());
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            // One rounding to the tensor's type, and the f32 statistics that a backward pass reads.
+            let allowed = (dtype.unit_roundoff() + 16.0 * param.unit_roundoff()) * want.abs().max(1.0);
+            assert!((got - want).abs() <= allowed, "{op} {epilogue} {name}[{i}]: expected {want}, got {got}");
+        }
+    }
+}
+
+fn every_operation<T: Element, P: Element>() {
+    for layout in ["channels-first", "channels-last", "nchw", "nhwc"] {
+        let example = Example::new(layout);
+        for op in OPS {
+            for epilogue in EPILOGUES.into_iter().take(if op == "moments" { 1 } else { 4 }) {
+                let folder = Folder::new(&file::<T, P>(&example, &ALL));
+                let options = options(op, layout, epilogue);
+                printed(&folder.run(&options.iter().map(String::as_str).collect::<Vec<_>>()));
+                check::<T>(&folder, &example, op, epilogue, true, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_operation_of_f32() {
+    every_operation::<f32, f32>();
+}
+
+#[test]
+fn every_operation_of_f16_with_bf16_channels() {
+    every_operation::<f16, bf16>();
+}
+
+#[test]
+fn every_operation_of_bf16_with_f64_channels() {
+    every_operation::<bf16, f64>();
+}
+
+#[test]
+fn every_operation_of_f64_with_f16_channels() {
+    every_operation::<f64, f16>();
+}
+
+#[test]
+fn only_what_an_operation_needs_is_needed() {
+    let example = Example::new("nchw");
+    for (op, epilogue, names) in [
+        ("train", "relu", &["x"][..]),
+        ("train", "add", &["x", "z"]),
+        ("infer", "identity", &["x", "running_mean", "running_var"]),
+        ("backward", "add", &["x", "dy"]),
+        ("backward", "add-relu", &["x", "dy", "z"]),
+        ("backward-frozen", "add", &["x", "dy", "running_mean", "running_var"]),
+        ("backward-frozen", "add-relu", &["x", "dy", "z", "running_mean", "running_var"]),
+        ("moments", "identity", &["x"]),
+    ] {
+        let folder = Folder::new(&file::<f32, f32>(&example, names));
+        let options = options(op, "nchw", epilogue);
+        let text = printed(&folder.run(&options.iter().map(String::as_str).collect::<Vec<_>>()));
+        check::<f32>(&folder, &example, op, epilogue, false, false);
+        assert_eq!(text.contains("not tracked"), op == "train", "{text}");
+    }
+}
+
+#[test]
+fn tensors_that_an_operation_does_not_read_are_left_alone() {
+    let mut input = file::<f32, f32>(&Example::new("nchw"), &["x"]);
+    input.push_count("weight", 1);
+    input.push("epoch", &[1, 2], &[1.0f64, 2.0]);
+    printed(&Folder::new(&input).run(&["--op", "moments", "--layout", "nchw"]));
+}
+
+/// The running tensors after a step from mean 0, variance 1 over [1, 3]: batch mean 2, biased variance 1.
+fn after_a_step(count: Option<i64>, options: &[&str]) -> (f64, f64, i64) {
+    let mut input = TensorFile::default();
+    input.push("x", &[2, 1], &[1.0f32, 3.0]);
+    input.push("running_mean", &[1], &[0.0f32]);
+    input.push("running_var", &[1], &[1.0f32]);
+    if let Some(count) = count {
+        input.push_count("num_batches_tracked", count);
+    }
+    let folder = Folder::new(&input);
+    printed(&folder.run(&[&["--op", "train", "--layout", "nchw"], options].concat()));
+    let bytes = read(folder.output()).unwrap();
+    let tensors = Tensors::parse(&bytes).unwrap();
+    let one = |name| tensors.channels::<f64>(name, 1).unwrap()[0];
+    (one("running_mean"), one("running_var"), tensors.count("num_batches_tracked").unwrap())
+}
+
+#[test]
+fn options_of_the_running_statistics() {
+    assert_eq!(after_a_step(Some(3), &["--momentum", "0.5"]), (1.0, 1.5, 4));
+    assert_eq!(after_a_step(Some(3), &["--momentum=0.5", "--running-var", "biased"]), (1.0, 1.0, 4));
+    assert_eq!(after_a_step(Some(3), &["--momentum", "cumulative"]), (0.5, 1.25, 4));
+    assert_eq!(after_a_step(None, &["--momentum", "cumulative"]), (2.0, 2.0, 1));
+    assert_eq!(after_a_step(Some(i64::MAX), &["--momentum", "1"]), (2.0, 2.0, i64::MAX));
+}
+
+#[test]
+fn skip_non_finite_leaves_the_running_statistics() {
+    let mut input = TensorFile::default();
+    input.push("x", &[2, 1], &[f32::NAN, 3.0]);
+    input.push("running_mean", &[1], &[0.25f32]);
+    input.push("running_var", &[1], &[1.5f32]);
+    let folder = Folder::new(&input);
+    for (skip, expected) in [(&["--skip-non-finite"][..], 0.25), (&[], f64::NAN)] {
+        let text = printed(&folder.run(&[&["--op", "train", "--layout", "nchw"], skip].concat()));
+        assert!(text.contains("no channel has a finite mean"), "{text}");
+        let bytes = read(folder.output()).unwrap();
+        let got = Tensors::parse(&bytes).unwrap().channels::<f64>("running_mean", 1).unwrap()[0];
+        assert!(got == expected || got.is_nan() && expected.is_nan(), "expected {expected}, got {got}");
+    }
+}
+
+#[test]
+fn one_value_a_channel_and_no_value() {
+    let mut one = TensorFile::default();
+    one.push("x", &[1, 2], &[4.0f32, 5.0]);
+    one.push("dy", &[1, 2], &[1.0f32, 1.0]);
+    let folder = Folder::new(&one);
+    printed(&folder.run(&["--op", "backward", "--layout", "nchw"]));
+    printed(&folder.run(&["--op", "train", "--layout", "nchw"]));
+    one.push("running_mean", &[2], &[0.0f32; 2]);
+    one.push("running_var", &[2], &[1.0f32; 2]);
+    printed(&Folder::new(&one).run(&["--op", "train", "--layout", "nchw", "--running-var", "biased"]));
+
+    for op in OPS {
+        let mut none = TensorFile::default();
+        none.push::<f16>("x", &[0, 3, 2], &[]);
+        none.push::<f16>("dy", &[0, 3, 2], &[]);
+        none.push("running_mean", &[3], &[0.5f32; 3]);
+        none.push("running_var", &[3], &[2.0f32; 3]);
+        let folder = Folder::new(&none);
+        printed(&folder.run(&["--op", op, "--layout", "nchw"]));
+        let bytes = read(folder.output()).unwrap();
+        let tensors = Tensors::parse(&bytes).unwrap();
+        match op {
+            "train" => assert_eq!(tensors.channels::<f64>("running_mean", 3).unwrap(), [0.5; 3]),
+            "backward" | "backward-frozen" => assert_eq!(tensors.channels::<f64>("dweight", 3).unwrap(), [0.0; 3]),
+            "moments" => assert!(tensors.channels::<f64>("var", 3).unwrap()[0].is_nan()),
+            _ => assert_eq!(tensors.dims("y").unwrap(), [0, 3, 2]),
+        }
+    }
+}
+
+#[test]
+fn the_report_says_what_was_done() {
+    let folder = Folder::new(&file::<f16, f32>(&Example::new("nhwc"), &["x", "running_mean", "running_var"]));
+    let text = printed(&folder.run(&["--op", "train", "--layout", "nhwc"]));
+    for words in [
+        "train of x [2, 2, 2, 3] channels-last f16: n 2, c 3, s 4, m 8 values per channel",
+        "eps 0.00001",
+        "momentum 0.1, unbiased variance; num_batches_tracked 1",
+        "\nx: largest |mean| ",
+        "constant channels: 0",
+        "\ny: largest |mean| ",
+        "wrote inv_std, mean, num_batches_tracked, running_mean, running_var, y to ",
+    ] {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+    assert!((5..=10).contains(&text.lines().count()), "{text}");
+}
+
+#[test]
+fn info_is_text_and_json() {
+    assert!(printed(&batchnorm(&["info"])).contains("device cpu"));
+    let info: serde_json::Value = serde_json::from_str(&printed(&batchnorm(&["info", "--json"]))).unwrap();
+    assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(info["features"].as_array().unwrap().len(), usize::from(cfg!(feature = "emulate")));
+    assert_eq!(info["devices"][0]["name"], "cpu");
+    assert!(info["devices"][0]["threads"].as_u64().unwrap() > 0);
+    assert_eq!(info["dtypes"], serde_json::json!(["f32", "f16", "bf16", "f64"]));
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    assert!(printed(&batchnorm(&["--help"])).contains("Usage: batchnorm"));
+    assert!(printed(&batchnorm(&["run", "--help"])).contains("--skip-non-finite"));
+    assert!(printed(&batchnorm(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,12 @@
+//! The command line's contract, held against the built executable.
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod formulas;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod whole_or_nothing;

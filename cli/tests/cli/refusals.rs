@@ -1,0 +1,182 @@
+//! Bad input: exit code 2, one line that says expected and actual, and nothing written.
+
+use std::fs;
+
+use batchnorm::tensors::TensorFile;
+
+use crate::formulas::{ALL, Example};
+use crate::harness::{Folder, batchnorm, file, refused};
+
+/// Refused with these words, without an output, and with an output that was there left as it was.
+#[track_caller]
+fn refuses(folder: &Folder, args: &[&str], words: &[&str]) {
+    refused(&folder.run(args), words);
+    assert_eq!(folder.names(), ["in.safetensors"]);
+    fs::write(folder.output(), b"as it was").unwrap();
+    refused(&folder.run(args), words);
+    assert_eq!(fs::read(folder.output()).unwrap(), b"as it was");
+    assert_eq!(folder.names(), ["in.safetensors", "out.safetensors"]);
+    fs::remove_file(folder.output()).unwrap();
+}
+
+fn full() -> Folder {
+    Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL))
+}
+
+/// The example with one tensor more or another in its place.
+fn with(names: &[&str], change: impl FnOnce(&mut TensorFile)) -> Folder {
+    let mut file = file::<f32, f32>(&Example::new("nchw"), names);
+    change(&mut file);
+    Folder::new(&file)
+}
+
+#[test]
+fn missing_tensors() {
+    for (op, epilogue, absent) in [
+        ("train", "identity", "x"),
+        ("train", "add", "z"),
+        ("train", "add-relu", "z"),
+        ("train", "identity", "running_mean"),
+        ("train", "identity", "running_var"),
+        ("infer", "identity", "running_mean"),
+        ("infer", "identity", "running_var"),
+        ("infer", "add", "z"),
+        ("backward", "identity", "x"),
+        ("backward", "identity", "dy"),
+        ("backward", "add-relu", "z"),
+        ("backward-frozen", "identity", "dy"),
+        ("backward-frozen", "identity", "running_var"),
+        ("backward-frozen", "add-relu", "z"),
+        ("moments", "identity", "x"),
+    ] {
+        let names: Vec<_> = ALL.into_iter().filter(|&name| name != absent).collect();
+        let args = ["--op", op, "--layout", "nchw", "--epilogue", epilogue];
+        refuses(&with(&names, |_| ()), &args, &[&format!("{absent}: expected in the file, which has"), "bias"]);
+    }
+    let counted = with(&["x", "num_batches_tracked"], |_| ());
+    refuses(&counted, &["--op", "train", "--layout", "nchw"], &["running_mean: expected", "num_batches_tracked, x"]);
+}
+
+#[test]
+fn misshapen_and_mistyped_tensors() {
+    let backward = ["--op", "backward", "--layout", "nchw"];
+    let train = ["--op", "train", "--layout", "nchw", "--epilogue", "add"];
+    let four = |name: &'static str| with(&ALL, |file| file.push(name, &[4], &[1.0f32; 4]));
+    for name in ["weight", "bias", "running_mean", "running_var"] {
+        refuses(&four(name), &train, &[name, "expected dimensions [3]", "got [4]"]);
+    }
+    let like_x = "expected dimensions [2, 3, 2, 2]";
+    refuses(&four("z"), &train, &["z: ", like_x, "got [4]"]);
+    refuses(&four("dy"), &backward, &["dy: ", like_x, "got [4]"]);
+    let transposed = with(&ALL, |file| file.push("dy", &[2, 2, 2, 3], &[1.0f32; 24]));
+    refuses(&transposed, &backward, &["dy: ", like_x, "got [2, 2, 2, 3]"]);
+    let wide = with(&ALL, |file| file.push("dy", &[2, 3, 2, 2], &[1.0f64; 24]));
+    refuses(&wide, &backward, &["dy: ", "expected dtype f32", "got dtype f64"]);
+    let counted = |name: &'static str| with(&ALL, |file| file.push_count(name, 3));
+    refuses(&counted("x"), &train, &["x: ", "expected f32, f16, bf16 or f64", "I64"]);
+    refuses(&counted("weight"), &train, &["weight: ", "expected f32, f16, bf16 or f64", "I64"]);
+    let count = "num_batches_tracked";
+    refuses(&with(&ALL, |file| file.push(count, &[1], &[1.0f32])), &train, &[count, "expected dtype i64", "F32"]);
+    refuses(&with(&ALL, |file| file.push_count(count, -3)), &train, &[count, "count >= 0", "got -3"]);
+}
+
+#[test]
+fn shapes() {
+    let of = |dims: &[usize]| {
+        let mut file = TensorFile::default();
+        file.push("x", dims, &vec![1.0f32; dims.iter().product()]);
+        file.push("running_mean", &[1], &[0.0f32]);
+        file.push("running_var", &[1], &[1.0f32]);
+        Folder::new(&file)
+    };
+    let train = ["--op", "train", "--layout", "nchw"];
+    refuses(&of(&[4]), &train, &["[4]", "expected 2 to 5 dimensions", "got 1"]);
+    refuses(&of(&[1; 6]), &train, &["expected 2 to 5 dimensions", "got 6"]);
+    refuses(&of(&[2, 0, 2]), &train, &["expected at least 1 channel", "got 0"]);
+    refuses(&of(&[1, 1, 1]), &train, &["expected at least 2 values per channel", "got 1"]);
+    let huge = of(&[0, 1 << 58]);
+    for op in ["moments", "backward"] {
+        let words = if op == "moments" { "fit in memory" } else { "dy: expected" };
+        refuses(&huge, &["--op", op, "--layout", "nchw"], &[words]);
+    }
+}
+
+#[test]
+fn options_out_of_range() {
+    let op = ["--op", "train", "--layout", "nchw"];
+    for (options, words) in [
+        (&["--eps", "-1"][..], &["eps", "expected a finite value >= 0", "got -1"][..]),
+        (&["--eps", "nan"], &["eps", "got NaN"]),
+        (&["--eps", "inf"], &["eps", "got inf"]),
+        (&["--momentum", "-1.2"], &["momentum", "expected a value in [0, 1]", "got -1.2"]),
+        (&["--momentum", "1.5"], &["momentum", "got 1.5"]),
+        (&["--momentum", "-inf"], &["momentum", "got -inf"]),
+        (&["--eps", "small"], &["--eps", "expected a number", "'small'"]),
+        (&["--momentum", "fast"], &["--momentum", "expected a number or cumulative", "'fast'"]),
+        (&["--running-var", "none"], &["--running-var", "unbiased, biased", "'none'"]),
+        (&["--epilogue", "gelu"], &["--epilogue", "identity, relu, add, add-relu", "'gelu'"]),
+        (&["--epilogue", "a\nb\u{1b}[31m"], &["--epilogue"]),
+        (&["--device", "cuda"], &["--device cuda", "no CUDA support", "expected cpu"]),
+        (&["--device", "cuda:1"], &["--device cuda:1", "no CUDA support", "expected cpu"]),
+        (&["--device", "tpu"], &["--device", "expected cpu, cuda or cuda:N", "'tpu'"]),
+        (&["--strategy", "block"], &["--strategy", "expected auto", "got block"]),
+        (&["--strategy", "two-read"], &["--strategy", "expected auto", "got two-read"]),
+        (&["--strategy", "magic"], &["--strategy", "auto, block, cluster, grid, two-read", "'magic'"]),
+        (&["--fast"], &["unexpected argument '--fast'"]),
+    ] {
+        refuses(&full(), &[&op, options].concat(), words);
+    }
+    let everywhere = ["--layout", "nchw", "--eps", "-1"];
+    for op in ["infer", "backward", "backward-frozen", "moments"] {
+        refuses(&full(), &[&["--op", op], &everywhere[..]].concat(), &["eps", "got -1"]);
+    }
+    refuses(&full(), &["--op", "moments", "--layout", "nchw", "--epilogue", "relu"], &["no epilogue", "got relu"]);
+    refuses(&full(), &["--op", "fuse", "--layout", "nchw"], &["--op", "train, infer, backward", "'fuse'"]);
+    refuses(&full(), &["--op", "train", "--layout", "nwc"], &["--layout", "channels-first, channels-last", "'nwc'"]);
+    refuses(&full(), &["--op", "train"], &["required", "--layout"]);
+}
+
+#[test]
+fn the_command_itself() {
+    refused(&batchnorm(&[]), &["subcommand"]);
+    refused(&batchnorm(&["bench2"]), &["bench2"]);
+    refused(&batchnorm(&["run"]), &["required", "--op", "--layout", "--input", "--output"]);
+    refused(&batchnorm(&["verify", "--device", "cuda"]), &["--device cuda", "expected cpu"]);
+}
+
+#[test]
+fn files_that_are_no_safetensors() {
+    let args = ["--op", "moments", "--layout", "nchw"];
+    let whole = file::<f32, f32>(&Example::new("nchw"), &["x"]).to_bytes().unwrap();
+    let headed = |len: u64, header: &str| [&len.to_le_bytes(), header.as_bytes()].concat();
+    let hostile = "{\"x\":\"\\n\\u001b[31m\",\n\u{1b}[2J}";
+    let named = r#"{"a\nb\u001b[31m\u2028":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+    for (bytes, word) in [
+        (whole[..whole.len() - 1].to_vec(), "not a safetensors file"),
+        (whole[..5].to_vec(), "in 5 bytes"),
+        (vec![], "in 0 bytes"),
+        (headed(u64::MAX, "{}"), "not a safetensors file"),
+        (headed(100_000_001, "{}"), "not a safetensors file"),
+        (headed(hostile.len() as u64, hostile), "not a safetensors file"),
+        (headed(named.len() as u64, named), "x: expected in the file, which has a\\nb"),
+    ] {
+        refuses(&Folder::with_bytes(&bytes), &args, &[word]);
+    }
+}
+
+#[test]
+fn paths() {
+    let folder = full();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let run = |input: &str, output: &str| {
+        batchnorm(&["run", "--op", "moments", "--layout", "nchw", "--input", &path(input), "--output", &path(output)])
+    };
+    refused(&run("absent", "out"), &["absent", "No such file"]);
+    refused(&run("absent\n\u{1b}[31m", "out"), &["absent\\n", "No such file"]);
+    refused(&run("", "out"), &["Is a directory"]);
+    refused(&run("in.safetensors", "absent/out"), &["absent/out", "No such file"]);
+    fs::create_dir(folder.path().join("taken")).unwrap();
+    refused(&run("in.safetensors", "taken"), &["taken", "Is a directory"]);
+    assert_eq!(folder.names(), ["in.safetensors", "taken"]);
+    assert_eq!(fs::read_dir(folder.path().join("taken")).unwrap().count(), 0);
+}

@@ -1,0 +1,142 @@
+//! What a tensor may hold: data in f32, f16, bf16 or (on the CPU) f64, per-channel values in f32 or f64.
+
+use core::fmt;
+
+use half::{bf16, f16};
+
+use crate::backend::Sealed;
+
+/// The type of a tensor's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16: the upper half of a binary32.
+    Bf16,
+    /// IEEE binary64, on the CPU only.
+    F64,
+}
+
+impl Dtype {
+    /// Every dtype, in the order of this crate's tables.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::F64];
+
+    /// The unit roundoff: the largest relative error of rounding to nearest.
+    pub fn unit_roundoff(self) -> f64 {
+        match self {
+            Self::F32 => f64::EPSILON * 536_870_912.0 / 2.0, // 2^-24
+            Self::F16 => 1.0 / 2048.0,                       // 2^-11
+            Self::Bf16 => 1.0 / 256.0,                       // 2^-8
+            Self::F64 => f64::EPSILON / 2.0,                 // 2^-53
+        }
+    }
+
+    /// The largest finite value.
+    pub fn max(self) -> f64 {
+        match self {
+            Self::F32 => f64::from(f32::MAX),
+            Self::F16 => f16::MAX.to_f64(),
+            Self::Bf16 => bf16::MAX.to_f64(),
+            Self::F64 => f64::MAX,
+        }
+    }
+
+    /// The smallest positive subnormal: the spacing of values around zero.
+    pub fn min_subnormal(self) -> f64 {
+        match self {
+            Self::F32 => f64::from(f32::from_bits(1)),
+            Self::F16 => f16::from_bits(1).to_f64(),
+            Self::Bf16 => bf16::from_bits(1).to_f64(),
+            Self::F64 => f64::from_bits(1),
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::F64 => "f64",
+        })
+    }
+}
+
+/// A type that a buffer of any backend may hold. Sealed.
+pub trait Stored: Sealed + Copy + Default + fmt::Debug + Send + Sync + bytemuck::Pod {}
+
+/// The type of per-channel values (`gamma`, `beta`, `running_*`, `saved_*`, `dgamma`, `dbeta`): f32 or f64. Sealed.
+pub trait Param: Element<Param = Self> {}
+
+/// The type of a tensor's data (`x`, `y`, `z`, `dy`, `dx`, `dz`): f32, f16, bf16, and f64 on the CPU. Sealed.
+pub trait Element: Stored {
+    /// The dtype's name at run time.
+    const DTYPE: Dtype;
+    /// The type of per-channel values beside this data: f32, and f64 for f64.
+    type Param: Param;
+    /// The value, exactly.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type, ties to even. Half types round through f32, as a GPU does.
+    fn from_f64(value: f64) -> Self;
+}
+
+macro_rules! element {
+    ($($type:ty, $dtype:ident, $param:ty, |$v:ident| $to:expr, $from:expr;)*) => {$(
+        impl Sealed for $type {}
+        impl Stored for $type {}
+        impl Element for $type {
+            const DTYPE: Dtype = Dtype::$dtype;
+            type Param = $param;
+            #[inline]
+            fn to_f64(self) -> f64 {
+                let $v = self;
+                $to
+            }
+            #[inline]
+            fn from_f64($v: f64) -> Self {
+                $from
+            }
+        }
+    )*};
+}
+
+element! {
+    f32, F32, f32, |v| f64::from(v), v as f32;
+    f16, F16, f32, |v| f64::from(v.to_f32()), f16::from_f32(v as f32);
+    bf16, Bf16, f32, |v| f64::from(v.to_f32()), bf16::from_f32(v as f32);
+    f64, F64, f64, |v| v, v;
+}
+
+impl Param for f32 {}
+impl Param for f64 {}
+
+impl Sealed for i64 {}
+impl Stored for i64 {}
+impl Sealed for u32 {}
+impl Stored for u32 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_of_a_dtype_are_those_of_its_type() {
+        fn check<T: Element>() {
+            let (u, max, tiny) = (T::DTYPE.unit_roundoff(), T::DTYPE.max(), T::DTYPE.min_subnormal());
+            assert_eq!(T::from_f64(1.0 + u).to_f64(), 1.0, "a tie goes to even");
+            assert_eq!(T::from_f64(1.0 + 2.0 * u).to_f64(), 1.0 + 2.0 * u);
+            assert_eq!(T::from_f64(max).to_f64(), max);
+            assert!(T::DTYPE == Dtype::F64 || T::from_f64(max * 1.01).to_f64().is_infinite());
+            assert_eq!(T::from_f64(tiny).to_f64(), tiny);
+            assert_eq!(T::from_f64(tiny / 4.0).to_f64(), 0.0);
+            assert!(T::from_f64(f64::NAN).to_f64().is_nan());
+        }
+        check::<f32>();
+        check::<f16>();
+        check::<bf16>();
+        check::<f64>();
+    }
+}

@@ -1,0 +1,84 @@
+//! Batch normalization for training pipelines: one safe API over a CPU reference and, next, hand-written CUDA kernels.
+//!
+//! # The mathematics
+//! A tensor is seen as `(n, c, s)`: batch, channels, the product of the spatial sizes, with `m = n*s` values per
+//! channel. All sums run over the values of one channel.
+//!
+//! ```text
+//! mean      = sum(x) / m
+//! var       = sum((x - mean)^2) / m                       biased: the one that normalizes
+//! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta
+//! y         = epilogue((x - mean) * inv_std * gamma + beta)
+//! epilogue  = identity | relu | add z | add z, then relu  z: a residual shaped like x
+//!
+//! running_mean <- (1 - a) * running_mean + a * mean
+//! running_var  <- (1 - a) * running_var  + a * var * k    k = m/(m-1) unbiased, 1 biased
+//! num_batches_tracked <- num_batches_tracked + 1          a = momentum, or 1/num_batches_tracked after the step
+//!
+//! g         = dy, masked by the epilogue's relu           dz = g
+//! dbeta     = sum(g)
+//! dgamma    = sum(g * (x - mean)) * inv_std
+//! dx        = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)     batch statistics
+//! dx        = gamma * inv_std * g                                                   frozen statistics
+//! ```
+//!
+//! # A training step
+//! ```
+//! use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape};
+//!
+//! let shape = Shape::nchw(8, 3, 4, 4)?;
+//! let mut layer = BatchNorm::<_>::new(Cpu, shape.c(), Options::default())?;
+//! let mut saved = layer.saved(shape, Epilogue::Relu)?;
+//!
+//! let x: Vec<f32> = (0..shape.len()).map(|i| (i % 7) as f32).collect();
+//! let (mut y, mut dx, dy) = (x.clone(), x.clone(), vec![1.0; x.len()]);
+//! let (mut dgamma, mut dbeta) = ([0.0; 3], [0.0; 3]);
+//!
+//! layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved)?;
+//! let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+//! layer.backward(shape, &x, &dy, Epilogue::Relu, &saved, gradients)?;
+//! layer.infer(shape, &x, Epilogue::Relu, &mut y)?;
+//! # Ok::<(), batchnorm::Error>(())
+//! ```
+//!
+//! # Where things are
+//! | to | see |
+//! |---|---|
+//! | normalize with a layer that keeps parameters and statistics | [`BatchNorm`], [`Options`], [`Saved`] |
+//! | call an operation over your own buffers | [`Compute`], [`args`] |
+//! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
+//! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
+//! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
+//! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
+#![forbid(unsafe_code)] // Until there are launches: `Cpu` has no use for it.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod args;
+mod backend;
+mod cpu;
+mod element;
+mod error;
+mod layer;
+mod problem;
+mod shape;
+mod state;
+mod stats;
+pub mod tensors;
+#[cfg(feature = "verify")]
+pub mod verify;
+
+pub use args::Gradients;
+pub use backend::{Backend, Compute};
+pub use cpu::{Cpu, CpuState};
+pub use element::{Dtype, Element, Param, Stored};
+pub use error::{Error, Result};
+pub use layer::{BatchNorm, Options};
+pub use problem::{Epilogue, Op, Problem};
+pub use shape::{Layout, Shape};
+pub use state::{State, StateDict};
+pub use stats::{Momentum, NonFinite, Running, RunningVar, Saved, Tracking, relu_mask_len};
+
+/// Compiles and runs the Rust in README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,130 @@
+//! Which cases there are.
+
+use core::fmt;
+
+use super::Input;
+use crate::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Tracking};
+
+/// Batch sizes.
+const N: [usize; 3] = [1, 2, 19];
+/// Channels: around the widths of vectors, and no power of two among most.
+const C: [usize; 6] = [1, 3, 7, 33, 64, 129];
+/// Spatial sizes, as the dimensions that make them up: ranks 2 to 5.
+const S: [&[usize]; 5] = [&[], &[2], &[7, 7], &[14, 14], &[4, 16, 16]];
+/// What every case adds to the variance.
+pub(super) const EPS: f64 = 1e-5;
+
+const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+
+/// Data that several cases share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    /// The shape of the data tensors.
+    pub shape: Shape,
+    /// Their dtype.
+    pub dtype: Dtype,
+    /// What they hold.
+    pub input: Input,
+}
+
+/// One operation on the data of its group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Case {
+    /// The data.
+    pub group: Group,
+    /// The operation.
+    pub op: Op,
+    /// What is fused behind it.
+    pub epilogue: Epilogue<()>,
+    /// Whether there are gamma and beta.
+    pub affine: bool,
+    /// How running statistics follow, in [`Op::Train`].
+    pub tracking: Option<Tracking>,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group: Group { shape, dtype, input }, op, epilogue, affine, tracking } = self;
+        write!(f, "{op:?} {} {dtype} {shape} {input:?}", epilogue.name())?;
+        write!(f, "{}", if *affine { ", affine" } else { "" })?;
+        match tracking {
+            Some(Tracking { momentum, variance, non_finite }) => {
+                write!(f, ", {momentum:?} {variance:?} {non_finite:?}")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Group {
+    /// The cases on this data: every operation and epilogue, affine on and off, tracking on and off.
+    ///
+    /// Only what an operation takes is varied: moments take neither epilogue nor parameters, and only training tracks.
+    pub fn cases(&self) -> Vec<Case> {
+        let group = *self;
+        let mut cases =
+            vec![Case { group, op: Op::Moments, epilogue: Epilogue::Identity, affine: false, tracking: None }];
+        for op in [Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen] {
+            for epilogue in EPILOGUES {
+                for affine in [true, false] {
+                    let trackings = if op == Op::Train { self.trackings() } else { vec![None] };
+                    cases.extend(trackings.iter().map(|&tracking| Case { group, op, epilogue, affine, tracking }));
+                }
+            }
+        }
+        cases
+    }
+
+    /// No tracking, and PyTorch's; on the special inputs also every other way to track.
+    fn trackings(&self) -> Vec<Option<Tracking>> {
+        // One value a channel has no unbiased variance: Problem refuses it.
+        let variance = if self.shape.m() == 1 { RunningVar::Biased } else { RunningVar::Unbiased };
+        let usual = Tracking { variance, ..Tracking::default() };
+        let mut trackings = vec![None, Some(usual)];
+        if self.input != Input::Normal {
+            trackings.extend([
+                Some(Tracking { momentum: Momentum::Cumulative, ..usual }),
+                Some(Tracking { momentum: Momentum::Ema(0.0), variance: RunningVar::Biased, ..usual }),
+                Some(Tracking { momentum: Momentum::Ema(1.0), ..usual }),
+                Some(Tracking { non_finite: NonFinite::Skip, ..usual }),
+            ]);
+        }
+        trackings
+    }
+}
+
+/// Every group of the table.
+///
+/// Normal data for every dtype, layout and shape of `n` in 1, 2, 19; `c` in 1, 3, 7, 33, 64, 129; `s` in 1, 2, 49, 196,
+/// 1024 (ranks 2 to 5); every other input for a few shapes.
+pub fn groups() -> Vec<Group> {
+    let mut groups = Vec::new();
+    for dtype in Dtype::ALL {
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            for n in N {
+                for c in C {
+                    for s in S {
+                        let shape = shape(n, c, s, layout);
+                        groups.push(Group { shape, dtype, input: Input::Normal });
+                    }
+                }
+            }
+            for (n, c, s) in [(19, 7, S[2]), (2, 33, S[3]), (3, 2, S[4]), (64, 19, S[0])] {
+                let shape = shape(n, c, s, layout);
+                let inputs = Input::ALL.into_iter().filter(|input| input.suits(dtype));
+                groups.extend(inputs.map(|input| Group { shape, dtype, input }));
+            }
+        }
+    }
+    groups
+}
+
+/// The shape of these sizes.
+fn shape(n: usize, c: usize, s: &[usize], layout: Layout) -> Shape {
+    let dims = match layout {
+        Layout::ChannelsFirst => [&[n, c], s].concat(),
+        Layout::ChannelsLast => [&[n], s, &[c]].concat(),
+    };
+    #[expect(clippy::expect_used, reason = "constants of this file, which a test walks")]
+    Shape::new(&dims, layout).expect("the table's shapes are valid")
+}

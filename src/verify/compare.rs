@@ -1,0 +1,104 @@
+//! The comparison: one rule for every tensor, with a message that says where and what.
+
+use core::fmt;
+
+use super::oracle::{Expected, indices};
+use super::tolerance::rounding;
+use super::{Case, Outputs};
+use crate::{Dtype, Error, Layout, Shape};
+
+/// Why a case failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The operation returned an error.
+    Refused(Error),
+    /// A tensor is missing, or has another length.
+    Missing {
+        /// The tensor's name.
+        tensor: &'static str,
+    },
+    /// A value is too far from the oracle's.
+    Mismatch {
+        /// The tensor's name.
+        tensor: &'static str,
+        /// The index in memory.
+        index: usize,
+        /// Sample, channel and place within the plane; the channel alone for a per-channel tensor.
+        place: [usize; 3],
+        /// What the backend gave.
+        got: f64,
+        /// What the oracle gives.
+        want: f64,
+        /// How far apart they may be.
+        allowed: f64,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => write!(f, "refused: {error}"),
+            Self::Missing { tensor } => write!(f, "{tensor} is missing or has another length"),
+            Self::Mismatch { tensor, index, place: [n, c, s], got, want, allowed } => write!(
+                f,
+                "{tensor}[{index}] at (n, c, s) = ({n}, {c}, {s}): got {got:e}, want {want:e} within {allowed:e}"
+            ),
+        }
+    }
+}
+
+/// Holds what a backend gave against the oracle: the largest error as a share of what is allowed, or the first failure.
+///
+/// # Errors
+/// [`Failure::Missing`], [`Failure::Mismatch`].
+pub fn compare(case: &Case, expected: &[Expected], outputs: &Outputs) -> Result<f64, Failure> {
+    let mut worst: f64 = 0.0;
+    for Expected { name, dtype, is_data, want, slack } in expected {
+        let got = outputs.get(name).filter(|got| got.len() == want.len());
+        let got = got.ok_or(Failure::Missing { tensor: name })?;
+        for (channel, slack) in slack.iter().enumerate() {
+            let mut check = |index: usize| {
+                let (got, want) = (got[index], want[index]);
+                let allowed = rounding(*dtype, want) + slack;
+                let share = share(got, want, allowed, *dtype, *is_data);
+                #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "written so that NaN fails")]
+                if !(share <= 1.0) {
+                    let place = place(case.group.shape, index, *is_data);
+                    return Err(Failure::Mismatch { tensor: name, index, place, got, want, allowed });
+                }
+                worst = worst.max(share);
+                Ok(())
+            };
+            match is_data {
+                true => indices(case.group.shape, channel).try_for_each(check)?,
+                false => check(channel)?,
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// The error as a share of what is allowed; NaN where no error would do.
+fn share(got: f64, want: f64, allowed: f64, dtype: Dtype, is_data: bool) -> f64 {
+    match (want.is_finite(), is_data) {
+        // Beyond what the dtype can hold, rounding gives an infinity.
+        (true, _) if want.abs() > dtype.max() && got == f64::INFINITY.copysign(want) => 0.0,
+        (true, _) => (got - want).abs() / allowed,
+        // NaN where NaN, the same infinity where an infinity.
+        (false, true) if want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()) => 0.0,
+        // How a statistic fails to be finite depends on the order of sums: that it fails is what counts.
+        (false, false) if !got.is_finite() => 0.0,
+        (false, _) => f64::NAN,
+    }
+}
+
+/// Sample, channel and place within the plane of an index.
+fn place(shape: Shape, index: usize, is_data: bool) -> [usize; 3] {
+    let (c, s) = (shape.c(), shape.s());
+    match shape.layout() {
+        _ if !is_data => [0, index, 0],
+        Layout::ChannelsFirst => [index / (c * s), index / s % c, index % s],
+        Layout::ChannelsLast => [index / (c * s), index % c, index / c % s],
+    }
+}

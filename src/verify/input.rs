@@ -1,0 +1,213 @@
+//! What the cases compute on.
+
+use super::cases::Group;
+use super::oracle;
+use crate::{Dtype, Element, Epilogue, Op, Param};
+
+use super::Case;
+
+/// What `x` holds, and what is special about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Mean 0.5, sigma 1.
+    Normal,
+    /// Mean 1e4, sigma 1: `E[x²] − E[x]²` loses all digits of an f32.
+    Mean1e4,
+    /// Mean 1e6, sigma 1: `E[x²] − E[x]²` loses most digits of an f64.
+    Mean1e6,
+    /// Mean 20, sigma 1, for half types.
+    Mean20,
+    /// 1e3 ± 1e-2.
+    Narrow,
+    /// The channel's first value is 1e4, the rest has mean 0 and sigma 1: no good value to shift by.
+    FirstFar,
+    /// The channel's first value is 0, the rest is far off with sigma 1.
+    RestFar,
+    /// One value in the whole channel: `y = beta`, exactly.
+    Constant,
+    /// Close to ±65504, the largest f16.
+    NearMax,
+    /// Below the smallest normal value.
+    Subnormal,
+    /// One NaN in one channel.
+    Nan,
+    /// One infinity in one channel.
+    Inf,
+    /// The first sample is all zero.
+    ZeroSample,
+    /// Gradients so large that `dy * (x - mean)` passes 65504.
+    LargeGradient,
+}
+
+impl Input {
+    /// All but [`Input::Normal`].
+    pub const ALL: [Self; 13] = [
+        Self::Mean1e4,
+        Self::Mean1e6,
+        Self::Mean20,
+        Self::Narrow,
+        Self::FirstFar,
+        Self::RestFar,
+        Self::Constant,
+        Self::NearMax,
+        Self::Subnormal,
+        Self::Nan,
+        Self::Inf,
+        Self::ZeroSample,
+        Self::LargeGradient,
+    ];
+
+    /// Whether the dtype can hold it.
+    pub fn suits(self, dtype: Dtype) -> bool {
+        let half = matches!(dtype, Dtype::F16 | Dtype::Bf16);
+        match self {
+            Self::Mean1e4 | Self::Mean1e6 | Self::Narrow => !half,
+            Self::Mean20 => half,
+            _ => true,
+        }
+    }
+
+    /// The value of `x` at `place` (counted within the channel) of `channel`, before rounding.
+    fn x(self, group: &Group, channel: usize, place: usize, normal: f64) -> f64 {
+        let in_odd_channel = channel == group.shape.c() / 2;
+        let in_middle = in_odd_channel && place == group.shape.m() / 2;
+        match self {
+            Self::Normal => 0.5 + normal,
+            Self::Mean1e4 => 1e4 + normal,
+            Self::Mean1e6 => 1e6 + normal,
+            Self::Mean20 => 20.0 + normal,
+            Self::Narrow => 1e3 + 1e-2 * normal,
+            Self::FirstFar => {
+                if place == 0 {
+                    1e4
+                } else {
+                    normal
+                }
+            }
+            Self::RestFar if place == 0 => 0.0,
+            Self::RestFar if matches!(group.dtype, Dtype::F16 | Dtype::Bf16) => 100.0 + normal,
+            Self::RestFar => 1e6 + normal,
+            Self::Constant => 0.1 * (1 + channel) as f64,
+            Self::NearMax => (65504.0 - 300.0 * normal.abs()).copysign(normal),
+            Self::Subnormal => group.dtype.min_subnormal() * (20.0 * normal).round(),
+            Self::Nan => {
+                if in_middle {
+                    f64::NAN
+                } else {
+                    normal
+                }
+            }
+            Self::Inf => {
+                if in_middle {
+                    f64::INFINITY
+                } else {
+                    normal
+                }
+            }
+            Self::ZeroSample => {
+                if place < group.shape.s() {
+                    0.0
+                } else {
+                    3.0 + normal
+                }
+            }
+            Self::LargeGradient => 20.0 * normal,
+        }
+    }
+}
+
+/// The data of a group.
+#[derive(Clone, Debug)]
+pub struct Inputs<T: Element> {
+    /// Data.
+    pub x: Vec<T>,
+    /// Residual.
+    pub z: Vec<T>,
+    /// Gradient of `y`.
+    pub dy: Vec<T>,
+    /// Scale.
+    pub gamma: Vec<T::Param>,
+    /// Offset.
+    pub beta: Vec<T::Param>,
+    /// Running mean before.
+    pub running_mean: Vec<T::Param>,
+    /// Running variance before.
+    pub running_var: Vec<T::Param>,
+    /// Batches counted before.
+    pub num_batches_tracked: i64,
+}
+
+impl<T: Element> Inputs<T> {
+    /// The data of this group: the same on every call and on every machine.
+    pub fn new(group: &Group) -> Self {
+        let shape = group.shape;
+        let mut x = vec![T::default(); shape.len()];
+        for channel in 0..shape.c() {
+            for (place, index) in oracle::indices(shape, channel).enumerate() {
+                let value = group.input.x(group, channel, place, normal(1, index));
+                x[index] = T::from_f64(value.clamp(-group.dtype.max(), group.dtype.max()));
+                if value.is_infinite() {
+                    x[index] = T::from_f64(value);
+                }
+            }
+        }
+        let gradient = if group.input == Input::LargeGradient { 1e4 } else { 1.0 };
+        let data = |seed, scale: f64| (0..shape.len()).map(|i| T::from_f64(scale * normal(seed, i))).collect();
+        let channels = |seed, mean: f64, scale: f64| -> Vec<T::Param> {
+            (0..shape.c()).map(|i| <T::Param as Element>::from_f64(mean + scale * normal(seed, i))).collect()
+        };
+        let positive = |seed| -> Vec<T::Param> {
+            (0..shape.c()).map(|i| <T::Param as Element>::from_f64(0.5 + normal(seed, i).abs())).collect()
+        };
+        Self {
+            x,
+            z: data(2, 1.0),
+            dy: data(3, gradient),
+            gamma: channels(4, 0.7, 0.7),
+            beta: channels(5, 0.0, 1.0),
+            running_mean: channels(6, 0.3, 1.0),
+            running_var: positive(7),
+            num_batches_tracked: 3,
+        }
+    }
+
+    /// `dy` for this case: zero wherever relu's input is so close to 0 that either side of it is right.
+    pub fn dy_of(&self, case: &Case) -> Vec<T> {
+        let mut dy = self.dy.clone();
+        let has_relu = matches!(case.epilogue, Epilogue::Relu | Epilogue::AddRelu(()));
+        if !has_relu || !matches!(case.op, Op::Backward | Op::BackwardFrozen) {
+            return dy;
+        }
+        for channel in 0..case.group.shape.c() {
+            let ch = oracle::Channel::new(case, self, channel);
+            let close = ch.y_scale() * 1e-4 + 4.0 * T::DTYPE.min_subnormal();
+            for index in oracle::indices(case.group.shape, channel) {
+                if ch.before_relu(case, self, index).abs() <= close {
+                    dy[index] = T::default();
+                }
+            }
+        }
+        dy
+    }
+}
+
+/// Whether an operation normalizes by the running statistics.
+pub(super) fn is_frozen(op: Op) -> bool {
+    matches!(op, Op::Infer | Op::BackwardFrozen)
+}
+
+/// Roughly normal, mean 0 and sigma 1, within ±3.5: the sum of four uniform values out of one hash.
+fn normal(seed: u64, index: usize) -> f64 {
+    // splitmix64
+    let mut h = (index as u64).wrapping_add(seed << 40).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    h = (h ^ (h >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    h = (h ^ (h >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    h ^= h >> 31;
+    let sum: u64 = (0..4).map(|i| h >> (16 * i) & 0xFFFF).sum();
+    (sum as f64 / 65536.0 - 2.0) * 3f64.sqrt()
+}
+
+/// The values as f64.
+pub(super) fn widen<P: Param>(values: &[P]) -> Vec<f64> {
+    values.iter().map(|value| value.to_f64()).collect()
+}

@@ -1,0 +1,192 @@
+//! Runs a case on a backend.
+
+use std::collections::BTreeMap;
+
+use half::{bf16, f16};
+
+use super::oracle::expected;
+use super::tolerance::Arithmetic;
+use super::{Case, Failure, Group, Inputs, cases::EPS, compare};
+use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
+use crate::{Backend, Compute, Cpu, Dtype, Element, Epilogue, Op, Problem, Result, Stored, relu_mask_len};
+
+/// The tensors that an operation wrote, as f64 by name.
+pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
+
+/// How a case went.
+#[derive(Debug)]
+pub struct Report {
+    /// The case.
+    pub case: Case,
+    /// The largest error as a share of what is allowed, or what failed.
+    pub result: core::result::Result<f64, Failure>,
+}
+
+/// A backend that the table can be held against.
+pub trait Verified: Backend {
+    /// What it computes in.
+    const ARITHMETIC: Arithmetic;
+
+    /// Every case of a group; `None` for a dtype that the backend does not compute.
+    fn check(&self, group: &Group) -> Option<Vec<Report>>;
+}
+
+impl Verified for Cpu {
+    const ARITHMETIC: Arithmetic = Arithmetic::F64;
+
+    fn check(&self, group: &Group) -> Option<Vec<Report>> {
+        Some(match group.dtype {
+            Dtype::F32 => check_group::<Self, f32>(self, group),
+            Dtype::F16 => check_group::<Self, f16>(self, group),
+            Dtype::Bf16 => check_group::<Self, bf16>(self, group),
+            Dtype::F64 => check_group::<Self, f64>(self, group),
+        })
+    }
+}
+
+/// Runs every case of a group and compares it with the oracle.
+pub fn check_group<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group) -> Vec<Report> {
+    let inputs = Inputs::<T>::new(group);
+    let check = |case: Case| {
+        let dy = inputs.dy_of(&case);
+        let expected = expected(&case, &inputs, &dy, B::ARITHMETIC);
+        let outputs = run(backend, &case, &inputs, &dy).map_err(Failure::Refused);
+        Report { case, result: outputs.and_then(|outputs| compare(&case, &expected, &outputs)) }
+    };
+    group.cases().into_iter().map(check).collect()
+}
+
+/// Runs a case through the functions over a caller's buffers. `dy` is [`Inputs::dy_of`] the case.
+///
+/// A backward pass is preceded by its forward pass on the same backend, as in training.
+///
+/// # Errors
+/// Those of the operation.
+pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<T>, dy: &[T]) -> Result<Outputs> {
+    let Case { op, group: Group { shape, .. }, .. } = *case;
+    let c = shape.c();
+    let data = || backend.upload(&vec![T::default(); shape.len()]);
+    let channels = || backend.upload(&vec![T::Param::default(); c]);
+    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, EPS, None);
+    let workspace = &mut backend.workspace(&[problem(op, case.epilogue)?, problem(Op::Train, case.epilogue)?])?;
+
+    let x = &backend.upload(&inputs.x)?;
+    let z = &backend.upload(&inputs.z)?;
+    let (gamma, beta) = (&backend.upload(&inputs.gamma)?, &backend.upload(&inputs.beta)?);
+    let (mut running_mean, mut running_var) =
+        (backend.upload(&inputs.running_mean)?, backend.upload(&inputs.running_var)?);
+    let mut count = backend.upload(&[inputs.num_batches_tracked])?;
+    let (mut y, mut saved_mean, mut saved_inv_std) = (data()?, channels()?, channels()?);
+    let mut mask = backend.upload(&vec![0u32; relu_mask_len(shape)])?;
+    let keeps_mask = case.epilogue == Epilogue::AddRelu(());
+
+    let mut outputs = Outputs::new();
+    if op == Op::Moments {
+        let (mut mean, mut var) = (channels()?, channels()?);
+        backend.moments(MomentsArgs::<B, T> {
+            shape,
+            x: B::input(x),
+            mean: B::output(&mut mean),
+            var: B::output(&mut var),
+            workspace,
+        })?;
+        outputs.insert("mean", values(backend, &mean)?);
+        outputs.insert("var", values(backend, &var)?);
+        return Ok(outputs);
+    }
+
+    if matches!(op, Op::Infer | Op::BackwardFrozen) {
+        backend.infer(InferArgs::<B, T> {
+            shape,
+            eps: EPS,
+            x: B::input(x),
+            epilogue: case.epilogue.map(|()| B::input(z)),
+            gamma: case.affine.then(|| B::input(gamma)),
+            beta: case.affine.then(|| B::input(beta)),
+            running_mean: B::input(&running_mean),
+            running_var: B::input(&running_var),
+            y: B::output(&mut y),
+            relu_mask: keeps_mask.then(|| B::output(&mut mask)),
+        })?;
+    } else {
+        let running = case.tracking.map(|tracking| RunningArgs {
+            tracking,
+            mean: B::output(&mut running_mean),
+            var: B::output(&mut running_var),
+            num_batches_tracked: B::output(&mut count),
+        });
+        backend.train(TrainArgs::<B, T> {
+            shape,
+            eps: EPS,
+            x: B::input(x),
+            epilogue: case.epilogue.map(|()| B::input(z)),
+            gamma: case.affine.then(|| B::input(gamma)),
+            beta: case.affine.then(|| B::input(beta)),
+            y: B::output(&mut y),
+            saved_mean: B::output(&mut saved_mean),
+            saved_inv_std: B::output(&mut saved_inv_std),
+            relu_mask: keeps_mask.then(|| B::output(&mut mask)),
+            running,
+            workspace,
+        })?;
+    }
+    if matches!(op, Op::Train | Op::Infer) {
+        outputs.insert("y", values(backend, &y)?);
+        outputs.insert("saved_mean", values(backend, &saved_mean)?);
+        outputs.insert("saved_inv_std", values(backend, &saved_inv_std)?);
+        outputs.insert("running_mean", values(backend, &running_mean)?);
+        outputs.insert("running_var", values(backend, &running_var)?);
+        let count = backend.download(&count)?;
+        outputs.insert("num_batches_tracked", count.iter().map(|&count| count as f64).collect());
+        return Ok(outputs);
+    }
+
+    let dy = &backend.upload(dy)?;
+    let (mut dx, mut dz, mut dgamma, mut dbeta) = (data()?, data()?, channels()?, channels()?);
+    let gradients =
+        Gradients { dx: B::output(&mut dx), dgamma: Some(B::output(&mut dgamma)), dbeta: Some(B::output(&mut dbeta)) };
+    let epilogue = case.epilogue.map(|()| B::output(&mut dz));
+    let relu_mask = keeps_mask.then(|| B::input(&mask));
+    let (x, dy) = (B::input(x), B::input(dy));
+    if op == Op::Backward {
+        let (saved_mean, saved_inv_std) = (B::input(&saved_mean), B::input(&saved_inv_std));
+        backend.backward(BackwardArgs::<B, T> {
+            shape,
+            x,
+            dy,
+            epilogue,
+            gamma: case.affine.then(|| B::input(gamma)),
+            beta: case.affine.then(|| B::input(beta)),
+            saved_mean,
+            saved_inv_std,
+            relu_mask,
+            gradients,
+            workspace,
+        })?;
+    } else {
+        let (running_mean, running_var) = (B::input(&running_mean), B::input(&running_var));
+        backend.backward_frozen(BackwardFrozenArgs::<B, T> {
+            shape,
+            eps: EPS,
+            x,
+            dy,
+            epilogue,
+            gamma: case.affine.then(|| B::input(gamma)),
+            beta: case.affine.then(|| B::input(beta)),
+            running_mean,
+            running_var,
+            relu_mask,
+            gradients,
+            workspace,
+        })?;
+    }
+    outputs.insert("dx", values(backend, &dx)?);
+    outputs.insert("dgamma", values(backend, &dgamma)?);
+    outputs.insert("dbeta", values(backend, &dbeta)?);
+    outputs.insert("dz", values(backend, &dz)?);
+    Ok(outputs)
+}
+
+fn values<B: Backend, T: Element + Stored>(backend: &B, buf: &B::Buf<T>) -> Result<Vec<f64>> {
+    Ok(backend.download(buf)?.into_iter().map(|value| value.to_f64()).collect())
+}

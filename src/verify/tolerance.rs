@@ -1,0 +1,60 @@
+//! How far a result may be from the oracle, and why.
+//!
+//! A value passes where `!(|got - want| <= u * |want| + slack * scale + tiny)` is false, so that NaN never passes:
+//!
+//! | term | what it allows |
+//! |---|---|
+//! | `u * abs(want)` | the rounding of the output: half a unit in the last place of its dtype, a hair more for ties |
+//! | `slack * scale` | the rounding of the arithmetic, as a share of the largest term that enters the value |
+//! | `tiny` | one subnormal step of the output's dtype |
+//!
+//! With `kappa = |mean| / sqrt(var + eps)` and `m` values per channel:
+//!
+//! | arithmetic | slack | reason |
+//! |---|---|---|
+//! | f64 | `2^-53 * (16 + sqrt(m)) * (1 + kappa)` | a sum of `m` roundings walks at random; `x - mean` amplifies the mean's by kappa; 16 operations in the formula |
+//! | f32 | `2^-24 * (16 + sqrt(m)) + 2^-44 * kappa` | the same in f32, but the mean is a pair of f32 and good to some 44 bits |
+//!
+//! A backward pass reads `saved_inv_std` as it was rounded, which enters `dx` and `dgamma` up to three times: their
+//! slack has `4 * u` of the per-channel dtype on top. Nothing here is ever widened to make a result pass.
+
+use crate::{Dtype, Op};
+
+/// What a backend computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// Double precision, as the CPU reference does.
+    F64,
+    /// Single precision with the mean as a pair, as a GPU does.
+    F32,
+}
+
+/// The share of its scale that the arithmetic may put into a value.
+pub fn slack(arithmetic: Arithmetic, op: Op, param: Dtype, m: usize, kappa: f64) -> f64 {
+    let roundings = 16.0 + (m as f64).sqrt();
+    let of_arithmetic = match arithmetic {
+        Arithmetic::F64 => Dtype::F64.unit_roundoff() * roundings * (1.0 + kappa),
+        Arithmetic::F32 => Dtype::F32.unit_roundoff() * roundings + 2f64.powi(-44) * kappa,
+    };
+    let of_saved = if op == Op::Backward { 4.0 * param.unit_roundoff() } else { 0.0 };
+    of_arithmetic + of_saved
+}
+
+/// The scale of a mean: its own size in f64; as a pair of f32 its high half is exact to rounding, and the rest small.
+pub fn mean_scale(arithmetic: Arithmetic, mean: f64, sigma: f64) -> f64 {
+    match arithmetic {
+        Arithmetic::F64 => mean.abs() + sigma,
+        Arithmetic::F32 => mean.abs() * 2f64.powi(-20) + sigma,
+    }
+}
+
+/// The scale of a variance: its own size, and the square of what rounding may have put into the mean.
+pub fn var_scale(mean: f64, var: f64) -> f64 {
+    var + mean * mean * Dtype::F64.unit_roundoff()
+}
+
+/// What the rounding of an output may put into it. Half types round twice, through f32.
+pub fn rounding(dtype: Dtype, want: f64) -> f64 {
+    let twice = if matches!(dtype, Dtype::F16 | Dtype::Bf16) { Dtype::F32.unit_roundoff() } else { 0.0 };
+    (dtype.unit_roundoff() * (1.0 + 1e-6) + twice) * want.abs() + dtype.min_subnormal()
+}

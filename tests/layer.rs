@@ -1,0 +1,394 @@
+//! The layer: policies, running statistics over many steps, state in files, and that a refused call changes nothing.
+
+use batchnorm::args::{MomentsArgs, RunningArgs, TrainArgs};
+use batchnorm::tensors::{TensorFile, read};
+use batchnorm::{
+    BatchNorm, Compute, Cpu, Epilogue, Error, Gradients, Layout, Momentum, NonFinite, Options, Running, RunningVar,
+    Saved, Shape, StateDict, Tracking,
+};
+
+type Layer = BatchNorm<Cpu>;
+
+const SHAPE: [usize; 3] = [4, 3, 5];
+
+fn shape() -> Shape {
+    Shape::new(&SHAPE, Layout::ChannelsFirst).unwrap()
+}
+
+fn data(step: usize) -> Vec<f32> {
+    (0..shape().len()).map(|i| ((i * 31 + step * 17) % 23) as f32 / 3.0 - 2.0).collect()
+}
+
+fn tracking(momentum: Momentum) -> Options {
+    Options { tracking: Some(Tracking { momentum, ..Tracking::default() }), ..Options::default() }
+}
+
+fn layer(options: Options) -> (Layer, Saved<Cpu>) {
+    let layer = Layer::new(Cpu, 3, options).unwrap();
+    let saved = layer.saved(shape(), Epilogue::AddRelu(())).unwrap();
+    (layer, saved)
+}
+
+fn step(layer: &mut Layer, saved: &mut Saved<Cpu>, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    layer.train(shape(), x, Epilogue::Identity, &mut y, saved).unwrap();
+    y
+}
+
+/// Mean and unbiased variance of each channel, in f64.
+fn moments(x: &[f32]) -> Vec<(f64, f64)> {
+    let channel = |ch: usize| {
+        let values: Vec<f64> = (0..4).flat_map(|n| &x[(n * 3 + ch) * 5..][..5]).map(|x| f64::from(*x)).collect();
+        let mean = values.iter().sum::<f64>() / 20.0;
+        (mean, values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 19.0)
+    };
+    (0..3).map(channel).collect()
+}
+
+fn running(layer: &Layer) -> Running<Vec<f32>, i64> {
+    layer.state_dict().unwrap().running.unwrap()
+}
+
+#[test]
+fn a_layer_is_the_functions_with_its_own_buffers() {
+    let (mut layer, mut saved) = layer(Options::default());
+    layer.gamma_mut().unwrap().copy_from_slice(&[1.5, -0.5, 2.0]);
+    layer.beta_mut().unwrap().copy_from_slice(&[0.25, 0.5, -1.0]);
+    let x = data(0);
+    let y = step(&mut layer, &mut saved, &x);
+
+    let (mut want, mut mean, mut inv_std) = (vec![0.0; x.len()], vec![0.0; 3], vec![0.0; 3]);
+    let mut running = Running::<Vec<f32>, i64>::new(3);
+    Cpu.train(TrainArgs {
+        shape: shape(),
+        eps: 1e-5,
+        x: &x,
+        epilogue: Epilogue::Identity,
+        gamma: Some(&[1.5, -0.5, 2.0]),
+        beta: Some(&[0.25, 0.5, -1.0]),
+        y: &mut want,
+        saved_mean: &mut mean,
+        saved_inv_std: &mut inv_std,
+        relu_mask: None,
+        running: Some(RunningArgs {
+            tracking: Tracking::default(),
+            mean: &mut running.mean,
+            var: &mut running.var,
+            num_batches_tracked: core::slice::from_mut(&mut running.num_batches_tracked),
+        }),
+        workspace: &mut (),
+    })
+    .unwrap();
+    assert_eq!((y, saved.mean(), saved.inv_std()), (want, &mean, &inv_std));
+    assert_eq!(self::running(&layer), running);
+}
+
+#[test]
+fn a_thousand_steps_follow_the_recurrence() {
+    let (mut layer, mut saved) = layer(tracking(Momentum::Ema(0.1)));
+    let mut want = [(0.0f64, 1.0f64); 3];
+    for i in 0..1000 {
+        let x = data(i);
+        step(&mut layer, &mut saved, &x);
+        for (want, (mean, var)) in want.iter_mut().zip(moments(&x)) {
+            *want = (0.9 * want.0 + 0.1 * mean, 0.9 * want.1 + 0.1 * var);
+        }
+    }
+    let running = running(&layer);
+    assert_eq!(running.num_batches_tracked, 1000);
+    for (ch, (mean, var)) in want.into_iter().enumerate() {
+        // Each step rounds once to f32 and forgets a tenth of what was before: ten roundings at most stay.
+        let close = |got: f32, want: f64| (f64::from(got) - want).abs() <= 10.0 * 2f64.powi(-24) * (want.abs() + 1.0);
+        assert!(close(running.mean[ch], mean) && close(running.var[ch], var), "{ch}: {running:?} for {want:?}");
+    }
+}
+
+#[test]
+fn cumulative_momentum_is_the_plain_average() {
+    let (mut layer, mut saved) = layer(tracking(Momentum::Cumulative));
+    let steps = 50;
+    let mut sums = [(0.0f64, 0.0f64); 3];
+    for i in 0..steps {
+        let x = data(i);
+        step(&mut layer, &mut saved, &x);
+        for (sum, (mean, var)) in sums.iter_mut().zip(moments(&x)) {
+            *sum = (sum.0 + mean, sum.1 + var);
+        }
+    }
+    let running = running(&layer);
+    for (ch, (mean, var)) in sums.into_iter().enumerate() {
+        let close = |got: f32, sum: f64| (f64::from(got) - sum / steps as f64).abs() <= 1e-5;
+        assert!(close(running.mean[ch], mean) && close(running.var[ch], var));
+    }
+}
+
+#[test]
+fn momentum_0_keeps_and_momentum_1_replaces() {
+    let (mut layer, mut saved) = layer(tracking(Momentum::Ema(0.0)));
+    step(&mut layer, &mut saved, &data(1));
+    assert_eq!(running(&layer), Running { num_batches_tracked: 1, ..Running::<Vec<f32>, i64>::new(3) });
+
+    let (mut layer, mut saved) = self::layer(tracking(Momentum::Ema(1.0)));
+    // With a = 1 the old value is not read, so that NaN there does not survive.
+    let mut state = layer.state_dict().unwrap();
+    state.running.as_mut().unwrap().mean.fill(f32::NAN);
+    state.running.as_mut().unwrap().var.fill(f32::INFINITY);
+    layer.load_state_dict(&state).unwrap();
+    step(&mut layer, &mut saved, &data(1));
+    let running = running(&layer);
+    for (ch, (mean, var)) in moments(&data(1)).into_iter().enumerate() {
+        assert_eq!((running.mean[ch], running.var[ch]), (mean as f32, var as f32));
+    }
+}
+
+#[test]
+fn a_skipped_batch_leaves_its_channel_bit_identical_and_is_counted() {
+    for non_finite in [NonFinite::Skip, NonFinite::Propagate] {
+        let tracking = Some(Tracking { non_finite, ..Tracking::default() });
+        let (mut layer, mut saved) = layer(Options { tracking, ..Options::default() });
+        step(&mut layer, &mut saved, &data(0));
+        let before = running(&layer);
+        let mut x = data(1);
+        x[7] = f32::NAN; // Sample 0, channel 1.
+        step(&mut layer, &mut saved, &x);
+        let after = running(&layer);
+        assert_eq!(after.num_batches_tracked, 2);
+        assert_ne!(after.mean[0].to_bits(), before.mean[0].to_bits());
+        let kept =
+            after.mean[1].to_bits() == before.mean[1].to_bits() && after.var[1].to_bits() == before.var[1].to_bits();
+        assert_eq!(kept, non_finite == NonFinite::Skip);
+        assert_eq!(after.mean[1].is_nan(), non_finite == NonFinite::Propagate);
+    }
+}
+
+#[test]
+fn an_empty_batch_changes_nothing() {
+    for dims in [[0, 3, 5], [4, 3, 0]] {
+        let shape = Shape::new(&dims, Layout::ChannelsFirst).unwrap();
+        let (mut layer, mut saved) = layer(Options::default());
+        step(&mut layer, &mut saved, &data(0));
+        let before = layer.state_dict().unwrap();
+        let mut saved = layer.saved(shape, Epilogue::Relu).unwrap();
+        layer.train::<f32>(shape, &[], Epilogue::Relu, &mut [], &mut saved).unwrap();
+        layer.infer::<f32>(shape, &[], Epilogue::Relu, &mut []).unwrap();
+        assert_eq!(layer.state_dict().unwrap(), before);
+        assert_eq!((saved.mean(), saved.inv_std()), (&vec![0.0; 3], &vec![0.0; 3]));
+        for frozen in [false, true] {
+            let (mut dgamma, mut dbeta) = ([7.0; 3], [7.0; 3]);
+            let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+            let backward = if frozen { Layer::backward_frozen::<f32> } else { Layer::backward::<f32> };
+            backward(&mut layer, shape, &[], &[], Epilogue::Relu, &saved, gradients).unwrap();
+            assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
+        }
+        let (mut mean, mut var) = ([0.0; 3], [0.0; 3]);
+        Cpu.moments(MomentsArgs::<Cpu, f32> { shape, x: &[], mean: &mut mean, var: &mut var, workspace: &mut () })
+            .unwrap();
+        assert!(mean.iter().chain(&var).all(|v| v.is_nan()));
+    }
+}
+
+#[test]
+fn one_value_a_channel_is_refused_only_where_unbiased_variance_is_tracked() {
+    let shape = Shape::nc(1, 3).unwrap();
+    let train = |options| {
+        let (mut layer, _) = layer(options);
+        let before = layer.state_dict().unwrap();
+        let (mut saved, mut y) = (layer.saved(shape, Epilogue::Identity).unwrap(), [9.0; 3]);
+        let result = layer.train(shape, &[1.0f32, 2.0, 3.0], Epilogue::Identity, &mut y, &mut saved);
+        (result, y, layer.state_dict().unwrap() == before)
+    };
+    let (result, y, unchanged) = train(Options::default());
+    assert!(matches!(result, Err(Error::OneValuePerChannel { .. })) && y == [9.0; 3] && unchanged);
+    let biased = Tracking { variance: RunningVar::Biased, ..Tracking::default() };
+    for tracking in [None, Some(biased)] {
+        let (result, y, unchanged) = train(Options { tracking, ..Options::default() });
+        result.unwrap();
+        assert_eq!((y, unchanged), ([0.0; 3], tracking.is_none()), "y = beta");
+    }
+}
+
+#[test]
+fn a_layer_without_parameters_or_statistics_is_a_type_not_a_dummy() {
+    let options = Options { gamma: false, beta: false, tracking: None, ..Options::default() };
+    let (mut layer, mut saved) = layer(options);
+    let y = step(&mut layer, &mut saved, &data(0));
+    assert!((y.iter().sum::<f32>()).abs() < 1e-4);
+    assert!(layer.gamma().is_none() && layer.beta_mut().is_none() && layer.running().is_none());
+    assert!(matches!(layer.infer(shape(), &data(0), Epilogue::Identity, &mut vec![0.0; 60]), Err(Error::NotTracking)));
+    assert_eq!(layer.state_dict().unwrap(), StateDict { gamma: None, beta: None, running: None });
+    for (gamma, beta, tracks) in [(true, false, false), (false, true, true), (false, false, true), (true, true, false)]
+    {
+        let tracking = tracks.then(Tracking::default);
+        let layer = Layer::new(Cpu, 3, Options { gamma, beta, tracking, ..options }).unwrap();
+        assert_eq!(layer.gamma(), gamma.then_some(&[1.0; 3][..]));
+        assert_eq!(layer.beta(), beta.then_some(&[0.0; 3][..]));
+        assert_eq!(layer.running().map(|running| running.var), tracks.then_some(&[1.0; 3][..]));
+    }
+}
+
+#[test]
+fn bad_options_are_refused() {
+    let refused = |options| Layer::new(Cpu, 3, options).err().unwrap().to_string();
+    assert_eq!(refused(Options { eps: -1.0, ..Options::default() }), "eps: expected a finite value >= 0, got -1");
+    assert_eq!(refused(tracking(Momentum::Ema(1.5))), "momentum: expected a value in [0, 1], got 1.5");
+    assert!(matches!(Layer::new(Cpu, 0, Options::default()), Err(Error::ZeroChannels { .. })));
+}
+
+#[test]
+fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
+    let (mut layer, mut saved) = layer(Options::default());
+    let x = data(0);
+    step(&mut layer, &mut saved, &x);
+    let before = (layer.state_dict().unwrap(), saved.mean().clone(), saved.inv_std().clone());
+    let mut y = vec![9.0f32; 60];
+    let other = Shape::new(&[4, 2, 5], Layout::ChannelsFirst).unwrap();
+    let last = Shape::new(&[4, 5, 3], Layout::ChannelsLast).unwrap();
+
+    let mut refused = |shape, x: &[f32], epilogue: Epilogue<&[f32]>, y: &mut [f32]| {
+        layer.train(shape, x, epilogue, y, &mut saved).unwrap_err().to_string()
+    };
+    let identity = Epilogue::Identity;
+    assert_eq!(refused(shape(), &x[..59], identity, &mut y), "x: expected 60 values, got 59");
+    assert_eq!(refused(shape(), &x, identity, &mut y[..7]), "y: expected 60 values, got 7");
+    assert_eq!(refused(shape(), &x, Epilogue::Add(&x[1..]), &mut y), "z: expected 60 values, got 59");
+    assert_eq!(refused(other, &x, identity, &mut y), "shape [4, 2, 5] channels-first: expected 3 channels, got 2");
+    assert_eq!(
+        refused(last, &x, identity, &mut y),
+        "saved statistics: expected [4, 3, 5] channels-first, got [4, 5, 3] channels-last"
+    );
+
+    let relu_only = layer.saved(shape(), Epilogue::Relu).unwrap();
+    let mut dx = vec![9.0f32; 60];
+    let mut dz = vec![9.0f32; 60];
+    let mut refused = |saved: &Saved<Cpu>, dy: &[f32], epilogue, dgamma: &mut [f32]| {
+        let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(dgamma), dbeta: None };
+        layer.backward(shape(), &x, dy, epilogue, saved, gradients).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&saved, &x[..1], Epilogue::Relu, &mut [0.0; 3]), "dy: expected 60 values, got 1");
+    assert_eq!(refused(&saved, &x, Epilogue::Relu, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
+    assert_eq!(
+        refused(&relu_only, &x, Epilogue::AddRelu(&mut dz), &mut [0.0; 3]),
+        "relu_mask is missing: `saved` was made for another epilogue than add-relu"
+    );
+    assert!(y.iter().chain(&dx).chain(&dz).all(|v| *v == 9.0), "an output was written");
+    assert_eq!(before, (layer.state_dict().unwrap(), saved.mean().clone(), saved.inv_std().clone()));
+}
+
+#[test]
+fn state_survives_files_and_devices() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    for prefix in ["", "layer1.0.bn1."] {
+        let (mut layer, mut saved) = layer(Options::default());
+        layer.gamma_mut().unwrap().copy_from_slice(&[1.5, -0.5, f32::MIN_POSITIVE]);
+        (0..7).for_each(|i| drop(step(&mut layer, &mut saved, &data(i))));
+        layer.save(&path, prefix).unwrap();
+        let (mut loaded, _) = self::layer(Options::default());
+        loaded.load(&path, prefix).unwrap();
+        assert_eq!(loaded.state_dict().unwrap(), layer.state_dict().unwrap());
+        assert_eq!(layer.to(Cpu).unwrap().state_dict().unwrap(), layer.state_dict().unwrap());
+        let bytes = read(&path).unwrap();
+        let names = ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"];
+        let tensors = batchnorm::tensors::Tensors::parse(&bytes).unwrap();
+        assert_eq!(tensors.names(), names.map(|name| format!("{prefix}{name}")));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    let (mut layer, mut saved) = layer(Options::default());
+    step(&mut layer, &mut saved, &data(0));
+    let before = layer.state_dict().unwrap();
+    let mut refused = |options: Options, write: &dyn Fn(&mut TensorFile)| {
+        let mut file = TensorFile::default();
+        write(&mut file);
+        file.write(&path).unwrap();
+        let mut other = Layer::new(Cpu, 3, options).unwrap();
+        let error = other.load(&path, "bn.").unwrap_err().to_string();
+        assert_eq!(other.state_dict().unwrap(), StateDict::new(3, &options), "{error}");
+        if options == Options::default() {
+            assert_eq!(layer.load(&path, "bn.").unwrap_err().to_string(), error);
+        }
+        error
+    };
+    let all = |file: &mut TensorFile| before.to_tensors(file, "bn.");
+    let default = Options::default();
+    assert_eq!(
+        refused(default, &|file| before.to_tensors(file, "")),
+        "bn.weight: expected in the file, which has bias, num_batches_tracked, running_mean, running_var, weight"
+    );
+    assert_eq!(
+        refused(Options { gamma: false, ..default }, &all),
+        "bn.weight: not expected in the file, since the layer was built without it"
+    );
+    assert_eq!(
+        refused(Options { tracking: None, ..default }, &all),
+        "bn.running_mean: not expected in the file, since the layer was built without it"
+    );
+    let with = |f: &'static dyn Fn(&mut TensorFile)| {
+        let before = before.clone();
+        move |file: &mut TensorFile| {
+            before.to_tensors(file, "bn.");
+            f(file);
+        }
+    };
+    assert_eq!(
+        refused(default, &with(&|file| file.push("bn.running_var", &[4], &[1.0f32; 4]))),
+        "bn.running_var: expected dimensions [3], got [4]"
+    );
+    assert_eq!(
+        refused(default, &with(&|file| file.push_count("bn.bias", 3))),
+        "bn.bias: expected f32, f16, bf16 or f64, got dtype I64"
+    );
+    assert_eq!(
+        refused(default, &with(&|file| file.push_count("bn.num_batches_tracked", -1))),
+        "bn.num_batches_tracked: expected a count >= 0, got -1"
+    );
+    std::fs::write(&path, &read(&path).unwrap()[..100]).unwrap();
+    assert!(matches!(layer.load(&path, "bn."), Err(Error::Format { .. })));
+    assert!(matches!(layer.load(folder.path().join("absent"), "bn."), Err(Error::Io { .. })));
+    assert_eq!(layer.state_dict().unwrap(), before);
+
+    let mut short = before.clone();
+    short.beta.as_mut().unwrap().pop();
+    assert_eq!(layer.load_state_dict(&short).unwrap_err().to_string(), "beta: expected 3 values, got 2");
+    let mut negative = before.clone();
+    negative.running.as_mut().unwrap().num_batches_tracked = -5;
+    assert!(matches!(layer.load_state_dict(&negative), Err(Error::NegativeCount { actual: -5, .. })));
+    let without = StateDict { gamma: None, ..before.clone() };
+    assert_eq!(
+        layer.load_state_dict(&without).unwrap_err().to_string(),
+        "gamma is missing: the layer was built with it"
+    );
+    assert_eq!(layer.state_dict().unwrap(), before);
+}
+
+#[test]
+fn fine_tuning_with_frozen_statistics_keeps_the_mask_of_add_relu() {
+    let (mut layer, mut saved) = layer(Options::default());
+    step(&mut layer, &mut saved, &data(0));
+    let state = layer.state_dict().unwrap();
+    let (x, z, dy) = (data(1), data(2), data(3));
+    let (mut y, mut want) = (vec![0.0; 60], vec![0.0; 60]);
+    layer.frozen(shape(), &x, Epilogue::AddRelu(&z), &mut y, &mut saved).unwrap();
+    layer.infer(shape(), &x, Epilogue::AddRelu(&z), &mut want).unwrap();
+    assert_eq!(y, want);
+    let (mut dx, mut dz) = (vec![0.0; 60], vec![0.0; 60]);
+    let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: None, dbeta: None };
+    layer.backward_frozen(shape(), &x, &dy, Epilogue::AddRelu(&mut dz), &saved, gradients).unwrap();
+    for i in 0..60 {
+        assert_eq!(dz[i], if y[i] > 0.0 { dy[i] } else { 0.0 });
+    }
+    assert_eq!(layer.state_dict().unwrap(), state, "frozen passes move nothing");
+}
+
+#[test]
+fn a_layer_of_f64_takes_f64() {
+    let mut layer = BatchNorm::<Cpu, f64>::new(Cpu, 2, Options::default()).unwrap();
+    let shape = Shape::nc(2, 2).unwrap();
+    let (mut saved, mut y) = (layer.saved(shape, Epilogue::Identity).unwrap(), [0.0f64; 4]);
+    layer.train(shape, &[0.1, 1.0, 0.3, 5.0], Epilogue::Identity, &mut y, &mut saved).unwrap();
+    assert_eq!(saved.mean(), &[0.2, 3.0]);
+}

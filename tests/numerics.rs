@@ -1,0 +1,360 @@
+//! Numerics that a tolerance alone would not show: exact results, bits, gradients against differences, and that the
+//! table can fail.
+
+use std::collections::BTreeMap;
+
+use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, TrainArgs};
+use batchnorm::verify::oracle::{expected, indices};
+use batchnorm::verify::tolerance::Arithmetic;
+use batchnorm::verify::{Case, Group, Input, Inputs, compare, run};
+use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape};
+use half::{bf16, f16};
+
+const EPS: f64 = 1e-5;
+
+fn moments_case(dtype: Dtype, input: Input) -> Case {
+    let shape = Shape::new(&[19, 7, 7, 7], Layout::ChannelsFirst).unwrap();
+    let group = Group { shape, dtype, input };
+    Case { group, op: Op::Moments, epilogue: Epilogue::Identity, affine: false, tracking: None }
+}
+
+/// Whether a reducer of one channel to mean and variance passes the moments of this input.
+fn passes<T: Element>(
+    input: Input,
+    arithmetic: Arithmetic,
+    reduce: impl Fn(&mut dyn Iterator<Item = f64>) -> (f64, f64),
+) -> bool {
+    let case = moments_case(T::DTYPE, input);
+    let inputs = Inputs::<T>::new(&case.group);
+    let channel = |ch| reduce(&mut indices(case.group.shape, ch).map(|i| inputs.x[i].to_f64()));
+    let round = |v: f64| <T::Param as Element>::from_f64(v).to_f64();
+    let (mean, var): (Vec<f64>, Vec<f64>) =
+        (0..case.group.shape.c()).map(channel).map(|(mean, var)| (round(mean), round(var))).unzip();
+    let outputs = BTreeMap::from([("mean", mean), ("var", var)]);
+    compare(&case, &expected(&case, &inputs, &[], arithmetic), &outputs).is_ok()
+}
+
+/// E[x²] − E[x]² in f32.
+fn squares_f32(x: &mut dyn Iterator<Item = f64>) -> (f64, f64) {
+    let (mut m, mut sum, mut squares) = (0f32, 0f32, 0f32);
+    for x in x {
+        m += 1.0;
+        sum += x as f32;
+        squares += (x * x) as f32;
+    }
+    (f64::from(sum / m), f64::from(squares / m - (sum / m) * (sum / m)))
+}
+
+/// E[x²] − E[x]² in f64.
+fn squares_f64(x: &mut dyn Iterator<Item = f64>) -> (f64, f64) {
+    let (mut m, mut sum, mut squares) = (0f64, 0f64, 0f64);
+    for x in x {
+        m += 1.0;
+        sum += x;
+        squares += x * x;
+    }
+    (sum / m, squares / m - (sum / m) * (sum / m))
+}
+
+/// Two passes in f32 with the mean as a pair, as a GPU will do it.
+fn two_passes_f32(x: &mut dyn Iterator<Item = f64>) -> (f64, f64) {
+    let x: Vec<f32> = x.map(|x| x as f32).collect();
+    let m = x.len() as f32;
+    // 32 lanes, then their sum: no reducer on a GPU adds thousands of values one after the other.
+    let sum =
+        |f: &dyn Fn(f32) -> f32| (0..32).map(|l| x.iter().skip(l).step_by(32).map(|&x| f(x)).sum::<f32>()).sum::<f32>();
+    let shift = x[0] + sum(&|v| v - x[0]) / m;
+    let rest = sum(&|v| v - shift);
+    let squares = sum(&|v| (v - shift) * (v - shift));
+    (f64::from(shift) + f64::from(rest / m), f64::from((squares - rest * rest / m) / m))
+}
+
+#[test]
+fn a_reducer_of_squares_fails_the_table_and_one_of_two_passes_does_not() {
+    let off_center = [Input::Mean1e4, Input::Mean1e6, Input::Narrow];
+    for input in off_center {
+        assert!(!passes::<f32>(input, Arithmetic::F32, squares_f32), "f32 squares pass {input:?}");
+        assert!(!passes::<f64>(input, Arithmetic::F64, squares_f64), "f64 squares pass {input:?}");
+        assert!(passes::<f32>(input, Arithmetic::F32, two_passes_f32), "two passes in f32 fail {input:?}");
+    }
+    assert!(!passes::<f32>(Input::RestFar, Arithmetic::F32, squares_f32));
+    assert!(!passes::<f32>(Input::Constant, Arithmetic::F32, squares_f32));
+    for input in [Input::Normal, Input::FirstFar, Input::Constant, Input::ZeroSample] {
+        assert!(passes::<f32>(input, Arithmetic::F32, two_passes_f32), "two passes in f32 fail {input:?}");
+    }
+}
+
+#[test]
+fn nan_never_passes_the_comparison() {
+    assert!(!passes::<f32>(Input::Normal, Arithmetic::F64, |_| (f64::NAN, f64::NAN)));
+    assert!(!passes::<f32>(Input::Normal, Arithmetic::F64, |_| (f64::INFINITY, 1.0)));
+}
+
+/// `y` of a training forward, and the saved statistics.
+fn train<T: Element>(
+    shape: Shape,
+    eps: f64,
+    x: &[T],
+    beta: Option<&[T::Param]>,
+) -> (Vec<T>, Vec<T::Param>, Vec<T::Param>)
+where
+    Cpu: Compute<T>,
+{
+    let mut y = vec![T::default(); x.len()];
+    let (mut saved_mean, mut saved_inv_std) =
+        (vec![T::Param::default(); shape.c()], vec![T::Param::default(); shape.c()]);
+    Cpu.train(TrainArgs::<Cpu, T> {
+        shape,
+        eps,
+        x,
+        epilogue: Epilogue::Identity,
+        gamma: None,
+        beta,
+        y: &mut y,
+        saved_mean: &mut saved_mean,
+        saved_inv_std: &mut saved_inv_std,
+        relu_mask: None,
+        running: None,
+        workspace: &mut (),
+    })
+    .unwrap();
+    (y, saved_mean, saved_inv_std)
+}
+
+#[test]
+fn a_constant_channel_gives_exactly_beta() {
+    fn check<T: Element>()
+    where
+        Cpu: Compute<T>,
+    {
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            let shape = Shape::new(&[19, 7, 11, 7], layout).unwrap();
+            let case = Group { shape, dtype: T::DTYPE, input: Input::Constant };
+            let inputs = Inputs::<T>::new(&case);
+            for eps in [1e-5, 0.0] {
+                let (y, _, inv_std) = train(shape, eps, &inputs.x, Some(&inputs.beta));
+                for (ch, inv_std) in inv_std.iter().enumerate() {
+                    let beta = T::from_f64(inputs.beta[ch].to_f64());
+                    assert!(indices(shape, ch).all(|i| y[i].to_f64() == beta.to_f64()), "{} eps {eps}", T::DTYPE);
+                    assert!(eps > 0.0 || inv_std.to_f64() == 0.0, "inv_std is 0 where var + eps = 0");
+                }
+            }
+        }
+    }
+    check::<f32>();
+    check::<f16>();
+    check::<bf16>();
+    check::<f64>();
+}
+
+/// The bits of every output, by name.
+fn bits(outputs: &BTreeMap<&'static str, Vec<f64>>) -> Vec<(&'static str, Vec<u64>)> {
+    outputs.iter().map(|(name, values)| (*name, values.iter().map(|v| v.to_bits()).collect())).collect()
+}
+
+fn every_case(shape: Shape, input: Input) -> Vec<Case> {
+    Group { shape, dtype: Dtype::F32, input }.cases()
+}
+
+#[test]
+fn the_bits_are_the_same_for_any_number_of_threads() {
+    for (dims, layout) in [
+        (&[19, 33, 14, 14][..], Layout::ChannelsFirst),
+        (&[1, 1, 50_000], Layout::ChannelsFirst),
+        (&[3000, 37], Layout::ChannelsFirst),
+        (&[19, 28, 28, 33], Layout::ChannelsLast),
+    ] {
+        let shape = Shape::new(dims, layout).unwrap();
+        for case in every_case(shape, Input::Normal) {
+            let inputs = Inputs::<f32>::new(&case.group);
+            let with_threads = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                bits(&pool.install(|| run(&Cpu, &case, &inputs, &inputs.dy)).unwrap())
+            };
+            let one = with_threads(1);
+            for threads in [2, 3, 7] {
+                assert_eq!(one, with_threads(threads), "{case} with {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_non_finite_value_stays_in_its_channel() {
+    let shape = Shape::new(&[5, 3, 6], Layout::ChannelsFirst).unwrap();
+    for input in [Input::Nan, Input::Inf] {
+        for case in every_case(shape, input) {
+            let poisoned = Inputs::<f32>::new(&case.group);
+            let mut clean = poisoned.clone();
+            clean.x.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = 0.25);
+            let (with, without) =
+                (run(&Cpu, &case, &poisoned, &poisoned.dy).unwrap(), run(&Cpu, &case, &clean, &clean.dy).unwrap());
+            for (name, with) in &with {
+                for (i, (with, without)) in with.iter().zip(&without[name]).enumerate() {
+                    let channel = if with.to_bits() == without.to_bits() { continue } else { i };
+                    let channel = if without_is_data(name) { channel / 6 % 3 } else { channel };
+                    assert_eq!(channel, 1, "{case}: {name}[{i}] changed");
+                }
+            }
+        }
+    }
+    fn without_is_data(name: &str) -> bool {
+        matches!(name, "y" | "dx" | "dz")
+    }
+}
+
+/// The sum of `y * dy` of a training or frozen forward in f64: what the gradients are the derivatives of.
+fn loss(frozen: bool, case: &Case, inputs: &Inputs<f64>) -> f64 {
+    let op = if frozen { Op::Infer } else { Op::Train };
+    let outputs = run(&Cpu, &Case { op, ..*case }, inputs, &inputs.dy).unwrap();
+    outputs["y"].iter().zip(&inputs.dy).map(|(y, dy)| y * dy).sum()
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() {
+    const STEP: f64 = 1e-5;
+    for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+        let dims = if layout == Layout::ChannelsFirst { [4, 3, 5] } else { [4, 5, 3] };
+        let group = Group { shape: Shape::new(&dims, layout).unwrap(), dtype: Dtype::F64, input: Input::Normal };
+        for case in group.cases() {
+            let frozen = case.op == Op::BackwardFrozen;
+            if !(frozen || case.op == Op::Backward) || !case.affine {
+                continue;
+            }
+            let inputs = Inputs::<f64>::new(&group);
+            let outputs = run(&Cpu, &case, &inputs, &inputs.dy).unwrap();
+            let difference = |change: &dyn Fn(&mut Inputs<f64>, f64)| {
+                let at = |step| {
+                    let mut inputs = inputs.clone();
+                    change(&mut inputs, step);
+                    loss(frozen, &case, &inputs)
+                };
+                (at(STEP) - at(-STEP)) / (2.0 * STEP)
+            };
+            let close = |name: &str, i: usize, want: f64| {
+                let got = outputs[name][i];
+                assert!((got - want).abs() <= 1e-6 * (1.0 + want.abs()), "{case}: {name}[{i}]: {got} for {want}");
+            };
+            for i in 0..group.shape.len() {
+                close("dx", i, difference(&|inputs, step| inputs.x[i] += step));
+                if case.epilogue.residual().is_some() {
+                    close("dz", i, difference(&|inputs, step| inputs.z[i] += step));
+                }
+            }
+            for ch in 0..group.shape.c() {
+                close("dgamma", ch, difference(&|inputs, step| inputs.gamma[ch] += step));
+                close("dbeta", ch, difference(&|inputs, step| inputs.beta[ch] += step));
+            }
+        }
+    }
+}
+
+#[test]
+fn dx_is_orthogonal_to_one_and_to_x_hat() {
+    for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+        let shape = Shape::new(&[19, 7, 7, 7], layout).unwrap();
+        let group = Group { shape, dtype: Dtype::F64, input: Input::Normal };
+        let case = Case { group, op: Op::Backward, epilogue: Epilogue::Identity, affine: true, tracking: None };
+        let inputs = Inputs::<f64>::new(&group);
+        let dx = &run(&Cpu, &case, &inputs, &inputs.dy).unwrap()["dx"];
+        let (x_hat, ..) = train(shape, 0.0, &inputs.x, None);
+        for ch in 0..shape.c() {
+            let sum = |f: &dyn Fn(usize) -> f64| indices(shape, ch).map(f).sum::<f64>();
+            let size = sum(&|i| dx[i].abs());
+            // eps takes the second from exactly 0 by a share of eps.
+            assert!(sum(&|i| dx[i]).abs() <= 1e-12 * size);
+            assert!(sum(&|i| dx[i] * x_hat[i]).abs() <= 10.0 * EPS * size);
+        }
+    }
+}
+
+#[test]
+fn given_statistics_that_are_not_those_of_x_are_taken_as_given() {
+    // m = 4, mean 0 and inv_std 1 given, though x has another mean: the formula with these very numbers.
+    let shape = Shape::nc(4, 1).unwrap();
+    let (x, dy) = ([1.0f32, 2.0, 3.0, 4.0], [1.0f32, 0.0, -2.0, 5.0]);
+    let (mut dx, mut dgamma, mut dbeta) = ([0.0; 4], [0.0], [0.0]);
+    Cpu.backward(BackwardArgs::<Cpu, f32> {
+        shape,
+        x: &x,
+        dy: &dy,
+        epilogue: Epilogue::Identity,
+        gamma: None,
+        beta: None,
+        saved_mean: &[0.0],
+        saved_inv_std: &[1.0],
+        relu_mask: None,
+        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+        workspace: &mut (),
+    })
+    .unwrap();
+    assert_eq!((dgamma, dbeta), ([15.0], [4.0]));
+    assert_eq!(dx, [1.0 - 1.0 - 3.75, 0.0 - 1.0 - 7.5, -2.0 - 1.0 - 11.25, 5.0 - 1.0 - 15.0]);
+}
+
+#[test]
+fn the_rounding_of_a_saved_mean_does_not_reach_the_gradients() {
+    // At mean 1e4 and sigma 1e-2 the f32 mean alone is off by up to 5% of sigma.
+    let shape = Shape::nc(64, 1).unwrap();
+    let x: Vec<f64> = (0..64).map(|i| f64::from((1e4 + 1e-2 * f64::from(i * 7919 % 64 - 32)) as f32)).collect();
+    let mean = x.iter().sum::<f64>() / 64.0;
+    let var = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 64.0;
+    let dy: Vec<f32> = (0..64).map(|i| (i % 5) as f32 + 1.0).collect();
+    let want: f64 = x.iter().zip(&dy).map(|(x, dy)| (x - mean) / (var + EPS).sqrt() * f64::from(*dy)).sum();
+    let x: Vec<f32> = x.into_iter().map(|x| x as f32).collect();
+    let (_, saved_mean, saved_inv_std) = train(shape, EPS, &x, None);
+    let (mut dx, mut dgamma) = ([0.0; 64], [0.0]);
+    Cpu.backward(BackwardArgs::<Cpu, f32> {
+        shape,
+        x: &x,
+        dy: &dy,
+        epilogue: Epilogue::Identity,
+        gamma: None,
+        beta: None,
+        saved_mean: &saved_mean,
+        saved_inv_std: &saved_inv_std,
+        relu_mask: None,
+        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: None },
+        workspace: &mut (),
+    })
+    .unwrap();
+    let magnitude: f64 = dy.iter().map(|dy| f64::from(*dy)).sum();
+    assert!((f64::from(dgamma[0]) - want).abs() <= 1e-6 * magnitude, "{} for {want}", dgamma[0]);
+}
+
+#[test]
+fn frozen_passes_read_the_running_statistics_alone() {
+    let shape = Shape::nc(1, 2).unwrap(); // One value a channel is fine here.
+    let (mut y, mut dx, mut dgamma) = ([0.0f32; 2], [0.0f32; 2], [0.0f32; 2]);
+    let (running_mean, running_var) = ([1.0, 2.0], [4.0, 0.0]);
+    Cpu.infer(InferArgs::<Cpu, f32> {
+        shape,
+        eps: 0.0,
+        x: &[5.0, 7.0],
+        epilogue: Epilogue::Identity,
+        gamma: None,
+        beta: Some(&[0.5, 0.25]),
+        running_mean: &running_mean,
+        running_var: &running_var,
+        y: &mut y,
+        relu_mask: None,
+    })
+    .unwrap();
+    assert_eq!(y, [2.5, 0.25]);
+    Cpu.backward_frozen(BackwardFrozenArgs::<Cpu, f32> {
+        shape,
+        eps: 0.0,
+        x: &[5.0, 7.0],
+        dy: &[3.0, 3.0],
+        epilogue: Epilogue::Identity,
+        gamma: None,
+        beta: None,
+        running_mean: &running_mean,
+        running_var: &running_var,
+        relu_mask: None,
+        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: None },
+        workspace: &mut (),
+    })
+    .unwrap();
+    assert_eq!((dx, dgamma), ([1.5, 0.0], [6.0, 0.0]));
+}

@@ -1,0 +1,123 @@
+//! `cargo xtask ci`: everything that must hold beyond the test suite, step by step, from an empty machine with Rust,
+//! g++ and python3.
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them.
+const FEATURES: [&str; 4] = ["", "verify", "emulate", "emulate,verify"];
+/// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
+const MSRV: &str = "1.88";
+const CARGO_DENY: &str = "0.20.2";
+
+/// Runs every step, and stops at the first that fails.
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    cargo("rustfmt", &["fmt", "--all", "--check"])?;
+    for features in FEATURES {
+        let clippy =
+            ["clippy", "--package", "batchnorm", "--all-targets", "--features", features, "--", "-D", "warnings"];
+        cargo(&format!("clippy [{features}]"), &clippy)?;
+    }
+    cargo("clippy, whole workspace", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    for features in FEATURES {
+        let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", features];
+        step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "verify"])?;
+    msrv()?;
+    fuzz_targets()?;
+    package()?;
+    deny()?;
+    conformance()?;
+    println!("\nxtask ci: all steps passed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Every target of the workspace builds with the oldest Rust promised.
+fn msrv() -> Result<(), Box<dyn Error>> {
+    let toolchain = format!("+{MSRV}");
+    let installed = Command::new("cargo").args([&toolchain, "--version"]).output();
+    if !installed.is_ok_and(|output| output.status.success()) {
+        let install = ["toolchain", "install", MSRV, "--profile", "minimal"];
+        step(&format!("Rust {MSRV}"), Command::new("rustup").args(install))?;
+    }
+    let check =
+        [&toolchain, "check", "--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
+    step(&format!("build with Rust {MSRV}"), Command::new("cargo").args(check))
+}
+
+/// The fuzz targets, a workspace of their own, still build. Their corpus is replayed by the test suite.
+fn fuzz_targets() -> Result<(), Box<dyn Error>> {
+    let check = ["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
+    cargo("fuzz targets", &check)
+}
+
+/// What would be published builds from its packages alone.
+fn package() -> Result<(), Box<dyn Error>> {
+    let mut publish = vec!["publish", "--dry-run", "--workspace"];
+    if env::var_os("CI").is_none() {
+        publish.push("--allow-dirty"); // Work in progress; CI's checkout is clean, and must be.
+    }
+    cargo("packages", &publish)
+}
+
+/// Licences, sources and duplicates of dependencies. Advisories are left out: their database is no registry package.
+fn deny() -> Result<(), Box<dyn Error>> {
+    let root = Path::new("target/tools");
+    let binary: PathBuf = root.join("bin/cargo-deny");
+    let version = Command::new(&binary).arg("--version").output();
+    let is_current = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(CARGO_DENY));
+    if !is_current {
+        let install = ["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root", "target/tools"];
+        cargo("cargo-deny, installed", &install)?;
+    }
+    step("cargo-deny", Command::new(&binary).args(["--offline", "check", "bans", "licenses", "sources"]))
+}
+
+/// Every case of every framework, where the full set lies beside the project.
+fn conformance() -> Result<(), Box<dyn Error>> {
+    let mut test = Command::new("cargo");
+    test.args([
+        "test",
+        "--package",
+        "batchnorm",
+        "--test",
+        "conformance",
+        "--features",
+        "emulate",
+        "--",
+        "--nocapture",
+    ]);
+    if Path::new("../shared/conformance").is_dir() {
+        test.env("BATCHNORM_REQUIRE_SHARED", "1");
+    } else {
+        println!("\n../shared/conformance is absent: the subset in tests/data stands for it");
+    }
+    step("outside references", &mut test)
+}
+
+fn cargo(name: &str, args: &[&str]) -> Result<(), Box<dyn Error>> {
+    step(name, Command::new("cargo").args(args))
+}
+
+fn step(name: &str, command: &mut Command) -> Result<(), Box<dyn Error>> {
+    println!("\n== {name}: {}", spelled(command));
+    let start = Instant::now();
+    let status = command.status()?;
+    println!("== {name}: {status} after {:.1} s", start.elapsed().as_secs_f64());
+    if status.success() { Ok(()) } else { Err(format!("{name} failed: {}", spelled(command)).into()) }
+}
+
+/// The command as one would type it.
+fn spelled(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .map(|word| if word.is_empty() { "''".into() } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
