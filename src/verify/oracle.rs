@@ -68,7 +68,8 @@ impl Channel {
         let shape = case.group.shape;
         let x: Vec<f64> = indices(shape, channel).map(|i| inputs.x[i].to_f64()).collect();
         let m = shape.m() as f64;
-        let mean = sum(&x, &|x| x) / m;
+        let near = sum(&x, &|x| x) / m;
+        let mean = near + sum(&x, &|x| x - near) / m; // so that rounding the sum costs no digit
         let var = sum(&x, &|x| (x - mean) * (x - mean)) / m;
         let (center, normalizing) = match is_frozen(case.op) {
             true => (inputs.running_mean[channel].to_f64(), inputs.running_var[channel].to_f64()),

@@ -3,6 +3,7 @@
 
 mod ci;
 mod conformance;
+mod toolkit;
 
 use std::env;
 use std::error::Error;
@@ -16,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     match env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [command] if command == "ci" => ci::run(),
         [command] if command == "conformance" => conformance::run(),
+        [command] if command == "toolkit" => toolkit::run(),
         _ => Err(USAGE.into()),
     }
 }
