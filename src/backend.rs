@@ -7,9 +7,11 @@ use crate::{Element, Param, Problem, Result, Stored};
 /// Keeps the set of backends and elements closed, so that a later one is no breaking change.
 pub trait Sealed {}
 
-/// A device with its stream, and the buffers on it. Sealed: [`Cpu`](crate::Cpu) implements it.
+/// A device with its stream, and the buffers on it. Sealed: [`Cpu`](crate::Cpu) implements it, and with the feature
+/// `cuda` `Cuda`.
 ///
-/// `In` and `Out` are what a caller may pass: slices on the CPU.
+/// `In` and `Out` are what a caller may pass: slices on the CPU, cudarc's `&dyn DevicePtr` and `&mut dyn DevicePtrMut`
+/// on CUDA.
 pub trait Backend: Sealed + Clone + Send + Sync + 'static {
     /// An owned buffer.
     type Buf<T: Stored>: Send + Sync;
@@ -51,6 +53,12 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
     fn workspace(&self, problems: &[Problem]) -> Result<Self::Workspace>;
 
     #[doc(hidden)]
+    fn slice<T: Stored>(buf: &Self::Buf<T>, start: usize) -> Self::View<'_, T>;
+
+    #[doc(hidden)]
+    fn slice_mut<T: Stored>(buf: &mut Self::Buf<T>, start: usize) -> Self::ViewMut<'_, T>;
+
+    #[doc(hidden)]
     fn upload_state<P: Param>(&self, host: &StateDict<P>) -> Result<Self::State<P>>;
 
     #[doc(hidden)]
@@ -81,7 +89,9 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
 
 /// The operations of a backend over a caller's buffers, for data of type `T`. Sealed.
 ///
-/// Every operation checks all of its arguments before it writes any: where it returns an error, nothing has changed.
+/// Every operation checks all of its arguments before it writes any: where it refuses them, nothing has changed. On CUDA
+/// it is asynchronous on the backend's stream, allocates nothing and waits for nothing.
+///
 /// With `m = n * s` values per channel, all sums running over the values of one channel:
 ///
 /// ```text
@@ -96,7 +106,12 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
 /// Common to all operations: [`Error::Length`](crate::Error::Length) for a buffer that is not of the shape's size,
 /// [`Error::Aliasing`](crate::Error::Aliasing) for an output that overlaps another argument,
 /// [`Error::Eps`](crate::Error::Eps), and [`Error::Unexpected`](crate::Error::Unexpected) for a relu mask where the
-/// epilogue is not add-relu.
+/// epilogue is not add-relu. On CUDA also [`Error::Workspace`](crate::Error::Workspace) for a workspace that is too small,
+/// [`Error::Strategy`](crate::Error::Strategy) for a forced strategy that cannot hold the problem,
+/// [`Error::ForeignDevice`](crate::Error::ForeignDevice), [`Error::ForeignContext`](crate::Error::ForeignContext) and
+/// [`Error::ForeignStream`](crate::Error::ForeignStream) for a buffer from elsewhere,
+/// [`Error::Capture`](crate::Error::Capture) on a stream that is captured while events are tracked, and
+/// [`Error::Driver`](crate::Error::Driver) or [`Error::Launch`](crate::Error::Launch) for what CUDA reports.
 pub trait Compute<T: Element>: Backend {
     /// `mean` and `var` of each channel, as `tf.nn.moments` gives them; NaN where a channel has no value.
     ///

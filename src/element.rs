@@ -65,8 +65,24 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A type that a buffer of any backend may hold. Sealed.
+/// A type that a buffer of any backend may hold. Sealed, so that what a feature adds to it is no breaking change.
+#[cfg(not(feature = "cuda"))]
 pub trait Stored: Sealed + Copy + Default + fmt::Debug + Send + Sync + bytemuck::Pod {}
+
+/// A type that a buffer of any backend may hold. Sealed, so that what a feature adds to it is no breaking change.
+#[cfg(feature = "cuda")]
+pub trait Stored:
+    Sealed
+    + Copy
+    + Default
+    + fmt::Debug
+    + Send
+    + Sync
+    + bytemuck::Pod
+    + cudarc::driver::DeviceRepr
+    + cudarc::driver::ValidAsZeroBits
+{
+}
 
 /// The type of per-channel values (`gamma`, `beta`, `running_*`, `saved_*`, `dgamma`, `dbeta`): f32 or f64. Sealed.
 pub trait Param: Element<Param = Self> {}

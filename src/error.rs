@@ -1,11 +1,14 @@
 //! Every way a call can be refused, one variant a cause, with the numbers in it.
 
-use crate::{Op, Shape};
+use crate::{Op, Shape, Strategy};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// Why a call was refused. Whatever the variant, nothing was written: buffers, statistics and files are as they were.
+/// Why a call was refused. Nothing was written then: buffers, statistics and files are as they were.
+///
+/// Two variants can also come after the work was handed to the device: [`Error::Driver`] and [`Error::Launch`]. The
+/// state of a layer is then either wholly updated or as it was; outputs may hold anything.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -110,6 +113,126 @@ pub enum Error {
     /// A layer that tracks no running statistics was asked to use them.
     #[error("the layer tracks no running statistics: expected `Options::tracking`, got `None`")]
     NotTracking,
+    /// There is no CUDA driver on this machine.
+    #[error("no CUDA driver: expected a library of the names {names}, got {reason}")]
+    NoDriver {
+        /// The names that were tried.
+        names: String,
+        /// What the system's loader said.
+        reason: String,
+    },
+    /// The driver has no device of that number.
+    #[error("CUDA device {ordinal}: expected a number below the count of devices, which is {count}")]
+    NoDevice {
+        /// The number asked for.
+        ordinal: usize,
+        /// How many devices there are.
+        count: usize,
+    },
+    /// The device is older than any that the kernels are built for.
+    #[error(
+        "CUDA device {ordinal}: expected compute capability {}.{} or newer, got {}.{}",
+        expected.0, expected.1, actual.0, actual.1
+    )]
+    DeviceTooOld {
+        /// The device's number.
+        ordinal: usize,
+        /// The oldest compute capability, major and minor, that there are kernels for.
+        expected: (u32, u32),
+        /// The device's.
+        actual: (u32, u32),
+    },
+    /// Kernels need more registers or shared memory than a plan counts on: crate and device do not suit each other.
+    #[error("{call}: expected room for {expected} blocks of threads on a multiprocessor, got {actual}")]
+    Residency {
+        /// The function that found it.
+        call: &'static str,
+        /// The blocks that every plan counts on.
+        expected: u32,
+        /// The blocks that fit.
+        actual: u32,
+    },
+    /// The device has no memory left.
+    #[error("out of device memory: expected room for {bytes} bytes")]
+    OutOfMemory {
+        /// The bytes asked for.
+        bytes: usize,
+    },
+    /// The CUDA driver refused a call, or reports an earlier failure with it.
+    #[error("{call}: expected success, got CUDA driver error {code}{}", known(*code))]
+    Driver {
+        /// What was being done.
+        call: &'static str,
+        /// The `CUresult`.
+        code: u32,
+    },
+    /// The CUDA runtime refused a launch, or to make the kernels ready for it.
+    #[error("{call}: expected success, got CUDA runtime error {code}{}", known(*code))]
+    Launch {
+        /// The launch function.
+        call: &'static str,
+        /// The `cudaError_t`.
+        code: u32,
+    },
+    /// A workspace is too small. [`BatchNorm::reserve`](crate::BatchNorm::reserve) and
+    /// [`Backend::workspace`](crate::Backend::workspace) make one that is not.
+    #[error("workspace: expected at least {needed} bytes, got {actual}")]
+    Workspace {
+        /// The bytes that the plan needs.
+        needed: usize,
+        /// The bytes that the workspace has.
+        actual: usize,
+    },
+    /// A forced strategy cannot hold the problem on this device.
+    #[error("strategy {strategy}: expected a strip of at most {limit} bytes on chip, got {actual}")]
+    Strategy {
+        /// The strategy.
+        strategy: Strategy,
+        /// The bytes that a strip may have.
+        limit: usize,
+        /// The bytes that the problem's strips have.
+        actual: usize,
+    },
+    /// A buffer is on another device than the backend.
+    #[error("{tensor}: expected memory of CUDA device {expected}, got memory of device {actual}")]
+    ForeignDevice {
+        /// The argument's name.
+        tensor: &'static str,
+        /// The backend's device.
+        expected: usize,
+        /// The buffer's device.
+        actual: usize,
+    },
+    /// A buffer is of another CUDA context than the backend, on the same device.
+    #[error("{tensor}: expected memory of the backend's CUDA context, got memory of another one on device {device}")]
+    ForeignContext {
+        /// The argument's name.
+        tensor: &'static str,
+        /// The device of both.
+        device: usize,
+    },
+    /// A buffer is of another stream than the backend's, and no events keep the two in order.
+    #[error(
+        "{tensor}: expected memory of stream {expected:#x}, got memory of stream {actual:#x}, and the context does not \
+         track events between streams"
+    )]
+    ForeignStream {
+        /// The argument's name.
+        tensor: &'static str,
+        /// The handle of the backend's stream.
+        expected: usize,
+        /// The handle of the buffer's stream.
+        actual: usize,
+    },
+    /// The stream is being captured into a graph while its context tracks events, which a graph cannot wait for.
+    #[error(
+        "stream {stream:#x} is being captured: expected a context that tracks no events between streams, got one that \
+         does (`CudaContext::disable_event_tracking`)"
+    )]
+    Capture {
+        /// The handle of the stream.
+        stream: usize,
+    },
     /// A dtype name that this crate does not know, or a dtype that has no place here.
     #[error("{tensor}: expected {expected}, got dtype {actual}")]
     Dtype {
@@ -171,5 +294,76 @@ pub enum Error {
 impl Error {
     pub(crate) fn dtype(tensor: &str, expected: &str, actual: impl ToString) -> Self {
         Self::Dtype { tensor: tensor.into(), expected: expected.into(), actual: actual.to_string() }
+    }
+}
+
+/// The name of a well-known CUDA code, which driver and runtime share. Asking the driver would need one.
+fn known(code: u32) -> &'static str {
+    match code {
+        1 => " (invalid value)",
+        2 => " (out of memory)",
+        3 => " (not initialized)",
+        4 => " (the driver is shutting down)",
+        34 => " (a stub library, not a driver)",
+        35 => " (the driver is older than the CUDA runtime)",
+        98 => " (invalid device function)",
+        100 => " (no device)",
+        101 => " (invalid device)",
+        200 => " (invalid image)",
+        201 => " (invalid context)",
+        209 => " (no kernel image for this device)",
+        400 => " (invalid handle)",
+        700 => " (illegal address)",
+        701 => " (out of launch resources)",
+        702 => " (launch timed out)",
+        716 => " (misaligned address)",
+        719 => " (launch failed)",
+        720 => " (cooperative launch too large)",
+        801 => " (not supported)",
+        803 => " (driver and kernel module do not match)",
+        900 => " (not permitted during capture)",
+        901 => " (the capture is invalidated)",
+        905 => " (work of a capture is not joined to it)",
+        906 => " (the legacy stream would join a capture)",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_device_errors_say_expected_and_actual() {
+        for (error, text) in [
+            (
+                Error::NoDevice { ordinal: 3, count: 1 },
+                "CUDA device 3: expected a number below the count of devices, which is 1",
+            ),
+            (
+                Error::DeviceTooOld { ordinal: 0, expected: (8, 0), actual: (7, 5) },
+                "CUDA device 0: expected compute capability 8.0 or newer, got 7.5",
+            ),
+            (
+                Error::Driver { call: "upload", code: 700 },
+                "upload: expected success, got CUDA driver error 700 (illegal address)",
+            ),
+            (
+                Error::Launch { call: "bn_train", code: 12345 },
+                "bn_train: expected success, got CUDA runtime error 12345",
+            ),
+            (Error::Workspace { needed: 512, actual: 0 }, "workspace: expected at least 512 bytes, got 0"),
+            (
+                Error::Strategy { strategy: Strategy::Block, limit: 232_448, actual: 4_000_000 },
+                "strategy block: expected a strip of at most 232448 bytes on chip, got 4000000",
+            ),
+            (
+                Error::ForeignStream { tensor: "x", expected: 0, actual: 0x2a },
+                "x: expected memory of stream 0x0, got memory of stream 0x2a, and the context does not track events \
+                 between streams",
+            ),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Batch normalization for training pipelines: one safe API over a CPU reference and, next, hand-written CUDA kernels.
+//! Batch normalization for training pipelines: one safe API over a CPU reference and hand-written CUDA kernels.
 //!
 //! # The mathematics
 //! A tensor is seen as `(n, c, s)`: batch, channels, the product of the spatial sizes, with `m = n*s` values per
@@ -48,17 +48,22 @@
 //! | call an operation over your own buffers | [`Compute`], [`args`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
+//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
-#![forbid(unsafe_code)] // Until there are launches: `Cpu` has no use for it.
+#![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
+#![cfg_attr(feature = "cuda", deny(unsafe_code))] // Allowed where `cuda` says so, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod args;
 mod backend;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod element;
 mod error;
 mod layer;
+mod plan;
 mod problem;
 mod shape;
 mod state;
@@ -70,13 +75,20 @@ pub mod verify;
 pub use args::Gradients;
 pub use backend::{Backend, Compute};
 pub use cpu::{Cpu, CpuState};
+#[cfg(feature = "cuda")]
+pub use cuda::{Cuda, CudaState, CudaWorkspace, DeviceRef};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
 pub use layer::{BatchNorm, Options};
+pub use plan::{DeviceLimits, Form, Plan, Strategy, Tiling};
 pub use problem::{Epilogue, Op, Problem};
 pub use shape::{Layout, Shape};
 pub use state::{State, StateDict};
 pub use stats::{Momentum, NonFinite, Running, RunningVar, Saved, Tracking, relu_mask_len};
+
+// Nothing names it: it brings the emulated device into whatever is linked with this crate.
+#[cfg(feature = "emulate")]
+extern crate cuda_emulator as _;
 
 /// Compiles and runs the Rust in README.md.
 #[cfg(doctest)]

@@ -122,8 +122,13 @@ impl Problem {
         Ok(Self { op, shape, dtype, epilogue, eps, tracking, alignment: Self::MAX_ALIGNMENT })
     }
 
-    /// The same operation over these buffers, whose lengths, overlaps and presence are checked here.
+    /// The same operation over these buffers, whose lengths, presence and overlaps are checked here.
     pub(crate) fn over(self, buffers: &[Option<Buffer>]) -> Result<Self> {
+        self.fit(buffers)?.apart(buffers)
+    }
+
+    /// The part of [`Problem::over`] that needs no addresses: which buffers there are, and how long they are.
+    pub(crate) fn fit(self, buffers: &[Option<Buffer>]) -> Result<Self> {
         let present = || buffers.iter().flatten();
         for buffer in present() {
             let expected = match buffer.kind {
@@ -131,6 +136,7 @@ impl Problem {
                 Kind::Channel => self.shape.c(),
                 Kind::Counter => 1,
                 Kind::ReluMask => relu_mask_len(self.shape),
+                Kind::Workspace => continue, // How much is needed, the plan says.
             };
             if buffer.len != expected {
                 return Err(Error::Length { tensor: buffer.name, expected, actual: buffer.len });
@@ -146,6 +152,33 @@ impl Problem {
             let reason = "the backward pass of add-relu reads the mask that its forward pass kept";
             return Err(Error::Missing { tensor: "relu_mask", reason });
         }
+        Ok(self)
+    }
+
+    /// Whether every buffer can be used on the stream `here`. To be asked before a device's buffers are touched: a
+    /// refused buffer must not leave a wait on the stream, nor spoil its capture.
+    pub(crate) fn placed(self, here: &Place, is_capturing: bool, buffers: &[Option<Buffer>]) -> Result<Self> {
+        let places = || buffers.iter().flatten().filter_map(|buffer| buffer.place.map(|place| (buffer.name, place)));
+        for (tensor, place) in places() {
+            if place.device != here.device {
+                return Err(Error::ForeignDevice { tensor, expected: here.device, actual: place.device });
+            }
+            if place.context != here.context {
+                return Err(Error::ForeignContext { tensor, device: here.device });
+            }
+            if place.stream != here.stream && !(place.is_tracked && here.is_tracked) {
+                return Err(Error::ForeignStream { tensor, expected: here.stream, actual: place.stream });
+            }
+        }
+        if is_capturing && (here.is_tracked || places().any(|(_, place)| place.is_tracked)) {
+            return Err(Error::Capture { stream: here.stream });
+        }
+        Ok(self)
+    }
+
+    /// The part of [`Problem::over`] that needs addresses: what may overlap, and what alignment all data has.
+    pub(crate) fn apart(self, buffers: &[Option<Buffer>]) -> Result<Self> {
+        let present = || buffers.iter().flatten();
         for (i, output) in present().enumerate().filter(|(_, b)| b.access == Access::Write) {
             for (j, other) in present().enumerate() {
                 let bytes = output.overlap(other);
@@ -157,6 +190,12 @@ impl Problem {
         let addresses = present().filter(|b| b.kind == Kind::Data).fold(0, |or, b| or | b.address);
         let alignment = (1 << addresses.trailing_zeros().min(31)).min(self.alignment);
         Ok(Self { alignment, ..self })
+    }
+
+    /// The same operation over data of this alignment, to plan for buffers not known yet.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn with_alignment(self, alignment: usize) -> Self {
+        Self { alignment: alignment.min(Self::MAX_ALIGNMENT), ..self }
     }
 
     /// The operation.
@@ -206,6 +245,8 @@ pub(crate) enum Kind {
     Counter,
     /// One bit an element.
     ReluMask,
+    /// Scratch memory of any length.
+    Workspace,
 }
 
 /// Whether an operation writes a buffer.
@@ -224,6 +265,21 @@ pub(crate) struct Buffer {
     pub(crate) address: usize,
     pub(crate) len: usize,
     pub(crate) bytes: usize,
+    /// Where it is, for memory of a device.
+    pub(crate) place: Option<Place>,
+}
+
+/// The stream that work on a device buffer is ordered by, or that an operation runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The device's number.
+    pub(crate) device: usize,
+    /// The handle of the device's context.
+    pub(crate) context: usize,
+    /// The handle of the stream.
+    pub(crate) stream: usize,
+    /// Whether the context keeps its streams in order, by events.
+    pub(crate) is_tracked: bool,
 }
 
 impl Buffer {
@@ -249,7 +305,7 @@ mod tests {
     }
 
     fn buffer(name: &'static str, kind: Kind, access: Access, address: usize, len: usize) -> Option<Buffer> {
-        Some(Buffer { name, kind, access, address, len, bytes: 4 * len })
+        Some(Buffer { name, kind, access, address, len, bytes: 4 * len, place: None })
     }
 
     #[test]
@@ -343,6 +399,35 @@ mod tests {
             assert!(matches!(error, Error::Missing { tensor: "relu_mask", .. }));
         }
         problem(Op::Train, Epilogue::AddRelu(())).over(&[None]).unwrap();
+    }
+
+    #[test]
+    fn buffers_are_of_the_stream_or_kept_in_order_with_it() {
+        let here = Place { device: 1, context: 7, stream: 16, is_tracked: false };
+        let tracked = Place { is_tracked: true, ..here };
+        let problem = train(&[4, 4], 1e-5, None).unwrap();
+        let check = |here: Place, is_capturing, place| {
+            let x = buffer("x", Kind::Data, Access::Read, 64, 16).map(|x| Buffer { place: Some(place), ..x });
+            problem.placed(&here, is_capturing, &[None, x]).map_err(|error| error.to_string())
+        };
+        check(here, true, here).unwrap();
+        check(tracked, false, Place { stream: 32, ..tracked }).unwrap();
+        let stream = "x: expected memory of stream 0x10, got memory of stream 0x20, and the context does not track \
+                      events between streams";
+        let capture = "stream 0x10 is being captured: expected a context that tracks no events between streams, got \
+                       one that does (`CudaContext::disable_event_tracking`)";
+        let context = "x: expected memory of the backend's CUDA context, got memory of another one on device 1";
+        for (here, is_capturing, place, text) in [
+            (here, false, Place { device: 0, ..here }, "x: expected memory of CUDA device 1, got memory of device 0"),
+            (here, false, Place { context: 8, ..here }, context),
+            (here, false, Place { stream: 32, ..here }, stream),
+            (here, false, Place { stream: 32, ..tracked }, stream),
+            (tracked, false, Place { stream: 32, ..here }, stream),
+            (tracked, true, tracked, capture),
+            (here, true, tracked, capture),
+        ] {
+            assert_eq!(check(here, is_capturing, place).unwrap_err(), text);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod oracle;
 mod run;
 pub mod tolerance;
 
-pub use cases::{Case, Group, groups};
+pub use cases::{Case, Group, groups, thinned};
 pub use compare::{Failure, compare};
 pub use input::{Input, Inputs};
-pub use run::{Outputs, Report, Verified, check_group, run};
+pub use run::{Outputs, Report, Verified, check_group, check_group_at, run};

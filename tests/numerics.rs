@@ -187,8 +187,10 @@ fn a_non_finite_value_stays_in_its_channel() {
             let poisoned = Inputs::<f32>::new(&case.group);
             let mut clean = poisoned.clone();
             clean.x.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = 0.25);
-            let (with, without) =
-                (run(&Cpu, &case, &poisoned, &poisoned.dy).unwrap(), run(&Cpu, &case, &clean, &clean.dy).unwrap());
+            let (with, without) = (
+                run(&Cpu, &case, &poisoned, &poisoned.dy, 0).unwrap(),
+                run(&Cpu, &case, &clean, &clean.dy, 0).unwrap(),
+            );
             for (name, with) in &with {
                 for (i, (with, without)) in with.iter().zip(&without[name]).enumerate() {
                     let channel = if with.to_bits() == without.to_bits() { continue } else { i };

@@ -38,11 +38,18 @@ impl fmt::Display for Device {
     }
 }
 
+#[cfg(not(feature = "cuda"))]
 impl Device {
     /// The failure of a device that this build has no code for.
     pub(crate) fn not_built(self) -> Failure {
         Failure::new(format!("--device {self}: this build has no CUDA support; expected cpu"))
     }
+}
+
+/// The CUDA device of this number.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda(number: usize) -> Result<batchnorm::Cuda, Failure> {
+    batchnorm::Cuda::new(number).map_err(|error| Failure::new(format!("--device cuda:{number}: {error}")))
 }
 
 #[cfg(test)]

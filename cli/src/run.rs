@@ -14,6 +14,8 @@ use batchnorm::tensors::{Tensors, read};
 use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Problem, Shape, Tracking};
 use half::{bf16, f16};
 
+#[cfg(feature = "cuda")]
+use crate::device;
 use crate::device::Device;
 use crate::failure::{Failure, one_line};
 use crate::output;
@@ -67,18 +69,28 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let Device::Cpu = args.device else { return Err(args.device.not_built()) };
-    if args.strategy != Strategy::Auto {
-        let given = format!("{:?}", args.strategy).to_lowercase().replace("tworead", "two-read");
-        return Err(Failure::new(format!("--strategy: expected auto on the device cpu, got {given}")));
-    }
-    let bytes = read(&args.input)?;
-    let tensors = Tensors::parse(&bytes).map_err(|error| Failure::new(format!("{}: {error}", args.input.display())))?;
-    let done = match tensors.dtype("x")? {
-        Dtype::F32 => compute::<Cpu, f32>(args, Cpu, &tensors),
-        Dtype::F16 => compute::<Cpu, f16>(args, Cpu, &tensors),
-        Dtype::Bf16 => compute::<Cpu, bf16>(args, Cpu, &tensors),
-        Dtype::F64 => compute::<Cpu, f64>(args, Cpu, &tensors),
+    let done = match args.device {
+        Device::Cpu => {
+            if args.strategy != Strategy::Auto {
+                return Err(args.strategy.refused("auto on the device cpu"));
+            }
+            let bytes = read(&args.input)?;
+            let tensors = parse(args, &bytes)?;
+            match tensors.dtype("x")? {
+                Dtype::F64 => compute::<Cpu, f64>(args, Cpu, &tensors),
+                dtype => compute_on(args, Cpu, &tensors, dtype),
+            }
+        }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(number) => {
+            let cuda = device::cuda(number)?.with_strategy(args.strategy.forced()?);
+            let bytes = read(&args.input)?;
+            let tensors = parse(args, &bytes)?;
+            let dtype = tensors.dtype("x")?;
+            compute_on(args, cuda, &tensors, dtype)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => Err(args.device.not_built()),
     }?;
     done.file.write(&args.output)?;
 
@@ -88,6 +100,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // The file is written: a report that finds no reader does not make that bad input.
     let _ = output::print(&format!("{lines}took {:.3?} on {}\nwrote {names} to {path}\n", done.took, args.device));
     Ok(())
+}
+
+fn parse<'a>(args: &Args, bytes: &'a [u8]) -> Result<Tensors<'a>, Failure> {
+    Tensors::parse(bytes).map_err(|error| Failure::new(format!("{}: {error}", args.input.display())))
+}
+
+/// The operation on a backend that computes the dtypes of every device.
+fn compute_on<B>(args: &Args, backend: B, tensors: &Tensors<'_>, dtype: Dtype) -> Result<Done, Failure>
+where
+    B: Compute<f32> + Compute<f16> + Compute<bf16>,
+{
+    match dtype {
+        Dtype::F32 => compute::<B, f32>(args, backend, tensors),
+        Dtype::F16 => compute::<B, f16>(args, backend, tensors),
+        Dtype::Bf16 => compute::<B, bf16>(args, backend, tensors),
+        Dtype::F64 => Err(Failure::new(format!("x: expected f32, f16 or bf16 on the device {}, got f64", args.device))),
+    }
 }
 
 /// The operation on a backend, for data of type `T`.

@@ -4,17 +4,27 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use batchnorm::Cpu;
+#[cfg(feature = "cuda")]
+use batchnorm::verify::{Failure as CaseFailure, thinned};
 use batchnorm::verify::{Group, Report, Verified, groups};
+#[cfg(feature = "cuda")]
+use batchnorm::{Error, Strategy};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+#[cfg(feature = "cuda")]
+use crate::device;
 use crate::device::Device;
 use crate::failure::{Failure, one_line};
 use crate::output;
 
 /// How many failures are shown; the JSON has all.
 const SHOWN: usize = 10;
+
+/// On an emulated device: one group in so many.
+#[cfg(feature = "cuda")]
+const EMULATED_EVERY: usize = 41;
 
 /// Options of `batchnorm verify`.
 #[derive(Debug, clap::Args)]
@@ -38,8 +48,13 @@ struct Row {
 
 /// Whether every case held.
 pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
-    let Device::Cpu = args.device else { return Err(args.device.not_built()) };
-    let reports = reports(&Cpu);
+    let (reports, note) = match args.device {
+        Device::Cpu => (reports(&Cpu, &groups()), String::new()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(number) => cuda_reports(number)?,
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => return Err(args.device.not_built()),
+    };
     let mut rows = BTreeMap::<(String, String), Row>::new();
     let mut failures = Vec::new();
     for Report { case, result } in &reports {
@@ -54,16 +69,15 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
         }
     }
     if let Some(path) = &args.json {
-        let text = format!("{:#}\n", to_json(args.device, reports.len(), &rows, &failures));
+        let text = format!("{:#}\n", to_json(args.device, reports.len(), &rows, &failures, &note));
         std::fs::write(path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
     }
-    output::print(&to_text(args.device, reports.len(), &rows, &failures))?;
+    output::print(&to_text(args.device, reports.len(), &rows, &failures, &note))?;
     Ok(failures.is_empty())
 }
 
 /// Runs every group, with a progress bar on stderr where that is a terminal.
-fn reports<B: Verified>(backend: &B) -> Vec<Report> {
-    let groups = groups();
+fn reports<B: Verified>(backend: &B, groups: &[Group]) -> Vec<Report> {
     let cases = |group: &Group| group.cases().len() as u64;
     let bar = ProgressBar::new(groups.iter().map(cases).sum());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed} of about {duration} {msg}") {
@@ -79,11 +93,32 @@ fn reports<B: Verified>(backend: &B) -> Vec<Report> {
     reports
 }
 
+/// The table under the planned strategy and under each forced one, where that can hold the case; with what there is to
+/// say about it.
+#[cfg(feature = "cuda")]
+fn cuda_reports(number: usize) -> Result<(Vec<Report>, String), Failure> {
+    let cuda = device::cuda(number)?;
+    let name = cuda.name()?;
+    // An emulated device takes hours for what a GPU does in a minute.
+    let every = if name.starts_with("emulated") { EMULATED_EVERY } else { 1 };
+    let groups = thinned(every);
+    let strategies = Strategy::ALL.into_iter().map(Some).chain([None]);
+    let of_strategy = |strategy| {
+        let mut reports = reports(&cuda.clone().with_strategy(strategy), &groups);
+        reports.retain(|report| !matches!(&report.result, Err(CaseFailure::Refused(Error::Strategy { .. }))));
+        reports
+    };
+    let reports = strategies.flat_map(of_strategy).collect();
+    let thinning = if every > 1 { format!("; every {every}th group of cases") } else { String::new() };
+    Ok((reports, format!("{name}; strategies block, two-read, auto{thinning}")))
+}
+
 fn to_text(
     device: Device,
     cases: usize,
     rows: &BTreeMap<(String, String), Row>,
     failures: &[(String, String)],
+    note: &str,
 ) -> String {
     let mut text =
         format!("{:<16} {:<6} {:>7} {:>7}  {}\n", "operation", "dtype", "cases", "failed", "largest error / allowed");
@@ -96,6 +131,9 @@ fn to_text(
     if failures.len() > SHOWN {
         text += &format!("and {} more failures\n", failures.len() - SHOWN);
     }
+    if !note.is_empty() {
+        text += &format!("{note}\n");
+    }
     text + &format!("{cases} cases on {device} against the f64 oracle: {} failed\n", failures.len())
 }
 
@@ -104,11 +142,13 @@ fn to_json(
     cases: usize,
     rows: &BTreeMap<(String, String), Row>,
     failures: &[(String, String)],
+    note: &str,
 ) -> Value {
     let row = |((op, dtype), row): (&(String, String), &Row)| json!({ "op": op, "dtype": dtype, "cases": row.cases, "failed": row.failed, "largest_share": row.worst });
     let failure = |(case, failure): &(String, String)| json!({ "case": case, "failure": failure });
     json!({
         "device": device.to_string(),
+        "note": note,
         "version": env!("CARGO_PKG_VERSION"),
         "cases": cases,
         "failed": failures.len(),

@@ -46,6 +46,12 @@ impl Backend for Cpu {
     fn workspace(&self, _problems: &[Problem]) -> Result<()> {
         Ok(())
     }
+    fn slice<T: Stored>(buf: &Vec<T>, start: usize) -> &[T] {
+        &buf[start..]
+    }
+    fn slice_mut<T: Stored>(buf: &mut Vec<T>, start: usize) -> &mut [T] {
+        &mut buf[start..]
+    }
     fn upload_state<P: Param>(&self, host: &StateDict<P>) -> Result<CpuState<P>> {
         Ok(CpuState::new(host))
     }

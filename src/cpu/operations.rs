@@ -135,7 +135,7 @@ pub(super) fn backward_frozen<T: Element>(args: BackwardFrozenArgs<'_, Cpu, T>) 
 
 fn read<T>(name: &'static str, kind: Kind, slice: &[T]) -> Option<Buffer> {
     let (address, len, bytes) = (slice.as_ptr().addr(), slice.len(), size_of_val(slice));
-    Some(Buffer { name, kind, access: Access::Read, address, len, bytes })
+    Some(Buffer { name, kind, access: Access::Read, address, len, bytes, place: None })
 }
 
 fn write<T>(name: &'static str, kind: Kind, slice: &[T]) -> Option<Buffer> {

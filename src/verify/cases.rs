@@ -119,6 +119,12 @@ pub fn groups() -> Vec<Group> {
     groups
 }
 
+/// One group in `every`, spread over the whole table: for devices that would take too long for all of it. With 1 every
+/// group.
+pub fn thinned(every: usize) -> Vec<Group> {
+    groups().into_iter().step_by(every.max(1)).collect()
+}
+
 /// The shape of these sizes.
 fn shape(n: usize, c: usize, s: &[usize], layout: Layout) -> Shape {
     let dims = match layout {

@@ -44,13 +44,32 @@ impl Verified for Cpu {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Verified for crate::Cuda {
+    const ARITHMETIC: Arithmetic = Arithmetic::F32;
+
+    fn check(&self, group: &Group) -> Option<Vec<Report>> {
+        match group.dtype {
+            Dtype::F32 => Some(check_group::<Self, f32>(self, group)),
+            Dtype::F16 => Some(check_group::<Self, f16>(self, group)),
+            Dtype::Bf16 => Some(check_group::<Self, bf16>(self, group)),
+            Dtype::F64 => None,
+        }
+    }
+}
+
 /// Runs every case of a group and compares it with the oracle.
 pub fn check_group<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group) -> Vec<Report> {
+    check_group_at(backend, group, 0)
+}
+
+/// As [`check_group`], with all data tensors this many elements behind the start of their memory.
+pub fn check_group_at<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group, start: usize) -> Vec<Report> {
     let inputs = Inputs::<T>::new(group);
     let check = |case: Case| {
         let dy = inputs.dy_of(&case);
         let expected = expected(&case, &inputs, &dy, B::ARITHMETIC);
-        let outputs = run(backend, &case, &inputs, &dy).map_err(Failure::Refused);
+        let outputs = run(backend, &case, &inputs, &dy, start).map_err(Failure::Refused);
         Report { case, result: outputs.and_then(|outputs| compare(&case, &expected, &outputs)) }
     };
     group.cases().into_iter().map(check).collect()
@@ -58,20 +77,28 @@ pub fn check_group<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Gr
 
 /// Runs a case through the functions over a caller's buffers. `dy` is [`Inputs::dy_of`] the case.
 ///
-/// A backward pass is preceded by its forward pass on the same backend, as in training.
+/// A backward pass is preceded by its forward pass on the same backend, as in training. Every data tensor begins `start`
+/// elements behind the start of its memory, which decides its alignment.
 ///
 /// # Errors
 /// Those of the operation.
-pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<T>, dy: &[T]) -> Result<Outputs> {
+pub fn run<B: Compute<T>, T: Element>(
+    backend: &B,
+    case: &Case,
+    inputs: &Inputs<T>,
+    dy: &[T],
+    start: usize,
+) -> Result<Outputs> {
     let Case { op, group: Group { shape, .. }, .. } = *case;
     let c = shape.c();
-    let data = || backend.upload(&vec![T::default(); shape.len()]);
+    let behind = |values: &[T]| backend.upload(&[&vec![T::default(); start][..], values].concat());
+    let data = || behind(&vec![T::default(); shape.len()]);
     let channels = || backend.upload(&vec![T::Param::default(); c]);
     let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, EPS, None);
     let workspace = &mut backend.workspace(&[problem(op, case.epilogue)?, problem(Op::Train, case.epilogue)?])?;
 
-    let x = &backend.upload(&inputs.x)?;
-    let z = &backend.upload(&inputs.z)?;
+    let (x, z) = (&behind(&inputs.x)?, &behind(&inputs.z)?);
+    let (x, z) = (&B::slice(x, start), &B::slice(z, start));
     let (gamma, beta) = (&backend.upload(&inputs.gamma)?, &backend.upload(&inputs.beta)?);
     let (mut running_mean, mut running_var) =
         (backend.upload(&inputs.running_mean)?, backend.upload(&inputs.running_var)?);
@@ -85,7 +112,7 @@ pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<
         let (mut mean, mut var) = (channels()?, channels()?);
         backend.moments(MomentsArgs::<B, T> {
             shape,
-            x: B::input(x),
+            x: B::view_input(x),
             mean: B::output(&mut mean),
             var: B::output(&mut var),
             workspace,
@@ -95,17 +122,18 @@ pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<
         return Ok(outputs);
     }
 
+    let mut y_view = B::slice_mut(&mut y, start);
     if matches!(op, Op::Infer | Op::BackwardFrozen) {
         backend.infer(InferArgs::<B, T> {
             shape,
             eps: EPS,
-            x: B::input(x),
-            epilogue: case.epilogue.map(|()| B::input(z)),
+            x: B::view_input(x),
+            epilogue: case.epilogue.map(|()| B::view_input(z)),
             gamma: case.affine.then(|| B::input(gamma)),
             beta: case.affine.then(|| B::input(beta)),
             running_mean: B::input(&running_mean),
             running_var: B::input(&running_var),
-            y: B::output(&mut y),
+            y: B::view_output(&mut y_view),
             relu_mask: keeps_mask.then(|| B::output(&mut mask)),
         })?;
     } else {
@@ -118,11 +146,11 @@ pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<
         backend.train(TrainArgs::<B, T> {
             shape,
             eps: EPS,
-            x: B::input(x),
-            epilogue: case.epilogue.map(|()| B::input(z)),
+            x: B::view_input(x),
+            epilogue: case.epilogue.map(|()| B::view_input(z)),
             gamma: case.affine.then(|| B::input(gamma)),
             beta: case.affine.then(|| B::input(beta)),
-            y: B::output(&mut y),
+            y: B::view_output(&mut y_view),
             saved_mean: B::output(&mut saved_mean),
             saved_inv_std: B::output(&mut saved_inv_std),
             relu_mask: keeps_mask.then(|| B::output(&mut mask)),
@@ -130,8 +158,9 @@ pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<
             workspace,
         })?;
     }
+    drop(y_view);
     if matches!(op, Op::Train | Op::Infer) {
-        outputs.insert("y", values(backend, &y)?);
+        outputs.insert("y", values(backend, &y)?.split_off(start));
         outputs.insert("saved_mean", values(backend, &saved_mean)?);
         outputs.insert("saved_inv_std", values(backend, &saved_inv_std)?);
         outputs.insert("running_mean", values(backend, &running_mean)?);
@@ -141,13 +170,18 @@ pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<
         return Ok(outputs);
     }
 
-    let dy = &backend.upload(dy)?;
-    let (mut dx, mut dz, mut dgamma, mut dbeta) = (data()?, data()?, channels()?, channels()?);
-    let gradients =
-        Gradients { dx: B::output(&mut dx), dgamma: Some(B::output(&mut dgamma)), dbeta: Some(B::output(&mut dbeta)) };
-    let epilogue = case.epilogue.map(|()| B::output(&mut dz));
+    let dy = &behind(dy)?;
+    let dy = &B::slice(dy, start);
+    let (mut dx_buf, mut dz_buf, mut dgamma, mut dbeta) = (data()?, data()?, channels()?, channels()?);
+    let (mut dx, mut dz) = (B::slice_mut(&mut dx_buf, start), B::slice_mut(&mut dz_buf, start));
+    let gradients = Gradients {
+        dx: B::view_output(&mut dx),
+        dgamma: Some(B::output(&mut dgamma)),
+        dbeta: Some(B::output(&mut dbeta)),
+    };
+    let epilogue = case.epilogue.map(|()| B::view_output(&mut dz));
     let relu_mask = keeps_mask.then(|| B::input(&mask));
-    let (x, dy) = (B::input(x), B::input(dy));
+    let (x, dy) = (B::view_input(x), B::view_input(dy));
     if op == Op::Backward {
         let (saved_mean, saved_inv_std) = (B::input(&saved_mean), B::input(&saved_inv_std));
         backend.backward(BackwardArgs::<B, T> {
@@ -180,10 +214,11 @@ pub fn run<B: Compute<T>, T: Element>(backend: &B, case: &Case, inputs: &Inputs<
             workspace,
         })?;
     }
-    outputs.insert("dx", values(backend, &dx)?);
+    drop((dx, dz));
+    outputs.insert("dx", values(backend, &dx_buf)?.split_off(start));
     outputs.insert("dgamma", values(backend, &dgamma)?);
     outputs.insert("dbeta", values(backend, &dbeta)?);
-    outputs.insert("dz", values(backend, &dz)?);
+    outputs.insert("dz", values(backend, &dz_buf)?.split_off(start));
     Ok(outputs)
 }
 

@@ -27,7 +27,9 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", features];
         step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
+    cargo("xtask's own tests", &["test", "--package", "xtask"])?;
     cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "verify"])?;
+    cuda()?;
     msrv()?;
     fuzz_targets()?;
     package()?;
@@ -35,6 +37,23 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     conformance()?;
     println!("\nxtask ci: all steps passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// What needs nvcc, which `toolkit` installs, and no GPU: bindings, machine code, a build that links, documentation.
+fn cuda() -> Result<(), Box<dyn Error>> {
+    let xtask = env::current_exe()?;
+    step("CUDA toolkit", Command::new(&xtask).arg("toolkit"))?;
+    step("bindings", Command::new(&xtask).args(["bindings", "--check"]))?;
+    step("kernels", Command::new(&xtask).args(["kernels", "--json", "target/kernels.json"]))?;
+    // One architecture: the step before has compiled them all, with the same flags.
+    let test = ["test", "--no-run", "--package", "batchnorm", "--features", "cuda"];
+    step("build [cuda] by nvcc", Command::new("cargo").args(test).env("BATCHNORM_CUDA_ARCHS", "90"))?;
+    let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
+    step("clippy [cuda]", Command::new("cargo").args(clippy).env("BATCHNORM_CUDA_ARCHS", "90"))?;
+    let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", "cuda"];
+    let mut cargo = Command::new("cargo");
+    cargo.args(doc).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");
+    step("docs [cuda], as docs.rs builds them", &mut cargo)
 }
 
 /// Every target of the workspace builds with the oldest Rust promised.

@@ -1,23 +1,48 @@
-//! The project's own commands: `cargo xtask ci` and `cargo xtask conformance`.
+//! The project's own commands; `cargo xtask help` lists them.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bindings;
 mod ci;
 mod conformance;
+mod kernels;
 mod toolkit;
 
 use std::env;
 use std::error::Error;
+use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask ci           all checks beyond the test suite
-       cargo xtask conformance  makes tests/data/conformance out of ../shared/conformance";
+const USAGE: &str = "usage: cargo xtask ci                     all checks beyond the test suite
+       cargo xtask toolkit                installs the CUDA compiler and libclang from PyPI into target/
+       cargo xtask bindings [--check]     makes src/cuda/ffi.rs of kernels/abi.h, or sees that it is so made
+       cargo xtask kernels [--json FILE]  what each kernel takes on each GPU architecture
+       cargo xtask conformance            makes tests/data/conformance out of ../shared/conformance";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     // Paths in this package are those of the workspace's root.
     env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
-    match env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [command] if command == "ci" => ci::run(),
-        [command] if command == "conformance" => conformance::run(),
-        [command] if command == "toolkit" => toolkit::run(),
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["ci"] => ci::run(),
+        ["toolkit"] => toolkit::run(),
+        ["bindings"] => bindings::run(false),
+        ["bindings", "--check"] => bindings::run(true),
+        ["kernels"] => kernels::run(None),
+        ["kernels", "--json", file] => kernels::run(Some(file)),
+        ["conformance"] => conformance::run(),
+        ["help"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
         _ => Err(USAGE.into()),
     }
 }

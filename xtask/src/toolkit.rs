@@ -53,11 +53,6 @@ impl Toolkit {
         self.nvcc().with_file_name(name)
     }
 
-    /// The folder of libclang.so.
-    pub(crate) fn libclang(&self) -> PathBuf {
-        self.root.join("clang/native")
-    }
-
     fn is_complete(&self) -> bool {
         fs::read_to_string(self.root.join(STAMP)).is_ok_and(|text| text == PACKAGES.join("\n"))
     }

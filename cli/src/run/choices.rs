@@ -3,6 +3,8 @@
 use batchnorm::Momentum;
 use clap::ValueEnum;
 
+use crate::failure::Failure;
+
 /// `--op`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Op {
@@ -63,6 +65,25 @@ pub(crate) enum Strategy {
     Grid,
     /// The data is read twice
     TwoRead,
+}
+
+impl Strategy {
+    /// The failure of a strategy that has no place here.
+    pub(crate) fn refused(self, expected: &str) -> Failure {
+        let given = self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        Failure::new(format!("--strategy: expected {expected}, got {given}"))
+    }
+
+    /// The strategy of the library, where one is forced.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn forced(self) -> Result<Option<batchnorm::Strategy>, Failure> {
+        match self {
+            Self::Auto => Ok(None),
+            Self::Block => Ok(Some(batchnorm::Strategy::Block)),
+            Self::TwoRead => Ok(Some(batchnorm::Strategy::TwoRead)),
+            Self::Cluster | Self::Grid => Err(self.refused("auto, block or two-read, which this version has")),
+        }
+    }
 }
 
 /// `--running-var`.

@@ -1,0 +1,143 @@
+// The build with the feature `cuda`.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+#[cfg(feature = "bindgen")]
+mod bindings;
+mod flags;
+#[cfg(not(feature = "bindgen"))]
+mod hash;
+mod nvcc;
+mod toolkit;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// One source file's compiler, set up for it alone: more than one .cu in a `cc::Build` turns on relocatable device code.
+type Compiler<'a> = dyn Fn() -> cc::Build + Sync + 'a;
+
+/// Compiles and links the kernels, or says in one message what is missing.
+pub(crate) fn build() -> Result<()> {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    for path in ["build", "kernels", "src/cuda/ffi.rs"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for name in ["DOCS_RS", "BATCHNORM_CUDA_ARCHS", "BATCHNORM_CUDA_LINEINFO", "NVCC", "CUDA_HOME", "CUDA_PATH"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    bind(&root)?;
+    if env::var_os("DOCS_RS").is_some() {
+        return Ok(()); // Documentation is not linked, and docs.rs has no nvcc.
+    }
+    if cfg!(feature = "emulate") { emulated(&root) } else { native(&root) }
+}
+
+/// The bindings as they are made from kernels/abi.h now.
+#[cfg(feature = "bindgen")]
+fn bind(root: &Path) -> Result<()> {
+    let header = root.join("kernels/abi.h");
+    let header = header.to_str().ok_or("the path of kernels/abi.h is not UTF-8")?;
+    let builder = bindings::builder(header)?.formatter(bindgen::Formatter::None);
+    Ok(builder.generate()?.write_to_file(Path::new(&variable("OUT_DIR")?).join("ffi.rs"))?)
+}
+
+/// The checked-in bindings are those of kernels/abi.h.
+#[cfg(not(feature = "bindgen"))]
+fn bind(root: &Path) -> Result<()> {
+    let line = hash::line(&fs::read(root.join("kernels/abi.h")).map_err(|e| format!("kernels/abi.h: {e}"))?);
+    let bindings = fs::read_to_string(root.join("src/cuda/ffi.rs")).map_err(|e| format!("src/cuda/ffi.rs: {e}"))?;
+    if bindings.lines().any(|found| found == line) {
+        Ok(())
+    } else {
+        Err("kernels/abi.h changed since src/cuda/ffi.rs was made of it: run `cargo xtask bindings`".into())
+    }
+}
+
+/// For a GPU, by nvcc, with the CUDA runtime linked statically.
+fn native(root: &Path) -> Result<()> {
+    let architectures = env::var("BATCHNORM_CUDA_ARCHS").unwrap_or_else(|_| flags::ARCHITECTURES.into());
+    let gencode = flags::gencode(&architectures).map_err(|e| format!("BATCHNORM_CUDA_ARCHS: {e}"))?;
+    let lines = env::var("BATCHNORM_CUDA_LINEINFO").is_ok_and(|value| value == "1");
+    // Packages have no xtask beside them.
+    let strict = root.join("xtask").is_dir();
+    let nvcc = nvcc::find(root)?;
+    // SAFETY: the build script has one thread here. cc takes nvcc from the environment alone.
+    unsafe { env::set_var("NVCC", &nvcc) };
+
+    let compiler = || {
+        let mut build = cc::Build::new();
+        // No defaults: they bring the profile's -O, and with debug information -G, which is unoptimized device code.
+        build.cuda(true).cudart("none").no_default_flags(true).debug(false);
+        build.flags(flags::FLAGS).flags(&gencode);
+        if strict {
+            build.flag(flags::STRICT);
+        }
+        if lines {
+            build.flag("-lineinfo");
+        }
+        build
+    };
+    compile(root, &compiler)?;
+    println!("cargo::rustc-link-search=native={}", nvcc::runtime(&nvcc)?.display());
+    println!("cargo::rustc-link-lib=static=cudart_static");
+    for library in ["dl", "rt", "pthread"] {
+        println!("cargo::rustc-link-lib={library}");
+    }
+    Ok(())
+}
+
+/// For the emulated device, by the C++ compiler. The emulator says with which headers and flags, all of them.
+fn emulated(root: &Path) -> Result<()> {
+    let include = variable("DEP_CUDA_EMULATOR_INCLUDE")?;
+    let flags = variable("DEP_CUDA_EMULATOR_FLAGS")?;
+    let compiler = || {
+        let mut build = cc::Build::new();
+        build.cpp(true).no_default_flags(true).debug(false).include(&include).flags(flags.split_whitespace());
+        build
+    };
+    compile(root, &compiler)
+}
+
+/// Compiles every kernels/*.cu, several at a time, into one static library.
+fn compile(root: &Path, compiler: &Compiler<'_>) -> Result<()> {
+    let sources = sources(&root.join("kernels"))?;
+    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).map_or(1, NonZero::<usize>::get);
+    let (waiting, objects) = (Mutex::new(sources.iter()), Mutex::new(Vec::new()));
+    let work = || -> std::result::Result<(), String> {
+        loop {
+            let Some(source) = waiting.lock().map_err(|e| e.to_string())?.next() else { return Ok(()) };
+            let mut build = compiler();
+            let object = build.cargo_metadata(false).file(source).try_compile_intermediates();
+            let object = object.map_err(|e| format!("{} does not compile: {e}", source.display()))?;
+            objects.lock().map_err(|e| e.to_string())?.push((source, object));
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.min(sources.len())).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| "a compiling thread panicked".to_string())?)
+    })?;
+    let mut objects = objects.into_inner().map_err(|e| e.to_string())?;
+    objects.sort(); // The same archive however the threads took turns.
+    let mut archive = cc::Build::new();
+    archive.cpp(true).objects(objects.into_iter().flat_map(|(_, object)| object));
+    Ok(archive.try_compile("batchnorm_kernels")?)
+}
+
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
+    files.sort();
+    if files.is_empty() { Err(format!("{} holds no .cu file", folder.display()).into()) } else { Ok(files) }
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).map_err(|e| format!("{name}: {e}").into())
+}

@@ -1,0 +1,84 @@
+// Launching by type: only here are a kernel's parameters known, so every function that is given a typed kernel makes it
+// known to the device. A kernel that is only ever named through `const void*` cannot be launched.
+#pragma once
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include "abi.h"
+#include "runtime_api.h"
+
+namespace cuda_emulator {
+
+template <class... Params, size_t... kIndex>
+void call_kernel(void (*kernel)(Params...), void** arguments, std::index_sequence<kIndex...>) {
+    (void)arguments;
+    kernel(*reinterpret_cast<std::remove_reference_t<Params>*>(arguments[kIndex])...);
+}
+
+template <class... Params>
+void invoke_kernel(const void* function, void** arguments) {
+    call_kernel(reinterpret_cast<void (*)(Params...)>(const_cast<void*>(function)), arguments,
+                std::index_sequence_for<Params...>());
+}
+
+template <class... Params>
+const void* known(void (*kernel)(Params...)) {
+    static const size_t sizes[] = {sizeof(Params)..., 0};
+    const CudaEmulatorKernel description = {reinterpret_cast<const void*>(kernel), &invoke_kernel<Params...>, sizes,
+                                            sizeof...(Params)};
+    cuda_emulator_register_kernel(&description);
+    return description.function;
+}
+
+}  // namespace cuda_emulator
+
+template <class... Params, class... Args>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...), Args&&... args) {
+    static_assert(sizeof...(Params) == sizeof...(Args), "a launch gives every parameter of its kernel");
+    std::tuple<std::remove_cv_t<std::remove_reference_t<Params>>...> values(std::forward<Args>(args)...);
+    return std::apply(
+        [&](auto&... value) {
+            void* pointers[] = {const_cast<void*>(static_cast<const void*>(&value))..., nullptr};
+            return cudaLaunchKernelExC(config, cuda_emulator::known(kernel), pointers);
+        },
+        values);
+}
+
+template <class... Params>
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, void (*kernel)(Params...), void** arguments) {
+    return cudaLaunchKernelExC(config, cuda_emulator::known(kernel), arguments);
+}
+
+template <class... Params>
+cudaError_t cudaLaunchKernel(void (*kernel)(Params...), dim3 grid, dim3 block, void** arguments, size_t shared_bytes,
+                             cudaStream_t stream) {
+    const cudaLaunchConfig_t config = {grid, block, shared_bytes, stream, nullptr, 0};
+    return cudaLaunchKernelExC(&config, cuda_emulator::known(kernel), arguments);
+}
+
+template <class... Params>
+cudaError_t cudaLaunchCooperativeKernel(void (*kernel)(Params...), dim3 grid, dim3 block, void** arguments,
+                                        size_t shared_bytes, cudaStream_t stream) {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    const cudaLaunchConfig_t config = {grid, block, shared_bytes, stream, &attribute, 1};
+    return cudaLaunchKernelExC(&config, cuda_emulator::known(kernel), arguments);
+}
+
+template <class... Params>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Params...), cudaFuncAttribute attribute, int value) {
+    return cudaFuncSetAttribute(cuda_emulator::known(kernel), attribute, value);
+}
+
+template <class... Params>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*kernel)(Params...)) {
+    return cudaFuncGetAttributes(attributes, cuda_emulator::known(kernel));
+}
+
+template <class... Params>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*kernel)(Params...), int threads,
+                                                          size_t dynamic_shared_bytes) {
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, cuda_emulator::known(kernel), threads,
+                                                         dynamic_shared_bytes);
+}

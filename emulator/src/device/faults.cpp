@@ -1,0 +1,100 @@
+// Words for what went wrong in a kernel.
+#include <cxxabi.h>
+#include <cstdio>
+#include <cstdlib>
+#include "codes.h"
+#include "launch.h"
+#include "memory.h"
+#include "symbols.h"
+
+namespace emulator {
+
+static std::string demangled(const std::string& name) {
+    int status = 0;
+    char* plain = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+    std::string result = status == 0 && plain ? plain : name;
+    std::free(plain);
+    return result;
+}
+
+std::string kernel_name(const void* function) {
+    uintptr_t offset = 0;
+    const std::string name = symbol_at(reinterpret_cast<uintptr_t>(function), &offset);
+    return name.empty() ? "a kernel without a symbol" : demangled(name);
+}
+
+std::string code_place(const void* pc) {
+    if (!pc) return "";
+    char text[64];
+    uintptr_t offset = 0;
+    const std::string name = symbol_at(reinterpret_cast<uintptr_t>(pc), &offset);
+    std::snprintf(text, sizeof(text), " (code at 0x%zx", static_cast<size_t>(image_offset(pc)));
+    return text + (name.empty() ? ")" : " in " + demangled(name) + ")");
+}
+
+static std::string thread_text(const Launch& l, uint32_t rank, unsigned thread) {
+    char text[160];
+    std::snprintf(text, sizeof(text), "CTA (%u,%u,%u) thread (%u,%u,%u)", rank % l.grid[0],
+                  rank / l.grid[0] % l.grid[1], rank / l.grid[0] / l.grid[1], thread % l.block[0],
+                  thread / l.block[0] % l.block[1], thread / l.block[0] / l.block[1]);
+    return text;
+}
+
+static std::string address_text(const Cta* c, const void* address) {
+    const uintptr_t a = reinterpret_cast<uintptr_t>(address);
+    char text[200];
+    if (a - c->shared_begin < kStaticWindow) {
+        std::snprintf(text, sizeof(text), "byte %zu of %zu of dynamic shared memory",
+                      static_cast<size_t>(a - c->shared_begin), c->shared_bytes);
+    } else if (a - c->static_begin < c->static_bytes) {
+        uintptr_t offset = 0;
+        const std::string name = thread_local_at(a - c->static_begin, &offset);
+        std::snprintf(text, sizeof(text), "byte %zu of shared variable %s", static_cast<size_t>(offset),
+                      name.empty() ? "(without a symbol)" : demangled(name).c_str());
+    } else {
+        describe_address(a, text, sizeof(text));
+    }
+    return text;
+}
+
+// How far the CTA's threads are, for deadlocks.
+static std::string waiting_text(const Cta* c) {
+    unsigned barrier = 0, collective = 0, exited = 0;
+    for (unsigned i = 0; i < c->threads; i++) {
+        barrier += c->fibers[i].wait == Wait::kBlockBarrier;
+        collective += c->fibers[i].wait == Wait::kCollective;
+        exited += c->fibers[i].wait == Wait::kExited;
+    }
+    char text[160];
+    std::snprintf(text, sizeof(text), "; of %u threads %u are at __syncthreads, %u in a warp collective, %u have exited",
+                  c->threads, barrier, collective, exited);
+    return text;
+}
+
+void record_fault(Cta* c) {
+    Launch& l = *c->launch;
+    const FaultPlace& f = c->fault;
+    std::string text = "kernel " + kernel_name(l.function) + ", " + thread_text(l, c->rank, c->thread) + ": " + f.what;
+    if (f.bytes) {
+        char access[96];
+        std::snprintf(access, sizeof(access), ": %s of %u bytes at 0x%zx, ", f.write ? "store" : "load", f.bytes,
+                      reinterpret_cast<size_t>(f.address));
+        text += access + address_text(c, f.address) + code_place(f.pc);
+    } else {
+        text += waiting_text(c);
+    }
+    if (f.other) {
+        const uint32_t rank = stamp_serial(f.other) - c->launch_base;
+        text += std::string(", not ordered after a ") + (f.other_was_write ? "store" : "load") + " by " +
+                thread_text(l, rank, stamp_thread(f.other));
+    }
+    text += std::string(" [") + code_name(f.code) + "]";
+    const std::lock_guard<std::mutex> lock(l.mutex);
+    if (l.code == 0) {
+        l.code = f.code;
+        l.report = text;
+    }
+    l.aborted = true;
+}
+
+}  // namespace emulator

@@ -1,0 +1,66 @@
+// A grid in flight.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+#include "cta.h"
+
+namespace emulator {
+
+struct Kernel {
+    CudaEmulatorInvoke invoke = nullptr;
+    std::vector<size_t> argument_sizes;
+    size_t static_shared = 0;
+    // By device: what cudaFuncSetAttribute allowed.
+    size_t dynamic_shared_limit[kProfileCount];
+};
+
+// A word that CTAs synchronise by.
+struct SyncWord {
+    Knowledge released;
+    uint64_t version = 0;
+};
+
+struct Launch {
+    const void* function = nullptr;
+    CudaEmulatorInvoke invoke = nullptr;
+    std::vector<char> argument_bytes;
+    std::vector<void*> arguments;
+    unsigned grid[3], block[3];
+    uint32_t ctas = 0;
+    unsigned threads = 0;
+    size_t dynamic_shared = 0;
+    int device = 0;
+    bool cooperative = false;
+    bool races = true;
+    uint64_t seed = 0;
+    uint32_t first_serial = 0;
+    std::vector<uint16_t> order;  // in which a CTA's threads start, to be rotated by each
+
+    std::atomic<bool> aborted{false};
+    std::mutex mutex;  // of all below
+    int code = 0;
+    std::string report;
+    std::unordered_map<uintptr_t, SyncWord> words;
+    std::atomic<uint64_t> progress{1};  // moves whenever something happens that a spin may wait for
+    std::atomic<uint32_t> unfinished{0};
+    std::vector<Cta*> running;  // of a cooperative launch
+    std::atomic<uint64_t> loaded{0}, stored{0};
+};
+
+// Turns a CTA's fault into the launch's, if it is the first.
+void record_fault(Cta* c);
+std::string kernel_name(const void* function);
+// "in <function> +0x12", as far as symbols tell.
+std::string code_place(const void* pc);
+
+int run_launch(const CudaEmulatorLaunch& request);
+// Null where the address is not a known kernel's.
+Kernel* find_kernel(const void* function);
+// kNoBinaryForGpu on devices older than sm_80, for which nothing here pretends to be compiled.
+int check_architecture(int device);
+
+}  // namespace emulator

@@ -1,0 +1,34 @@
+// What the emulated devices are: one device a profile.
+#pragma once
+#include <stddef.h>
+
+namespace emulator {
+
+struct Profile {
+    const char* name;
+    int major, minor;
+    int multiprocessors;
+    int threads_per_multiprocessor, blocks_per_multiprocessor;
+    int shared_per_multiprocessor, shared_opt_in;  // bytes
+    int l2_bytes, memory_clock_khz, bus_bits;
+    bool cooperative;
+    size_t memory_bytes;
+};
+
+constexpr int kProfileCount = 6;
+constexpr int kWarpSize = 32;
+constexpr int kMaxThreadsPerBlock = 1024;
+constexpr int kRegistersPerMultiprocessor = 65536;
+constexpr int kSharedPerBlock = 48 * 1024;
+constexpr int kReservedSharedPerBlock = 1024;
+// g++ allocates no GPU registers: every kernel is taken to need this many a thread.
+constexpr int kRegistersPerThread = 64;
+
+// The profile of a device ordinal: in the order of the table, but CUDA_EMULATOR_PROFILE comes first.
+const Profile& profile(int ordinal);
+// False for attributes that this device does not know.
+bool device_attribute(const Profile& profile, int attribute, int ordinal, int* value);
+// CTAs that fit one multiprocessor at a time.
+int resident_blocks(const Profile& profile, int threads, size_t shared_bytes);
+
+}  // namespace emulator

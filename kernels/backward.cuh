@@ -1,0 +1,236 @@
+// The backward pass of the training forward:
+//
+//     g      = dy, masked by the epilogue's relu            dz = g
+//     dbeta  = sum(g)
+//     dgamma = sum(g * (x - mean)) * inv_std
+//     dx     = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)
+//
+// saved_mean is rounded: what rounding left, lo = sum(x - saved_mean) / m, is found on the way and taken into account,
+// unless it is more than a rounding, when saved_mean is taken as given. Everything is accumulated in f32.
+//
+// block     one CTA holds a strip of x and of g in shared memory: reads x and dy once, writes dx: 3X, the floor.
+// two_read  sums_kernel reads x and dy and leaves partials; apply_kernel merges them, reads both from their end and
+//           writes dx: 5X. relu's mask is computed from x, for which lo has to be known first where the mean is far from
+//           zero: center_kernel reads x once more then, strip by strip.
+#pragma once
+#include "gradient.cuh"
+#include "reduce.cuh"
+
+// A mean of more sigmas than this moves relu's mask by more than other roundings do.
+constexpr float kFarMean = 16.0f;
+
+__device__ __forceinline__ bool is_far(float saved_mean, float saved_inv_std) {
+    return fabsf(saved_mean) * saved_inv_std > kFarMean;
+}
+
+// What rounding left of the mean, from sum(x - saved_mean).
+__device__ __forceinline__ float rest_of_mean(float saved_mean, float sum_xmu, int64_t m) {
+    const float rest = sum_xmu / static_cast<float>(m);
+    return fabsf(rest) <= 0x1p-23f * fabsf(saved_mean) ? rest : 0.0f;
+}
+
+// Whether any channel of the strip is far: the same answer on all threads, and in every kernel of a backward pass.
+__device__ __forceinline__ bool is_far_strip(const BnBackward& args, Part part, const Shared& shared) {
+    const BnTiling& t = args.tiling;
+    bool mine = false;
+    for (uint32_t i = threadIdx.x; i < t.strip_channels; i += blockDim.x) {
+        const uint32_t channel = part.strip * t.strip_channels + i;
+        if (channel < t.channels) mine = mine || is_far(args.saved_mean[channel], args.saved_inv_std[channel]);
+    }
+    uint32_t* const warps = reinterpret_cast<uint32_t*>(shared.warps);
+    const bool any = __any_sync(kFullWarp, mine);
+    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = any;
+    __syncthreads();
+    bool far = false;
+    for (uint32_t i = 0; i < blockDim.x / kWarp; i++) far = far || warps[i] != 0;
+    __syncthreads();
+    return far;
+}
+
+// The partials of center_kernel lie behind those of sums_kernel.
+__device__ __forceinline__ BnWorkspace behind(const BnWorkspace& workspace, const BnTiling& t) {
+    BnWorkspace second = workspace;
+    second.partials = static_cast<uint4*>(workspace.partials) + static_cast<int64_t>(t.splits) * t.channels;
+    return second;
+}
+
+// The scales of the strip, for the mask and the sums; `rest` is what is known of the mean's rounding.
+template <class Owner>
+__device__ __forceinline__ void share_scales(const BnBackward& args, Part part, const Group& group, float rest,
+                                             const Shared& shared) {
+    const BnTiling& t = args.tiling;
+    const uint32_t channel = group.channel(t, part);
+    if (group.rank == 0 && group.strip_channel < t.strip_channels) {
+        Scale scale = {0.0f, 0.0f, 0.0f, 0.0f}; // a strip's last channels may not exist, but threads load theirs
+        if (channel < t.channels) {
+            scale = scale_of(args.gamma, args.beta, channel, args.saved_mean[channel], rest,
+                             args.saved_inv_std[channel]);
+        }
+        reinterpret_cast<Scale*>(shared.channels)[group.strip_channel] = scale;
+    }
+    __syncthreads();
+}
+
+// two_read with relu, before the first pass: the partials of sum(x - saved_mean), for strips that are far.
+template <class Owner>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    center_kernel(const __grid_constant__ BnBackward args) {
+    using V = Vector<typename Owner::Data, Owner::kVec>;
+    const BnTiling& t = args.tiling;
+    const Part part = part_of(t, blockIdx.x);
+    const Group group(t);
+    const Shared shared = Shared::carve<Owner>(t);
+    if (!is_far_strip(args, part, shared)) return;
+    share_scales<Owner>(args, part, group, 0.0f, shared);
+    Owner owner(t, part);
+    float hi[Owner::kLanes];
+    Sums<1> sums[Owner::kLanes];
+#pragma unroll
+    for (int lane = 0; lane < Owner::kLanes; lane++) {
+        hi[lane] = reinterpret_cast<const Scale*>(shared.channels)[owner.strip_channel(t, lane)].hi;
+        sums[lane] = Sums<1>::none();
+    }
+    const typename Owner::Data* const x = static_cast<const typename Owner::Data*>(args.x);
+    for (; owner.valid(); owner.advance()) {
+        float v[Owner::kVec];
+        V::unpack(V::load(x + owner.offset * Owner::kVec), v);
+#pragma unroll
+        for (int e = 0; e < Owner::kVec; e++) sums[e % Owner::kLanes].of[0] += v[e] - hi[e % Owner::kLanes];
+    }
+    const Sums<1> sum = merge_threads<Owner, Sums<1>>(t, group, shared, [&](int lane) { return sums[lane]; });
+    const uint32_t channel = group.channel(t, part);
+    if (group.rank == 0 && channel < t.channels) store_partial(behind(args.workspace, t), t, part.split, channel, sum);
+}
+
+// Of one channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
+using GradientSums = Sums<3>;
+
+// two_read, first pass: the partials of the three sums.
+template <class Owner>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) sums_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const Part part = part_of(t, blockIdx.x);
+    const Group group(t);
+    const Shared shared = Shared::carve<Owner>(t);
+    const uint32_t channel = group.channel(t, part);
+    float rest = 0.0f;
+    if (args.epilogue == BN_RELU && is_far_strip(args, part, shared)) {
+        const BnWorkspace centers = behind(args.workspace, t);
+        const Sums<1> sum = merge_group<Sums<1>>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t s) {
+            return load_partial<Sums<1>>(centers, t, s, channel);
+        });
+        if (channel < t.channels) rest = rest_of_mean(args.saved_mean[channel], sum.of[0], t.m);
+    }
+    share_scales<Owner>(args, part, group, rest, shared);
+    Owner owner(t, part);
+    const Scales<Owner> scales(owner, t, shared.channels);
+    const Gradient<Owner> gradient(args);
+    GradientSums sums[Owner::kLanes];
+#pragma unroll
+    for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = GradientSums::none();
+    for (uint32_t done = 0; done < owner.steps; done += kBackwardBatch) {
+        GradientBatch<Owner> batch;
+        gradient.load(batch, owner, done, [&] { owner.advance(); });
+#pragma unroll
+        for (int i = 0; i < kBackwardBatch; i++) {
+            if (!batch.valid[i]) break;
+            float x[Owner::kVec], g[Owner::kVec];
+            gradient.masked(scales, batch, i, x, g);
+#pragma unroll
+            for (int e = 0; e < Owner::kVec; e++) {
+                GradientSums& sum = sums[e % Owner::kLanes];
+                const float xmu = x[e] - scales.of[e % Owner::kLanes].hi;
+                sum.of[0] += xmu;
+                sum.of[1] += g[e];
+                sum.of[2] = fmaf(g[e], xmu, sum.of[2]);
+            }
+        }
+    }
+    const GradientSums sum = merge_threads<Owner, GradientSums>(t, group, shared, [&](int lane) { return sums[lane]; });
+    if (group.rank == 0 && channel < t.channels) store_partial(args.workspace, t, part.split, channel, sum);
+}
+
+// What dx needs of one channel beside its Scale: dx = scale * (g - mean_g - (x - mean) * slope).
+struct alignas(16) Slope {
+    float mean_g, slope, lo, unused;
+};
+
+// From the sums of a strip's channels, one a group: dgamma and dbeta, and the slopes in shared memory. Gives lo.
+__device__ __forceinline__ float finish_gradients(const BnBackward& args, Part part, const Group& group,
+                                                  const GradientSums& sum, const Shared& shared) {
+    const BnTiling& t = args.tiling;
+    const uint32_t channel = group.channel(t, part);
+    Slope slope = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (channel < t.channels) {
+        const float inv_std = args.saved_inv_std[channel];
+        const float m = static_cast<float>(t.m);
+        const float sum_dy = sum.of[1];
+        slope.lo = rest_of_mean(args.saved_mean[channel], sum.of[0], t.m);
+        const float sum_dy_xmu = fmaf(-slope.lo, sum_dy, sum.of[2]);
+        slope.mean_g = sum_dy / m;
+        slope.slope = sum_dy_xmu * inv_std * inv_std / m;
+        if (group.rank == 0 && part.split == 0) {
+            if (args.dgamma != nullptr) args.dgamma[channel] = sum_dy_xmu * inv_std;
+            if (args.dbeta != nullptr) args.dbeta[channel] = sum_dy;
+        }
+    }
+    if (group.rank == 0 && group.strip_channel < t.strip_channels)
+        reinterpret_cast<Slope*>(shared.channels)[group.strip_channel] = slope;
+    return slope.lo;
+}
+
+// What this thread's lanes need for dx.
+template <class Owner>
+struct Slopes {
+    Slope of[Owner::kLanes];
+
+    __device__ __forceinline__ Slopes(const Owner& owner, const BnTiling& t, const unsigned char* shared) {
+#pragma unroll
+        for (int lane = 0; lane < Owner::kLanes; lane++)
+            of[lane] = reinterpret_cast<const Slope*>(shared)[owner.strip_channel(t, lane)];
+    }
+    __device__ __forceinline__ float dx(const Scales<Owner>& scales, float x, float g, int element) const {
+        const Scale& s = scales.of[element % Owner::kLanes];
+        const Slope& slope = of[element % Owner::kLanes];
+        return s.scale * fmaf(-((x - s.hi) - slope.lo), slope.slope, g - slope.mean_g);
+    }
+};
+
+// two_read, second pass, from the end to the front.
+template <class Owner>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) apply_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const Part part = part_of(t, gridDim.x - 1 - blockIdx.x);
+    const Group group(t);
+    const Shared shared = Shared::carve<Owner>(t);
+    const uint32_t channel = group.channel(t, part);
+    const bool is_far = args.epilogue == BN_RELU && is_far_strip(args, part, shared);
+    const GradientSums sum =
+        merge_group<GradientSums>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t split) {
+            return load_partial<GradientSums>(args.workspace, t, split, channel);
+        });
+    const float lo = finish_gradients(args, part, group, sum, shared);
+    __syncthreads();
+    Owner owner(t, part);
+    const Slopes<Owner> slopes(owner, t, shared.channels);
+    __syncthreads();
+    // The mask is that of the first pass, which knew lo only where the strip is far.
+    share_scales<Owner>(args, part, group, is_far ? lo : 0.0f, shared);
+    const Scales<Owner> scales(owner, t, shared.channels);
+    const Gradient<Owner> gradient(args);
+    owner.to_last();
+    for (uint32_t done = 0; done < owner.steps; done += kBackwardBatch) {
+        GradientBatch<Owner> batch;
+        gradient.load(batch, owner, done, [&] { owner.retreat(); });
+#pragma unroll
+        for (int i = 0; i < kBackwardBatch; i++) {
+            if (!batch.valid[i]) continue;
+            float x[Owner::kVec], g[Owner::kVec];
+            gradient.masked(scales, batch, i, x, g);
+            gradient.store_dz(batch.offset[i], g);
+#pragma unroll
+            for (int e = 0; e < Owner::kVec; e++) x[e] = slopes.dx(scales, x[e], g[e], e);
+            gradient.store_dx(batch.offset[i], x);
+        }
+    }
+}

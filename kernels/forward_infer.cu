@@ -1,0 +1,19 @@
+#include "forward_infer.cuh"
+
+#include "launch.cuh"
+#include "mask.cuh"
+
+extern "C" BnStatus bn_infer(const BnInfer* args, void* stream) {
+    const BnTiling& t = args->tiling;
+    const BnStatus status = with_owner(t.dtype, t.form, [&](auto owner) {
+        return launch_tiled(infer_kernel<typename decltype(owner)::Type>, t, stream, *args);
+    });
+    return status != BN_SUCCESS ? status : pack_mask(t, args->y, args->relu_mask, stream);
+}
+
+extern "C" BnStatus bn_infer_prepare(uint32_t shared_bytes, BnResident* resident) {
+    const BnStatus status = with_every_owner([&](auto owner) {
+        return prepare(infer_kernel<typename decltype(owner)::Type>, shared_bytes, resident);
+    });
+    return status != BN_SUCCESS ? status : prepare_pack_mask(shared_bytes, resident);
+}

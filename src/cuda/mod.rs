@@ -1,0 +1,293 @@
+//! The CUDA backend: the kernels of this crate on an NVIDIA device, behind the same API as the CPU reference.
+//!
+//! [`Cuda`] is a stream of a device. Every operation is asynchronous: it puts its launches on the backend's stream and
+//! returns, allocates nothing, reads nothing back and waits for nothing, so that it can be captured into a CUDA graph.
+//! What waits for the device is [`Backend::download`], [`BatchNorm::state_dict`](crate::BatchNorm::state_dict) and
+//! [`Cuda::synchronize`]; uploads wait for their copy.
+//!
+//! # Streams
+//! Buffers may be of the backend's stream or, while their context tracks events (cudarc's default), of another one.
+//! Tracking costs: as soon as a context has a second stream, cudarc waits for and records an event for each buffer of
+//! each call, some fifty driver calls an operation. Work on one stream needs none of that: use the stream that
+//! [`Cuda::new`] takes, or turn tracking off with [`CudaContext::disable_event_tracking`] and order streams yourself.
+//! A capture into a graph needs it off, since a graph cannot wait for events from outside.
+//!
+//! # Graphs
+//! A captured graph holds the addresses of its buffers, and knows nothing of their owners: layer, statistics and data
+//! must outlive it. [`BatchNorm::reserve`](crate::BatchNorm::reserve) and
+//! [`BatchNorm::load_state_dict`](crate::BatchNorm::load_state_dict) replace memory that a graph may know.
+//!
+//! # From buffers to a launch
+//! `launch/` has a file an operation: it names the arguments, the rest is the same for all. The facts of the arguments
+//! go through [`Problem`], then the [`Plan`](crate::Plan) is made, then one function of `ffi` is called, which
+//! `cargo xtask bindings` makes of `kernels/abi.h`.
+
+mod device;
+mod device_ref;
+#[allow(missing_docs, non_camel_case_types, unreachable_pub, unsafe_code, dead_code, clippy::all)]
+#[cfg(not(feature = "bindgen"))]
+mod ffi;
+#[allow(missing_docs, non_camel_case_types, unreachable_pub, unsafe_code, dead_code, clippy::all)]
+#[cfg(feature = "bindgen")]
+mod ffi {
+    include!(concat!(env!("OUT_DIR"), "/ffi.rs"));
+}
+mod launch;
+mod state;
+mod workspace;
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr};
+use half::{bf16, f16};
+
+use crate::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, TrainArgs};
+use crate::backend::Sealed;
+use crate::state::{State, StateDict};
+use crate::{Backend, Compute, DeviceLimits, Param, Problem, Result, Stored, Strategy};
+use device::{allocating, driver};
+pub use device_ref::DeviceRef;
+pub use state::CudaState;
+pub use workspace::CudaWorkspace;
+
+/// A stream of an NVIDIA device. Computes f32, f16 and bf16, all of them in f32.
+///
+/// ```no_run
+/// use batchnorm::{Backend, BatchNorm, Cuda, Epilogue, Options, Shape};
+///
+/// let cuda = Cuda::new(0)?;
+/// let shape = Shape::nchw(32, 64, 56, 56)?;
+/// let mut layer = BatchNorm::<_>::new(cuda.clone(), shape.c(), Options::default())?;
+/// layer.reserve::<f32>(shape, Epilogue::Relu)?;
+/// let mut saved = layer.saved(shape, Epilogue::Relu)?;
+///
+/// let x = cuda.upload(&vec![1.0f32; shape.len()])?;
+/// let mut y = cuda.upload(&vec![0.0f32; shape.len()])?;
+/// layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved)?;
+/// let y = cuda.download(&y)?;
+/// # Ok::<(), batchnorm::Error>(())
+/// ```
+///
+/// Data of f64 is the CPU's alone:
+/// ```compile_fail,E0277
+/// fn computes<B: batchnorm::Compute<f64>>() {}
+/// computes::<batchnorm::Cuda>();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cuda {
+    stream: Arc<CudaStream>,
+    /// The device's, whatever `max_sms` is.
+    device: DeviceLimits,
+    max_sms: u32,
+    strategy: Option<Strategy>,
+}
+
+impl Cuda {
+    /// The device of this number, on its default stream.
+    ///
+    /// The default stream needs no events to stay in order, and cannot be captured into a graph: for that, see
+    /// [`Cuda::on`].
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`](crate::Error::NoDriver), [`Error::NoDevice`](crate::Error::NoDevice), and those of [`Cuda::on`].
+    pub fn new(ordinal: usize) -> Result<Self> {
+        Self::on(device::open(ordinal)?.default_stream())
+    }
+
+    /// How many CUDA devices there are.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`](crate::Error::NoDriver), [`Error::Driver`](crate::Error::Driver).
+    pub fn count() -> Result<usize> {
+        device::count()
+    }
+
+    /// The device of this stream, with its work on this stream.
+    ///
+    /// The first time for a context, this loads all kernels and lets them use the device's shared memory, so that no
+    /// later operation does: a capture permits neither.
+    ///
+    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`] after
+    /// [`CudaContext::disable_event_tracking`], or [`CudaContext::per_thread_stream`]. The latter is another stream on
+    /// every thread: a backend on it, and whatever it made, is to be used on one thread.
+    ///
+    /// # Errors
+    /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Residency`](crate::Error::Residency),
+    /// [`Error::Launch`](crate::Error::Launch), [`Error::Driver`](crate::Error::Driver).
+    pub fn on(stream: Arc<CudaStream>) -> Result<Self> {
+        let device = device::prepared(stream.context())?;
+        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None })
+    }
+
+    /// The same, with every operation planned by this strategy, or by the best one again for `None`. For tests and
+    /// measurements.
+    ///
+    /// An operation that the strategy cannot hold is then refused with [`Error::Strategy`](crate::Error::Strategy).
+    #[must_use]
+    pub fn with_strategy(self, strategy: Option<Strategy>) -> Self {
+        Self { strategy, ..self }
+    }
+
+    /// The same, with every operation planned for at most this many multiprocessors (at least one), which leaves the
+    /// others to work on other streams.
+    #[must_use]
+    pub fn with_max_sms(self, max_sms: u32) -> Self {
+        Self { max_sms, ..self }
+    }
+
+    /// What plans must fit: the device's limits, with no more multiprocessors than [`Cuda::with_max_sms`] allows.
+    pub fn limits(&self) -> DeviceLimits {
+        DeviceLimits { sms: self.device.sms.min(self.max_sms).max(1), ..self.device }
+    }
+
+    /// The strategy that every operation is planned by, where one is forced.
+    pub fn strategy(&self) -> Option<Strategy> {
+        self.strategy
+    }
+
+    /// The stream that operations run on.
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The name of the device.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    pub fn name(&self) -> Result<String> {
+        self.context().name().map_err(driver("cuDeviceGetName"))
+    }
+
+    /// Waits until all work on the stream is done.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver), also for a failure of that work.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(driver("cuStreamSynchronize"))
+    }
+
+    fn context(&self) -> &Arc<CudaContext> {
+        self.stream.context()
+    }
+
+    /// A copy of `host` on the device, once it is made.
+    fn copied_from<T: DeviceRepr>(&self, host: &[T]) -> Result<CudaSlice<T>> {
+        if host.is_empty() {
+            return self.empty();
+        }
+        let buf = self.stream.clone_htod(host).map_err(allocating(size_of_val(host)))?;
+        // Where the device can read `host` itself, the copy may be running still.
+        self.synchronize()?;
+        Ok(buf)
+    }
+
+    /// A buffer of no values. It has memory for one, since an allocation of no bytes is an error to drivers.
+    #[allow(unsafe_code)]
+    fn empty<T: DeviceRepr>(&self) -> Result<CudaSlice<T>> {
+        // SAFETY: a length of 0 gives nobody a value that was not written.
+        let one = unsafe { self.stream.alloc::<T>(1) }.map_err(allocating(size_of::<T>()))?;
+        // SAFETY: the address is that of an allocation of this stream that was just given up, and is freed once.
+        Ok(unsafe { self.stream.upgrade_device_ptr(one.leak(), 0) })
+    }
+
+    /// A copy of `buf` on the host, once the work before it is done.
+    fn copied_to_host<T: DeviceRepr + Clone + Default>(&self, buf: &CudaSlice<T>) -> Result<Vec<T>> {
+        let mut host = vec![T::default(); buf.len()];
+        if host.is_empty() {
+            return Ok(host);
+        }
+        let copied = self.stream.memcpy_dtoh(buf, &mut host).map_err(driver("cuMemcpyDtoHAsync"));
+        // Also after an error: `host` must not be freed under a copy that runs.
+        let done = self.synchronize();
+        copied.and(done).map(|()| host)
+    }
+}
+
+impl Sealed for Cuda {}
+
+impl Backend for Cuda {
+    type Buf<T: Stored> = CudaSlice<T>;
+    // `dyn`, so that an absent buffer needs no type annotation, and anyone's memory can be passed.
+    type In<'a, T: Stored> = &'a dyn DevicePtr<T>;
+    type Out<'a, T: Stored> = &'a mut dyn DevicePtrMut<T>;
+    type View<'a, T: Stored> = CudaView<'a, T>;
+    type ViewMut<'a, T: Stored> = CudaViewMut<'a, T>;
+    type State<P: Param> = CudaState<P>;
+    type Workspace = CudaWorkspace;
+
+    fn upload<T: Stored>(&self, host: &[T]) -> Result<CudaSlice<T>> {
+        self.copied_from(host)
+    }
+    fn download<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<Vec<T>> {
+        self.copied_to_host(buf)
+    }
+    fn input<T: Stored>(buf: &CudaSlice<T>) -> &dyn DevicePtr<T> {
+        buf
+    }
+    fn output<T: Stored>(buf: &mut CudaSlice<T>) -> &mut dyn DevicePtrMut<T> {
+        buf
+    }
+    fn workspace(&self, problems: &[Problem]) -> Result<CudaWorkspace> {
+        CudaWorkspace::new(self, problems)
+    }
+    fn slice<T: Stored>(buf: &CudaSlice<T>, start: usize) -> CudaView<'_, T> {
+        buf.slice(start..)
+    }
+    fn slice_mut<T: Stored>(buf: &mut CudaSlice<T>, start: usize) -> CudaViewMut<'_, T> {
+        buf.slice_mut(start..)
+    }
+    fn upload_state<P: Param>(&self, host: &StateDict<P>) -> Result<CudaState<P>> {
+        CudaState::new(self, host)
+    }
+    fn download_state<P: Param>(&self, state: &CudaState<P>) -> Result<StateDict<P>> {
+        state.to_host(self)
+    }
+    fn views<P: Param>(state: &CudaState<P>) -> State<CudaView<'_, P>, CudaView<'_, i64>> {
+        state.views()
+    }
+    fn views_mut<P: Param>(state: &mut CudaState<P>) -> State<CudaViewMut<'_, P>, CudaViewMut<'_, i64>> {
+        state.views_mut()
+    }
+    fn view_input<'a, T: Stored>(view: &'a CudaView<'_, T>) -> &'a dyn DevicePtr<T> {
+        view
+    }
+    fn view_mut_input<'a, T: Stored>(view: &'a CudaViewMut<'_, T>) -> &'a dyn DevicePtr<T> {
+        view
+    }
+    fn view_output<'a, T: Stored>(view: &'a mut CudaViewMut<'_, T>) -> &'a mut dyn DevicePtrMut<T> {
+        view
+    }
+    fn shorten_input<'short, 'long: 'short, T: Stored>(input: &'long dyn DevicePtr<T>) -> &'short dyn DevicePtr<T> {
+        input
+    }
+    fn shorten_output<'short, 'long: 'short, T: Stored>(
+        output: &'long mut dyn DevicePtrMut<T>,
+    ) -> &'short mut dyn DevicePtrMut<T> {
+        output
+    }
+}
+
+/// The operations for each dtype: written out, so that they are compiled here and not in every crate that uses them.
+macro_rules! compute {
+    ($($element:ty)*) => {$(
+        impl Compute<$element> for Cuda {
+            fn moments(&self, args: MomentsArgs<'_, Self, $element>) -> Result<()> {
+                launch::moments(self, args)
+            }
+            fn train(&self, args: TrainArgs<'_, Self, $element>) -> Result<()> {
+                launch::train(self, args)
+            }
+            fn infer(&self, args: InferArgs<'_, Self, $element>) -> Result<()> {
+                launch::infer(self, args)
+            }
+            fn backward(&self, args: BackwardArgs<'_, Self, $element>) -> Result<()> {
+                launch::backward(self, args)
+            }
+            fn backward_frozen(&self, args: BackwardFrozenArgs<'_, Self, $element>) -> Result<()> {
+                launch::backward_frozen(self, args)
+            }
+        }
+    )*};
+}
+
+compute! { f32 f16 bf16 }

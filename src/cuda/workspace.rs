@@ -1,0 +1,59 @@
+//! Scratch memory.
+
+use cudarc::driver::CudaSlice;
+
+use super::Cuda;
+use super::device::allocating;
+use crate::{Dtype, Plan, Problem, Result};
+
+/// Scratch memory of one layer, one captured graph or one caller. What uses it must be in order: one stream, or streams
+/// that wait for each other.
+///
+/// A counter that is 0 between launches comes first, the partial results of blocks of threads after it.
+pub struct CudaWorkspace {
+    memory: Option<CudaSlice<u8>>,
+}
+
+impl CudaWorkspace {
+    /// Enough for each of these problems, whatever the alignment of its data.
+    pub(super) fn new(cuda: &Cuda, problems: &[Problem]) -> Result<Self> {
+        let mut bytes = 0;
+        let mut refused = None;
+        let mut any = false;
+        for problem in problems.iter().filter(|problem| !problem.shape().is_empty()) {
+            // Plans tell two alignments apart: that of whole vectors, and that of single elements.
+            for alignment in [16, element_bytes(problem.dtype())] {
+                match Plan::new(&problem.with_alignment(alignment), &cuda.limits(), cuda.strategy) {
+                    Ok(plan) => {
+                        bytes = bytes.max(plan.workspace_bytes);
+                        any = true;
+                    }
+                    Err(error) => refused = refused.or(Some(error)),
+                }
+            }
+        }
+        // A forced strategy may hold the forward pass and not the backward one: whoever runs only the former may.
+        if let (false, Some(error)) = (any, refused) {
+            return Err(error);
+        }
+        let memory = if bytes == 0 { None } else { Some(cuda.stream.alloc_zeros(bytes).map_err(allocating(bytes))?) };
+        Ok(Self { memory })
+    }
+
+    /// The size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.memory.as_ref().map_or(0, CudaSlice::len)
+    }
+
+    pub(super) fn memory_mut(&mut self) -> Option<&mut CudaSlice<u8>> {
+        self.memory.as_mut()
+    }
+}
+
+fn element_bytes(dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::F16 | Dtype::Bf16 => 2,
+        Dtype::F32 => 4,
+        Dtype::F64 => 8,
+    }
+}

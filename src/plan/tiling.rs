@@ -1,0 +1,297 @@
+//! How a problem can be cut: the forms that suit its layout and alignment, and the sizes worth pricing.
+
+use super::{DeviceLimits, Plan, Strategy};
+use crate::{Dtype, Epilogue, Layout, Op, Problem};
+
+/// Who owns which element of a strip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A 16-byte vector lies inside one channel.
+    Rows,
+    /// A thread owns one column of 16-byte vectors.
+    Columns,
+    /// As rows, element by element.
+    ScalarRows,
+    /// As columns, element by element.
+    ScalarColumns,
+}
+
+/// How the tensors are cut. A strip is a group of neighbouring channels: `rows` rows of `width` vectors each, from one
+/// row to the next `row_vectors`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiling {
+    /// Who owns which element.
+    pub form: Form,
+    /// Rows of a strip.
+    pub rows: i64,
+    /// Vectors from one row to the next.
+    pub row_vectors: i64,
+    /// Vectors of a strip in a row.
+    pub width: i64,
+    /// What one CTA takes of its strip: vectors counted row by row (rows forms), or rows (columns forms).
+    pub chunk: i64,
+    /// Channels of a strip.
+    pub strip_channels: u32,
+    /// Elements of one channel side by side in a row, in the columns forms.
+    pub span: u32,
+    /// Strips of the tensor.
+    pub strips: u32,
+    /// CTAs that share a strip.
+    pub splits: u32,
+    /// Threads of a CTA.
+    pub threads: u32,
+    /// Dynamic shared memory of a CTA, in bytes.
+    pub shared_bytes: u32,
+    /// Whether vectors pair up to whole bytes of the relu mask.
+    pub mask_in_place: bool,
+}
+
+/// Bytes of a vector.
+const VECTOR_BYTES: u32 = 16;
+/// One partial for each warp of the largest CTA.
+const WARP_PARTIALS: u32 = Plan::MAX_THREADS / 32;
+/// Rows shorter than this go to the columns form, where neighbouring channels make up longer ones. Not measured: four
+/// sectors of 32 bytes, what one request of a warp can fetch at full speed.
+const MIN_ROW_BYTES: usize = 128;
+/// CTAs for each SM that a streaming pass is split into: two waves of the two that are sure to be resident, so that no
+/// SM idles through the last one. Not measured.
+const STREAM_CTAS_PER_SM: u32 = 4;
+/// Vectors that a thread of a streaming pass has at least, so that its loads are worth its start. Not measured.
+const MIN_STEPS: i64 = 8;
+
+/// CTAs of a grid, in its first dimension.
+const MAX_CTAS: u64 = (1 << 31) - 1;
+
+impl Tiling {
+    /// Of nothing.
+    pub(super) const EMPTY: Self = Self {
+        form: Form::ScalarRows,
+        rows: 0,
+        row_vectors: 0,
+        width: 0,
+        chunk: 0,
+        strip_channels: 1,
+        span: 1,
+        strips: 0,
+        splits: 0,
+        threads: 32,
+        shared_bytes: 0,
+        mask_in_place: false,
+    };
+
+    /// Elements of a vector.
+    pub fn vector_len(&self, dtype: Dtype) -> u32 {
+        self.form.vector_len(dtype)
+    }
+
+    /// Rows that a CTA of a columns form takes in one step.
+    pub(super) fn row_step(&self) -> i64 {
+        i64::from(self.threads) / self.width
+    }
+
+    /// Steps that a CTA takes through its chunk.
+    pub fn steps(&self) -> i64 {
+        match self.form {
+            Form::Rows | Form::ScalarRows => div_ceil(self.chunk, i64::from(self.threads)),
+            Form::Columns | Form::ScalarColumns => div_ceil(self.chunk, self.row_step()),
+        }
+    }
+}
+
+impl Form {
+    fn vector_len(self, dtype: Dtype) -> u32 {
+        match self {
+            Self::Rows | Self::Columns => VECTOR_BYTES / bytes_of(dtype),
+            Self::ScalarRows | Self::ScalarColumns => 1,
+        }
+    }
+
+    fn is_columns(self) -> bool {
+        matches!(self, Self::Columns | Self::ScalarColumns)
+    }
+}
+
+/// Bytes of an element.
+pub(super) fn bytes_of(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::F16 | Dtype::Bf16 => 2,
+        Dtype::F32 => 4,
+        Dtype::F64 => 8,
+    }
+}
+
+/// A tensor as rows: `rows` of them, each with `c` channels of `span` elements side by side.
+#[derive(Clone, Copy)]
+struct View {
+    rows: usize,
+    c: usize,
+    span: usize,
+}
+
+impl View {
+    fn new(problem: &Problem) -> Self {
+        let shape = problem.shape();
+        match shape.layout() {
+            _ if shape.c() == 1 => Self { rows: 1, c: 1, span: shape.m() },
+            Layout::ChannelsFirst => Self { rows: shape.n(), c: shape.c(), span: shape.s() },
+            Layout::ChannelsLast => Self { rows: shape.m(), c: shape.c(), span: 1 },
+        }
+    }
+
+    fn row_len(self) -> usize {
+        self.c * self.span
+    }
+}
+
+/// Every tiling worth pricing, each within the limits.
+pub(super) fn candidates(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Vec<Tiling> {
+    let view = View::new(problem);
+    let mut tilings = Vec::new();
+    for form in forms(problem, view) {
+        for width in widths(form, problem.dtype(), view) {
+            for threads in [64, 128, 256] {
+                tilings.extend(tiling(problem, limits, strategy, view, form, width, threads));
+            }
+        }
+    }
+    tilings
+}
+
+/// The bytes of the smallest strip that a CTA would have to hold.
+pub(super) fn least_strip_bytes(problem: &Problem) -> usize {
+    let (view, bytes) = (View::new(problem), bytes_of(problem.dtype()) as usize);
+    let least =
+        |form| widths(form, problem.dtype(), view).first().map(|&w| w * form.vector_len(problem.dtype()) as usize);
+    let row = forms(problem, view).into_iter().filter_map(least).min().unwrap_or(view.span);
+    row.saturating_mul(view.rows).saturating_mul(bytes * held(problem.op()) as usize)
+}
+
+/// Tensors of which a strip is held.
+fn held(op: Op) -> u32 {
+    if op == Op::Backward { 2 } else { 1 }
+}
+
+/// The forms that suit: vectors where all data is aligned and rows are whole vectors, else element by element.
+fn forms(problem: &Problem, view: View) -> Vec<Form> {
+    let bytes = bytes_of(problem.dtype()) as usize;
+    let vector = VECTOR_BYTES as usize / bytes;
+    let aligned = problem.alignment() >= VECTOR_BYTES as usize && view.row_len() % vector == 0;
+    let long_rows = view.span * bytes >= MIN_ROW_BYTES;
+    let columns_fit = |vector| unit_width(view, vector) <= Plan::MAX_THREADS as usize;
+    if aligned && view.span % vector == 0 && long_rows {
+        vec![Form::Rows]
+    } else if aligned && columns_fit(vector) {
+        vec![Form::Columns]
+    } else if columns_fit(1) && !long_rows {
+        vec![Form::ScalarColumns]
+    } else {
+        vec![Form::ScalarRows]
+    }
+}
+
+/// The vectors of the fewest channels that make up whole ones.
+fn unit_width(view: View, vector: usize) -> usize {
+    view.span / gcd(view.span, vector)
+}
+
+/// Of counts, which are not negative: `i64::div_ceil` is not stable.
+fn div_ceil(a: i64, b: i64) -> i64 {
+    a / b + i64::from(a % b != 0)
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Widths of a strip, narrowest first: in the columns forms those that double from one sector to the whole CTA.
+fn widths(form: Form, dtype: Dtype, view: View) -> Vec<usize> {
+    let vector = form.vector_len(dtype) as usize;
+    if !form.is_columns() {
+        return vec![view.span / vector];
+    }
+    let (unit, row) = (unit_width(view, vector), view.row_len() / vector);
+    let doubled = core::iter::successors(Some(unit), |width| Some(width * 2));
+    let mut widths: Vec<_> = doubled.take_while(|&w| w < row && w <= Plan::MAX_THREADS as usize).collect();
+    if row <= Plan::MAX_THREADS as usize {
+        widths.push(row);
+    }
+    widths
+}
+
+/// One tiling, unless it exceeds a limit.
+fn tiling(
+    problem: &Problem,
+    limits: &DeviceLimits,
+    strategy: Strategy,
+    view: View,
+    form: Form,
+    width: usize,
+    threads: u32,
+) -> Option<Tiling> {
+    let dtype = problem.dtype();
+    let vector = form.vector_len(dtype) as usize;
+    let strip_channels = if form.is_columns() { width * vector / view.span } else { 1 };
+    let row_vectors = view.row_len() / vector;
+    let too_narrow =
+        form.is_columns() && (width > threads as usize || strip_channels.next_power_of_two() > threads as usize);
+    if too_narrow || strip_channels == 0 {
+        return None;
+    }
+    let whole = if form.is_columns() { view.rows } else { view.rows.checked_mul(width)? };
+    let mut tiling = Tiling {
+        form,
+        rows: i64::try_from(view.rows).ok()?,
+        row_vectors: i64::try_from(row_vectors).ok()?,
+        width: i64::try_from(width).ok()?,
+        chunk: i64::try_from(whole).ok()?,
+        strip_channels: u32::try_from(strip_channels).ok()?,
+        span: u32::try_from(view.span).unwrap_or(u32::MAX), // beyond 32 bits only in the rows forms, which ignore it
+        strips: u32::try_from(row_vectors.div_ceil(width)).ok()?,
+        splits: 1,
+        threads,
+        shared_bytes: 0,
+        mask_in_place: mask_in_place(vector, width, row_vectors),
+    };
+    let slots = if form.is_columns() { vector as u32 * threads } else { 0 };
+    tiling.shared_bytes = (WARP_PARTIALS + tiling.strip_channels + slots) * Plan::PARTIAL_BYTES as u32;
+    match strategy {
+        Strategy::Block => {
+            let step_bytes = i64::from(threads) * vector as i64 * i64::from(bytes_of(dtype) * held(problem.op()));
+            let strip = tiling.steps().checked_mul(step_bytes)?;
+            let bytes = u32::try_from(strip).ok()?.checked_add(tiling.shared_bytes)?;
+            tiling.shared_bytes = bytes;
+        }
+        Strategy::TwoRead => split(&mut tiling, limits),
+    }
+    let ctas = u64::from(tiling.strips) * u64::from(tiling.splits);
+    (tiling.shared_bytes <= limits.shared_per_cta && ctas <= MAX_CTAS).then_some(tiling)
+}
+
+/// Shares each strip among enough CTAs to keep the device busy, even where there is only one.
+fn split(tiling: &mut Tiling, limits: &DeviceLimits) {
+    let step = if tiling.form.is_columns() { tiling.row_step() } else { i64::from(tiling.threads) };
+    let wanted = (limits.sms * STREAM_CTAS_PER_SM * Plan::MAX_THREADS / tiling.threads).div_ceil(tiling.strips);
+    let whole = tiling.chunk;
+    let chunk = div_ceil(whole, i64::from(wanted)).max(MIN_STEPS * step);
+    // Whole steps, so that only a strip's last step has idle threads; and few enough to count in 31 bits.
+    tiling.chunk = (div_ceil(chunk, step) * step).min(i64::from(i32::MAX) / 2 / step * step);
+    let splits = div_ceil(whole, tiling.chunk).max(1);
+    tiling.splits = u32::try_from(splits).unwrap_or(u32::MAX);
+    tiling.chunk = tiling.chunk.min(whole);
+}
+
+/// Whether each byte of the relu mask is written by one thread, or by two neighbours of a warp.
+fn mask_in_place(vector: usize, width: usize, row_vectors: usize) -> bool {
+    match vector {
+        8 => true,
+        4 => width % 2 == 0 && row_vectors % 2 == 0,
+        _ => false,
+    }
+}
+
+/// Whether a pass over y follows to pack its relu mask.
+pub(super) fn packs_mask(problem: &Problem, tiling: &Tiling) -> bool {
+    problem.epilogue() == Epilogue::AddRelu(())
+        && matches!(problem.op(), Op::Train | Op::Infer)
+        && !tiling.mask_in_place
+}

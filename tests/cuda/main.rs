@@ -1,0 +1,10 @@
+//! Everything that is tested on a CUDA device: a real one with the feature `cuda`, the emulated one with `emulate`. One
+//! executable, so that it can be carried to a machine with a GPU and no toolchain.
+//!
+//! Without a device the tests say "skipped: no CUDA device" and pass, unless `BATCHNORM_REQUIRE_GPU=1`.
+
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test, to its last helper.
+
+mod device;
+mod table;

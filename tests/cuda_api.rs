@@ -1,0 +1,255 @@
+//! The safe API on CUDA: what is refused and with which numbers, moving layers, foreign memory, streams.
+#![cfg(feature = "cuda")]
+
+mod cuda;
+
+use batchnorm::{
+    Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Problem, Saved, Shape,
+    Strategy, args::MomentsArgs,
+};
+use cuda::{Operation, Step, assert_close, assert_state, device, layer, reference, shape, state, values};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
+
+/// A training step, and whether it is the CPU's.
+fn assert_step(mut layer: BatchNorm<Cuda>) {
+    let (outputs, state) = reference();
+    let mut step = Step::new(&layer).unwrap();
+    step.run(&mut layer, Operation::Train).unwrap();
+    step.run(&mut layer, Operation::Backward).unwrap();
+    assert_close("outputs", &step.outputs(&layer).unwrap(), &outputs);
+    assert_state(&layer.state_dict().unwrap(), &state);
+}
+
+#[test]
+fn a_layer_moves_between_cpu_and_device() {
+    let Some(cuda) = device() else { return };
+    let cpu = layer(&Cpu).unwrap();
+    let mut moved = cpu.to(cuda).unwrap();
+    assert_eq!(moved.state_dict().unwrap(), state());
+    assert_eq!(moved.to(Cpu).unwrap().state_dict().unwrap(), state());
+    moved.reserve::<f32>(shape(), Epilogue::AddRelu(())).unwrap();
+    assert_step(moved);
+}
+
+#[test]
+fn parts_of_a_state_are_where_they_belong() {
+    let Some(cuda) = device() else { return };
+    for (gamma, beta, tracks) in
+        [(true, true, true), (true, false, false), (false, true, true), (false, false, true), (false, false, false)]
+    {
+        let usual = Options::default();
+        let options = Options { gamma, beta, tracking: usual.tracking.filter(|_| tracks), ..usual };
+        let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), 6, options).unwrap();
+        let wanted = state();
+        let wanted = batchnorm::State {
+            gamma: wanted.gamma.filter(|_| gamma),
+            beta: wanted.beta.filter(|_| beta),
+            running: wanted.running.filter(|_| tracks),
+        };
+        layer.load_state_dict(&wanted).unwrap();
+        assert_eq!(layer.state_dict().unwrap(), wanted);
+        let stream = cuda.stream();
+        if let Some(mut view) = layer.gamma_mut() {
+            stream.memcpy_htod(&[7.0f32; 6], &mut view).unwrap();
+        }
+        if let Some(mut view) = layer.beta_mut() {
+            stream.memcpy_htod(&[8.0f32; 6], &mut view).unwrap();
+        }
+        let written = layer.state_dict().unwrap();
+        assert_eq!(written.gamma, gamma.then(|| vec![7.0; 6]));
+        assert_eq!(written.beta, beta.then(|| vec![8.0; 6]));
+        assert_eq!(written.running, wanted.running);
+        if let Some(running) = layer.running() {
+            let wanted = wanted.running.unwrap();
+            assert_eq!(stream.clone_dtoh(&running.mean).unwrap(), wanted.mean);
+            assert_eq!(stream.clone_dtoh(&running.var).unwrap(), wanted.var);
+            assert_eq!(stream.clone_dtoh(&running.num_batches_tracked).unwrap(), [wanted.num_batches_tracked]);
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let Some(cuda) = device() else { return };
+    let shape = shape();
+    let mut layer = layer(&cuda).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    let x = cuda.upload(&values(shape, 1)).unwrap();
+    let mut y = cuda.upload(&vec![9.0f32; shape.len()]).unwrap();
+    let refuse = |layer: &mut BatchNorm<Cuda>, saved: &mut Saved<Cuda>, y: &mut CudaSlice<f32>| {
+        layer.train(shape, &x, Epilogue::Identity, y, saved).unwrap_err()
+    };
+
+    let mut short = cuda.upload(&[0.0f32; 5]).unwrap();
+    let text = refuse(&mut layer, &mut saved, &mut short).to_string();
+    assert_eq!(text, format!("y: expected {} values, got 5", shape.len()));
+
+    let address = x.device_ptr(cuda.stream()).0;
+    // SAFETY: within x, which outlives it; nothing is read or written through it, since the call is refused.
+    let mut onto = unsafe { DeviceRef::<f32>::from_raw(address, shape.len(), cuda.stream()) };
+    let error = layer.train(shape, &x, Epilogue::Identity, &mut onto, &mut saved).unwrap_err();
+    assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes } if bytes == 4 * shape.len()), "{error}");
+
+    let mut bare = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
+    let error = refuse(&mut bare, &mut saved, &mut y);
+    assert!(matches!(error, Error::Workspace { needed: 1.., actual: 0 }), "{error}");
+
+    assert_eq!(cuda.download(&y).unwrap(), vec![9.0; shape.len()]);
+    assert_eq!(cuda.download(saved.mean()).unwrap(), vec![0.0; shape.c()]);
+    assert_eq!(layer.state_dict().unwrap(), state());
+    assert_step(layer);
+}
+
+#[test]
+fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
+    let Some(cuda) = device() else { return };
+    let shape = Shape::nchw(4, 1, 256, 512).unwrap(); // 2 MB a channel
+    let forced = cuda.clone().with_strategy(Some(Strategy::Block));
+    assert_eq!(forced.strategy(), Some(Strategy::Block));
+    let mut layer = BatchNorm::<Cuda>::new(forced, 1, Options::default()).unwrap();
+    let limits = cuda.limits();
+    let is_refused = |error: Error| {
+        assert!(
+            matches!(error, Error::Strategy { strategy: Strategy::Block, limit, actual }
+                if limit == limits.shared_per_cta as usize && actual > limit),
+            "{error}"
+        );
+    };
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    is_refused(layer.backend().workspace(&[problem]).err().unwrap());
+    // The frozen passes hold nothing, so that there is something to reserve for.
+    layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    let x = cuda.upload(&vec![1.0f32; shape.len()]).unwrap();
+    let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+    is_refused(layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved).unwrap_err());
+}
+
+#[test]
+fn every_strategy_gives_the_reference() {
+    let Some(cuda) = device() else { return };
+    for strategy in Strategy::ALL {
+        assert_step(layer(&cuda.clone().with_strategy(Some(strategy))).unwrap());
+    }
+    let narrow = cuda.with_max_sms(1);
+    assert_eq!(narrow.limits().sms, 1);
+    assert_step(layer(&narrow).unwrap());
+}
+
+#[test]
+fn there_is_no_device_of_a_large_number() {
+    let Some(_) = device() else { return };
+    let error = Cuda::new(99).unwrap_err();
+    assert!(matches!(error, Error::NoDevice { ordinal: 99, count: 1.. }), "{error}");
+}
+
+#[test]
+fn a_buffer_of_another_device_is_refused() {
+    let Some(cuda) = device() else { return };
+    if CudaContext::device_count().is_ok_and(|count| count < 2) {
+        println!("skipped: a single CUDA device");
+        return;
+    }
+    let other = Cuda::new(1).unwrap();
+    let shape = shape();
+    let mut layer = layer(&cuda).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    let x = other.upload(&values(shape, 1)).unwrap();
+    let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+    let error = layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved).unwrap_err();
+    assert!(matches!(error, Error::ForeignDevice { tensor: "x", expected: 0, actual: 1 }), "{error}");
+
+    // Scratch memory is a buffer like any other.
+    let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let mut workspace = other.workspace(&[problem]).unwrap();
+    let (mut mean, mut var) = (cuda.upload(&[0.0f32; 6]).unwrap(), cuda.upload(&[0.0f32; 6]).unwrap());
+    let x = cuda.upload(&values(shape, 1)).unwrap();
+    let args = MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace: &mut workspace };
+    let error = cuda.moments(args).unwrap_err();
+    assert!(matches!(error, Error::ForeignDevice { tensor: "workspace", expected: 0, actual: 1 }), "{error}");
+    assert_step(layer);
+}
+
+#[test]
+fn an_untracked_stream_is_refused_and_a_tracked_one_waits() {
+    let Some(first) = device() else { return };
+    let shape = shape();
+    let step = |is_tracked: bool| {
+        let context = CudaContext::new(first.stream().context().ordinal()).unwrap();
+        if !is_tracked {
+            // SAFETY: nothing was allocated in this context yet, and what differs in stream is refused below.
+            unsafe { context.disable_event_tracking() };
+        }
+        let cuda = Cuda::on(context.new_stream().unwrap()).unwrap();
+        let other = Cuda::on(context.new_stream().unwrap()).unwrap();
+        let mut layer = layer(&cuda).unwrap();
+        let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+        let x = other.upload(&values(shape, 1)).unwrap();
+        let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+        let result = layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved);
+
+        // Foreign memory has no events: it is good on its own stream only.
+        let address = x.device_ptr(other.stream()).0;
+        // SAFETY: all of x, which outlives it, and which work on its stream alone uses.
+        let foreign = unsafe { DeviceRef::<f32>::from_raw(address, shape.len(), other.stream()) };
+        let refused = layer.train(shape, &foreign, Epilogue::Identity, &mut y, &mut saved);
+        (result, refused.unwrap_err())
+    };
+    let (result, refused) = step(true);
+    result.unwrap();
+    assert!(matches!(refused, Error::Driver { code: 400, .. }), "{refused}");
+    let (result, refused) = step(false);
+    for error in [result.unwrap_err(), refused] {
+        assert!(
+            matches!(error, Error::ForeignStream { tensor: "x", expected, actual } if expected != actual),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn foreign_memory_is_borrowed() {
+    let Some(cuda) = device() else { return };
+    let (shape, stream) = (shape(), cuda.stream().clone());
+    let layer = layer(&cuda).unwrap();
+    let x = cuda.upload(&values(shape, 1)).unwrap();
+    let y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+    let mut want = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+    layer.infer(shape, &x, Epilogue::Relu, &mut want).unwrap();
+    {
+        let (x_address, y_address) = (x.device_ptr(&stream).0, y.device_ptr(&stream).0);
+        // SAFETY: all of x and y, which outlive them, on their own stream; nothing else uses y meanwhile.
+        let (x, mut y) = unsafe {
+            (
+                DeviceRef::<f32>::from_raw(x_address, shape.len(), &stream),
+                DeviceRef::<f32>::from_raw(y_address, shape.len(), &stream),
+            )
+        };
+        assert_eq!(format!("{x:?}"), format!("DeviceRef {{ address: {x_address:#x}, len: {}, .. }}", shape.len()));
+        layer.infer(shape, &x, Epilogue::Relu, &mut y).unwrap();
+    }
+    assert_eq!(cuda.download(&y).unwrap(), cuda.download(&want).unwrap());
+}
+
+#[test]
+fn an_empty_batch_leaves_constants() {
+    let Some(cuda) = device() else { return };
+    let (shape, c) = (Shape::nchw(0, 6, 8, 8).unwrap(), 6);
+    let mut layer = layer(&cuda).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::Relu).unwrap();
+    let (x, mut y) = (cuda.upload::<f32>(&[]).unwrap(), cuda.upload::<f32>(&[]).unwrap());
+    layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved).unwrap();
+    layer.infer(shape, &x, Epilogue::Relu, &mut y).unwrap();
+    assert_eq!(layer.state_dict().unwrap(), state());
+    assert_eq!(cuda.download(saved.mean()).unwrap(), vec![0.0; c]);
+    let (mut mean, mut var) = (cuda.upload(&vec![1.0f32; c]).unwrap(), cuda.upload(&vec![1.0f32; c]).unwrap());
+    let workspace = &mut cuda.workspace(&[]).unwrap();
+    let args = MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace };
+    cuda.moments(args).unwrap();
+    assert!(cuda.download(&mean).unwrap().iter().chain(&cuda.download(&var).unwrap()).all(|value| value.is_nan()));
+    let dy = cuda.upload::<f32>(&[]).unwrap();
+    let gradients = batchnorm::Gradients::<Cuda, f32> { dx: &mut y, dgamma: Some(&mut mean), dbeta: Some(&mut var) };
+    layer.backward(shape, &x, &dy, Epilogue::Relu, &saved, gradients).unwrap();
+    assert_eq!(cuda.download(&mean).unwrap(), vec![0.0; c]);
+    assert_eq!(cuda.download(&var).unwrap(), vec![0.0; c]);
+}

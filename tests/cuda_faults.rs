@@ -1,0 +1,163 @@
+//! What the emulated device can show and a GPU cannot: that nothing is allocated, and that every driver call may fail.
+#![cfg(feature = "emulate")]
+
+mod cuda;
+
+use batchnorm::args::MomentsArgs;
+use batchnorm::{Backend, BatchNorm, Compute, Cuda, Epilogue, Error, Op, Problem, StateDict, Strategy};
+use cuda::{Operation, Step, assert_state, layer, shape, state};
+use cuda_emulator::Profile;
+use cudarc::driver::CudaContext;
+
+/// `CUDA_ERROR_UNKNOWN`, which nothing else gives.
+const UNKNOWN: i32 = 999;
+
+/// A backend on the default stream, or on one of two streams that events keep in order.
+fn backend(has_two_streams: bool) -> Cuda {
+    let context = CudaContext::new(0).unwrap();
+    if !has_two_streams {
+        return Cuda::on(context.default_stream()).unwrap();
+    }
+    Cuda::on(context.new_stream().unwrap()).unwrap()
+}
+
+#[test]
+fn operations_allocate_nothing_and_make_few_calls() {
+    for (has_two_streams, most) in [(false, 12), (true, 200)] {
+        let mut layer = layer(&backend(has_two_streams)).unwrap();
+        let mut step = Step::new(&layer).unwrap();
+        for operation in Operation::ALL {
+            let (live, calls) = (cuda_emulator::live(), cuda_emulator::calls());
+            step.run(&mut layer, operation).unwrap();
+            let calls = cuda_emulator::calls() - calls;
+            assert_eq!(cuda_emulator::live(), live, "{operation:?}");
+            println!("{operation:?}, events {has_two_streams}: {calls} calls");
+            assert!(calls <= most, "{operation:?}: expected at most {most} driver calls, got {calls}");
+        }
+    }
+}
+
+/// An error of the driver or the runtime, with the number that it was given.
+fn assert_typed(error: &Error) {
+    assert!(matches!(error, Error::Driver { code: 999, .. } | Error::Launch { code: 999, .. }), "{error}");
+}
+
+/// Whether the state is as before the operation or as after it, nothing in between.
+fn assert_whole(layer: &BatchNorm<Cuda>, after: &StateDict<f32>) {
+    let got = layer.state_dict().unwrap();
+    if got != state() {
+        assert_state(&got, after);
+    }
+}
+
+/// Fails the first driver call of an operation, then the second, and so on, until it makes no more.
+fn fail_each_call(layer: &mut BatchNorm<Cuda>, step: &mut Step<Cuda>, operation: Operation) {
+    layer.load_state_dict(&state()).unwrap();
+    step.run(layer, operation).unwrap();
+    let after = layer.state_dict().unwrap();
+    let live = cuda_emulator::live();
+    for k in 1.. {
+        layer.load_state_dict(&state()).unwrap();
+        cuda_emulator::fail_call(k, UNKNOWN);
+        let result = step.run(layer, operation);
+        let is_pending = cuda_emulator::fault_pending();
+        cuda_emulator::clear_faults();
+        if is_pending {
+            println!("{operation:?}: {} calls", k - 1);
+            return result.unwrap();
+        }
+        let error = result.expect_err("a call failed");
+        assert_typed(&error);
+        // Nothing is half done, nothing is lost, and the layer goes on.
+        assert_whole(layer, &after);
+        assert_eq!(cuda_emulator::live(), live, "{operation:?}, call {k}: {error}");
+        layer.load_state_dict(&state()).unwrap();
+        step.run(layer, operation).unwrap();
+        assert_state(&layer.state_dict().unwrap(), &after);
+    }
+}
+
+#[test]
+fn every_call_of_every_operation_may_fail() {
+    let strategies = Strategy::ALL.map(Some);
+    for (has_two_streams, strategy) in [(false, None), (true, None), (false, strategies[0]), (false, strategies[1])] {
+        let mut layer = layer(&backend(has_two_streams).with_strategy(strategy)).unwrap();
+        let mut step = Step::new(&layer).unwrap();
+        step.run(&mut layer, Operation::Train).unwrap();
+        for operation in Operation::ALL {
+            fail_each_call(&mut layer, &mut step, operation);
+        }
+    }
+}
+
+#[test]
+fn every_call_of_moments_and_copies_may_fail() {
+    let (cuda, shape) = (backend(false), shape());
+    let layer = layer(&cuda).unwrap();
+    let problem = Problem::new(Op::Moments, shape, batchnorm::Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let mut workspace = cuda.workspace(&[problem]).unwrap();
+    let x = cuda.upload(&cuda::values(shape, 1)).unwrap();
+    let (mut mean, mut var) = (cuda.upload(&[0.0f32; 6]).unwrap(), cuda.upload(&[0.0f32; 6]).unwrap());
+    let live = cuda_emulator::live();
+    let mut actions: [&mut dyn FnMut() -> batchnorm::Result<()>; 3] = [
+        &mut || {
+            let workspace = &mut workspace;
+            cuda.moments(MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace })
+        },
+        &mut || cuda.download(&x).map(|values| assert_eq!(values, cuda::values(shape, 1))),
+        &mut || layer.state_dict().map(|got| assert_eq!(got, state())),
+    ];
+    for action in &mut actions {
+        for k in 1.. {
+            cuda_emulator::fail_call(k, UNKNOWN);
+            let result = action();
+            let is_pending = cuda_emulator::fault_pending();
+            cuda_emulator::clear_faults();
+            assert_eq!(cuda_emulator::live(), live);
+            if is_pending {
+                result.unwrap();
+                break;
+            }
+            assert_typed(&result.expect_err("a call failed"));
+            action().unwrap();
+        }
+    }
+}
+
+#[test]
+fn memory_runs_out_with_the_number_of_bytes() {
+    let cuda = Cuda::new(Profile::Memory.ordinal()).unwrap();
+    let live = cuda_emulator::live();
+    let error = cuda.upload(&vec![0.0f32; 32 << 20]).unwrap_err();
+    assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == 128 << 20), "{error}");
+    assert_eq!(cuda_emulator::live(), live);
+    cuda.upload(&[1.0f32]).unwrap();
+}
+
+#[test]
+fn a_device_may_be_too_old() {
+    let error = Cuda::new(Profile::Turing.ordinal()).unwrap_err();
+    assert_eq!(error.to_string(), "CUDA device 4: expected compute capability 8.0 or newer, got 7.5");
+}
+
+#[test]
+fn a_failed_set_up_can_be_repeated() {
+    for k in 1..5000 {
+        cuda_emulator::fail_call(k, UNKNOWN);
+        let result = Cuda::new(Profile::A100Like.ordinal()).and_then(|cuda| layer(&cuda));
+        let is_pending = cuda_emulator::fault_pending();
+        cuda_emulator::clear_faults();
+        match result {
+            Err(error) => assert_typed(&error),
+            Ok(layer) => assert_eq!((is_pending, layer.channels()), (true, shape().c()), "call {k} was not noticed"),
+        }
+        if is_pending {
+            println!("{} calls", k - 1);
+            layer(&Cuda::new(Profile::A100Like.ordinal()).unwrap())
+                .and_then(|mut layer| layer.reserve::<f32>(shape(), Epilogue::Identity))
+                .unwrap();
+            return;
+        }
+    }
+    panic!("no end of calls");
+}

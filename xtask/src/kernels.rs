@@ -1,0 +1,88 @@
+//! `cargo xtask kernels [--json FILE]`: compiles kernels/*.cu as the build does, and reads from the machine code what
+//! each kernel takes on each architecture. Fails where one keeps values in local memory, or where there are too many.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use crate::toolkit::Toolkit;
+
+mod compile;
+mod loops;
+mod occupancy;
+mod report;
+mod sass;
+
+/// The most kernels of one architecture. Every one more costs compile time, loading time and tuning.
+const LIMIT: usize = 150;
+
+/// A compiled file.
+struct Source {
+    file: String,
+    seconds: f64,
+    /// Its part of the fat binary, compressed.
+    bytes: u64,
+    kernels: Vec<Kernel>,
+}
+
+/// A kernel on one architecture.
+struct Kernel {
+    name: String,
+    /// Such as 90 or "90a".
+    architecture: String,
+    registers: u32,
+    /// Stores and loads, in bytes.
+    spills: u32,
+    /// Bytes a thread.
+    stack: u32,
+    /// Static shared memory, in bytes.
+    shared: u32,
+    code: sass::Code,
+}
+
+/// Compiles, reports and judges.
+pub(crate) fn run(json: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let toolkit = Toolkit::ensure()?;
+    let entries = fs::read_dir("kernels").map_err(|e| format!("kernels: {e}"))?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
+    files.sort();
+    let sources = files.par_iter().map(|file| compile::compile(&toolkit, file)).collect::<Result<Vec<_>, String>>()?;
+    report::print(&sources, start.elapsed());
+    if let Some(file) = json {
+        fs::write(file, serde_json::to_string_pretty(&report::json(&sources))? + "\n")
+            .map_err(|e| format!("{file}: {e}"))?;
+    }
+    let faults = faults(&sources);
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// What no kernel may do, in words.
+fn faults(sources: &[Source]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for kernel in sources.iter().flat_map(|source| &source.kernels) {
+        let Kernel { name, architecture, spills, stack, code, .. } = kernel;
+        if *spills + *stack > 0 || code.local > 0 {
+            faults.push(format!(
+                "{name} on sm_{architecture} keeps values in local memory: {spills} bytes spilled, a stack frame of \
+                 {stack} bytes, {} accesses",
+                code.local
+            ));
+        }
+    }
+    for architecture in report::architectures(sources) {
+        let kernels = sources.iter().flat_map(|source| &source.kernels);
+        let count = kernels.filter(|kernel| kernel.architecture == architecture).count();
+        if count > LIMIT {
+            faults.push(format!("sm_{architecture} has {count} kernels, and at most {LIMIT} are meant to be"));
+        }
+    }
+    if report::architectures(sources).is_empty() {
+        faults.push("kernels/*.cu hold no kernel".to_string());
+    }
+    faults
+}
