@@ -1,7 +1,7 @@
 // The closed set of synchronisation primitives: nothing else in this folder orders anything.
 //
-// A team of one CTA has __syncthreads and full-warp shuffles. Between the CTAs of a launch there are the ticket, and
-// publish and acquire. No volatile, no bare fence.
+// A team of one CTA has __syncthreads, and shuffles and votes of whole warps. Between the CTAs of a launch there is the
+// ticket. No volatile, no bare fence.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
@@ -36,29 +36,6 @@ __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t ctas) {
                  : "memory");
 #endif
     return before == ctas - 1;
-}
-
-// Publishes what this thread wrote before, and acquires it elsewhere in the device.
-// PTX ISA, "Data Movement and Conversion Instructions: st, ld", .release and .acquire at .gpu scope.
-__device__ __forceinline__ void store_release(uint32_t* flag, uint32_t value) {
-#ifdef __CUDA_EMULATOR__
-    cuda_emulator::store_release(flag, value);
-#else
-    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(flag)), "r"(value) : "memory");
-#endif
-}
-
-__device__ __forceinline__ uint32_t load_acquire(const uint32_t* flag) {
-#ifdef __CUDA_EMULATOR__
-    return cuda_emulator::load_acquire(flag);
-#else
-    uint32_t value;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                 : "=r"(value)
-                 : "l"(__cvta_generic_to_global(flag))
-                 : "memory");
-    return value;
-#endif
 }
 
 // The value of the lane whose number differs in the bits of `mask`. Every lane of the warp calls it.

@@ -84,7 +84,7 @@ impl Plan {
 
     /// The plan of least predicted time, or the best one of a forced strategy. For an empty problem nothing is planned.
     ///
-    /// Only training and its backward pass hold strips: the other operations need every value once, in any strategy.
+    /// A forced strategy concerns training and its backward pass: the other operations need every value once.
     ///
     /// # Errors
     /// [`Error::Strategy`] where the forced strategy cannot hold the problem on this device.
@@ -92,7 +92,7 @@ impl Plan {
         if problem.shape().is_empty() {
             return Ok(Self::with(problem, Strategy::TwoRead, Tiling::EMPTY));
         }
-        let holds = matches!(problem.op(), Op::Train | Op::Backward);
+        let holds = Self::holds_strips(problem);
         let strategies = match forced {
             Some(strategy) if holds => &[strategy][..],
             _ if holds => &Strategy::ALL[..],
@@ -113,14 +113,33 @@ impl Plan {
         })
     }
 
+    /// The scratch memory that is enough for this problem and for any smaller batch of it, in bytes.
+    ///
+    /// A smaller batch may need more than a larger one: its plan may split strips that the other's holds on chip.
+    pub fn most_workspace_bytes(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> usize {
+        let strategy =
+            if Self::holds_strips(problem) { forced.unwrap_or(Strategy::TwoRead) } else { Strategy::TwoRead };
+        let passes = Self::partial_passes(problem, strategy);
+        Self::TICKET_BYTES + passes * tiling::most_partials(problem, limits) * Self::PARTIAL_BYTES
+    }
+
+    /// Only training and its backward pass hold strips: the other operations need every value once, in any strategy.
+    fn holds_strips(problem: &Problem) -> bool {
+        matches!(problem.op(), Op::Train | Op::Backward)
+    }
+
     fn with(problem: &Problem, strategy: Strategy, tiling: Tiling) -> Self {
-        let partials = match (strategy, problem.op(), problem.epilogue()) {
+        let partials = Self::partial_passes(problem, strategy) * tiling.splits as usize * problem.shape().c();
+        Self { strategy, tiling, workspace_bytes: Self::TICKET_BYTES + partials * Self::PARTIAL_BYTES }
+    }
+
+    /// The passes that leave partials.
+    fn partial_passes(problem: &Problem, strategy: Strategy) -> usize {
+        match (strategy, problem.op(), problem.epilogue()) {
             (Strategy::Block, ..) | (_, Op::Infer, _) => 0,
             // The means have to be known before the mask that is computed from them.
             (Strategy::TwoRead, Op::Backward, Epilogue::Relu) => 2,
             (Strategy::TwoRead, ..) => 1,
-        };
-        let partials = partials * tiling.splits as usize * problem.shape().c();
-        Self { strategy, tiling, workspace_bytes: Self::TICKET_BYTES + partials * Self::PARTIAL_BYTES }
+        }
     }
 }

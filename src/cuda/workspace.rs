@@ -15,7 +15,7 @@ pub struct CudaWorkspace {
 }
 
 impl CudaWorkspace {
-    /// Enough for each of these problems, whatever the alignment of its data.
+    /// Enough for each of these problems and for smaller batches of them, whatever the alignment of the data.
     pub(super) fn new(cuda: &Cuda, problems: &[Problem]) -> Result<Self> {
         let mut bytes = 0;
         let mut refused = None;
@@ -23,9 +23,10 @@ impl CudaWorkspace {
         for problem in problems.iter().filter(|problem| !problem.shape().is_empty()) {
             // Plans tell two alignments apart: that of whole vectors, and that of single elements.
             for alignment in [16, element_bytes(problem.dtype())] {
-                match Plan::new(&problem.with_alignment(alignment), &cuda.limits(), cuda.strategy) {
-                    Ok(plan) => {
-                        bytes = bytes.max(plan.workspace_bytes);
+                let (problem, limits) = (problem.with_alignment(alignment), cuda.limits());
+                match Plan::new(&problem, &limits, cuda.strategy) {
+                    Ok(_) => {
+                        bytes = bytes.max(Plan::most_workspace_bytes(&problem, &limits, cuda.strategy));
                         any = true;
                     }
                     Err(error) => refused = refused.or(Some(error)),

@@ -65,7 +65,11 @@ pub(super) fn nanoseconds(problem: &Problem, limits: &DeviceLimits, strategy: St
             bytes - kept + kept / L2_SPEED
         }
     };
-    let bytes = (once + written) * x_bytes + second_pass;
+    // Every CTA of a second pass reads the partials of all splits of its strip.
+    let splits = f64::from(tiling.splits);
+    let merged = more_launches(problem, strategy) * splits * splits * problem.shape().c() as f64;
+    let partials = merged * Plan::PARTIAL_BYTES as f64 / L2_SPEED;
+    let bytes = (once + written) * x_bytes + second_pass + partials;
 
     let vector_bytes = f64::from(tiling.vector_len(problem.dtype()) * bytes_of(problem.dtype()));
     // An SM issues about one load an eighth as wide as a vector's as fast as the vector's: scalars are bound by that.

@@ -56,6 +56,8 @@ const MIN_ROW_BYTES: usize = 128;
 /// CTAs for each SM that a streaming pass is split into: two waves of the two that are sure to be resident, so that no
 /// SM idles through the last one. Not measured.
 const STREAM_CTAS_PER_SM: u32 = 4;
+/// Partials of one pass at most, which bounds every workspace, whatever the batch: a mebibyte. Not measured.
+const MAX_PARTIALS: u32 = 1 << 16;
 /// Vectors that a thread of a streaming pass has at least, so that its loads are worth its start. Not measured.
 const MIN_STEPS: i64 = 8;
 
@@ -175,10 +177,10 @@ fn held(op: Op) -> u32 {
 fn forms(problem: &Problem, view: View) -> Vec<Form> {
     let bytes = bytes_of(problem.dtype()) as usize;
     let vector = VECTOR_BYTES as usize / bytes;
-    let aligned = problem.alignment() >= VECTOR_BYTES as usize && view.row_len() % vector == 0;
+    let aligned = problem.alignment() >= VECTOR_BYTES as usize && view.row_len().is_multiple_of(vector);
     let long_rows = view.span * bytes >= MIN_ROW_BYTES;
     let columns_fit = |vector| unit_width(view, vector) <= Plan::MAX_THREADS as usize;
-    if aligned && view.span % vector == 0 && long_rows {
+    if aligned && view.span.is_multiple_of(vector) && long_rows {
         vec![Form::Rows]
     } else if aligned && columns_fit(vector) {
         vec![Form::Columns]
@@ -261,16 +263,16 @@ fn tiling(
             let bytes = u32::try_from(strip).ok()?.checked_add(tiling.shared_bytes)?;
             tiling.shared_bytes = bytes;
         }
-        Strategy::TwoRead => split(&mut tiling, limits),
+        Strategy::TwoRead => split(&mut tiling, limits, u32::try_from(view.c).ok()?),
     }
     let ctas = u64::from(tiling.strips) * u64::from(tiling.splits);
     (tiling.shared_bytes <= limits.shared_per_cta && ctas <= MAX_CTAS).then_some(tiling)
 }
 
 /// Shares each strip among enough CTAs to keep the device busy, even where there is only one.
-fn split(tiling: &mut Tiling, limits: &DeviceLimits) {
+fn split(tiling: &mut Tiling, limits: &DeviceLimits, channels: u32) {
     let step = if tiling.form.is_columns() { tiling.row_step() } else { i64::from(tiling.threads) };
-    let wanted = (limits.sms * STREAM_CTAS_PER_SM * Plan::MAX_THREADS / tiling.threads).div_ceil(tiling.strips);
+    let wanted = most_splits(tiling, limits, channels);
     let whole = tiling.chunk;
     let chunk = div_ceil(whole, i64::from(wanted)).max(MIN_STEPS * step);
     // Whole steps, so that only a strip's last step has idle threads; and few enough to count in 31 bits.
@@ -280,11 +282,25 @@ fn split(tiling: &mut Tiling, limits: &DeviceLimits) {
     tiling.chunk = tiling.chunk.min(whole);
 }
 
+/// The most CTAs that share a strip, however long it is.
+fn most_splits(tiling: &Tiling, limits: &DeviceLimits, channels: u32) -> u32 {
+    let busy = limits.sms.saturating_mul(STREAM_CTAS_PER_SM * Plan::MAX_THREADS / tiling.threads);
+    busy.div_ceil(tiling.strips).min((MAX_PARTIALS / channels).max(1))
+}
+
+/// The most partials that one pass leaves for a problem like this one with any number of samples.
+pub(super) fn most_partials(problem: &Problem, limits: &DeviceLimits) -> usize {
+    let c = problem.shape().c();
+    let channels = u32::try_from(c).unwrap_or(u32::MAX);
+    let splits = candidates(problem, limits, Strategy::TwoRead).iter().map(|t| most_splits(t, limits, channels)).max();
+    splits.unwrap_or(1) as usize * c
+}
+
 /// Whether each byte of the relu mask is written by one thread, or by two neighbours of a warp.
 fn mask_in_place(vector: usize, width: usize, row_vectors: usize) -> bool {
     match vector {
         8 => true,
-        4 => width % 2 == 0 && row_vectors % 2 == 0,
+        4 => width.is_multiple_of(2) && row_vectors.is_multiple_of(2),
         _ => false,
     }
 }

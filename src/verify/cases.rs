@@ -119,10 +119,16 @@ pub fn groups() -> Vec<Group> {
     groups
 }
 
-/// One group in `every`, spread over the whole table: for devices that would take too long for all of it. With 1 every
-/// group.
+/// One group in `every`, spread over the whole table, and of the large ones one in sixteen of these: for devices that
+/// would take too long for all of it. With 1 every group.
 pub fn thinned(every: usize) -> Vec<Group> {
-    groups().into_iter().step_by(every.max(1)).collect()
+    const LARGE: usize = 1 << 15;
+    let groups = groups().into_iter().enumerate().filter(|(i, _)| i % every.max(1) == 0);
+    let kept = |(i, group): (usize, Group)| {
+        let is_due = every <= 1 || group.shape.len() < LARGE || (i / every).is_multiple_of(16);
+        is_due.then_some(group)
+    };
+    groups.filter_map(kept).collect()
 }
 
 /// The shape of these sizes.

@@ -3,7 +3,7 @@
 //! Nothing here is shared with the CPU reference, which is held against it.
 
 use super::input::{Inputs, is_frozen, widen};
-use super::tolerance::{Arithmetic, mean_scale, slack, var_scale};
+use super::tolerance::{Arithmetic, floor, mean_scale, slack, var_scale};
 use super::{Case, cases::EPS};
 use crate::{Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Tracking};
 
@@ -119,7 +119,7 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
     };
     let per_channel = |name, value: &dyn Fn(usize, &Channel) -> (f64, f64)| {
         let (want, scale): (Vec<_>, Vec<_>) = channels.iter().enumerate().map(|(i, ch)| value(i, ch)).unzip();
-        let slack = channels.iter().zip(scale).map(|(ch, scale): (_, f64)| slack_of(ch) * scale).collect();
+        let slack = channels.iter().zip(scale).map(|(ch, scale): (_, f64)| slack_of(ch) * scale + floor(arithmetic)).collect();
         Expected { name, dtype: param, is_data: false, want, slack }
     };
     let mean = |_, ch: &Channel| (ch.mean, mean_scale(arithmetic, ch.mean, ch.var.sqrt()));

@@ -40,6 +40,14 @@ pub fn slack(arithmetic: Arithmetic, op: Op, param: Dtype, m: usize, kappa: f64)
     of_arithmetic + of_saved
 }
 
+/// What roundings of subnormal values may put into a per-channel value, whatever its size.
+pub fn floor(arithmetic: Arithmetic) -> f64 {
+    match arithmetic {
+        Arithmetic::F64 => 0.0, // far below one step of any output
+        Arithmetic::F32 => 8.0 * Dtype::F32.min_subnormal(),
+    }
+}
+
 /// The scale of a mean: its own size in f64; as a pair of f32 its high half is exact to rounding, and the rest small.
 pub fn mean_scale(arithmetic: Arithmetic, mean: f64, sigma: f64) -> f64 {
     match arithmetic {

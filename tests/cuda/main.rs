@@ -6,5 +6,13 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test, to its last helper.
 
+mod api;
+mod bits;
+#[cfg(feature = "emulate")]
+mod bytes;
 mod device;
+#[cfg(feature = "emulate")]
+mod faults;
+mod properties;
+mod step;
 mod table;

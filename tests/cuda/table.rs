@@ -45,7 +45,7 @@ fn check_table(cuda: &Cuda, every: usize) {
 #[test]
 fn the_table_holds_under_every_strategy() {
     let Some(cuda) = cuda() else { return };
-    check_table(&cuda, every(23));
+    check_table(&cuda, every(7));
 }
 
 #[test]
@@ -53,10 +53,11 @@ fn the_table_holds_on_every_device() {
     if cuda().is_none() {
         return;
     }
-    for number in 1..Cuda::count().unwrap() {
+    // The last emulated ones are too old, and too small for the table.
+    let count = if EMULATED { 4 } else { Cuda::count().unwrap() };
+    for number in 1..count {
         match Cuda::new(number) {
-            Ok(cuda) => check_table(&cuda, every(149)),
-            Err(error @ Error::DeviceTooOld { .. }) => println!("cuda:{number}: {error}"),
+            Ok(cuda) => check_table(&cuda, every(31)),
             Err(error) => panic!("cuda:{number}: {error}"),
         }
     }
@@ -72,10 +73,10 @@ fn pointers_need_no_alignment() {
         Dtype::Bf16 => check_group_at::<Cuda, bf16>(cuda, group, start),
         Dtype::F64 => Vec::new(),
     };
-    for (start, offset) in [1, 2, 3, 4, 5, 8].into_iter().enumerate().map(|(i, start)| (start, i)) {
+    for (offset, start) in [1, 2, 3, 4, 5, 8].into_iter().enumerate() {
         for strategy in STRATEGIES {
             let cuda = cuda.clone().with_strategy(strategy);
-            let groups = thinned(every(389) + offset);
+            let groups = thinned(every(97) + offset);
             assert_good(groups.par_iter().flat_map_iter(|group| check(&cuda, group, start)).collect());
         }
     }

@@ -1,50 +1,33 @@
 //! What the tests of the CUDA backend share: a device, and a training step on it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test executable uses a part, and has no public items")]
-
-use batchnorm::{
-    Backend, BatchNorm, Compute, Cpu, Cuda, Epilogue, Error, Gradients, Options, Result, Saved, Shape, StateDict,
-};
-
-/// The first device, or `None` with a message where there is none; then a failure under `BATCHNORM_REQUIRE_GPU=1`.
-pub fn device() -> Option<Cuda> {
-    match Cuda::new(0) {
-        Ok(cuda) => Some(cuda),
-        Err(error @ (Error::NoDriver { .. } | Error::NoDevice { .. })) => {
-            assert!(std::env::var_os("BATCHNORM_REQUIRE_GPU").is_none_or(|value| value != "1"), "{error}");
-            println!("skipped: no CUDA device ({error})");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
+use batchnorm::{Backend, BatchNorm, Compute, Cpu, Epilogue, Gradients, Options, Result, Saved, Shape, StateDict};
 
 /// A shape with two values of every residue in a row, whose rows are whole vectors.
-pub fn shape() -> Shape {
+pub(crate) fn shape() -> Shape {
     Shape::nchw(4, 6, 8, 8).unwrap()
 }
 
 /// Values that differ from channel to channel and from place to place.
-pub fn values(shape: Shape, seed: usize) -> Vec<f32> {
+pub(crate) fn values(shape: Shape, seed: usize) -> Vec<f32> {
     (0..shape.len()).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 16.0 - 3.0).collect()
 }
 
 /// A layer's buffers for a step with the epilogue add-relu, which uses all of them.
-pub struct Step<B: Backend> {
-    pub x: B::Buf<f32>,
-    pub z: B::Buf<f32>,
-    pub dy: B::Buf<f32>,
-    pub y: B::Buf<f32>,
-    pub dx: B::Buf<f32>,
-    pub dz: B::Buf<f32>,
-    pub dgamma: B::Buf<f32>,
-    pub dbeta: B::Buf<f32>,
-    pub saved: Saved<B>,
+pub(crate) struct Step<B: Backend> {
+    pub(crate) x: B::Buf<f32>,
+    pub(crate) z: B::Buf<f32>,
+    pub(crate) dy: B::Buf<f32>,
+    pub(crate) y: B::Buf<f32>,
+    pub(crate) dx: B::Buf<f32>,
+    pub(crate) dz: B::Buf<f32>,
+    pub(crate) dgamma: B::Buf<f32>,
+    pub(crate) dbeta: B::Buf<f32>,
+    pub(crate) saved: Saved<B>,
 }
 
 /// The operations of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Operation {
+pub(crate) enum Operation {
     Train,
     Backward,
     Infer,
@@ -53,11 +36,11 @@ pub enum Operation {
 }
 
 impl Operation {
-    pub const ALL: [Self; 5] = [Self::Train, Self::Backward, Self::Infer, Self::Frozen, Self::BackwardFrozen];
+    pub(crate) const ALL: [Self; 5] = [Self::Train, Self::Backward, Self::Infer, Self::Frozen, Self::BackwardFrozen];
 }
 
 impl<B: Compute<f32>> Step<B> {
-    pub fn new(layer: &BatchNorm<B>) -> Result<Self> {
+    pub(crate) fn new(layer: &BatchNorm<B>) -> Result<Self> {
         let backend = layer.backend();
         let shape = shape();
         let zeros = |len| backend.upload(&vec![0.0; len]);
@@ -74,7 +57,7 @@ impl<B: Compute<f32>> Step<B> {
         })
     }
 
-    pub fn run(&mut self, layer: &mut BatchNorm<B>, operation: Operation) -> Result<()> {
+    pub(crate) fn run(&mut self, layer: &mut BatchNorm<B>, operation: Operation) -> Result<()> {
         let (shape, x, z) = (shape(), B::input(&self.x), Epilogue::AddRelu(B::input(&self.z)));
         let backward = |dx, dgamma, dbeta| Gradients::<B, f32> {
             dx: B::output(dx),
@@ -98,7 +81,7 @@ impl<B: Compute<f32>> Step<B> {
     }
 
     /// What the operations wrote, one after the other.
-    pub fn outputs(&self, layer: &BatchNorm<B>) -> Result<Vec<f32>> {
+    pub(crate) fn outputs(&self, layer: &BatchNorm<B>) -> Result<Vec<f32>> {
         let backend = layer.backend();
         let outputs = [&self.y, &self.dx, &self.dz, &self.dgamma, &self.dbeta, self.saved.mean(), self.saved.inv_std()];
         let parts = outputs.into_iter().map(|output| backend.download(output)).collect::<Result<Vec<_>>>()?;
@@ -107,7 +90,7 @@ impl<B: Compute<f32>> Step<B> {
 }
 
 /// A state that no new layer has.
-pub fn state() -> StateDict<f32> {
+pub(crate) fn state() -> StateDict<f32> {
     let mut state = StateDict::new(shape().c(), &Options::default());
     let ramp = |from: f32| (0..shape().c()).map(|c| from + c as f32 / 8.0).collect::<Vec<_>>();
     (state.gamma, state.beta) = (Some(ramp(0.5)), Some(ramp(-0.25)));
@@ -117,7 +100,7 @@ pub fn state() -> StateDict<f32> {
 }
 
 /// A layer of [`state`], with a workspace for [`shape`].
-pub fn layer<B: Backend>(backend: &B) -> Result<BatchNorm<B>> {
+pub(crate) fn layer<B: Backend>(backend: &B) -> Result<BatchNorm<B>> {
     let mut layer = BatchNorm::<B>::new(backend.clone(), shape().c(), Options::default())?;
     layer.load_state_dict(&state())?;
     layer.reserve::<f32>(shape(), Epilogue::AddRelu(()))?;
@@ -125,7 +108,7 @@ pub fn layer<B: Backend>(backend: &B) -> Result<BatchNorm<B>> {
 }
 
 /// What a step on the CPU gives, with the state after it.
-pub fn reference() -> (Vec<f32>, StateDict<f32>) {
+pub(crate) fn reference() -> (Vec<f32>, StateDict<f32>) {
     let mut layer = layer(&Cpu).unwrap();
     let mut step = Step::new(&layer).unwrap();
     step.run(&mut layer, Operation::Train).unwrap();
@@ -134,7 +117,7 @@ pub fn reference() -> (Vec<f32>, StateDict<f32>) {
 }
 
 /// That two lists agree to a few units in the last place of their largest value; tolerances are the table's business.
-pub fn assert_close(name: &str, got: &[f32], want: &[f32]) {
+pub(crate) fn assert_close(name: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{name}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{name}[{i}]: expected {want}, got {got}");
@@ -142,7 +125,7 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f32]) {
 }
 
 /// That two states agree as [`assert_close`] says, and in the count exactly.
-pub fn assert_state(got: &StateDict<f32>, want: &StateDict<f32>) {
+pub(crate) fn assert_state(got: &StateDict<f32>, want: &StateDict<f32>) {
     assert_eq!((&got.gamma, &got.beta), (&want.gamma, &want.beta));
     let (got, want) = (got.running.as_ref().unwrap(), want.running.as_ref().unwrap());
     assert_close("running_mean", &got.mean, &want.mean);

@@ -1,13 +1,11 @@
 //! What the emulated device can show and a GPU cannot: that nothing is allocated, and that every driver call may fail.
-#![cfg(feature = "emulate")]
-
-mod cuda;
 
 use batchnorm::args::MomentsArgs;
 use batchnorm::{Backend, BatchNorm, Compute, Cuda, Epilogue, Error, Op, Problem, StateDict, Strategy};
-use cuda::{Operation, Step, assert_state, layer, shape, state};
 use cuda_emulator::Profile;
 use cudarc::driver::CudaContext;
+
+use crate::step::{Operation, Step, assert_state, layer, shape, state, values};
 
 /// `CUDA_ERROR_UNKNOWN`, which nothing else gives.
 const UNKNOWN: i32 = 999;
@@ -96,7 +94,7 @@ fn every_call_of_moments_and_copies_may_fail() {
     let layer = layer(&cuda).unwrap();
     let problem = Problem::new(Op::Moments, shape, batchnorm::Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
     let mut workspace = cuda.workspace(&[problem]).unwrap();
-    let x = cuda.upload(&cuda::values(shape, 1)).unwrap();
+    let x = cuda.upload(&values(shape, 1)).unwrap();
     let (mut mean, mut var) = (cuda.upload(&[0.0f32; 6]).unwrap(), cuda.upload(&[0.0f32; 6]).unwrap());
     let live = cuda_emulator::live();
     let mut actions: [&mut dyn FnMut() -> batchnorm::Result<()>; 3] = [
@@ -104,7 +102,7 @@ fn every_call_of_moments_and_copies_may_fail() {
             let workspace = &mut workspace;
             cuda.moments(MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace })
         },
-        &mut || cuda.download(&x).map(|values| assert_eq!(values, cuda::values(shape, 1))),
+        &mut || cuda.download(&x).map(|copy| assert_eq!(copy, values(shape, 1))),
         &mut || layer.state_dict().map(|got| assert_eq!(got, state())),
     ];
     for action in &mut actions {

@@ -1,14 +1,14 @@
 //! The safe API on CUDA: what is refused and with which numbers, moving layers, foreign memory, streams.
-#![cfg(feature = "cuda")]
-
-mod cuda;
 
 use batchnorm::{
     Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Problem, Saved, Shape,
     Strategy, args::MomentsArgs,
 };
-use cuda::{Operation, Step, assert_close, assert_state, device, layer, reference, shape, state, values};
+
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
+
+use crate::device::cuda as device;
+use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
 /// A training step, and whether it is the CPU's.
 fn assert_step(mut layer: BatchNorm<Cuda>) {

@@ -1,0 +1,149 @@
+//! The same bits: on every run, under every order of threads and CTAs, on two streams, with every alignment class.
+
+use std::collections::BTreeMap;
+
+use batchnorm::verify::{Case, Group, Input, Inputs, run};
+use batchnorm::{
+    BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Momentum, Options, Shape, Tracking,
+};
+use half::{bf16, f16};
+
+use crate::device::{EMULATED, STRATEGIES, cuda};
+
+/// Bits of every output of every operation on a group.
+fn bits<T: Element>(cuda: &Cuda, group: &Group, cases: &[Case]) -> BTreeMap<String, Vec<u64>>
+where
+    Cuda: Compute<T>,
+{
+    let inputs = Inputs::<T>::new(group);
+    let mut bits = BTreeMap::new();
+    for case in cases {
+        match run(cuda, case, &inputs, &inputs.dy, 0) {
+            Ok(outputs) => bits.extend(
+                outputs
+                    .into_iter()
+                    .map(|(name, values)| (format!("{case} {name}"), values.into_iter().map(f64::to_bits).collect())),
+            ),
+            Err(Error::Strategy { .. }) => {}
+            Err(error) => panic!("{case}: {error}"),
+        }
+    }
+    bits
+}
+
+fn shapes() -> [Shape; 5] {
+    let shape = |dims: &[usize], layout| Shape::new(dims, layout).unwrap();
+    [
+        shape(&[4, 3, 16, 16], Layout::ChannelsFirst),
+        shape(&[33, 40], Layout::ChannelsLast),
+        shape(&[3, 5, 6, 72], Layout::ChannelsLast),
+        shape(&[9, 8, 7, 7], Layout::ChannelsFirst),
+        shape(&[5, 3, 7, 7], Layout::ChannelsFirst),
+    ]
+}
+
+/// Calls `with` once a shape, dtype and strategy, with a way to get all bits.
+fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<String, Vec<u64>>)) {
+    for shape in shapes() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            let group = Group { shape, dtype, input: Input::Normal };
+            // Of each operation the plainest and the fullest case.
+            let (mut cases, all) = (Vec::<Case>::new(), group.cases());
+            for case in &all {
+                let wanted = matches!(case.epilogue, Epilogue::Identity | Epilogue::AddRelu(())) && case.affine;
+                if wanted && (case.tracking.is_some() || case.op != batchnorm::Op::Train) {
+                    cases.push(*case);
+                }
+            }
+            cases.push(all[0]);
+            for strategy in STRATEGIES {
+                let with_strategy = |cuda: &Cuda| cuda.clone().with_strategy(strategy);
+                let get = |cuda: &Cuda| match dtype {
+                    Dtype::F32 => bits::<f32>(&with_strategy(cuda), &group, &cases),
+                    Dtype::F16 => bits::<f16>(&with_strategy(cuda), &group, &cases),
+                    _ => bits::<bf16>(&with_strategy(cuda), &group, &cases),
+                };
+                with(&format!("{shape} {dtype} {strategy:?}"), &get);
+            }
+        }
+    }
+    assert!(!cuda.name().unwrap().is_empty());
+}
+
+#[test]
+fn a_hundred_runs_give_the_same_bits() {
+    let Some(cuda) = cuda() else { return };
+    let runs = if EMULATED { 3 } else { 100 };
+    for_each(&cuda, |name, get| {
+        let first = get(&cuda);
+        for _ in 1..runs {
+            assert_eq!(get(&cuda), first, "{name}");
+        }
+    });
+    if EMULATED {
+        // A hundred of one case, where a hundred of all would take too long.
+        let group = Group { shape: shapes()[1], dtype: Dtype::F32, input: Input::Normal };
+        let cases = &group.cases()[..3];
+        let first = bits::<f32>(&cuda, &group, cases);
+        (0..100).for_each(|_| assert_eq!(bits::<f32>(&cuda, &group, cases), first));
+    }
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn every_order_of_threads_gives_the_same_bits() {
+    let Some(cuda) = cuda() else { return };
+    for_each(&cuda, |name, get| {
+        cuda_emulator::set_seed(1);
+        let first = get(&cuda);
+        for seed in [2, 3, 0x5eed] {
+            cuda_emulator::set_seed(seed);
+            assert_eq!(get(&cuda), first, "{name}, seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn two_streams_give_the_same_bits() {
+    let Some(cuda) = cuda() else { return };
+    let context = cuda.stream().context();
+    let streams = [context.new_stream().unwrap(), context.new_stream().unwrap()].map(|s| Cuda::on(s).unwrap());
+    for_each(&cuda, |name, get| {
+        let first = get(&cuda);
+        for stream in &streams {
+            assert_eq!(get(stream), first, "{name}");
+        }
+    });
+}
+
+/// Every CTA of a launch reads the counter, and the last one to finish moves it: over many launches with one workspace,
+/// every channel must have used the same count. With the same data in all channels, all statistics are equal then.
+#[test]
+fn the_counter_is_one_for_all_ctas_over_many_launches() {
+    let Some(cuda) = cuda() else { return };
+    let (launches, c) = if EMULATED { (40, 24) } else { (2000, 512) };
+    let shape = Shape::nchw(2, c, 8, 8).unwrap();
+    for strategy in STRATEGIES {
+        let tracking = Some(Tracking { momentum: Momentum::Cumulative, ..Tracking::default() });
+        let options = Options { tracking, ..Options::default() };
+        let mut layer = BatchNorm::<Cuda>::new(cuda.clone().with_strategy(strategy), c, options).unwrap();
+        layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
+        let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+        let batches: Vec<_> = (0..4)
+            .map(|batch| {
+                let value = |i: usize| ((i / (64 * c) * 64 + i % 64) * (batch + 3) % 29) as f32;
+                let host: Vec<f32> = (0..shape.len()).map(value).collect();
+                batchnorm::Backend::upload(&cuda, &host).unwrap()
+            })
+            .collect();
+        let mut y = batchnorm::Backend::upload(&cuda, &vec![0.0f32; shape.len()]).unwrap();
+        for launch in 0..launches {
+            layer.train(shape, &batches[launch % 4], Epilogue::Identity, &mut y, &mut saved).unwrap();
+        }
+        let running = layer.state_dict().unwrap().running.unwrap();
+        assert_eq!(running.num_batches_tracked, launches as i64, "{strategy:?}");
+        for values in [&running.mean, &running.var] {
+            assert!(values.iter().all(|value| value.to_bits() == values[0].to_bits()), "{strategy:?} {values:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What holds for any shape, layout, dtype, alignment, strategy and order of threads.
+
+use batchnorm::verify::{Failure, Group, Input, check_group_at};
+use batchnorm::{Cuda, Dtype, Error, Layout, Shape, Strategy as Plans};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use crate::device::{EMULATED, STRATEGIES, cuda};
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let spatial = prop::collection::vec(1usize..10, 0..=3);
+    let layout = prop_oneof![Just(Layout::ChannelsFirst), Just(Layout::ChannelsLast)];
+    (1usize..20, 1usize..90, spatial, layout)
+        .prop_map(|(n, c, s, layout)| {
+            let dims = match layout {
+                Layout::ChannelsFirst => [&[n, c], &s[..]].concat(),
+                Layout::ChannelsLast => [&[n], &s[..], &[c]].concat(),
+            };
+            Shape::new(&dims, layout).unwrap()
+        })
+        .prop_filter("small enough for a device of threads that are functions", |shape| shape.len() < 20_000)
+}
+
+fn group() -> impl Strategy<Value = Group> {
+    let inputs = [&[Input::Normal][..], &Input::ALL].concat();
+    let dtypes = prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16]);
+    (shape(), dtypes, prop::sample::select(inputs))
+        .prop_filter("the dtype can hold the input", |(_, dtype, input)| input.suits(*dtype))
+        .prop_map(|(shape, dtype, input)| Group { shape, dtype, input })
+}
+
+fn check(cuda: &Cuda, group: &Group, start: usize) -> Result<(), TestCaseError> {
+    let reports = match group.dtype {
+        Dtype::F32 => check_group_at::<Cuda, f32>(cuda, group, start),
+        Dtype::F16 => check_group_at::<Cuda, f16>(cuda, group, start),
+        _ => check_group_at::<Cuda, bf16>(cuda, group, start),
+    };
+    for report in reports {
+        match report.result {
+            Ok(_) | Err(Failure::Refused(Error::Strategy { .. })) => {}
+            Err(failure) => return Err(TestCaseError::fail(format!("{}: {failure}", report.case))),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn any_group_is_within_its_tolerance_anywhere() {
+    let Some(cuda) = cuda() else { return };
+    let cases = if EMULATED { 48 } else { 2000 };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let strategies = prop::sample::select::<Option<Plans>>(STRATEGIES.to_vec());
+    let any = (group(), 0usize..9, strategies, any::<u64>());
+    proptest!(config, |((group, start, strategy, seed) in any)| {
+        #[cfg(feature = "emulate")]
+        cuda_emulator::set_seed(seed);
+        #[cfg(not(feature = "emulate"))]
+        let _ = seed;
+        check(&cuda.clone().with_strategy(strategy), &group, start)?;
+    });
+}
