@@ -13,6 +13,8 @@ mod bytes;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
+mod litmus;
 mod properties;
 mod step;
 mod table;
+mod thresholds;

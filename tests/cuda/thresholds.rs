@@ -1,0 +1,83 @@
+//! One below, at, and one above every size at which the planner changes its mind.
+
+use batchnorm::verify::{Failure, Group, Input, Verified};
+use batchnorm::{Cuda, Dtype, Epilogue, Error, Layout, Op, Plan, Problem, Shape, Strategy};
+
+use crate::device::{STRATEGIES, cuda};
+
+fn around(size: usize) -> [usize; 3] {
+    [size - 1, size, size + 1]
+}
+
+fn check(cuda: &Cuda, dims: &[usize], layout: Layout, dtype: Dtype) {
+    let group = Group { shape: Shape::new(dims, layout).unwrap(), dtype, input: Input::Normal };
+    for strategy in STRATEGIES {
+        for report in cuda.clone().with_strategy(strategy).check(&group).unwrap() {
+            match report.result {
+                Ok(_) | Err(Failure::Refused(Error::Strategy { .. })) => {}
+                Err(failure) => panic!("{}, {strategy:?}: {failure}", report.case),
+            }
+        }
+    }
+}
+
+/// From columns to rows: rows of 128 bytes.
+#[test]
+fn the_length_of_a_row() {
+    let Some(cuda) = cuda() else { return };
+    for s in around(32) {
+        check(&cuda, &[3, 4, s], Layout::ChannelsFirst, Dtype::F32);
+    }
+    for s in around(64) {
+        check(&cuda, &[3, 8, s], Layout::ChannelsFirst, Dtype::F16);
+    }
+}
+
+/// The whole row of channels in one CTA, or several strips of it: 256 vectors, and as many single elements.
+#[test]
+fn the_width_of_a_strip() {
+    let Some(cuda) = cuda() else { return };
+    for c in around(256).into_iter().chain([1020, 1024, 1028]) {
+        check(&cuda, &[5, c], Layout::ChannelsLast, Dtype::F32);
+    }
+    for c in [2040, 2048, 2056] {
+        check(&cuda, &[3, c], Layout::ChannelsLast, Dtype::Bf16);
+    }
+    // Planes of so many vectors that one thread a column is not enough for a group of channels.
+    for s in around(255) {
+        check(&cuda, &[2, 4, s], Layout::ChannelsFirst, Dtype::F32);
+    }
+}
+
+/// One CTA for a channel, or several: eight vectors a thread.
+#[test]
+fn the_length_of_a_chunk() {
+    let Some(cuda) = cuda() else { return };
+    for threads in [64, 128, 256] {
+        for vectors in around(8 * threads) {
+            check(&cuda, &[1, 1, 4 * vectors], Layout::ChannelsFirst, Dtype::F32);
+        }
+    }
+}
+
+/// The largest strip that one CTA holds, of x in a forward pass and of x and dy in a backward one.
+#[test]
+fn the_capacity_of_a_cta() {
+    let Some(cuda) = cuda() else { return };
+    for op in [Op::Train, Op::Backward] {
+        let holds = |s: usize| {
+            let shape = Shape::new(&[1, 2, s], Layout::ChannelsFirst).unwrap();
+            let problem = Problem::new(op, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+            Plan::new(&problem, &cuda.limits(), Some(Strategy::Block)).is_ok()
+        };
+        let (mut held, mut not) = (8, 1 << 20);
+        while not - held > 8 {
+            let middle = (held + not) / 16 * 8;
+            *(if holds(middle) { &mut held } else { &mut not }) = middle;
+        }
+        assert!(holds(held) && !holds(held + 8));
+        for s in [held - 8, held, held + 8] {
+            check(&cuda, &[1, 2, s], Layout::ChannelsFirst, Dtype::F16);
+        }
+    }
+}
