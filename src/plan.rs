@@ -3,12 +3,14 @@
 //! Pure: no driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
 mod cost;
+mod forms;
 mod tiling;
 
 use core::fmt;
 
 use crate::{Epilogue, Error, Op, Problem, Result};
-pub use tiling::{Form, Tiling};
+pub use forms::Form;
+pub use tiling::Tiling;
 
 /// Where a channel's values are between the two times that an operation needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

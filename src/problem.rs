@@ -157,6 +157,7 @@ impl Problem {
 
     /// Whether every buffer can be used on the stream `here`. To be asked before a device's buffers are touched: a
     /// refused buffer must not leave a wait on the stream, nor spoil its capture.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
     pub(crate) fn placed(self, here: &Place, is_capturing: bool, buffers: &[Option<Buffer>]) -> Result<Self> {
         let places = || buffers.iter().flatten().filter_map(|buffer| buffer.place.map(|place| (buffer.name, place)));
         for (tensor, place) in places() {
@@ -246,6 +247,7 @@ pub(crate) enum Kind {
     /// One bit an element.
     ReluMask,
     /// Scratch memory of any length.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
     Workspace,
 }
 
@@ -266,6 +268,7 @@ pub(crate) struct Buffer {
     pub(crate) len: usize,
     pub(crate) bytes: usize,
     /// Where it is, for memory of a device.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
     pub(crate) place: Option<Place>,
 }
 

@@ -169,7 +169,7 @@ fn the_bits_are_the_same_for_any_number_of_threads() {
             let inputs = Inputs::<f32>::new(&case.group);
             let with_threads = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                bits(&pool.install(|| run(&Cpu, &case, &inputs, &inputs.dy)).unwrap())
+                bits(&pool.install(|| run(&Cpu, &case, &inputs, &inputs.dy, 0)).unwrap())
             };
             let one = with_threads(1);
             for threads in [2, 3, 7] {
@@ -208,7 +208,7 @@ fn a_non_finite_value_stays_in_its_channel() {
 /// The sum of `y * dy` of a training or frozen forward in f64: what the gradients are the derivatives of.
 fn loss(frozen: bool, case: &Case, inputs: &Inputs<f64>) -> f64 {
     let op = if frozen { Op::Infer } else { Op::Train };
-    let outputs = run(&Cpu, &Case { op, ..*case }, inputs, &inputs.dy).unwrap();
+    let outputs = run(&Cpu, &Case { op, ..*case }, inputs, &inputs.dy, 0).unwrap();
     outputs["y"].iter().zip(&inputs.dy).map(|(y, dy)| y * dy).sum()
 }
 
@@ -224,7 +224,7 @@ fn gradients_are_those_of_finite_differences() {
                 continue;
             }
             let inputs = Inputs::<f64>::new(&group);
-            let outputs = run(&Cpu, &case, &inputs, &inputs.dy).unwrap();
+            let outputs = run(&Cpu, &case, &inputs, &inputs.dy, 0).unwrap();
             let difference = |change: &dyn Fn(&mut Inputs<f64>, f64)| {
                 let at = |step| {
                     let mut inputs = inputs.clone();
@@ -258,7 +258,7 @@ fn dx_is_orthogonal_to_one_and_to_x_hat() {
         let group = Group { shape, dtype: Dtype::F64, input: Input::Normal };
         let case = Case { group, op: Op::Backward, epilogue: Epilogue::Identity, affine: true, tracking: None };
         let inputs = Inputs::<f64>::new(&group);
-        let dx = &run(&Cpu, &case, &inputs, &inputs.dy).unwrap()["dx"];
+        let dx = &run(&Cpu, &case, &inputs, &inputs.dy, 0).unwrap()["dx"];
         let (x_hat, ..) = train(shape, 0.0, &inputs.x, None);
         for ch in 0..shape.c() {
             let sum = |f: &dyn Fn(usize) -> f64| indices(shape, ch).map(f).sum::<f64>();

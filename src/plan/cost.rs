@@ -1,6 +1,7 @@
 //! What a plan should cost: a model of its time, to compare plans by. Its constants are estimates, not measurements.
 
-use super::tiling::{bytes_of, packs_mask};
+use super::forms::{Form, bytes_of};
+use super::tiling::packs_mask;
 use super::{DeviceLimits, Plan, Strategy, Tiling};
 use crate::{Epilogue, Op, Problem};
 
@@ -100,8 +101,8 @@ pub(super) fn resident(limits: &DeviceLimits, tiling: &Tiling) -> u32 {
 fn idle(tiling: &Tiling) -> f64 {
     let taken = tiling.steps() as f64 * f64::from(tiling.threads);
     let useful = match tiling.form {
-        super::Form::Rows | super::Form::ScalarRows => tiling.chunk as f64,
-        super::Form::Columns | super::Form::ScalarColumns => (tiling.chunk * tiling.width) as f64,
+        Form::Rows | Form::ScalarRows => tiling.chunk as f64,
+        Form::Columns | Form::ScalarColumns => (tiling.chunk * tiling.width) as f64,
     };
     1.0 + 0.1 * (taken / useful - 1.0).clamp(0.0, 8.0)
 }

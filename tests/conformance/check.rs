@@ -2,10 +2,10 @@
 
 use batchnorm::{Compute, Dtype, Element};
 
-use crate::compare::{Miss, compare};
-use crate::manifest::{Mode, Step};
-use crate::run::{Outputs, Runner};
-use crate::scale::{Scales, bar, channel};
+use super::compare::{Miss, compare};
+use super::manifest::{Mode, Step};
+use super::run::{Outputs, Runner};
+use super::scale::{Scales, bar, channel};
 
 /// What a step reads.
 const INPUTS: [&str; 11] = [

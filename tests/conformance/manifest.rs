@@ -10,7 +10,7 @@ use half::{bf16, f16};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::generated::Generated;
+use super::generated::Generated;
 
 /// Keys of tensors in the suite's file, by role.
 pub(crate) type Roles = BTreeMap<String, String>;

@@ -7,8 +7,8 @@ use core::fmt;
 
 use batchnorm::{BatchNorm, Compute, Error, Layout, Momentum, Options, RunningVar, Shape, Tracking};
 
-use crate::manifest::{Case, Mode, Step};
-use crate::tally::Tally;
+use super::manifest::{Case, Mode, Step};
+use super::tally::Tally;
 
 /// Why a case is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub(crate) struct Line {
     pub(crate) reason: Reason,
     /// Why, and what runs nevertheless.
     pub(crate) text: &'static str,
-    /// How many cases, by suite, in the order of [`crate::SUITES`].
+    /// How many cases, by suite, in the order of [`super::SUITES`].
     pub(crate) cases: [usize; 6],
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Param, Running, RunningVar, Tracking};
 use half::{bf16, f16};
 
-use crate::manifest::{Case, File, Mode, Step, widened};
-use crate::ops::{Backward, Call, Forward, HostRunning};
-use crate::refused::Reason;
-use crate::scale::{Ingredients, Scales, Statistics, inv_std};
-use crate::tally::Tally;
+use super::manifest::{Case, File, Mode, Step, widened};
+use super::ops::{Backward, Call, Forward, HostRunning};
+use super::refused::Reason;
+use super::scale::{Ingredients, Scales, Statistics, inv_std};
+use super::tally::Tally;
 
 /// A backend that can be held against the frameworks.
 pub(crate) trait Device: Compute<f32> + Compute<f16> + Compute<bf16> {
@@ -20,6 +20,13 @@ pub(crate) trait Device: Compute<f32> + Compute<f16> + Compute<bf16> {
 impl Device for Cpu {
     fn run_f64(&self, file: &File<'_>, case: &Case) -> Option<Tally> {
         Some(run::<Self, f64>(self, file, case))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Device for batchnorm::Cuda {
+    fn run_f64(&self, _: &File<'_>, _: &Case) -> Option<Tally> {
+        None
     }
 }
 

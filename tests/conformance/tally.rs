@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::refused::Reason;
+use super::refused::Reason;
 
 /// Counts and errors of one suite, or of all.
 #[derive(Default)]

@@ -10,11 +10,14 @@ mod api;
 mod bits;
 #[cfg(feature = "emulate")]
 mod bytes;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
 mod litmus;
 mod properties;
+mod references;
 mod step;
 mod table;
 mod thresholds;

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -30,6 +31,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     cargo("xtask's own tests", &["test", "--package", "xtask"])?;
     cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "verify"])?;
     cuda()?;
+    bundle()?;
     msrv()?;
     fuzz_targets()?;
     package()?;
@@ -54,6 +56,48 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new("cargo");
     cargo.args(doc).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");
     step("docs [cuda], as docs.rs builds them", &mut cargo)
+}
+
+/// What `cargo xtask bundle` makes works from another folder, on the emulated device: device facts, the table, some tests.
+fn bundle() -> Result<(), Box<dyn Error>> {
+    step("bundle [emulate]", Command::new(env::current_exe()?).args(["bundle", "--emulate"]))?;
+    let script = fs::canonicalize("target/bundle-emulated/run.sh")?;
+    let results = fs::canonicalize("target")?.join("bundle-results");
+    if results.exists() {
+        fs::remove_dir_all(&results)?;
+    }
+    let run = |what: &str, filters: &[&str]| -> Result<PathBuf, Box<dyn Error>> {
+        let out = results.join(what);
+        let mut command = Command::new(&script);
+        command.arg(what).args(filters).env("OUT", &out).current_dir(env::temp_dir());
+        step(&format!("the bundle's {what}"), &mut command)?;
+        Ok(out)
+    };
+    let verified = run("verify", &[])?;
+    let tested = run("test", &["api::", "references::the_subset"])?;
+
+    let checks = [(&verified, "verify.json"), (&verified, "summary.json"), (&tested, "summary.json")];
+    for (folder, file) in checks {
+        let found = json(&folder.join(file))?;
+        if found["failed"] != 0 || found["cases"] == 0 {
+            return Err(format!("the bundle's {file} does not say that nothing failed: {found}").into());
+        }
+    }
+    let info = json(&verified.join("info.json"))?;
+    let models = info["devices"].as_array().into_iter().flatten().filter_map(|device| device["model"].as_str());
+    if !models.clone().any(|model| model.starts_with("emulated")) {
+        return Err(format!("the bundle's info.json names no emulated device: {info}").into());
+    }
+    let log = fs::read_to_string(tested.join("tests.log"))?;
+    if !log.contains("test result: ok. ") || log.contains("ok. 0 passed") {
+        return Err("the bundle's tests did not run".into());
+    }
+    Ok(())
+}
+
+fn json(file: &Path) -> Result<serde_json::Value, Box<dyn Error>> {
+    let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?)
 }
 
 /// Every target of the workspace builds with the oldest Rust promised.

@@ -2,6 +2,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bindings;
+mod bundle;
 mod ci;
 mod conformance;
 mod kernels;
@@ -15,6 +16,8 @@ const USAGE: &str = "usage: cargo xtask ci                     all checks beyond
        cargo xtask toolkit                installs the CUDA compiler and libclang from PyPI into target/
        cargo xtask bindings [--check]     makes src/cuda/ffi.rs of kernels/abi.h, or sees that it is so made
        cargo xtask kernels [--json FILE]  what each kernel takes on each GPU architecture
+       cargo xtask bundle [--arch N] [--emulate]
+                                          what a machine with a GPU and no toolchain needs, in target/bundle/
        cargo xtask conformance            makes tests/data/conformance out of ../shared/conformance";
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         ["bindings", "--check"] => bindings::run(true),
         ["kernels"] => kernels::run(None),
         ["kernels", "--json", file] => kernels::run(Some(file)),
+        ["bundle", options @ ..] => bundle::run(&bundle::Options::parse(options)?),
         ["conformance"] => conformance::run(),
         ["help"] => {
             println!("{USAGE}");

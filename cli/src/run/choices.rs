@@ -59,9 +59,9 @@ pub(crate) enum Strategy {
     Auto,
     /// A channel is held by one block
     Block,
-    /// A channel is held by a cluster of blocks
+    /// A channel is held by a cluster of blocks; not in this version
     Cluster,
-    /// A channel is held by blocks of a cooperative grid
+    /// A channel is held by blocks of a cooperative grid; not in this version
     Grid,
     /// The data is read twice
     TwoRead,

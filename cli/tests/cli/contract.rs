@@ -5,7 +5,7 @@ use batchnorm::{Dtype, Element};
 use half::{bf16, f16};
 
 use crate::formulas::{ALL, EPS, Example, MOMENTUM};
-use crate::harness::{Folder, batchnorm, file, printed};
+use crate::harness::{DEVICES, Folder, batchnorm, file, printed};
 
 const OPS: [&str; 5] = ["train", "infer", "backward", "backward-frozen", "moments"];
 const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
@@ -44,21 +44,22 @@ fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &st
         assert_eq!(tensors.dtype(name).unwrap(), dtype, "{name}");
         assert_eq!(got.len(), want.len());
         for (i, (got, want)) in got.iter().zip(want).enumerate() {
-            // One rounding to the tensor's type, and the f32 statistics that a backward pass reads.
+            // One rounding to the tensor's type, and the f32 statistics that a backward pass reads. The few roundings of
+            // f32 arithmetic on 8 values a channel find room in the latter.
             let allowed = (dtype.unit_roundoff() + 16.0 * param.unit_roundoff()) * want.abs().max(1.0);
             assert!((got - want).abs() <= allowed, "{op} {epilogue} {name}[{i}]: expected {want}, got {got}");
         }
     }
 }
 
-fn every_operation<T: Element, P: Element>() {
+fn every_operation<T: Element, P: Element>(device: &str) {
     for layout in ["channels-first", "channels-last", "nchw", "nhwc"] {
         let example = Example::new(layout);
         for op in OPS {
             for epilogue in EPILOGUES.into_iter().take(if op == "moments" { 1 } else { 4 }) {
                 let folder = Folder::new(&file::<T, P>(&example, &ALL));
                 let options = options(op, layout, epilogue);
-                printed(&folder.run(&options.iter().map(String::as_str).collect::<Vec<_>>()));
+                printed(&folder.run_on(device, &options.iter().map(String::as_str).collect::<Vec<_>>()));
                 check::<T>(&folder, &example, op, epilogue, true, true);
             }
         }
@@ -67,22 +68,22 @@ fn every_operation<T: Element, P: Element>() {
 
 #[test]
 fn every_operation_of_f32() {
-    every_operation::<f32, f32>();
+    DEVICES.iter().for_each(|device| every_operation::<f32, f32>(device));
 }
 
 #[test]
 fn every_operation_of_f16_with_bf16_channels() {
-    every_operation::<f16, bf16>();
+    DEVICES.iter().for_each(|device| every_operation::<f16, bf16>(device));
 }
 
 #[test]
 fn every_operation_of_bf16_with_f64_channels() {
-    every_operation::<bf16, f64>();
+    DEVICES.iter().for_each(|device| every_operation::<bf16, f64>(device));
 }
 
 #[test]
 fn every_operation_of_f64_with_f16_channels() {
-    every_operation::<f64, f16>();
+    every_operation::<f64, f16>("cpu");
 }
 
 #[test]
@@ -100,9 +101,11 @@ fn only_what_an_operation_needs_is_needed() {
     ] {
         let folder = Folder::new(&file::<f32, f32>(&example, names));
         let options = options(op, "nchw", epilogue);
-        let text = printed(&folder.run(&options.iter().map(String::as_str).collect::<Vec<_>>()));
-        check::<f32>(&folder, &example, op, epilogue, false, false);
-        assert_eq!(text.contains("not tracked"), op == "train", "{text}");
+        for device in DEVICES {
+            let text = printed(&folder.run_on(device, &options.iter().map(String::as_str).collect::<Vec<_>>()));
+            check::<f32>(&folder, &example, op, epilogue, false, false);
+            assert_eq!(text.contains("not tracked"), op == "train", "{text}");
+        }
     }
 }
 
@@ -115,7 +118,7 @@ fn tensors_that_an_operation_does_not_read_are_left_alone() {
 }
 
 /// The running tensors after a step from mean 0, variance 1 over [1, 3]: batch mean 2, biased variance 1.
-fn after_a_step(count: Option<i64>, options: &[&str]) -> (f64, f64, i64) {
+fn after_a_step(device: &str, count: Option<i64>, options: &[&str]) -> (f64, f64, i64) {
     let mut input = TensorFile::default();
     input.push("x", &[2, 1], &[1.0f32, 3.0]);
     input.push("running_mean", &[1], &[0.0f32]);
@@ -124,7 +127,7 @@ fn after_a_step(count: Option<i64>, options: &[&str]) -> (f64, f64, i64) {
         input.push_count("num_batches_tracked", count);
     }
     let folder = Folder::new(&input);
-    printed(&folder.run(&[&["--op", "train", "--layout", "nchw"], options].concat()));
+    printed(&folder.run_on(device, &[&["--op", "train", "--layout", "nchw"], options].concat()));
     let bytes = read(folder.output()).unwrap();
     let tensors = Tensors::parse(&bytes).unwrap();
     let one = |name| tensors.channels::<f64>(name, 1).unwrap()[0];
@@ -133,11 +136,14 @@ fn after_a_step(count: Option<i64>, options: &[&str]) -> (f64, f64, i64) {
 
 #[test]
 fn options_of_the_running_statistics() {
-    assert_eq!(after_a_step(Some(3), &["--momentum", "0.5"]), (1.0, 1.5, 4));
-    assert_eq!(after_a_step(Some(3), &["--momentum=0.5", "--running-var", "biased"]), (1.0, 1.0, 4));
-    assert_eq!(after_a_step(Some(3), &["--momentum", "cumulative"]), (0.5, 1.25, 4));
-    assert_eq!(after_a_step(None, &["--momentum", "cumulative"]), (2.0, 2.0, 1));
-    assert_eq!(after_a_step(Some(i64::MAX), &["--momentum", "1"]), (2.0, 2.0, i64::MAX));
+    for device in DEVICES {
+        let after_a_step = |count, options: &[&str]| after_a_step(device, count, options);
+        assert_eq!(after_a_step(Some(3), &["--momentum", "0.5"]), (1.0, 1.5, 4));
+        assert_eq!(after_a_step(Some(3), &["--momentum=0.5", "--running-var", "biased"]), (1.0, 1.0, 4));
+        assert_eq!(after_a_step(Some(3), &["--momentum", "cumulative"]), (0.5, 1.25, 4));
+        assert_eq!(after_a_step(None, &["--momentum", "cumulative"]), (2.0, 2.0, 1));
+        assert_eq!(after_a_step(Some(i64::MAX), &["--momentum", "1"]), (2.0, 2.0, i64::MAX));
+    }
 }
 
 #[test]
@@ -147,8 +153,9 @@ fn skip_non_finite_leaves_the_running_statistics() {
     input.push("running_mean", &[1], &[0.25f32]);
     input.push("running_var", &[1], &[1.5f32]);
     let folder = Folder::new(&input);
-    for (skip, expected) in [(&["--skip-non-finite"][..], 0.25), (&[], f64::NAN)] {
-        let text = printed(&folder.run(&[&["--op", "train", "--layout", "nchw"], skip].concat()));
+    let ways = [(&["--skip-non-finite"][..], 0.25), (&[], f64::NAN)];
+    for (device, (skip, expected)) in DEVICES.iter().flat_map(|device| ways.map(|way| (device, way))) {
+        let text = printed(&folder.run_on(device, &[&["--op", "train", "--layout", "nchw"], skip].concat()));
         assert!(text.contains("no channel has a finite mean"), "{text}");
         let bytes = read(folder.output()).unwrap();
         let got = Tensors::parse(&bytes).unwrap().channels::<f64>("running_mean", 1).unwrap()[0];
@@ -158,15 +165,19 @@ fn skip_non_finite_leaves_the_running_statistics() {
 
 #[test]
 fn one_value_a_channel_and_no_value() {
+    DEVICES.iter().for_each(|device| edges(device));
+}
+
+fn edges(device: &str) {
     let mut one = TensorFile::default();
     one.push("x", &[1, 2], &[4.0f32, 5.0]);
     one.push("dy", &[1, 2], &[1.0f32, 1.0]);
     let folder = Folder::new(&one);
-    printed(&folder.run(&["--op", "backward", "--layout", "nchw"]));
-    printed(&folder.run(&["--op", "train", "--layout", "nchw"]));
+    printed(&folder.run_on(device, &["--op", "backward", "--layout", "nchw"]));
+    printed(&folder.run_on(device, &["--op", "train", "--layout", "nchw"]));
     one.push("running_mean", &[2], &[0.0f32; 2]);
     one.push("running_var", &[2], &[1.0f32; 2]);
-    printed(&Folder::new(&one).run(&["--op", "train", "--layout", "nchw", "--running-var", "biased"]));
+    printed(&Folder::new(&one).run_on(device, &["--op", "train", "--layout", "nchw", "--running-var", "biased"]));
 
     for op in OPS {
         let mut none = TensorFile::default();
@@ -175,7 +186,7 @@ fn one_value_a_channel_and_no_value() {
         none.push("running_mean", &[3], &[0.5f32; 3]);
         none.push("running_var", &[3], &[2.0f32; 3]);
         let folder = Folder::new(&none);
-        printed(&folder.run(&["--op", op, "--layout", "nchw"]));
+        printed(&folder.run_on(device, &["--op", op, "--layout", "nchw"]));
         let bytes = read(folder.output()).unwrap();
         let tensors = Tensors::parse(&bytes).unwrap();
         match op {
@@ -210,7 +221,9 @@ fn info_is_text_and_json() {
     assert!(printed(&batchnorm(&["info"])).contains("device cpu"));
     let info: serde_json::Value = serde_json::from_str(&printed(&batchnorm(&["info", "--json"]))).unwrap();
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(info["features"].as_array().unwrap().len(), usize::from(cfg!(feature = "emulate")));
+    let built = [("cuda", cfg!(feature = "cuda")), ("emulate", cfg!(feature = "emulate"))];
+    let built: Vec<_> = built.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
+    assert_eq!(info["features"], serde_json::json!(built));
     assert_eq!(info["devices"][0]["name"], "cpu");
     assert!(info["devices"][0]["threads"].as_u64().unwrap() > 0);
     assert_eq!(info["dtypes"], serde_json::json!(["f32", "f16", "bf16", "f64"]));

@@ -11,6 +11,9 @@ use crate::formulas::Example;
 
 pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_batchnorm");
 
+/// The devices that the contract is held on. A real GPU is the library's tests' to hold.
+pub(crate) const DEVICES: &[&str] = if cfg!(feature = "emulate") { &["cpu", "cuda"] } else { &["cpu"] };
+
 /// The executable with these arguments.
 pub(crate) fn batchnorm(args: &[&str]) -> Output {
     Command::new(EXE).args(args).output().unwrap()
@@ -42,6 +45,11 @@ impl Folder {
 
     pub(crate) fn output(&self) -> PathBuf {
         self.path().join("out.safetensors")
+    }
+
+    /// As [`Folder::run`], on this device.
+    pub(crate) fn run_on(&self, device: &str, args: &[&str]) -> Output {
+        self.run(&[&["--device", device], args].concat())
     }
 
     /// `batchnorm run` from the input to the output.

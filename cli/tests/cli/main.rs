@@ -2,10 +2,14 @@
 
 #[cfg(test)]
 mod contract;
+#[cfg(all(test, feature = "emulate"))]
+mod cuda;
 #[cfg(test)]
 mod formulas;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -5,11 +5,13 @@ use std::fs;
 use batchnorm::tensors::TensorFile;
 
 use crate::formulas::{ALL, Example};
+#[cfg(not(feature = "cuda"))]
+use crate::harness::printed;
 use crate::harness::{Folder, batchnorm, file, refused};
 
 /// Refused with these words, without an output, and with an output that was there left as it was.
 #[track_caller]
-fn refuses(folder: &Folder, args: &[&str], words: &[&str]) {
+pub(crate) fn refuses(folder: &Folder, args: &[&str], words: &[&str]) {
     refused(&folder.run(args), words);
     assert_eq!(folder.names(), ["in.safetensors"]);
     fs::write(folder.output(), b"as it was").unwrap();
@@ -116,8 +118,6 @@ fn options_out_of_range() {
         (&["--running-var", "none"], &["--running-var", "unbiased, biased", "'none'"]),
         (&["--epilogue", "gelu"], &["--epilogue", "identity, relu, add, add-relu", "'gelu'"]),
         (&["--epilogue", "a\nb\u{1b}[31m"], &["--epilogue"]),
-        (&["--device", "cuda"], &["--device cuda", "no CUDA support", "expected cpu"]),
-        (&["--device", "cuda:1"], &["--device cuda:1", "no CUDA support", "expected cpu"]),
         (&["--device", "tpu"], &["--device", "expected cpu, cuda or cuda:N", "'tpu'"]),
         (&["--strategy", "block"], &["--strategy", "expected auto", "got block"]),
         (&["--strategy", "two-read"], &["--strategy", "expected auto", "got two-read"]),
@@ -141,7 +141,17 @@ fn the_command_itself() {
     refused(&batchnorm(&[]), &["subcommand"]);
     refused(&batchnorm(&["bench2"]), &["bench2"]);
     refused(&batchnorm(&["run"]), &["required", "--op", "--layout", "--input", "--output"]);
-    refused(&batchnorm(&["verify", "--device", "cuda"]), &["--device cuda", "expected cpu"]);
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_build_without_cuda() {
+    for device in ["cuda", "cuda:1"] {
+        let words = [&format!("--device {device}"), "no CUDA support", "expected cpu"];
+        refuses(&full(), &["--op", "train", "--layout", "nchw", "--device", device], &words);
+        refused(&batchnorm(&["verify", "--device", device]), &words);
+    }
+    assert!(printed(&batchnorm(&["info"])).contains("device cuda: not in this build"));
 }
 
 #[test]

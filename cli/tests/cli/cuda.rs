@@ -1,0 +1,100 @@
+//! What is CUDA's alone: its refusals, its devices, `verify` on it. On the emulated devices, whose list is in the README
+//! of cuda-emulator.
+
+use std::fs;
+
+use batchnorm::tensors::TensorFile;
+use serde_json::Value;
+
+use crate::formulas::{ALL, Example};
+use crate::harness::{Folder, batchnorm, file, printed, refused};
+use crate::refusals::refuses;
+
+const TRAIN: [&str; 4] = ["--op", "train", "--layout", "nchw"];
+
+fn refuses_on(device: &str, folder: &Folder, args: &[&str], words: &[&str]) {
+    refuses(folder, &[args, &["--device", device]].concat(), words);
+}
+
+#[test]
+fn what_a_device_cannot_do() {
+    let of_f64 = Folder::new(&file::<f64, f64>(&Example::new("nchw"), &ALL));
+    refuses_on("cuda", &of_f64, &TRAIN, &["x: expected f32, f16 or bf16", "cuda:0", "got f64"]);
+
+    let folder = Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL));
+    refuses_on("cuda:99", &folder, &TRAIN, &["--device cuda:99", "expected a number below", "6"]);
+    refuses_on("cuda:4", &folder, &TRAIN, &["--device cuda:4", "expected compute capability 8.0 or newer", "got 7.5"]);
+    for strategy in ["cluster", "grid"] {
+        let words = ["--strategy", "expected auto, block or two-read", &format!("got {strategy}")];
+        refuses_on("cuda", &folder, &[&TRAIN[..], &["--strategy", strategy]].concat(), &words);
+    }
+    for device in ["cuda:99", "cuda:4"] {
+        refused(&batchnorm(&["verify", "--device", device]), &[&format!("--device {device}"), "expected"]);
+    }
+}
+
+#[test]
+fn a_strip_that_no_block_holds() {
+    let mut input = TensorFile::default();
+    input.push("x", &[1, 1, 1 << 16], &vec![1.0f32; 1 << 16]);
+    input.push("dy", &[1, 1, 1 << 16], &vec![1.0f32; 1 << 16]);
+    let folder = Folder::new(&input);
+    let words = ["strategy block", "expected a strip of at most 232448 bytes on chip", "got 262144"];
+    refuses_on("cuda", &folder, &[&TRAIN[..], &["--strategy", "block"]].concat(), &words);
+    // A backward pass holds two tensors.
+    let backward = ["--op", "backward", "--layout", "nchw", "--strategy", "block"];
+    refuses_on("cuda", &folder, &backward, &["strategy block", "got 524288"]);
+    printed(&folder.run_on("cuda", &TRAIN));
+}
+
+/// 64 MiB are what the device has.
+#[test]
+fn a_device_without_room() {
+    let mut input = TensorFile::default();
+    input.push::<f32>("x", &[0, 1 << 25], &[]);
+    let words = ["out of device memory", &format!("expected room for {} bytes", 4 << 25)];
+    refuses_on("cuda:5", &Folder::new(&input), &["--op", "moments", "--layout", "nchw"], &words);
+    // x finds room, and y does not.
+    let mut input = TensorFile::default();
+    input.push("x", &[10 << 20, 1], &vec![1.0f32; 10 << 20]);
+    let words = ["out of device memory", &format!("expected room for {} bytes", 40 << 20)];
+    refuses_on("cuda:5", &Folder::new(&input), &TRAIN, &words);
+}
+
+#[test]
+fn info_lists_every_device() {
+    let info: Value = serde_json::from_str(&printed(&batchnorm(&["info", "--json"]))).unwrap();
+    let devices = info["devices"].as_array().unwrap();
+    assert_eq!(devices.len(), 7);
+    for (number, device) in devices.iter().skip(1).enumerate() {
+        assert_eq!(device["name"], format!("cuda:{number}"));
+        let usable = device["model"].as_str().is_some_and(|model| model.starts_with("emulated"));
+        assert_eq!(usable, number != 4, "{device}");
+        assert_eq!(device["error"].is_string(), number == 4, "{device}");
+    }
+    assert_eq!(devices[1]["compute_capability"], "9.0");
+    assert_eq!(devices[1]["multiprocessors"], 4);
+    assert_eq!(info["no_cuda_because"], Value::Null);
+
+    let text = printed(&batchnorm(&["info"]));
+    assert!(text.contains("\ndevice cuda:0: emulated (hopper4), compute capability 9.0, 4 multiprocessors"), "{text}");
+    assert!(text.contains("\ndevice cuda:4: CUDA device 4: expected compute capability 8.0 or newer"), "{text}");
+}
+
+#[test]
+fn verify_says_what_it_left_out() {
+    let folder = Folder::with_bytes(&[]);
+    let json = folder.path().join("verify.json");
+    let text = printed(&batchnorm(&["verify", "--device", "cuda", "--json", json.to_str().unwrap()]));
+    let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let (note, cases) = (report["note"].as_str().unwrap(), report["cases"].as_u64().unwrap());
+    assert!(text.contains(note) && text.contains(&format!("{cases} cases on cuda:0")), "{text}");
+    assert!(note.contains("emulated (hopper4)") && note.contains("th group of cases"), "{note}");
+    assert!(cases > 1000, "{cases}");
+    assert_eq!(report["failed"], 0);
+    assert_eq!(report["failures"], serde_json::json!([]));
+    let operations: Vec<_> = report["rows"].as_array().unwrap().iter().map(|row| row["op"].as_str().unwrap()).collect();
+    for op in ["Moments", "Train", "Infer", "Backward", "BackwardFrozen"] {
+        assert_eq!(operations.iter().filter(|&&row| row == op).count(), 3, "{op} in each dtype");
+    }
+}

@@ -1,0 +1,113 @@
+//! `run` on larger data, under every strategy, against the library's f64 oracle and its tolerances.
+
+use std::collections::BTreeMap;
+
+use batchnorm::tensors::{TensorFile, Tensors, read};
+use batchnorm::verify::oracle::expected;
+use batchnorm::verify::tolerance::Arithmetic;
+use batchnorm::verify::{Case, Group, Input, Inputs, compare};
+use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, Tracking};
+use half::{bf16, f16};
+
+use crate::harness::{Folder, printed};
+
+/// What the library's table calls a tensor of the output.
+const NAMES: [(&str, &str); 11] = [
+    ("y", "y"),
+    ("dx", "dx"),
+    ("dz", "dz"),
+    ("mean", "saved_mean"),
+    ("inv_std", "saved_inv_std"),
+    ("var", "var"),
+    ("dweight", "dgamma"),
+    ("dbias", "dbeta"),
+    ("running_mean", "running_mean"),
+    ("running_var", "running_var"),
+    ("num_batches_tracked", "num_batches_tracked"),
+];
+
+const OPS: [(Op, &str); 5] = [
+    (Op::Train, "train"),
+    (Op::Infer, "infer"),
+    (Op::Backward, "backward"),
+    (Op::BackwardFrozen, "backward-frozen"),
+    (Op::Moments, "moments"),
+];
+
+/// The case's tensors as a file.
+fn file<T: Element>(case: &Case, inputs: &Inputs<T>) -> TensorFile {
+    let mut file = TensorFile::default();
+    let (dims, c) = (case.group.shape.dims(), [case.group.shape.c()]);
+    file.push("x", dims, &inputs.x);
+    file.push("z", dims, &inputs.z);
+    file.push("dy", dims, &inputs.dy_of(case));
+    file.push("weight", &c, &inputs.gamma);
+    file.push("bias", &c, &inputs.beta);
+    file.push("running_mean", &c, &inputs.running_mean);
+    file.push("running_var", &c, &inputs.running_var);
+    file.push_count("num_batches_tracked", inputs.num_batches_tracked);
+    file
+}
+
+/// The tensors that a command wrote, under the names of the library's table.
+fn outputs<T: Element>(folder: &Folder, case: &Case) -> BTreeMap<&'static str, Vec<f64>> {
+    let bytes = read(folder.output()).unwrap();
+    let tensors = Tensors::parse(&bytes).unwrap();
+    let shape = case.group.shape;
+    let value = |name: &str| match name {
+        "y" | "dx" | "dz" => tensors.data::<T>(name, shape.dims()).unwrap().into_iter().map(T::to_f64).collect(),
+        "num_batches_tracked" => vec![tensors.count(name).unwrap() as f64],
+        _ => tensors.channels::<f64>(name, shape.c()).unwrap(),
+    };
+    let written = NAMES.into_iter().filter(|(name, _)| tensors.contains(name));
+    let known = |known| if case.op == Op::Moments && known == "saved_mean" { "mean" } else { known };
+    written.map(|(name, of_table)| (known(of_table), value(name))).collect()
+}
+
+fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
+    for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+        let (dims, name) = match layout {
+            Layout::ChannelsFirst => ([5, 21, 9, 11], "channels-first"),
+            Layout::ChannelsLast => ([5, 9, 11, 21], "channels-last"),
+        };
+        let group = Group { shape: Shape::new(&dims, layout).unwrap(), dtype: T::DTYPE, input: Input::Normal };
+        let inputs = Inputs::<T>::new(&group);
+        for (op, op_name) in OPS {
+            let (epilogue, epilogue_name) = match op {
+                Op::Moments => (Epilogue::Identity, "identity"),
+                _ => (Epilogue::AddRelu(()), "add-relu"),
+            };
+            let tracking = (op == Op::Train).then(Tracking::default);
+            let case = Case { group, op, epilogue, affine: op != Op::Moments, tracking };
+            let folder = Folder::new(&file(&case, &inputs));
+            let args = ["--op", op_name, "--layout", name, "--epilogue", epilogue_name, "--strategy", strategy];
+            printed(&folder.run_on(device, &args));
+            let expected = expected(&case, &inputs, &inputs.dy_of(&case), arithmetic);
+            let share = compare(&case, &expected, &outputs::<T>(&folder, &case));
+            share.unwrap_or_else(|failure| panic!("{device}, {strategy}: {case}: {failure}"));
+        }
+    }
+}
+
+fn holds_in_every_dtype(device: &str, strategy: &str, arithmetic: Arithmetic) {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        match dtype {
+            Dtype::F16 => holds::<f16>(device, strategy, arithmetic),
+            Dtype::Bf16 => holds::<bf16>(device, strategy, arithmetic),
+            _ => holds::<f32>(device, strategy, arithmetic),
+        }
+    }
+}
+
+#[test]
+fn on_the_cpu() {
+    holds_in_every_dtype("cpu", "auto", Arithmetic::F64);
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn on_cuda_under_every_strategy() {
+    for strategy in ["auto", "block", "two-read"] {
+        holds_in_every_dtype("cuda", strategy, Arithmetic::F32);
+    }
+}

@@ -1,0 +1,89 @@
+//! Cases that no one here computed by hand, held against a backend: `conformance.rs` runs them on the CPU, `cuda` on a
+//! device.
+
+mod check;
+mod compare;
+mod generated;
+mod manifest;
+mod ops;
+mod refused;
+mod run;
+mod scale;
+mod tally;
+
+use std::path::{Path, PathBuf};
+
+use manifest::Suite;
+use refused::{Difference, Lists};
+pub(crate) use run::Device;
+use run::run_case;
+use tally::Tally;
+
+/// The folders of ../shared/conformance.
+const SUITES: [&str; 6] = ["onnx", "tf", "keras", "flax", "torch", "literals"];
+/// Those that may be copied; `literals` is other repositories' data and stays where it is.
+const COPIED: [&str; 5] = ["onnx", "tf", "keras", "flax", "torch"];
+
+/// Holds the backend against the subset in the repository.
+pub(crate) fn hold_subset<B: Device>(backend: &B) {
+    hold(backend, &from_here("tests/data/conformance"), &COPIED, &refused::SUBSET);
+}
+
+/// Holds the backend against all cases, where they are.
+pub(crate) fn hold_whole<B: Device>(backend: &B) {
+    let folder = from_here("../shared/conformance");
+    if folder.is_dir() {
+        hold(backend, &folder, &SUITES, &refused::WHOLE);
+        return;
+    }
+    let required = std::env::var("BATCHNORM_REQUIRE_SHARED").is_ok_and(|value| value == "1");
+    assert!(!required, "BATCHNORM_REQUIRE_SHARED=1, and {} is no folder", folder.display());
+    println!("conformance: NOT RUN: {} is no folder; the subset in tests/data ran alone", folder.display());
+}
+
+/// A path of the repository or, where the executable was carried to a machine without it, of the folder that
+/// `BATCHNORM_DATA` names, or else of the executable's.
+fn from_here(path: &str) -> PathBuf {
+    let root = ["BATCHNORM_DATA", "CARGO_MANIFEST_DIR"].into_iter().find_map(std::env::var_os).map(PathBuf::from);
+    let beside = || std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
+    root.unwrap_or_else(beside).join(path)
+}
+
+/// Runs these suites, prints how they went and fails on anything that is off.
+fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists) {
+    let mut total = Tally::default();
+    let mut wrong = Vec::new();
+    println!("conformance: {}", folder.display());
+    for line in &lists.refused {
+        println!("  refused for {}, {} cases: {}", line.reason, line.cases.iter().sum::<usize>(), line.text);
+    }
+    for difference in &lists.differences {
+        println!("  different, {}: {}", difference.counts.iter().sum::<usize>(), difference.text);
+    }
+    for (index, name) in suites.iter().enumerate() {
+        let suite = Suite::load(&folder.join(name));
+        let file = suite.file();
+        let mut tally = Tally::default();
+        for case in &suite.cases {
+            tally.add(run_case(backend, &file, case));
+        }
+        tally.print(name);
+        for line in &lists.refused {
+            let actual = tally.refused.get(&line.reason).copied().unwrap_or_default();
+            if actual != line.cases[index] {
+                wrong.push(format!("{name}: {actual} cases refused for {}, listed {}", line.reason, line.cases[index]));
+            }
+        }
+        for Difference { text, counts, actual } in &lists.differences {
+            if actual(&tally) != counts[index] {
+                wrong.push(format!("{name}: {} {text}, listed {}", actual(&tally), counts[index]));
+            }
+        }
+        wrong.extend(tally.failures.drain(..).map(|failure| format!("{name}/{failure}")));
+        total.add(tally);
+    }
+    total.print("total");
+    assert!(wrong.is_empty(), "{} wrong, first:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    let median = total.quantile(0.5);
+    assert!(median < 1.0, "our error is no smaller than the frameworks': the median ratio is {median}");
+}

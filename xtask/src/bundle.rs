@@ -1,0 +1,268 @@
+//! `cargo xtask bundle [--arch N] [--emulate]`: what a machine with a GPU and no toolchain needs to test and measure this
+//! crate, in one folder that can be copied anywhere.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::toolkit::Toolkit;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The most that a bundle may be, in bytes: it is sent to the machine for each use.
+const LIMIT: u64 = 40_000_000;
+/// The executables: their names in the bundle, and cargo's name and kind of the target each is made of.
+const EXECUTABLES: [(&str, &str, &str); 3] =
+    [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test"), ("cuda-bench", "cuda", "bench")];
+/// Files and folders beside them, and their paths in the bundle: the repository's where tests look for them.
+const FILES: [(&str, &str); 3] = [
+    ("xtask/bundle/run.sh", "run.sh"),
+    ("benches/suites.json", "benches/suites.json"),
+    ("tests/data/conformance", "tests/data/conformance"),
+];
+
+/// What to make.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The one architecture that machine code is made for, such as 90 or 90a.
+    arch: String,
+    /// For the emulated device, on this machine alone: it finds the device in its build's folder.
+    emulate: bool,
+}
+
+impl Options {
+    /// Of the command line.
+    pub(crate) fn parse(args: &[&str]) -> std::result::Result<Self, String> {
+        let (mut arch, mut emulate) = (None, false);
+        let mut args = args.iter();
+        while let Some(&arg) = args.next() {
+            match arg {
+                "--emulate" => emulate = true,
+                "--arch" => {
+                    let name = args.next().ok_or("--arch needs a compute capability, such as 90")?;
+                    arch = Some(architecture(name)?);
+                }
+                _ => return Err(format!("bundle: expected --arch N or --emulate, got \"{arg}\"")),
+            }
+        }
+        if emulate && arch.is_some() {
+            return Err("bundle: the emulated device has no architecture: give --arch or --emulate".into());
+        }
+        Ok(Self { arch: arch.unwrap_or_else(|| "90".into()), emulate })
+    }
+
+    /// Where it is made. A folder of its own for the emulated device, so that CI does not put it in a real one's place.
+    pub(crate) fn folder(&self) -> &'static Path {
+        Path::new(if self.emulate { "target/bundle-emulated" } else { "target/bundle" })
+    }
+
+    /// cargo's command line. For the emulated device it is the README's test command, whose build is then used again;
+    /// `--test cli` is there for the executable that the command line's tests are built with.
+    fn build(&self) -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+        cargo.args(["--test", "cuda", "--test", "cli", "--bench", "cuda"]);
+        if self.emulate {
+            cargo.args(["--features", "emulate"]);
+        } else {
+            cargo.args(["--release", "--features", "cuda"]).env("BATCHNORM_CUDA_ARCHS", &self.arch);
+        }
+        cargo
+    }
+}
+
+/// One compute capability. A list would be as many times the machine code.
+fn architecture(name: &str) -> std::result::Result<String, String> {
+    let number = name.strip_suffix(['a', 'f']).unwrap_or(name);
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_known = is_number && number.parse().is_ok_and(|capability: u32| (80..1000).contains(&capability));
+    if is_known {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("--arch: expected one compute capability from 80 on, such as 90, got \"{name}\""))
+    }
+}
+
+/// Builds, gathers and weighs.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    if !options.emulate {
+        Toolkit::ensure()?;
+    }
+    let built = executables(&built(options)?)?;
+
+    // Into a folder beside the final one: an interrupted run leaves nothing that passes for a bundle.
+    let folder = options.folder();
+    let partial = folder.with_extension("partial");
+    remove(&partial)?;
+    fs::create_dir_all(&partial)?;
+    for ((name, ..), from) in EXECUTABLES.iter().zip(&built) {
+        let to = partial.join(name);
+        copy(from, &to)?;
+        strip(&to)?;
+    }
+    for (from, to) in FILES {
+        copy(Path::new(from), &partial.join(to))?;
+    }
+    fs::write(partial.join("built.txt"), description(options)?)?;
+    let entries = sizes(&partial)?;
+    remove(folder)?;
+    fs::rename(&partial, folder)?;
+
+    for (name, bytes) in &entries {
+        println!("{:>9.3} MB  {name}", *bytes as f64 / 1e6);
+    }
+    let total = entries.iter().map(|(_, bytes)| bytes).sum();
+    println!("{:>9.3} MB  {}, in {:.0} s", total as f64 / 1e6, folder.display(), start.elapsed().as_secs_f64());
+    within(total)
+}
+
+/// What a bundle is, for whoever finds its results.
+fn description(options: &Options) -> Result<String> {
+    let rustc = Command::new("rustc").arg("--version").output().map_err(|e| format!("rustc does not run: {e}"))?;
+    let device = if options.emulate { "the emulated device".into() } else { format!("sm_{}", options.arch) };
+    Ok(format!("batchnorm, built for {device} by {}", String::from_utf8_lossy(&rustc.stdout)))
+}
+
+/// What cargo says of the build: one JSON object a line.
+fn built(options: &Options) -> Result<String> {
+    let mut cargo = options.build();
+    let output = cargo.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("cargo could not build the bundle's executables ({})", output.status).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The path of each of [`EXECUTABLES`] in cargo's messages.
+fn executables(messages: &str) -> Result<Vec<PathBuf>> {
+    let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let path = |(_, name, kind): &(&str, &str, &str)| {
+        let is_it = |message: &&Value| {
+            let (target, is_bin) = (&message["target"], *kind == "bin");
+            let is_target = target["name"] == *name && target["kind"][0] == *kind;
+            // A program's own unit tests are another executable of the same target.
+            is_target && message["executable"].is_string() && !(is_bin && message["profile"]["test"] == true)
+        };
+        let found = messages.iter().find(is_it).and_then(|message| message["executable"].as_str());
+        found.map(PathBuf::from).ok_or_else(|| format!("cargo named no executable of the {kind} \"{name}\"").into())
+    };
+    EXECUTABLES.iter().map(path).collect()
+}
+
+/// A file, or a folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let told = |e: std::io::Error| format!("{} to {}: {e}", from.display(), to.display());
+    if from.is_dir() {
+        for entry in fs::read_dir(from).map_err(told)? {
+            let entry = entry.map_err(told)?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    fs::create_dir_all(to.parent().ok_or("no folder to copy to")?).map_err(told)?;
+    fs::copy(from, to).map_err(told)?;
+    Ok(())
+}
+
+/// Drops the symbols of a copy: another cargo profile would build every dependency again for it.
+fn strip(file: &Path) -> Result<()> {
+    let status = Command::new("strip").arg(file).status().map_err(|e| format!("strip does not run: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("strip {}: {status}", file.display()).into()) }
+}
+
+/// The bytes of each file or folder in a folder.
+fn sizes(folder: &Path) -> Result<Vec<(String, u64)>> {
+    let mut sizes = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))? {
+        let (entry, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+        let bytes = if path.is_dir() {
+            self::sizes(&path)?.iter().map(|(_, bytes)| bytes).sum()
+        } else {
+            fs::metadata(&path)?.len()
+        };
+        sizes.push((entry.to_string_lossy().into_owned(), bytes));
+    }
+    sizes.sort();
+    Ok(sizes)
+}
+
+fn within(total: u64) -> Result<()> {
+    if total <= LIMIT {
+        Ok(())
+    } else {
+        Err(format!("the bundle has {total} bytes, and at most {LIMIT} may be").into())
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments() {
+        let options = |arch: &str, emulate| Ok(Options { arch: arch.into(), emulate });
+        assert_eq!(Options::parse(&[]), options("90", false));
+        assert_eq!(Options::parse(&["--arch", "100a"]), options("100a", false));
+        assert_eq!(Options::parse(&["--emulate"]), options("90", true));
+        let refused: [&[&str]; 8] = [
+            &["--arch"],
+            &["--arch", ""],
+            &["--arch", "a"],
+            &["--arch", "+90"],
+            &["--arch", "75"],
+            &["--arch", "80,90"],
+            &["--arch", "90", "--emulate"],
+            &["--release"],
+        ];
+        for args in refused {
+            assert!(Options::parse(args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_above_the_limit_is_refused() {
+        assert!(within(LIMIT).is_ok());
+        assert!(within(LIMIT + 1).is_err());
+    }
+
+    #[test]
+    fn executables_are_told_apart() {
+        let message = |name: &str, kind: &str, test: bool, path: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["{kind}"]}},"profile":{{"test":{test}}},"executable":"{path}"}}"#
+            )
+        };
+        let all = [
+            r#"{"reason":"compiler-artifact","target":{"name":"batchnorm","kind":["lib"]},"executable":null}"#
+                .to_owned(),
+            message("batchnorm", "bin", true, "unit-tests"),
+            message("batchnorm", "bin", false, "cli"),
+            message("cuda", "bench", true, "bench"),
+            message("cuda", "test", true, "tests"),
+        ];
+        let found = executables(&all.join("\n")).unwrap();
+        assert_eq!(found, ["cli", "tests", "bench"].map(PathBuf::from));
+        let error = executables(&all[..3].join("\n")).unwrap_err();
+        assert_eq!(error.to_string(), "cargo named no executable of the test \"cuda\"");
+    }
+
+    #[test]
+    fn what_is_copied_is_in_the_repository() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (from, _) in FILES {
+            assert!(root.join(from).exists(), "{from}");
+        }
+    }
+}
