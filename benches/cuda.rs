@@ -73,7 +73,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         None => None,
     };
     let criterion = Criterion::default().sample_size(SAMPLES).measurement_time(MEASURED).warm_up_time(WARM_UP);
-    let mut criterion = criterion.nresamples(1000).configure_from_args();
+    let mut criterion = criterion.nresamples(2000).configure_from_args();
     for entry in entries() {
         for shape in entry.shapes() {
             measure::<f32>(&mut criterion, &cuda, &entry, shape, table.as_mut())?;

@@ -1,5 +1,7 @@
 #include "forward_train.cuh"
 
+#include "forward_moments.cuh"
+#include "forward_train_block.cuh"
 #include "launch.cuh"
 #include "mask.cuh"
 

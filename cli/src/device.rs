@@ -52,6 +52,12 @@ pub(crate) fn cuda(number: usize) -> Result<batchnorm::Cuda, Failure> {
     batchnorm::Cuda::new(number).map_err(|error| Failure::new(format!("--device cuda:{number}: {error}")))
 }
 
+/// Whether a CUDA device of this name is an emulated one, which is slow.
+#[cfg(feature = "cuda")]
+pub(crate) fn is_emulated(name: &str) -> bool {
+    name.starts_with("emulated")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

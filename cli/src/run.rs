@@ -69,36 +69,41 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let done = match args.device {
+    let (done, is_timed) = match args.device {
         Device::Cpu => {
             if args.strategy != Strategy::Auto {
                 return Err(args.strategy.refused("auto on the device cpu"));
             }
             let bytes = read(&args.input)?;
             let tensors = parse(args, &bytes)?;
-            match tensors.dtype("x")? {
+            let done = match tensors.dtype("x")? {
                 Dtype::F64 => compute::<Cpu, f64>(args, Cpu, &tensors),
                 dtype => compute_on(args, Cpu, &tensors, dtype),
-            }
+            };
+            (done?, true)
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
             let cuda = device::cuda(number)?.with_strategy(args.strategy.forced()?);
             let bytes = read(&args.input)?;
             let tensors = parse(args, &bytes)?;
-            let dtype = tensors.dtype("x")?;
-            compute_on(args, cuda, &tensors, dtype)
+            let (dtype, is_emulated) = (tensors.dtype("x")?, device::is_emulated(&cuda.name()?));
+            (compute_on(args, cuda, &tensors, dtype)?, !is_emulated)
         }
         #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => Err(args.device.not_built()),
-    }?;
+        Device::Cuda(_) => return Err(args.device.not_built()),
+    };
     done.file.write(&args.output)?;
 
     let names = done.file.names().collect::<Vec<_>>().join(", ");
     let path = one_line(&args.output.display().to_string());
     let lines = done.lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let place = match is_timed {
+        true => format!("took {:.3?} on {}", done.took, args.device),
+        false => format!("on {}, an emulated device, whose time would say nothing", args.device),
+    };
     // The file is written: a report that finds no reader does not make that bad input.
-    let _ = output::print(&format!("{lines}took {:.3?} on {}\nwrote {names} to {path}\n", done.took, args.device));
+    let _ = output::print(&format!("{lines}{place}\nwrote {names} to {path}\n"));
     Ok(())
 }
 

@@ -119,7 +119,8 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
     };
     let per_channel = |name, value: &dyn Fn(usize, &Channel) -> (f64, f64)| {
         let (want, scale): (Vec<_>, Vec<_>) = channels.iter().enumerate().map(|(i, ch)| value(i, ch)).unzip();
-        let slack = channels.iter().zip(scale).map(|(ch, scale): (_, f64)| slack_of(ch) * scale + floor(arithmetic)).collect();
+        let slack =
+            channels.iter().zip(scale).map(|(ch, scale): (_, f64)| slack_of(ch) * scale + floor(arithmetic)).collect();
         Expected { name, dtype: param, is_data: false, want, slack }
     };
     let mean = |_, ch: &Channel| (ch.mean, mean_scale(arithmetic, ch.mean, ch.var.sqrt()));

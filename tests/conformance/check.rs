@@ -1,5 +1,6 @@
 //! Holds a step's outputs against the framework's: no role of the manifest goes without a comparison or a reason.
 
+use batchnorm::verify::Verified;
 use batchnorm::{Compute, Dtype, Element};
 
 use super::compare::{Miss, compare};
@@ -37,7 +38,7 @@ struct Output {
     channels: Option<Vec<usize>>,
 }
 
-impl<B: Compute<T>, T: Element> Runner<'_, B, T> {
+impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
     /// Holds the number of batches against the framework's.
     pub(crate) fn count(&mut self, step: &Step) -> Result<(), String> {
         let tracks = self.tracking(step).is_some() && self.refused.is_none();
@@ -93,6 +94,8 @@ impl<B: Compute<T>, T: Element> Runner<'_, B, T> {
             of_value.filter(|(_, c)| channels[**c]).for_each(|(i, _)| want[i] = native[i]);
             self.tally.out_of_range += 1;
         }
+        let of_float64 = want.clone();
+        self.beyond_f32(step, scales, role, &output.got, &mut want);
         let allowed = bar(output.dtype, step.kappa) + further;
         let error = compare(&output.got, &want, &output.scale, allowed, output.range).map_err(|miss| {
             let Miss { index, got, want, allowed } = miss;
@@ -102,7 +105,7 @@ impl<B: Compute<T>, T: Element> Runner<'_, B, T> {
         self.tally.outputs += 1;
         if let (Some(_), Some(native)) = (float64, native) {
             self.tally.worst = self.tally.worst.max(error / allowed);
-            self.hold_scale(step, role, native, &want, &output)?;
+            self.hold_scale(step, role, native, &of_float64, &output)?;
         }
         self.relate(step, role, error, float64.is_some());
         Ok(())

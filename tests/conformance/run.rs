@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use batchnorm::verify::Verified;
 use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Param, Running, RunningVar, Tracking};
 use half::{bf16, f16};
 
@@ -12,7 +13,7 @@ use super::scale::{Ingredients, Scales, Statistics, inv_std};
 use super::tally::Tally;
 
 /// A backend that can be held against the frameworks.
-pub(crate) trait Device: Compute<f32> + Compute<f16> + Compute<bf16> {
+pub(crate) trait Device: Verified + Compute<f32> + Compute<f16> + Compute<bf16> {
     /// Runs a case in f64, or says that the backend computes none.
     fn run_f64(&self, file: &File<'_>, case: &Case) -> Option<Tally>;
 }
@@ -69,7 +70,7 @@ pub(crate) struct Runner<'a, B: Compute<T>, T: Element> {
     pub(crate) tally: Tally,
 }
 
-fn run<B: Compute<T>, T: Element>(backend: &B, file: &File<'_>, case: &Case) -> Tally {
+fn run<B: Verified + Compute<T>, T: Element>(backend: &B, file: &File<'_>, case: &Case) -> Tally {
     let refused = Reason::of(case).filter(|reason| *reason != Reason::Rank); // A view has no such rank.
     let mut runner = Runner::<B, T> { backend, file, case, refused, running: None, tally: Tally::default() };
     runner.running = runner.initial();
@@ -82,13 +83,13 @@ fn run<B: Compute<T>, T: Element>(backend: &B, file: &File<'_>, case: &Case) -> 
     runner.tally
 }
 
-impl<B: Compute<T>, T: Element> Runner<'_, B, T> {
+impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
     fn c(&self) -> usize {
         self.case.view().expect("a case that runs has channels").c()
     }
 
     /// A per-channel input.
-    fn channels(&self, role: &str) -> Option<Vec<T::Param>> {
+    pub(crate) fn channels(&self, role: &str) -> Option<Vec<T::Param>> {
         match &self.case.generated {
             Some(formulas) => formulas.values(role, self.c()),
             None => self.case.tensors.get(role).map(|key| self.file.channels(key, self.c())),

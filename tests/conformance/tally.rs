@@ -21,8 +21,12 @@ pub(crate) struct Tally {
     pub(crate) uncounted: usize,
     /// Outputs that read a running variance beyond the range of its type, compared with the framework's own value.
     pub(crate) out_of_range: usize,
+    /// Outputs with values that f32 arithmetic cannot give, held against what policy gives.
+    pub(crate) beyond_f32: usize,
     /// Cases in a dtype that the backend does not compute.
     pub(crate) other_dtype: usize,
+    /// Cases that were left out because they are large.
+    pub(crate) too_large: usize,
     /// Outputs whose scale was held against the framework's own error.
     pub(crate) scales_held: usize,
     /// Our error over the framework's, one an output.
@@ -44,7 +48,9 @@ impl Tally {
         self.inaccurate += other.inaccurate;
         self.uncounted += other.uncounted;
         self.out_of_range += other.out_of_range;
+        self.beyond_f32 += other.beyond_f32;
         self.other_dtype += other.other_dtype;
+        self.too_large += other.too_large;
         self.scales_held += other.scales_held;
         self.ratios.extend(other.ratios);
         self.worst = self.worst.max(other.worst);
@@ -64,11 +70,13 @@ impl Tally {
         let refused: Vec<String> = self.refused.iter().map(|(reason, count)| format!("{count} for {reason}")).collect();
         println!(
             "{name:9} {cases:4} cases, {steps:5} steps, {outputs:5} outputs compared, {left_out:3} left out by a \
-             refusal; refused: {}; framework inaccurate: {inaccurate} outputs; dtype not computed: {}; scales held \
-             against err_native: {}; worst error {:.3} of the bar; our error over the framework's: median {:.3}, p99 \
+             refusal; refused: {}; framework inaccurate: {inaccurate} outputs; beyond f32: {}; dtype not computed: {}; too large: \
+             {}; scales held against err_native: {}; worst error {:.3} of the bar; our error over the framework's: median {:.3}, p99 \
              {:.3} ({} outputs)",
             if refused.is_empty() { "none".into() } else { refused.join(", ") },
+            self.beyond_f32,
             self.other_dtype,
+            self.too_large,
             self.scales_held,
             self.worst,
             self.quantile(0.5),

@@ -45,7 +45,7 @@ fn check_table(cuda: &Cuda, every: usize) {
 #[test]
 fn the_table_holds_under_every_strategy() {
     let Some(cuda) = cuda() else { return };
-    check_table(&cuda, every(7));
+    check_table(&cuda, every(11));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_table_holds_on_every_device() {
     let count = if EMULATED { 4 } else { Cuda::count().unwrap() };
     for number in 1..count {
         match Cuda::new(number) {
-            Ok(cuda) => check_table(&cuda, every(31)),
+            Ok(cuda) => check_table(&cuda, every(61)),
             Err(error) => panic!("cuda:{number}: {error}"),
         }
     }
@@ -76,7 +76,7 @@ fn pointers_need_no_alignment() {
     for (offset, start) in [1, 2, 3, 4, 5, 8].into_iter().enumerate() {
         for strategy in STRATEGIES {
             let cuda = cuda.clone().with_strategy(strategy);
-            let groups = thinned(every(97) + offset);
+            let groups = thinned(every(149) + offset);
             assert_good(groups.par_iter().flat_map_iter(|group| check(&cuda, group, start)).collect());
         }
     }

@@ -4,8 +4,9 @@
 #   run.sh [verify|test|sanitize|bench|all] [FILTER...]
 #
 # It needs an NVIDIA driver and nothing else. What it finds goes to $OUT, or to results/ in the current folder; the folder
-# of this file is only read. FILTERs are those of the tests or the benches. A step that fails or runs out of time is
-# reported, the later ones still run, and the exit code is 1 at the end. LIMIT=SECONDS is another time-out a step.
+# of this file is only read. FILTERs are names of tests, or one regular expression for the benches. A step that fails or
+# runs out of time is reported, the later ones still run, and the exit code is 1 at the end. LIMIT=SECONDS is another
+# time-out a step.
 set -uo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) || exit 2
@@ -83,7 +84,7 @@ sanitize() {
 
 cp -- "$here/built.txt" . # What was tested.
 facts device.csv
-step info info.json 30 "$here/batchnorm" info --json
+step info info.json 20 "$here/batchnorm" info --json
 case $what in verify | all)
   step verify verify.log 120 "$here/batchnorm" verify --device cuda --json "$out/verify.json"
   tail -n 2 verify.log
@@ -101,7 +102,7 @@ case $what in sanitize | all)
 esac
 case $what in bench | all)
   rm -f -- "$BATCHNORM_BENCH_OUT" # It is appended to.
-  step bench bench.log 150 "$here/cuda-bench" --bench --noplot "$@"
+  step bench bench.log 140 "$here/cuda-bench" --bench --noplot "$@"
   grep '^skipped' bench.log
   facts device-after.csv # Whether the clocks have moved.
   ;;

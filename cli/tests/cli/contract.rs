@@ -53,7 +53,9 @@ fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &st
 }
 
 fn every_operation<T: Element, P: Element>(device: &str) {
-    for layout in ["channels-first", "channels-last", "nchw", "nhwc"] {
+    // What an alias stands for does not depend on the device.
+    let layouts = ["channels-first", "channels-last", "nchw", "nhwc"];
+    for layout in layouts.into_iter().take(if device == "cpu" { 4 } else { 2 }) {
         let example = Example::new(layout);
         for op in OPS {
             for epilogue in EPILOGUES.into_iter().take(if op == "moments" { 1 } else { 4 }) {
