@@ -10,8 +10,8 @@
 //
 // block     one CTA holds a strip of x and of g in shared memory: reads x and dy once, writes dx: 3X, the floor.
 // two_read  sums_kernel reads x and dy and leaves partials; apply_kernel merges them, reads both from their end and
-//           writes dx: 5X. relu's mask is computed from x, for which lo has to be known first where the mean is far from
-//           zero: center_kernel reads x once more then, strip by strip.
+//           writes dx: 5X. relu's mask is computed from x, for which lo has to be known first where the mean is far
+//           from zero: center_kernel reads x once more then, strip by strip.
 #pragma once
 #include "gradient.cuh"
 #include "reduce.cuh"

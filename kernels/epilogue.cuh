@@ -7,8 +7,8 @@
 #include "element.cuh"
 #include "team.cuh"
 
-// What normalizes one channel: y = fma(x - hi, scale, offset), where offset = beta - lo * scale takes in the rest of the
-// mean. Never x * scale + shift, which loses the digits that x and the mean have in common.
+// What normalizes one channel: y = fma(x - hi, scale, offset), where offset = beta - lo * scale takes in the rest of
+// the mean. Never x * scale + shift, which loses the digits that x and the mean have in common.
 struct alignas(16) Scale {
     float hi, scale, offset, unused;
 };

@@ -7,5 +7,6 @@
 
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) fill_kernel(float* out, uint64_t len, float value) {
     const uint64_t stride = static_cast<uint64_t>(gridDim.x) * blockDim.x;
-    for (uint64_t i = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < len; i += stride) out[i] = value;
+    const uint64_t first = static_cast<uint64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    for (uint64_t i = first; i < len; i += stride) out[i] = value;
 }

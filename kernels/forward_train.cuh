@@ -14,6 +14,9 @@
 #include "forward.cuh"
 #include "reduce.cuh"
 
+// One batch more; a count that no training reaches stays where it is.
+__device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
+
 // What a training forward does once a channel's moments are known. `num_batches_tracked` counts this batch already.
 __device__ __forceinline__ float finish_channel(const BnTrain& args, uint32_t channel, const Moments& moments,
                                                 float var, int64_t num_batches_tracked) {
@@ -50,7 +53,7 @@ __device__ __forceinline__ void finish_strip(const BnTrain& args, Part part, con
             const float var = moments.m2 / moments.n;
             float inv_std;
             if (part.split == 0) {
-                const int64_t batches = counts ? *args.running.num_batches_tracked + 1 : 0;
+                const int64_t batches = counts ? counted(*args.running.num_batches_tracked) : 0;
                 inv_std = finish_channel(args, channel, moments, var, batches);
             } else {
                 inv_std = inv_std_of(var, args.eps);
@@ -61,7 +64,7 @@ __device__ __forceinline__ void finish_strip(const BnTrain& args, Part part, con
     }
     __syncthreads();
     if (counts && part.split == 0 && threadIdx.x == 0 && last_ticket(args.workspace.ticket, t.strips))
-        *args.running.num_batches_tracked += 1;
+        *args.running.num_batches_tracked = counted(*args.running.num_batches_tracked);
 }
 
 // two_read, second pass.

@@ -7,7 +7,8 @@ constexpr int kLoadBatch = 8;
 
 // block: the strip is in shared memory, where each thread keeps to the vectors that it loaded itself.
 template <class Owner>
-__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) train_block_kernel(const __grid_constant__ BnTrain args) {
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    train_block_kernel(const __grid_constant__ BnTrain args) {
     using T = typename Owner::Data;
     using V = Vector<T, Owner::kVec>;
     const BnTiling& t = args.tiling;

@@ -44,7 +44,9 @@ struct Center {
     float mean, n;
 
     static __device__ __forceinline__ Center none() { return {0.0f, 0.0f}; }
-    __device__ __forceinline__ Center exchanged(uint32_t mask) const { return {exchange(mean, mask), exchange(n, mask)}; }
+    __device__ __forceinline__ Center exchanged(uint32_t mask) const {
+        return {exchange(mean, mask), exchange(n, mask)};
+    }
 };
 
 __device__ __forceinline__ Center merge(const Center& a, const Center& b) {
@@ -99,7 +101,7 @@ struct Stream {
     float pivot[kLanes], mean[kLanes], m2[kLanes];
     float n;
 
-    // `n` is how many values each of the lanes has: with one lane it grows with every chunk, else with every row of them.
+    // `n` is how many values each lane has: with one lane it grows with every chunk, else with every row of them.
     __device__ __forceinline__ Stream() : n(0.0f) {
 #pragma unroll
         for (int lane = 0; lane < kLanes; lane++) pivot[lane] = mean[lane] = m2[lane] = 0.0f;

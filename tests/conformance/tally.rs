@@ -70,9 +70,9 @@ impl Tally {
         let refused: Vec<String> = self.refused.iter().map(|(reason, count)| format!("{count} for {reason}")).collect();
         println!(
             "{name:9} {cases:4} cases, {steps:5} steps, {outputs:5} outputs compared, {left_out:3} left out by a \
-             refusal; refused: {}; framework inaccurate: {inaccurate} outputs; beyond f32: {}; dtype not computed: {}; too large: \
-             {}; scales held against err_native: {}; worst error {:.3} of the bar; our error over the framework's: median {:.3}, p99 \
-             {:.3} ({} outputs)",
+             refusal; refused: {}; framework inaccurate: {inaccurate} outputs; beyond f32: {}; dtype not computed: \
+             {}; too large: {}; scales held against err_native: {}; worst error {:.3} of the bar; our error over \
+             the framework's: median {:.3}, p99 {:.3} ({} outputs)",
             if refused.is_empty() { "none".into() } else { refused.join(", ") },
             self.beyond_f32,
             self.other_dtype,

@@ -1,5 +1,5 @@
-//! Outputs of ONNX, TensorFlow, Keras, Flax, PyTorch, and literal values from public test suites, held against the device.
-//! The cases, the bar and what is refused are those of tests/conformance.rs.
+//! Outputs of ONNX, TensorFlow, Keras, Flax, PyTorch, and literal values from public test suites, held against the
+//! device. The cases, the bar and what is refused are those of tests/conformance.rs.
 
 use batchnorm::Strategy;
 

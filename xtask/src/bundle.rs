@@ -125,7 +125,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn description(options: &Options) -> Result<String> {
     let rustc = Command::new("rustc").arg("--version").output().map_err(|e| format!("rustc does not run: {e}"))?;
     let device = if options.emulate { "the emulated device".into() } else { format!("sm_{}", options.arch) };
-    Ok(format!("batchnorm, built for {device} by {}", String::from_utf8_lossy(&rustc.stdout)))
+    // A package's sources may lie outside any repository.
+    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40"]).output();
+    let commit = git.ok().filter(|output| output.status.success());
+    let commit = commit.map_or("unknown\n".into(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    Ok(format!("batchnorm, built for {device} by {}commit {commit}", String::from_utf8_lossy(&rustc.stdout)))
 }
 
 /// What cargo says of the build: one JSON object a line.

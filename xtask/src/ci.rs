@@ -48,7 +48,7 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     step("bindings", Command::new(&xtask).args(["bindings", "--check"]))?;
     step("kernels", Command::new(&xtask).args(["kernels", "--json", "target/kernels.json"]))?;
     // One architecture: the step before has compiled them all, with the same flags.
-    let test = ["test", "--no-run", "--package", "batchnorm", "--features", "cuda"];
+    let test = ["test", "--no-run", "--package", "batchnorm", "--features", "cuda", "--lib", "--test", "cuda"];
     step("build [cuda] by nvcc", Command::new("cargo").args(test).env("BATCHNORM_CUDA_ARCHS", "90"))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
     step("clippy [cuda]", Command::new("cargo").args(clippy).env("BATCHNORM_CUDA_ARCHS", "90"))?;
@@ -141,20 +141,12 @@ fn deny() -> Result<(), Box<dyn Error>> {
     step("cargo-deny", Command::new(&binary).args(["--offline", "check", "bans", "licenses", "sources"]))
 }
 
-/// Every case of every framework, where the full set lies beside the project.
+/// Every case of every framework, where the full set lies beside the project, on the CPU and on the emulated device.
 fn conformance() -> Result<(), Box<dyn Error>> {
     let mut test = Command::new("cargo");
-    test.args([
-        "test",
-        "--package",
-        "batchnorm",
-        "--test",
-        "conformance",
-        "--features",
-        "emulate",
-        "--",
-        "--nocapture",
-    ]);
+    let tests = ["--test", "conformance", "--test", "cuda"];
+    test.args(["test", "--package", "batchnorm", "--features", "emulate"]).args(tests);
+    test.args(["agrees_with_the_frameworks", "--", "--nocapture"]);
     if Path::new("../shared/conformance").is_dir() {
         test.env("BATCHNORM_REQUIRE_SHARED", "1");
     } else {
