@@ -91,11 +91,23 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         sums[lane] = Sums<1>::none();
     }
     const typename Owner::Data* const x = static_cast<const typename Owner::Data*>(args.x);
-    for (; owner.valid(); owner.advance()) {
-        float v[Owner::kVec];
-        V::unpack(V::load(x + owner.offset * Owner::kVec), v);
+    for (uint32_t done = 0; done < owner.steps; done += kChunk) {
+        typename V::Raw raw[kChunk];
+        bool valid[kChunk];
 #pragma unroll
-        for (int e = 0; e < Owner::kVec; e++) sums[e % Owner::kLanes].of[0] += v[e] - hi[e % Owner::kLanes];
+        for (int i = 0; i < kChunk; i++) {
+            valid[i] = owner.valid();
+            raw[i] = valid[i] ? V::load(x + owner.offset * Owner::kVec) : V::zero();
+            owner.advance();
+        }
+#pragma unroll
+        for (int i = 0; i < kChunk; i++) {
+            if (!valid[i]) break;
+            float v[Owner::kVec];
+            V::unpack(raw[i], v);
+#pragma unroll
+            for (int e = 0; e < Owner::kVec; e++) sums[e % Owner::kLanes].of[0] += v[e] - hi[e % Owner::kLanes];
+        }
     }
     const Sums<1> sum = merge_threads<Owner, Sums<1>>(t, group, shared, [&](int lane) { return sums[lane]; });
     const uint32_t channel = group.channel(t, part);
