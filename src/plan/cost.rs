@@ -9,6 +9,10 @@ use crate::{Epilogue, Op, Problem};
 const BYTES_PER_SM_NS: f64 = 24.0;
 /// How much more than its share one SM can draw while others are idle. Not measured.
 const LONE_SM: f64 = 3.0;
+/// Vectors of data that a thread keeps in flight, in every kernel that moves data.
+const IN_FLIGHT: f64 = 8.0;
+/// How long a load takes under load, in nanoseconds. Not measured.
+const LATENCY: f64 = 700.0;
 /// How much faster L2 answers than DRAM. Not measured.
 const L2_SPEED: f64 = 2.5;
 /// The share of L2 in which the end of a pass is found again. Not measured.
@@ -73,15 +77,14 @@ pub(super) fn nanoseconds(problem: &Problem, limits: &DeviceLimits, strategy: St
     let bytes = (once + written) * x_bytes + second_pass + partials;
 
     let vector_bytes = f64::from(tiling.vector_len(problem.dtype()) * bytes_of(problem.dtype()));
-    // An SM issues about one load an eighth as wide as a vector's as fast as the vector's: scalars are bound by that.
-    let width_efficiency = (vector_bytes / 8.0).min(1.0);
-    let row_bytes = tiling.width as f64 * vector_bytes;
-    let efficiency = stride_efficiency(row_bytes).min(width_efficiency);
+    let efficiency = stride_efficiency(tiling.width as f64 * vector_bytes);
 
-    // The busiest SM: how many CTAs it gets, of how many bytes, and whether they overlap.
+    // The busiest SM: how many CTAs it gets, of how many bytes, and how fast what they have in flight lets it go.
     let ctas = f64::from(tiling.strips) * f64::from(tiling.splits);
     let busiest = (ctas / f64::from(limits.sms)).ceil();
-    let of_busiest = bytes / ctas * busiest / (BYTES_PER_SM_NS * LONE_SM).min(rate);
+    let together = f64::from(resident(limits, tiling).max(1)).min(busiest);
+    let in_flight = together * f64::from(tiling.threads) * IN_FLIGHT * vector_bytes;
+    let of_busiest = bytes / ctas * busiest / (in_flight / LATENCY).min(BYTES_PER_SM_NS * LONE_SM).min(rate);
     let serial = if strategy == Strategy::Block && resident(limits, tiling) < 2 { SERIAL } else { 1.0 };
     let idle_threads = idle(tiling);
 
