@@ -1,6 +1,8 @@
 //! The planner on its own: no GPU, no kernel. The walk of kernels/ownership.cuh is repeated here, to see that every
 //! element has exactly one owner.
 
+mod random;
+
 use batchnorm::{DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, Strategy, Tiling};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
@@ -163,7 +165,7 @@ fn shapes() -> impl Strategy_<Value = (Vec<usize>, Layout)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random::config(300))]
 
     #[test]
     fn any_plan_keeps_its_limits_and_owns_each_element_once(

@@ -1,6 +1,8 @@
 //! What holds for any shape, layout and dtype: random groups against the oracle, which is a second formula and no code
 //! of the reference's own.
 
+mod random;
+
 use batchnorm::verify::{Group, Input, Verified};
 use batchnorm::{Cpu, Dtype, Layout, Shape};
 use proptest::prelude::*;
@@ -26,7 +28,7 @@ fn group() -> impl Strategy<Value = Group> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random::config(200))]
 
     #[test]
     fn any_group_is_within_its_tolerance(group in group()) {

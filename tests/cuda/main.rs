@@ -17,6 +17,8 @@ mod device;
 mod faults;
 mod litmus;
 mod properties;
+#[path = "../random/mod.rs"]
+mod random;
 mod references;
 mod step;
 mod table;

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use crate::device::{EMULATED, STRATEGIES, cuda};
+use crate::random;
 
 fn shape() -> impl Strategy<Value = Shape> {
     let spatial = prop::collection::vec(1usize..10, 0..=3);
@@ -47,8 +48,7 @@ fn check(cuda: &Cuda, group: &Group, start: usize) -> Result<(), TestCaseError> 
 #[test]
 fn any_group_is_within_its_tolerance_anywhere() {
     let Some(cuda) = cuda() else { return };
-    let cases = if EMULATED { 48 } else { 2000 };
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let config = random::config(if EMULATED { 48 } else { 2000 });
     let strategies = prop::sample::select::<Option<Plans>>(STRATEGIES.to_vec());
     let any = (group(), 0usize..9, strategies, any::<u64>());
     proptest!(config, |((group, start, strategy, seed) in any)| {
