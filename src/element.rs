@@ -23,6 +23,15 @@ impl Dtype {
     /// Every dtype, in the order of this crate's tables.
     pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::F64];
 
+    /// The size of a value.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
     /// The unit roundoff: the largest relative error of rounding to nearest.
     pub fn unit_roundoff(self) -> f64 {
         match self {
@@ -149,6 +158,7 @@ mod tests {
             assert_eq!(T::from_f64(tiny).to_f64(), tiny);
             assert_eq!(T::from_f64(tiny / 4.0).to_f64(), 0.0);
             assert!(T::from_f64(f64::NAN).to_f64().is_nan());
+            assert_eq!(T::DTYPE.bytes() as usize, size_of::<T>());
         }
         check::<f32>();
         check::<f16>();

@@ -2,76 +2,12 @@
 //!
 //! Whatever runs after a `Problem` relies on it and checks nothing again.
 
+mod buffer;
+
+pub(crate) use buffer::{Access, Buffer, Kind, Place};
+
 use crate::stats::relu_mask_len;
-use crate::{Dtype, Error, Momentum, Result, RunningVar, Shape, Tracking};
-
-/// The operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// Mean and biased variance of each channel.
-    Moments,
-    /// The forward pass with the batch's statistics, updating the running ones.
-    Train,
-    /// The forward pass with the running statistics.
-    Infer,
-    /// The backward pass of [`Op::Train`].
-    Backward,
-    /// The backward pass of [`Op::Infer`].
-    BackwardFrozen,
-}
-
-/// What is fused behind the normalization. `Z` is the residual's buffer, or its gradient's, or `()` for the kind alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Epilogue<Z> {
-    /// `y = v`
-    Identity,
-    /// `y = max(v, 0)`; NaN stays NaN.
-    Relu,
-    /// `y = v + z`
-    Add(Z),
-    /// `y = max(v + z, 0)`; NaN stays NaN.
-    AddRelu(Z),
-}
-
-impl<Z> Epilogue<Z> {
-    /// The kind alone.
-    pub fn kind(&self) -> Epilogue<()> {
-        match self {
-            Self::Identity => Epilogue::Identity,
-            Self::Relu => Epilogue::Relu,
-            Self::Add(_) => Epilogue::Add(()),
-            Self::AddRelu(_) => Epilogue::AddRelu(()),
-        }
-    }
-
-    /// The same kind with another buffer.
-    pub fn map<W>(self, f: impl FnOnce(Z) -> W) -> Epilogue<W> {
-        match self {
-            Self::Identity => Epilogue::Identity,
-            Self::Relu => Epilogue::Relu,
-            Self::Add(z) => Epilogue::Add(f(z)),
-            Self::AddRelu(z) => Epilogue::AddRelu(f(z)),
-        }
-    }
-
-    /// The buffer, where the kind has one.
-    pub fn residual(&self) -> Option<&Z> {
-        match self {
-            Self::Add(z) | Self::AddRelu(z) => Some(z),
-            Self::Identity | Self::Relu => None,
-        }
-    }
-
-    /// The name on the command line and in error messages.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Identity => "identity",
-            Self::Relu => "relu",
-            Self::Add(_) => "add",
-            Self::AddRelu(_) => "add-relu",
-        }
-    }
-}
+use crate::{Dtype, Epilogue, Error, Momentum, Op, Result, RunningVar, Shape, Tracking};
 
 /// A checked operation: what is to be computed, without a device and without pointers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -232,65 +168,6 @@ impl Problem {
     /// The common alignment of the data tensors in bytes, at most 16.
     pub fn alignment(&self) -> usize {
         self.alignment
-    }
-}
-
-/// What a buffer holds, and so how long it must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `n * c * s` values.
-    Data,
-    /// `c` values.
-    Channel,
-    /// One value.
-    Counter,
-    /// One bit an element.
-    ReluMask,
-    /// Scratch memory of any length.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
-    Workspace,
-}
-
-/// Whether an operation writes a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    Write,
-}
-
-/// The facts of one argument, read off whatever the backend's buffers are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Buffer {
-    pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) access: Access,
-    pub(crate) address: usize,
-    pub(crate) len: usize,
-    pub(crate) bytes: usize,
-    /// Where it is, for memory of a device.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
-    pub(crate) place: Option<Place>,
-}
-
-/// The stream that work on a device buffer is ordered by, or that an operation runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The device's number.
-    pub(crate) device: usize,
-    /// The handle of the device's context.
-    pub(crate) context: usize,
-    /// The handle of the stream.
-    pub(crate) stream: usize,
-    /// Whether the context keeps its streams in order, by events.
-    pub(crate) is_tracked: bool,
-}
-
-impl Buffer {
-    /// How many bytes two buffers have in common.
-    fn overlap(&self, other: &Self) -> usize {
-        let start = self.address.max(other.address);
-        let end = (self.address + self.bytes).min(other.address + other.bytes);
-        end.saturating_sub(start)
     }
 }
 

@@ -4,7 +4,7 @@ use cudarc::driver::CudaSlice;
 
 use super::Cuda;
 use super::device::allocating;
-use crate::{Dtype, Plan, Problem, Result};
+use crate::{Plan, Problem, Result};
 
 /// Scratch memory of one layer, one captured graph or one caller. What uses it must be in order: one stream, or streams
 /// that wait for each other.
@@ -22,7 +22,7 @@ impl CudaWorkspace {
         let mut any = false;
         for problem in problems.iter().filter(|problem| !problem.shape().is_empty()) {
             // Plans tell two alignments apart: that of whole vectors, and that of single elements.
-            for alignment in [16, element_bytes(problem.dtype())] {
+            for alignment in [16, problem.dtype().bytes() as usize] {
                 let (problem, limits) = (problem.with_alignment(alignment), cuda.limits());
                 match Plan::new(&problem, &limits, cuda.strategy) {
                     Ok(_) => {
@@ -48,13 +48,5 @@ impl CudaWorkspace {
 
     pub(super) fn memory_mut(&mut self) -> Option<&mut CudaSlice<u8>> {
         self.memory.as_mut()
-    }
-}
-
-fn element_bytes(dtype: Dtype) -> usize {
-    match dtype {
-        Dtype::F16 | Dtype::Bf16 => 2,
-        Dtype::F32 => 4,
-        Dtype::F64 => 8,
     }
 }

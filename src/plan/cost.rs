@@ -1,6 +1,6 @@
 //! What a plan should cost: a model of its time, to compare plans by. Its constants are estimates, not measurements.
 
-use super::forms::{Form, bytes_of};
+use super::forms::Form;
 use super::tiling::packs_mask;
 use super::{DeviceLimits, Plan, Strategy, Tiling};
 use crate::{Epilogue, Op, Problem};
@@ -57,7 +57,7 @@ fn more_launches(problem: &Problem, strategy: Strategy) -> f64 {
 
 /// The predicted time of a plan.
 pub(super) fn nanoseconds(problem: &Problem, limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> f64 {
-    let x_bytes = problem.shape().len() as f64 * f64::from(bytes_of(problem.dtype()));
+    let x_bytes = problem.shape().len() as f64 * f64::from(problem.dtype().bytes());
     let (once, again, written) = traffic(problem);
     let written = written + if packs_mask(problem, tiling) { 1.0 } else { 0.0 };
     let rate = BYTES_PER_SM_NS * f64::from(limits.sms);
@@ -76,7 +76,7 @@ pub(super) fn nanoseconds(problem: &Problem, limits: &DeviceLimits, strategy: St
     let partials = merged * Plan::PARTIAL_BYTES as f64 / L2_SPEED;
     let bytes = (once + written) * x_bytes + second_pass + partials;
 
-    let vector_bytes = f64::from(tiling.vector_len(problem.dtype()) * bytes_of(problem.dtype()));
+    let vector_bytes = f64::from(tiling.vector_len(problem.dtype()) * problem.dtype().bytes());
     let efficiency = stride_efficiency(tiling.width as f64 * vector_bytes);
 
     // The busiest SM: how many CTAs it gets, of how many bytes, and how fast what they have in flight lets it go.

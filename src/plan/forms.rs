@@ -24,22 +24,13 @@ const MIN_ROW_BYTES: usize = 128;
 impl Form {
     pub(super) fn vector_len(self, dtype: Dtype) -> u32 {
         match self {
-            Self::Rows | Self::Columns => VECTOR_BYTES / bytes_of(dtype),
+            Self::Rows | Self::Columns => VECTOR_BYTES / dtype.bytes(),
             Self::ScalarRows | Self::ScalarColumns => 1,
         }
     }
 
     pub(super) fn is_columns(self) -> bool {
         matches!(self, Self::Columns | Self::ScalarColumns)
-    }
-}
-
-/// Bytes of an element.
-pub(super) fn bytes_of(dtype: Dtype) -> u32 {
-    match dtype {
-        Dtype::F16 | Dtype::Bf16 => 2,
-        Dtype::F32 => 4,
-        Dtype::F64 => 8,
     }
 }
 
@@ -68,7 +59,7 @@ impl View {
 
 /// The forms that suit: vectors where all data is aligned and rows are whole vectors, else element by element.
 pub(super) fn forms(problem: &Problem, view: View) -> Vec<Form> {
-    let bytes = bytes_of(problem.dtype()) as usize;
+    let bytes = problem.dtype().bytes() as usize;
     let vector = VECTOR_BYTES as usize / bytes;
     let aligned = problem.alignment() >= VECTOR_BYTES as usize && view.row_len().is_multiple_of(vector);
     let long_rows = view.span * bytes >= MIN_ROW_BYTES;

@@ -1,6 +1,6 @@
 //! How a problem can be cut: the sizes worth pricing, each within the limits.
 
-use super::forms::{Form, View, bytes_of, forms, widths};
+use super::forms::{Form, View, forms, widths};
 use super::{DeviceLimits, Plan, Strategy};
 use crate::{Dtype, Epilogue, Op, Problem};
 
@@ -99,7 +99,7 @@ pub(super) fn candidates(problem: &Problem, limits: &DeviceLimits, strategy: Str
 
 /// The bytes of the smallest strip that a CTA would have to hold.
 pub(super) fn least_strip_bytes(problem: &Problem) -> usize {
-    let (view, bytes) = (View::new(problem), bytes_of(problem.dtype()) as usize);
+    let (view, bytes) = (View::new(problem), problem.dtype().bytes() as usize);
     let least =
         |form| widths(form, problem.dtype(), view).first().map(|&w| w * form.vector_len(problem.dtype()) as usize);
     let row = forms(problem, view).into_iter().filter_map(least).min().unwrap_or(view.span);
@@ -154,7 +154,7 @@ fn tiling(
     tiling.shared_bytes = (WARP_PARTIALS + tiling.strip_channels + slots) * Plan::PARTIAL_BYTES as u32;
     match strategy {
         Strategy::Block => {
-            let step_bytes = i64::from(threads) * vector as i64 * i64::from(bytes_of(dtype) * held(problem.op()));
+            let step_bytes = i64::from(threads) * vector as i64 * i64::from(dtype.bytes() * held(problem.op()));
             let strip = tiling.steps().checked_mul(step_bytes)?;
             let bytes = u32::try_from(strip).ok()?.checked_add(tiling.shared_bytes)?;
             tiling.shared_bytes = bytes;
