@@ -1,7 +1,7 @@
 // The primitives that are PTX on a GPU, as functions. team.cuh calls them under `#ifdef __CUDA_EMULATOR__`.
 //
-// The atomics here are the only synchronisation between CTAs that the race check knows: a plain store that another CTA
-// reads must be followed by a release and preceded by an acquire of the same word.
+// What is here is the only synchronisation between CTAs that the race check knows: a plain store that another CTA reads
+// must be followed by a release and preceded by an acquire of the same word, or by a barrier of the cluster.
 #pragma once
 #include "cuda_emulator/abi.h"
 
@@ -20,10 +20,49 @@ inline unsigned atomic_add_acq_rel(unsigned* counter, unsigned value) {
     return cuda_emulator_atomic_add_acq_rel(counter, value);
 }
 
+// atom.release.gpu.global.add.u32: returns the old value.
+inline unsigned atomic_add_release(unsigned* counter, unsigned value) {
+    return cuda_emulator_atomic_add_release(counter, value);
+}
+
 // ld.acquire.gpu.global.u32. A loop around it lets other CTAs run, and one that can never end becomes an error.
 inline unsigned load_acquire(const unsigned* address) { return cuda_emulator_load_acquire(address); }
 
 // st.release.gpu.global.u32.
 inline void store_release(unsigned* address, unsigned value) { cuda_emulator_store_release(address, value); }
+
+// Clusters, sm_90 on. A CTA of a launch without them is a cluster of one.
+
+// %cluster_ctarank.
+inline unsigned cluster_rank() { return cuda_emulator_cluster_rank(); }
+
+// barrier.cluster.arrive.release.aligned and barrier.cluster.wait.acquire.aligned: whole warps, in turns.
+inline void cluster_arrive() { cuda_emulator_cluster_arrive(); }
+inline void cluster_wait() { cuda_emulator_cluster_wait(); }
+
+// mbarrier.init.shared::cta.b64: once for each barrier, which is 8 bytes of the CTA's own shared memory, static or dynamic.
+inline void mbarrier_init(unsigned long long* barrier, unsigned count) { cuda_emulator_mbarrier_init(barrier, count); }
+
+// fence.mbarrier_init.release.cluster: by the thread that initialized, before the cluster's barrier.
+inline void fence_mbarrier_init() { cuda_emulator_fence_mbarrier_init(); }
+
+// mbarrier.arrive.expect_tx.release.cta.shared::cta.b64: the phase waits for so many bytes more, and one arrival less.
+inline void mbarrier_arrive_expect_tx(unsigned long long* barrier, unsigned bytes) {
+    cuda_emulator_mbarrier_arrive_expect_tx(barrier, bytes);
+}
+
+// mbarrier.try_wait.parity.acquire.cta.shared::cta.b64: whether the phase of that parity is over. A loop around it lets
+// other threads and CTAs run, and one that can never end becomes an error.
+inline bool mbarrier_try_wait_parity(unsigned long long* barrier, unsigned parity) {
+    return cuda_emulator_mbarrier_try_wait_parity(barrier, parity) != 0;
+}
+
+// st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32: `slot`, aligned to 16 bytes, and `barrier` are places in
+// the caller's own shared memory, mapped (mapa) to the CTA of that rank. The words can be read there once the phase of the
+// barrier that counts them is over; nothing else that the caller stored becomes visible by that.
+inline void store_async(void* slot, const unsigned (&words)[4], unsigned long long* barrier, unsigned rank) {
+    const unsigned copy[4] = {words[0], words[1], words[2], words[3]};
+    cuda_emulator_store_async(slot, copy, barrier, rank);
+}
 
 }  // namespace cuda_emulator

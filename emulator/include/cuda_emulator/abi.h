@@ -40,11 +40,14 @@ enum CudaEmulatorCollective {
     kCudaEmulatorShuffle,
     kCudaEmulatorBallot,
     kCudaEmulatorWarpBarrier,
+    kCudaEmulatorClusterArrive,
+    kCudaEmulatorClusterWait,
 };
 
 // Makes a kernel known, so that it can be launched by its bare address.
 void cuda_emulator_register_kernel(const CudaEmulatorKernel* kernel);
 int cuda_emulator_launch(const CudaEmulatorLaunch* launch);
+int cuda_emulator_max_active_clusters(int* clusters, const CudaEmulatorLaunch* launch);
 
 // __syncthreads: waits for every live thread of the CTA; returns how many of them brought a nonzero predicate.
 unsigned cuda_emulator_block_barrier(unsigned predicate);
@@ -55,8 +58,17 @@ uint64_t cuda_emulator_warp_collective(unsigned kind, unsigned mask, uint64_t va
 void* cuda_emulator_dynamic_shared(void);
 unsigned cuda_emulator_atomic_inc_acq_rel(unsigned* counter, unsigned last);
 unsigned cuda_emulator_atomic_add_acq_rel(unsigned* counter, unsigned value);
+unsigned cuda_emulator_atomic_add_release(unsigned* counter, unsigned value);
 unsigned cuda_emulator_load_acquire(const unsigned* address);
 void cuda_emulator_store_release(unsigned* address, unsigned value);
+unsigned cuda_emulator_cluster_rank(void);
+void cuda_emulator_cluster_arrive(void);
+void cuda_emulator_cluster_wait(void);
+void cuda_emulator_mbarrier_init(unsigned long long* barrier, unsigned count);
+void cuda_emulator_fence_mbarrier_init(void);
+void cuda_emulator_mbarrier_arrive_expect_tx(unsigned long long* barrier, unsigned bytes);
+int cuda_emulator_mbarrier_try_wait_parity(unsigned long long* barrier, unsigned parity);
+void cuda_emulator_store_async(void* slot, const unsigned* words, unsigned long long* barrier, unsigned rank);
 // Lets other threads run: what a nanosleep in a spin loop does.
 void cuda_emulator_yield(void);
 void cuda_emulator_trap(void);

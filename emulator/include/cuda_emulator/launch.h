@@ -82,3 +82,8 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*ke
     return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, cuda_emulator::known(kernel), threads,
                                                          dynamic_shared_bytes);
 }
+
+template <class... Params>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, void (*kernel)(Params...), const cudaLaunchConfig_t* config) {
+    return cudaOccupancyMaxActiveClusters(clusters, cuda_emulator::known(kernel), config);
+}

@@ -1,5 +1,6 @@
 // The hooks that the thread sanitizer's pass puts before every load and store of a kernel.
 #include <cstring>
+#include "async_store.h"
 #include "codes.h"
 #include "cta.h"
 #include "interface.h"
@@ -12,8 +13,8 @@ namespace emulator {
 // executable are what launches give us (launch.cpp).
 extern uintptr_t image_begin, image_end;
 
-static __attribute__((noinline, cold)) void fault_at(Cta* c, int code, uintptr_t address, unsigned bytes, bool write,
-                                                     const void* pc, const char* what) {
+__attribute__((noinline, cold)) void fault_at(Cta* c, int code, uintptr_t address, unsigned bytes, bool write,
+                                              const void* pc, const char* what) {
     FaultPlace fault = {};
     fault.code = code;
     fault.address = reinterpret_cast<const void*>(address);
@@ -35,6 +36,9 @@ static void access_elsewhere(Cta* c, uintptr_t a, unsigned bytes, bool write, co
 
 static __attribute__((noinline, cold)) void bad_state(Cta* c, const uint8_t* state, uintptr_t a, unsigned bytes,
                                                       bool write, const void* pc) {
+    if (std::memchr(state, kMbarrier, bytes)) {
+        fault_at(c, kLaunchFailed, a, bytes, write, pc, "plain access to an mbarrier");
+    }
     if (std::memchr(state, kDead, bytes)) {
         fault_at(c, kIllegalAddress, a, bytes, write, pc,
                  a - c->global_begin < c->global_bytes ? "access out of bounds of every live allocation"
@@ -96,7 +100,9 @@ static inline __attribute__((always_inline)) void access(uintptr_t a, unsigned b
     }
     uint8_t* state = arena.state + offset;
     if (__builtin_expect(!all_written(state, bytes), 0)) {
-        if (!write || std::memchr(state, kDead, bytes)) bad_state(c, state, a, bytes, write, pc);
+        if (!write || std::memchr(state, kDead, bytes) || std::memchr(state, kMbarrier, bytes)) {
+            bad_state(c, state, a, bytes, write, pc);
+        }
         std::memset(state, kWritten, bytes);
     }
     if (global) count(c, offset, bytes, write);

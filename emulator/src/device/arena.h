@@ -2,7 +2,7 @@
 // known of an address by arithmetic alone. Everything is reserved once; the kernel gives out pages as they are touched.
 //
 //   data     the bytes themselves: first the windows of the workers (shared memory), then the devices
-//   state    a byte for a byte: not allocated, allocated but never written, written
+//   state    a byte for a byte: not allocated, allocated but never written, written, an mbarrier's
 //   units    who last accessed each 16 bytes, as long as everyone accessed all 16 (races.h)
 //   cells    the same for the bytes inside a unit, once someone accessed less
 //   owners   the allocation that each 512 bytes belong to
@@ -13,7 +13,7 @@
 
 namespace emulator {
 
-enum State : uint8_t { kDead = 0, kPoison = 1, kWritten = 2 };
+enum State : uint8_t { kDead = 0, kPoison = 1, kWritten = 2, kMbarrier = 3 };
 
 struct Cell {
     uint64_t write, read, other_read;  // stamps of the last accesses; other_read is of another thread than read

@@ -20,6 +20,8 @@ enum Code : int {
     kNotReady = 600,
     kIllegalAddress = 700,
     kLaunchOutOfResources = 701,
+    kLaunchTimeout = 702,
+    kIllegalInstruction = 715,
     kMisalignedAddress = 716,
     kLaunchFailed = 719,
     kCooperativeLaunchTooLarge = 720,

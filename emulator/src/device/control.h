@@ -21,6 +21,10 @@ struct Control {
     // Freed by other threads as well.
     std::atomic<int64_t> live_allocations{0}, live_bytes{0}, live_streams{0}, live_events{0};
 
+    // Guarded by hold.cpp: multiprocessors that others hold, and whether a launch waits for them.
+    int held = 0;
+    bool waits = false;
+
     int device = -1;  // whose context is current; -1: none
     int sticky = 0;   // the error of a failed launch, until it is cleared
     int last_error = 0;

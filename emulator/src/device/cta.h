@@ -2,27 +2,35 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
-#include <atomic>
-#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <string>
+#include <unordered_map>
 #include <vector>
 #include "arena.h"
 #include "cuda_emulator/abi.h"
 #include "fiber.h"
 #include "knowledge.h"
+#include "mbarrier.h"
 #include "random.h"
 
 namespace emulator {
 
+struct Cluster;
 struct Launch;
 
 // A stamp says who and when: the CTA's serial number, the thread in it, the CTA's count of synchronisations.
 constexpr unsigned kThreadShift = 22;
 constexpr uint32_t kMaxEvent = (1u << kThreadShift) - 1;
+inline uint64_t stamp(uint32_t serial, unsigned thread, uint32_t event) {
+    return uint64_t(serial) << 32 | uint64_t(thread) << kThreadShift | event;
+}
 inline uint32_t stamp_serial(uint64_t stamp) { return static_cast<uint32_t>(stamp >> 32); }
 inline unsigned stamp_thread(uint64_t stamp) { return static_cast<unsigned>(stamp >> kThreadShift) & 1023u; }
 inline uint32_t stamp_event(uint64_t stamp) { return static_cast<uint32_t>(stamp) & kMaxEvent; }
 
-enum class Wait : uint8_t { kReady, kBlockBarrier, kCollective, kExited };
+// kOutside: for what another CTA does, or a store on its way.
+enum class Wait : uint8_t { kReady, kBlockBarrier, kCollective, kOutside, kExited };
 
 struct Fiber {
     void* stack_pointer;
@@ -31,15 +39,22 @@ struct Fiber {
     unsigned mask, source;
     uint64_t value;
     unsigned position[3];
-    // The last word it acquired, for spins.
-    const unsigned* spin_address;
-    unsigned spin_value, spin_count;
-    uint64_t spin_version;
+    // The launch's progress when it last looked at what others may change; how often it has looked since that moved; what
+    // it looked at and saw, and how often that was the same.
+    uint64_t seen;
+    unsigned looks, repeats;
+    const void* polled;
+    unsigned polled_value;
+    uint64_t polled_version;
+    // Between cluster_arrive and cluster_wait: the phase of the cluster's barrier that it arrived in.
+    bool arrived_at_cluster;
+    uint64_t cluster_phase;
 };
 
 struct WarpState {
     uint32_t full_event;  // the last synchronisation of all its live lanes
     uint32_t exited;      // lanes that returned, or never were
+    uint64_t cluster_phases;  // phases of the cluster's barrier that its lanes have acquired
 };
 
 // A synchronisation of some lanes of a warp, since the last one of all.
@@ -62,6 +77,7 @@ struct FaultPlace {
     const void* pc;
     uint64_t other;  // the stamp that an access raced with; 0: none
     bool other_was_write;
+    uint64_t actor;  // the stamp of the access, where it is not the running thread's; 0: it is
     const char* what;
 };
 
@@ -79,13 +95,17 @@ struct Cta {
     uintptr_t static_low, static_high;
     uint64_t stamp;
     bool races;
-    uint32_t launch_base, launch_count;  // serial numbers of this launch
+    // Serial numbers of this launch: one for each CTA, then one for the stores on their way to each.
+    uint32_t launch_base, launch_count;
+    uint32_t async_rank;  // of the stores on their way to this CTA
     uint32_t barrier_event, event;
     uint32_t thread;
 
     Launch* launch;
     size_t worker;
     uint32_t rank;
+    Cluster* cluster;
+    unsigned cluster_rank;
     unsigned threads, live, arrived, predicates, last_predicates;
     char* stacks;
     Fiber* fibers;
@@ -98,12 +118,20 @@ struct Cta {
     Random random;
     bool failed;
     FaultPlace fault;
+    std::string detail;  // of the fault, beyond what it says of itself
 
     Knowledge known;
     std::vector<Pending> pending;
-    uint64_t watched_progress;
-    std::chrono::steady_clock::time_point watched_since;
-    std::atomic<uint64_t> stuck_at;  // the launch's progress at which it found itself spinning in vain; 0: it does not
+    std::vector<uint16_t> outside;  // the threads that wait for others
+    bool parked;                    // its OS thread sleeps on `wake`: none of its threads can run by itself
+    std::condition_variable wake;
+
+    // Guarded by the launch's mutex, for other CTAs look at them.
+    std::deque<Mbarrier> mbarriers;
+    std::deque<AsyncStore> incoming;  // stores on their way to this CTA
+    // This CTA's alone.
+    AsyncStore landing;
+    std::unordered_map<size_t, uint64_t> senders;  // who stored last, by unit of the arena, for reports
 
     uint64_t* traffic;                // by allocation slot: loaded, stored
     std::vector<uint32_t> slots_touched;
@@ -120,9 +148,19 @@ uint32_t advance(Cta* c);
 bool ordered(Cta* c, uint64_t stamp);
 
 // Runs all threads of CTA `rank` on this OS thread.
-void run_cta(Cta* c, Launch* launch, uint32_t rank);
+void run_cta(Cta* c, Launch* launch, uint32_t rank, Cluster* cluster);
+// Goes on with the next thread that can run, once the running one waits; returns when that is ready again. If none can
+// ever run, the launch fails.
+void block(Cta* c);
+void push_ready(Cta* c, unsigned thread);
+// Makes `thread` the running one, to act on its behalf.
+void enter(Cta* c, unsigned thread);
 // Lets another thread of the CTA run; true if there was one.
 bool yield_fiber(Cta* c);
+// Lanes of a thread's warp that wait for it only can go on: it has exited.
+void collectives_after_exit(Cta* c);
+// All live threads are at the block barrier.
+void release_barrier(Cta* c);
 // Ends the CTA from inside a fiber.
 [[noreturn]] void fail(Cta* c, const FaultPlace& fault);
 [[noreturn]] void fail(Cta* c, int code, const char* what);

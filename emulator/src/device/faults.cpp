@@ -6,6 +6,7 @@
 #include "launch.h"
 #include "memory.h"
 #include "symbols.h"
+#include "wait.h"
 
 namespace emulator {
 
@@ -59,35 +60,53 @@ static std::string address_text(const Cta* c, const void* address) {
 
 // How far the CTA's threads are, for deadlocks.
 static std::string waiting_text(const Cta* c) {
-    unsigned barrier = 0, collective = 0, exited = 0;
+    unsigned barrier = 0, collective = 0, outside = 0, exited = 0;
     for (unsigned i = 0; i < c->threads; i++) {
         barrier += c->fibers[i].wait == Wait::kBlockBarrier;
         collective += c->fibers[i].wait == Wait::kCollective;
+        outside += c->fibers[i].wait == Wait::kOutside;
         exited += c->fibers[i].wait == Wait::kExited;
     }
-    char text[160];
+    char text[200];
     std::snprintf(text, sizeof(text), "; of %u threads %u are at __syncthreads, %u in a warp collective, %u have exited",
                   c->threads, barrier, collective, exited);
-    return text;
+    if (outside == 0) return text;
+    return text + (", " + std::to_string(outside)) + " wait for a word, an mbarrier or the cluster's barrier";
+}
+
+// Who made the access that `stamp` tells of.
+static std::string actor_text(const Cta* c, uint64_t stamp, const void* address) {
+    const Launch& l = *c->launch;
+    const uint32_t rank = stamp_serial(stamp) - c->launch_base;
+    if (rank < l.ctas) return thread_text(l, rank, stamp_thread(stamp));
+    // A store that came from elsewhere: whoever was the last to store there.
+    const uintptr_t a = reinterpret_cast<uintptr_t>(address);
+    const bool is_static = a - c->static_begin < c->static_bytes;
+    const size_t offset = is_static ? a - c->static_begin + c->static_shadow : a - arena.base;
+    const auto found = c->senders.find(offset / kUnitBytes);
+    if (found == c->senders.end()) return "another CTA's st.async";
+    return "the st.async of " + thread_text(l, stamp_serial(found->second) - c->launch_base, stamp_thread(found->second));
 }
 
 void record_fault(Cta* c) {
     Launch& l = *c->launch;
     const FaultPlace& f = c->fault;
-    std::string text = "kernel " + kernel_name(l.function) + ", " + thread_text(l, c->rank, c->thread) + ": " + f.what;
+    std::string text = "kernel " + kernel_name(l.function) + ", " + 
+                       (f.actor ? actor_text(c, f.actor, f.address) : thread_text(l, c->rank, c->thread)) + ": " + f.what;
     if (f.bytes) {
         char access[96];
-        std::snprintf(access, sizeof(access), ": %s of %u bytes at 0x%zx, ", f.write ? "store" : "load", f.bytes,
+        std::snprintf(access, sizeof(access), ": %s of %u bytes at 0x%zx, ", f.actor ? "st.async" : f.write ? "store" : "load", f.bytes,
                       reinterpret_cast<size_t>(f.address));
-        text += access + address_text(c, f.address) + code_place(f.pc);
+        text += access + address_text(c, f.address) + (f.actor ? " of CTA " + std::to_string(c->rank) : "") +
+                code_place(f.pc);
     } else {
         text += waiting_text(c);
     }
     if (f.other) {
-        const uint32_t rank = stamp_serial(f.other) - c->launch_base;
         text += std::string(", not ordered after a ") + (f.other_was_write ? "store" : "load") + " by " +
-                thread_text(l, rank, stamp_thread(f.other));
+                actor_text(c, f.other, f.address);
     }
+    text += c->detail;
     text += std::string(" [") + code_name(f.code) + "]";
     const std::lock_guard<std::mutex> lock(l.mutex);
     if (l.code == 0) {
@@ -95,6 +114,7 @@ void record_fault(Cta* c) {
         l.report = text;
     }
     l.aborted = true;
+    moved(l);
 }
 
 }  // namespace emulator

@@ -16,8 +16,22 @@
     X(void*, dynamic_shared, (void), ())                                                                               \
     X(unsigned, atomic_inc_acq_rel, (unsigned* counter, unsigned last), (counter, last))                               \
     X(unsigned, atomic_add_acq_rel, (unsigned* counter, unsigned value), (counter, value))                             \
+    X(unsigned, atomic_add_release, (unsigned* counter, unsigned value), (counter, value))                             \
     X(unsigned, load_acquire, (const unsigned* address), (address))                                                    \
     X(void, store_release, (unsigned* address, unsigned value), (address, value))                                      \
+    X(int, max_active_clusters, (int* clusters, const CudaEmulatorLaunch* launch), (clusters, launch))                 \
+    X(unsigned, cluster_rank, (void), ())                                                                              \
+    X(void, cluster_arrive, (void), ())                                                                                \
+    X(void, cluster_wait, (void), ())                                                                                  \
+    X(void, mbarrier_init, (unsigned long long* barrier, unsigned count), (barrier, count))                            \
+    X(void, fence_mbarrier_init, (void), ())                                                                           \
+    X(void, mbarrier_arrive_expect_tx, (unsigned long long* barrier, unsigned bytes), (barrier, bytes))                \
+    X(int, mbarrier_try_wait_parity, (unsigned long long* barrier, unsigned parity), (barrier, parity))                \
+    X(void, store_async, (void* slot, const unsigned* words, unsigned long long* barrier, unsigned rank),              \
+      (slot, words, barrier, rank))                                                                                    \
+    X(void*, hold_sms, (unsigned count), (count))                                                                      \
+    X(int, launch_waits, (void* held), (held))                                                                         \
+    X(void, release_sms, (void* held), (held))                                                                         \
     X(void, yield, (void), ())                                                                                         \
     X(void, trap, (void), ())                                                                                          \
     X(void, set_position, (CudaEmulatorPosition (*of_this_thread)(void)), (of_this_thread))                           \

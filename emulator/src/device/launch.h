@@ -16,6 +16,7 @@ struct Kernel {
     size_t static_shared = 0;
     // By device: what cudaFuncSetAttribute allowed.
     size_t dynamic_shared_limit[kProfileCount];
+    bool nonportable_clusters[kProfileCount] = {};
 };
 
 // A word that CTAs synchronise by.
@@ -33,6 +34,7 @@ struct Launch {
     uint32_t ctas = 0;
     unsigned threads = 0;
     size_t dynamic_shared = 0;
+    unsigned cluster_size = 1;
     int device = 0;
     bool cooperative = false;
     bool races = true;
@@ -45,9 +47,11 @@ struct Launch {
     int code = 0;
     std::string report;
     std::unordered_map<uintptr_t, SyncWord> words;
-    std::atomic<uint64_t> progress{1};  // moves whenever something happens that a spin may wait for
-    std::atomic<uint32_t> unfinished{0};
-    std::vector<Cta*> running;  // of a cooperative launch
+    std::atomic<uint64_t> progress{1};  // moves whenever something happens that another CTA may wait for
+    // Of the CTAs that are promised to run at the same time: the whole grid if it is cooperative, else one cluster.
+    uint32_t unfinished = 0;    // have not ended, begun or not
+    uint32_t parked = 0;        // sleep
+    std::vector<Cta*> running;  // have begun and not ended
     std::atomic<uint64_t> loaded{0}, stored{0};
 };
 
@@ -58,6 +62,8 @@ std::string kernel_name(const void* function);
 std::string code_place(const void* pc);
 
 int run_launch(const CudaEmulatorLaunch& request);
+// Everything that a driver checks before a kernel starts.
+int check_launch(const CudaEmulatorLaunch& request, int device, const Kernel* kernel);
 // Null where the address is not a known kernel's.
 Kernel* find_kernel(const void* function);
 // kNoBinaryForGpu on devices older than sm_80, for which nothing here pretends to be compiled.

@@ -12,6 +12,7 @@ struct Profile {
     int shared_per_multiprocessor, shared_opt_in;  // bytes
     int l2_bytes, memory_clock_khz, bus_bits;
     bool cooperative;
+    int gpc_multiprocessors;  // those that a cluster's CTAs can lie on; 0: no clusters
     size_t memory_bytes;
 };
 
@@ -24,11 +25,16 @@ constexpr int kReservedSharedPerBlock = 1024;
 // g++ allocates no GPU registers: every kernel is taken to need this many a thread.
 constexpr int kRegistersPerThread = 64;
 
+constexpr unsigned kMostPortableClusterSize = 8;
+constexpr unsigned kMostClusterSize = 16;  // where the kernel allows it
+
 // The profile of a device ordinal: in the order of the table, but CUDA_EMULATOR_PROFILE comes first.
 const Profile& profile(int ordinal);
 // False for attributes that this device does not know.
 bool device_attribute(const Profile& profile, int attribute, int ordinal, int* value);
 // CTAs that fit one multiprocessor at a time.
 int resident_blocks(const Profile& profile, int threads, size_t shared_bytes);
+// Clusters that fit the device at a time, while others hold `held` of its multiprocessors.
+unsigned resident_clusters(const Profile& profile, int threads, size_t shared_bytes, unsigned size, int held);
 
 }  // namespace emulator

@@ -62,9 +62,9 @@ bool ordered(Cta* c, uint64_t stamp) {
             if (reached_lanes(c, thread, event) & lane_bit) return true;
         }
     }
-    if (c->known.covers(rank, thread, event)) return true;
+    if (c->known.visible(rank, thread, event)) return true;
     for (const Pending& p : c->pending) {
-        if (p.warp == warp && (p.mask & lane_bit) && p.knowledge.covers(rank, thread, event)) return true;
+        if (p.warp == warp && (p.mask & lane_bit) && p.knowledge.visible(rank, thread, event)) return true;
     }
     return false;
 }

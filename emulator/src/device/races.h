@@ -26,7 +26,7 @@ inline void relaxed(uint64_t* to, uint64_t value) { __atomic_store_n(to, value, 
 inline __attribute__((always_inline)) bool before(Cta* c, uint64_t stamp, bool global) {
     if ((stamp ^ c->stamp) >> kThreadShift == 0) return true;
     const uint32_t relative = stamp_serial(stamp) - c->launch_base;
-    if (relative >= c->launch_count || (!global && relative != c->rank)) return true;
+    if (relative >= c->launch_count || (!global && relative != c->rank && relative != c->async_rank)) return true;
     if (relative == c->rank && stamp_event(stamp) < c->barrier_event) return true;
     return ordered(c, stamp);
 }

@@ -117,7 +117,10 @@ EMULATOR_EXPORT int emulator_cudaFuncSetAttribute(const void* function, int attr
             return cudaSuccess;
         case cudaFuncAttributePreferredSharedMemoryCarveout:
             return remember(value >= -1 && value <= 100 ? cudaSuccess : cudaErrorInvalidValue);
-        case cudaFuncAttributeNonPortableClusterSizeAllowed: return remember(cudaErrorNotSupported);
+        case cudaFuncAttributeNonPortableClusterSizeAllowed:
+            if (profile(device).gpc_multiprocessors == 0) return remember(cudaErrorNotSupported);
+            kernel->nonportable_clusters[device] = value != 0;
+            return cudaSuccess;
         default: return remember(cudaErrorInvalidValue);
     }
 }
@@ -136,6 +139,7 @@ EMULATOR_EXPORT int emulator_cudaFuncGetAttributes(void* to, const void* functio
     attributes->ptxVersion = attributes->binaryVersion = profile(device).major * 10 + profile(device).minor;
     attributes->maxDynamicSharedSizeBytes = static_cast<int>(kernel->dynamic_shared_limit[device]);
     attributes->preferredShmemCarveout = cudaSharedmemCarveoutDefault;
+    attributes->nonPortableClusterSizeAllowed = kernel->nonportable_clusters[device];
     return cudaSuccess;
 }
 
@@ -150,6 +154,25 @@ EMULATOR_EXPORT int emulator_cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* 
     *blocks = shared_bytes > kernel->dynamic_shared_limit[device]
                   ? 0
                   : resident_blocks(profile(device), threads, kernel->static_shared + shared_bytes);
+    return cudaSuccess;
+}
+
+// Like a launch, without starting it: what is refused there is refused here, but where none fits, 0 is the answer.
+EMULATOR_EXPORT int emulator_max_active_clusters(int* clusters, const CudaEmulatorLaunch* launch) {
+    RUNTIME_CALL();
+    const int device = control().device;
+    const Kernel* kernel = find_kernel(launch->function);
+    if (!kernel) return remember(cudaErrorInvalidDeviceFunction);
+    if (const int code = check_architecture(device)) return remember(code);
+    if (profile(device).gpc_multiprocessors == 0) return remember(cudaErrorNotSupported);
+    const unsigned size = launch->cluster[0] ? launch->cluster[0] : 1;
+    const bool allowed = size <= (kernel->nonportable_clusters[device] ? kMostClusterSize : kMostPortableClusterSize);
+    if (!allowed || launch->grid[0] % size != 0) return remember(cudaErrorInvalidClusterSize);
+    const int threads = static_cast<int>(launch->block[0] * launch->block[1] * launch->block[2]);
+    const bool fits = launch->dynamic_shared_bytes <= kernel->dynamic_shared_limit[device];
+    *clusters = !fits ? 0
+                      : static_cast<int>(resident_clusters(profile(device), threads,
+                                                           kernel->static_shared + launch->dynamic_shared_bytes, size, 0));
     return cudaSuccess;
 }
 

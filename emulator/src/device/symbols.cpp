@@ -98,4 +98,18 @@ size_t static_shared_bytes(uintptr_t kernel) {
 
 std::string thread_local_at(uintptr_t block_offset, uintptr_t* offset) { return find(block_offset, true, offset); }
 
+bool inside_thread_local(uintptr_t block_offset, size_t bytes) {
+    static const std::vector<Symbol> variables = [] {
+        std::vector<Symbol> found;
+        for (const Symbol& s : symbols()) {
+            if (s.is_thread_local) found.push_back(s);
+        }
+        return found;
+    }();
+    for (const Symbol& s : variables) {
+        if (block_offset - s.value < s.bytes) return block_offset + bytes <= s.value + s.bytes;
+    }
+    return variables.empty();
+}
+
 }  // namespace emulator

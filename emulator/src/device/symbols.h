@@ -16,4 +16,7 @@ size_t static_shared_bytes(uintptr_t kernel);
 // An address as tools like addr2line want it.
 uintptr_t image_offset(const void* pc);
 
+// Whether `bytes` from there on lie in one thread-local variable, as far as symbols tell.
+bool inside_thread_local(uintptr_t block_offset, size_t bytes);
+
 }  // namespace emulator

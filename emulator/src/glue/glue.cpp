@@ -44,15 +44,7 @@ CUDA_EMULATOR_HOOKS(FORWARD)
 CUDA_EMULATOR_HOOKS(FORWARD)
 #undef FORWARD
 
-extern "C" {
-// What g++ emits beside them.
-void __tsan_init(void) {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit(void) {}
-void __tsan_vptr_update(void**, void*) {}
-void __tsan_vptr_read(void**) {}
-
-cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
+static CudaEmulatorLaunch request(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
     CudaEmulatorLaunch launch = {};
     launch.function = function;
     launch.arguments = arguments;
@@ -74,7 +66,25 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* fu
             launch.cluster[2] = attribute.val.clusterDim.z;
         }
     }
+    return launch;
+}
+
+extern "C" {
+// What g++ emits beside them.
+void __tsan_init(void) {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit(void) {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_vptr_read(void**) {}
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
+    const CudaEmulatorLaunch launch = request(config, function, arguments);
     return static_cast<cudaError_t>(cuda_emulator_launch(&launch));
+}
+
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* function, const cudaLaunchConfig_t* config) {
+    const CudaEmulatorLaunch launch = request(config, function, nullptr);
+    return static_cast<cudaError_t>(cuda_emulator_max_active_clusters(clusters, &launch));
 }
 }
 

@@ -30,6 +30,28 @@ unsafe extern "C" {
     pub safe fn launch_barrier(y: u64, how: i32) -> i32;
     pub safe fn launch_collectives(y: u64) -> i32;
     pub safe fn launch_position(y: u64) -> i32;
+    pub safe fn launch_exchange(
+        y: u64,
+        scratch: u64,
+        ctas: u32,
+        threads: u32,
+        size: u32,
+        rounds: u32,
+        cooperative: i32,
+        how: i32,
+    ) -> i32;
+    pub safe fn launch_static_exchange(y: u64, ctas: u32, size: u32, beyond: i32) -> i32;
+    pub safe fn launch_cluster_barrier(x: u64, y: u64, ctas: u32, threads: u32, size: u32, how: i32) -> i32;
+    pub safe fn launch_sized(
+        y: u64,
+        ctas: u32,
+        threads: u32,
+        shared: u32,
+        size: u32,
+        allowed: i32,
+        cooperative: i32,
+    ) -> i32;
+    pub safe fn active_clusters(threads: u32, shared: u32, size: u32, clusters: &mut i32) -> i32;
     pub safe fn half_from_float(value: f32) -> u16;
     pub safe fn float_from_half(bits: u16) -> f32;
     pub safe fn bfloat_from_float(value: f32) -> u16;

@@ -1,0 +1,23 @@
+// Shared memory as other CTAs of the cluster reach it.
+#pragma once
+#include "cta.h"
+#include "races.h"
+
+namespace emulator {
+
+[[noreturn]] void fault_at(Cta* c, int code, uintptr_t address, unsigned bytes, bool write, const void* pc,
+                           const char* what);
+
+// False where [a, a + bytes) is not all in the CTA's shared memory.
+bool shared_place(Cta* c, uintptr_t a, unsigned bytes, SharedPlace* place);
+// Where a place's shadow is in the arena.
+size_t shadow_of(const Cta* c, const SharedPlace& place);
+// Remembers that static shared memory there is to be cleaned.
+void touch_static(Cta* c, const SharedPlace& place, unsigned bytes);
+
+// The launch is locked, or `c` is the running CTA.
+Mbarrier* find_mbarrier(Cta* c, const SharedPlace& place);
+// Ends the phase if nothing is missing. The launch is locked.
+void finish_phase(Launch& l, Cta* c, Mbarrier& m);
+
+}  // namespace emulator

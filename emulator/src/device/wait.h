@@ -1,0 +1,21 @@
+// Waiting for other CTAs. Each CTA is an OS thread; one that cannot go on by itself sleeps until something happens in the
+// launch, so that a CTA that works has the processor, and so that "everybody waits" is a fact and not a time-out.
+#pragma once
+#include "cta.h"
+
+namespace emulator {
+
+// Something happened that others may wait for. The launch is locked.
+void moved(Launch& l);
+// Something happened that only `c` may wait for. The launch is locked.
+void moved(Launch& l, Cta* c);
+
+// Ends the running thread's turn until the launch has moved on since `running(c).seen`.
+void wait_outside(Cta* c);
+// Before each look at what others may change: gives way where this thread does nothing else. `again`: it looked at the same
+// and saw the same the last time.
+void look(Cta* c, bool again);
+// No thread of the CTA is ready, and some wait outside: makes them ready when there is something to see.
+void park(Cta* c);
+
+}  // namespace emulator
