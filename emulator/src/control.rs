@@ -1,6 +1,7 @@
 //! Looking inside, and making things go wrong. Everything is the calling thread's own.
 
 use crate::ffi;
+use std::ffi::c_void;
 
 /// Bytes that kernels moved between global memory and their threads. Copies and fills by the host do not count, nor do
 /// the atomics that CTAs synchronise by. On a GPU these bytes pass between SM and L2; what reaches DRAM is less.
@@ -56,6 +57,41 @@ pub fn clear_faults() {
 /// Whether the fault that [`fail_call`] ordered has yet to strike.
 pub fn fault_pending() -> bool {
     ffi::cuda_emulator_fault_pending() != 0
+}
+
+/// Multiprocessors of the device that another kernel is said to hold. Dropping it, on any thread, releases them.
+#[derive(Debug)]
+#[must_use = "dropping it releases the multiprocessors"]
+pub struct HeldSms(*mut c_void);
+
+// SAFETY: the handle is used by functions that lock what it points to, whichever thread calls them.
+unsafe impl Send for HeldSms {}
+// SAFETY: as above.
+unsafe impl Sync for HeldSms {}
+
+/// Says that another kernel holds `count` multiprocessors (of whatever device), for this thread's launches until the
+/// result is dropped. They then do what they would do beside that kernel: a cooperative grid waits until all of it fits the
+/// rest, a cluster until one fits, any other launch until one multiprocessor is free. A launch is over when its call
+/// returns, so it is the call that waits, and another thread must release; after 60 seconds the launch fails with
+/// `CUDA_ERROR_LAUNCH_TIMEOUT`. What would not fit the whole device is refused at once, and occupancy is asked of the whole
+/// device, as on a GPU.
+pub fn hold_sms(count: u32) -> HeldSms {
+    HeldSms(ffi::cuda_emulator_hold_sms(count))
+}
+
+impl HeldSms {
+    /// Whether a launch of the thread that called [`hold_sms`] is waiting now.
+    pub fn launch_waits(&self) -> bool {
+        // SAFETY: the handle is alive until `drop`.
+        unsafe { ffi::cuda_emulator_launch_waits(self.0) != 0 }
+    }
+}
+
+impl Drop for HeldSms {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `cuda_emulator_hold_sms`, and nobody uses it after this.
+        unsafe { ffi::cuda_emulator_release_sms(self.0) };
+    }
 }
 
 /// Driver and runtime calls made so far.

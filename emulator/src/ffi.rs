@@ -1,5 +1,7 @@
 //! The glue's functions that this crate calls.
 
+use std::ffi::c_void;
+
 unsafe extern "C" {
     pub(crate) safe fn cuda_emulator_set_seed(seed: u64);
     pub(crate) safe fn cuda_emulator_set_races(on: i32);
@@ -10,6 +12,9 @@ unsafe extern "C" {
     pub(crate) safe fn cuda_emulator_launches() -> u64;
     pub(crate) safe fn cuda_emulator_reset_traffic();
     pub(crate) safe fn cuda_emulator_clear_error();
+    pub(crate) safe fn cuda_emulator_hold_sms(count: u32) -> *mut c_void;
+    pub(crate) fn cuda_emulator_launch_waits(held: *mut c_void) -> i32;
+    pub(crate) fn cuda_emulator_release_sms(held: *mut c_void);
     pub(crate) fn cuda_emulator_traffic(loaded: *mut u64, stored: *mut u64);
     pub(crate) fn cuda_emulator_traffic_of(address: u64, loaded: *mut u64, stored: *mut u64) -> i32;
     pub(crate) fn cuda_emulator_live(counts: *mut i64);

@@ -19,7 +19,7 @@ mod ffi;
 mod profile;
 
 pub use control::{
-    Live, Traffic, calls, clear_error, clear_faults, fail_call, fault_pending, last_report, launches, live,
-    reset_traffic, set_races, set_seed, set_strict_copies, traffic, traffic_of,
+    HeldSms, Live, Traffic, calls, clear_error, clear_faults, fail_call, fault_pending, hold_sms, last_report,
+    launches, live, reset_traffic, set_races, set_seed, set_strict_copies, traffic, traffic_of,
 };
 pub use profile::Profile;

@@ -128,6 +128,30 @@ fn a_grid_barrier_that_does_not_wait() {
 }
 
 #[test]
+fn persistent_ctas_meet_many_times() {
+    let device = Device::open(0);
+    for (ctas, threads, rounds) in [(8, 256, 300), (16, 256, 100), (4, 1024, 50), (1, 32, 10)] {
+        let (x, counters, y) = (device.alloc::<u32>(2 * ctas), device.zeros(8), device.alloc::<u32>(ctas));
+        let code = planted::launch_persistent(x, counters, y, ctas as u32, threads, rounds, 0);
+        assert_eq!(code, 0, "{:?}", cuda_emulator::last_report());
+        assert_eq!(device.get::<u32>(y, ctas), vec![rounds + 1; ctas]);
+    }
+}
+
+#[test]
+fn a_release_is_no_acquire_and_needs_a_barrier_before_it() {
+    let device = Device::open(0);
+    let ctas = 4;
+    let launch = |how| {
+        let (x, counters, y) = (device.alloc::<u32>(2 * ctas), device.zeros(8), device.alloc::<u32>(ctas));
+        planted::launch_persistent(x, counters, y, ctas as u32, 64, 4, how)
+    };
+    for how in [1, 2] {
+        under_seeds(|| launch(how), || launch(0), &["persistent_kernel", "of 4 bytes at"]);
+    }
+}
+
+#[test]
 fn deadlocks_end() {
     let device = Device::open(0);
     let ctas = 4;

@@ -53,7 +53,7 @@ static const char* send(Cta* c, unsigned rank, AsyncStore& store) {
         }
     }
     to->incoming.push_back(std::move(store));
-    moved(l, to);
+    rouse(l, to);
     return nullptr;
 }
 
@@ -134,7 +134,6 @@ static void land(Cta* c) {
     m->filled = m->phase + 1;
     m->gathering.add_executed(store.knowledge);
     finish_phase(*c->launch, c, *m);
-    moved(*c->launch, c);
 }
 
 bool land_one(Cta* c) {

@@ -29,7 +29,7 @@ static void finish_phase(Launch& l, Cluster& cluster) {
     if (cluster.live == 0 || cluster.arrived < cluster.live) return;
     cluster.arrived = 0;
     cluster.phase++;
-    cluster.released = std::move(cluster.gathered);
+    cluster.released = std::make_shared<Knowledge>(std::move(cluster.gathered));
     cluster.gathered.ctas.clear();
     moved(l);
 }
@@ -64,7 +64,7 @@ void cluster_arrived(Cta* c, unsigned warp, unsigned present) {
     if (c->races) {
         Knowledge all = c->known;
         for (const Pending& p : c->pending) {
-            if (p.warp == warp && (p.mask & present)) all.add(p.knowledge);
+            if (p.warp == warp && (p.mask & present)) all.add(*p.knowledge);
         }
         Past& own = all.ctas[c->rank].visible;
         own.add(Past{c->barrier_event, {}});

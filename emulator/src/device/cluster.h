@@ -15,7 +15,8 @@ struct Cluster {
     // The barrier: threads that have not exited, those of them that have arrived, and what they released.
     unsigned live = 0, arrived = 0;
     uint64_t phase = 0;
-    Knowledge gathered, released;
+    Knowledge gathered;
+    std::shared_ptr<const Knowledge> released;
 };
 
 void cluster_enter(Cta* c, Cluster* cluster);
@@ -32,7 +33,9 @@ void need_clusters(Cta* c);
 // What the running thread may tell others: what it did, and what is known to have happened before that.
 Knowledge published(Cta* c);
 // The running thread, or all `lanes` of its warp, learn something.
-void learn(Cta* c, unsigned lanes, const Knowledge& knowledge);
+void learn(Cta* c, unsigned lanes, const std::shared_ptr<const Knowledge>& knowledge);
+// What the CTA's threads learnt is now known to all of them.
+void learn_all(Cta* c);
 uint64_t warp_collective(Cta* c, unsigned kind, unsigned mask, uint64_t value, unsigned source);
 
 }  // namespace emulator

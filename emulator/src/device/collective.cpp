@@ -14,8 +14,7 @@ void release_barrier(Cta* c) {
     c->predicates = 0;
     c->barrier_event = advance(c);
     c->partial.clear();
-    for (const Pending& p : c->pending) c->known.add(p.knowledge);
-    c->pending.clear();
+    learn_all(c);
     const unsigned first = c->random.below(c->threads);
     for (unsigned i = 0; i < c->threads; i++) {
         const unsigned thread = first + i < c->threads ? first + i : first + i - c->threads;
@@ -33,17 +32,6 @@ static unsigned block_barrier(Cta* c, unsigned predicate) {
     return c->last_predicates;
 }
 
-// What threads learnt by acquires and then told their warp, so that it does not pile up where no barrier follows.
-static void merge_pending(Cta* c) {
-    for (size_t i = 0; i < c->pending.size(); i++) {
-        for (size_t k = c->pending.size() - 1; k > i; k--) {
-            if (c->pending[k].warp != c->pending[i].warp || c->pending[k].mask != c->pending[i].mask) continue;
-            c->pending[i].knowledge.add(c->pending[k].knowledge);
-            c->pending.erase(c->pending.begin() + static_cast<long>(k));
-        }
-    }
-}
-
 // What a collective of `mask` lanes makes known among them.
 static void order_lanes(Cta* c, unsigned warp, unsigned mask, unsigned present) {
     const uint32_t event = advance(c);
@@ -55,7 +43,6 @@ static void order_lanes(Cta* c, unsigned warp, unsigned mask, unsigned present) 
     for (Pending& p : c->pending) {
         if (p.warp == warp && (p.mask & mask)) p.mask |= mask;
     }
-    if (c->pending.size() > 4 * kMaxThreadsPerBlock / kWarpSize) merge_pending(c);
 }
 
 static bool finish_collective(Cta* c, unsigned warp, unsigned mask, unsigned kind) {

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <condition_variable>
 #include <deque>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -66,7 +67,7 @@ struct PartialSync {
 // What a CTA's thread learnt by an acquire, until a barrier makes it everybody's.
 struct Pending {
     unsigned warp, mask;
-    Knowledge knowledge;
+    std::shared_ptr<const Knowledge> knowledge;
 };
 
 struct FaultPlace {

@@ -22,6 +22,7 @@ struct Kernel {
 // A word that CTAs synchronise by.
 struct SyncWord {
     Knowledge released;
+    std::shared_ptr<const Knowledge> snapshot;  // the same, for those who acquire it; null since it last changed
     uint64_t version = 0;
 };
 

@@ -80,9 +80,12 @@ void finish_phase(Launch& l, Cta* c, Mbarrier& m) {
     if (m.pending != 0 || m.expected != 0) return;
     m.phase++;
     m.pending = m.count;
-    m.completed = std::move(m.gathering);
+    // What arrived in all phases up to this one can be read.
+    const Past::Lanes arrived{m.number / kWarpSize, 1u << (m.number % kWarpSize), m.phase};
+    m.gathering.ctas[c->async_rank].visible.add(arrived);
+    m.completed = std::make_shared<Knowledge>(std::move(m.gathering));
     m.gathering.ctas.clear();
-    moved(l, c);
+    l.progress++;  // nobody else waits for it, and its own OS thread is awake
 }
 
 static void arrive_expect_tx(Cta* c, const void* address, unsigned bytes, const void* pc) {
@@ -105,7 +108,11 @@ static void arrive_expect_tx(Cta* c, const void* address, unsigned bytes, const 
 static bool try_wait_parity(Cta* c, const void* address, unsigned parity, const void* pc) {
     Mbarrier* m = local_mbarrier(c, address, pc);
     Fiber& me = running(c);
-    look(c, me.polled == address && me.polled_value == parity);
+    if (me.polled == address && me.polled_value == parity) {
+        wait_outside(c);  // who asks twice asks in a loop
+    } else {
+        look(c, false);
+    }
     land_some(c);
     const std::lock_guard<std::mutex> lock(c->launch->mutex);
     me.seen = c->launch->progress;
@@ -114,12 +121,7 @@ static bool try_wait_parity(Cta* c, const void* address, unsigned parity, const 
     me.polled_value = parity;
     if (!done) return false;
     m->observed = m->phase;
-    if (c->races) {
-        Knowledge knowledge = m->completed;
-        const unsigned lane_bit = 1u << (m->number % kWarpSize);
-        knowledge.ctas[c->async_rank].visible.add(Past::Lanes{m->number / kWarpSize, lane_bit, m->phase});
-        learn(c, 1u << (c->thread % kWarpSize), knowledge);
-    }
+    if (c->races) learn(c, 1u << (c->thread % kWarpSize), m->completed);
     return true;
 }
 

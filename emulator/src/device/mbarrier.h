@@ -2,6 +2,7 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+#include <memory>
 #include "knowledge.h"
 
 namespace emulator {
@@ -26,7 +27,8 @@ struct Mbarrier {
     uint32_t made = 0, fenced = 0;
     uint32_t observed = 0;  // phases that some thread has waited for
     uint32_t filled = 0;    // the last phase that a store arrived in, counted from 1; 0: none has
-    Knowledge gathering, completed;
+    Knowledge gathering;
+    std::shared_ptr<const Knowledge> completed;  // of the last phase
 };
 
 // A st.async: 16 bytes for another CTA's shared memory, and for a barrier there.

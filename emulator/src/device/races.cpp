@@ -64,7 +64,7 @@ bool ordered(Cta* c, uint64_t stamp) {
     }
     if (c->known.visible(rank, thread, event)) return true;
     for (const Pending& p : c->pending) {
-        if (p.warp == warp && (p.mask & lane_bit) && p.knowledge.visible(rank, thread, event)) return true;
+        if (p.warp == warp && (p.mask & lane_bit) && p.knowledge->visible(rank, thread, event)) return true;
     }
     return false;
 }

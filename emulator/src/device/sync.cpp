@@ -15,7 +15,7 @@ Knowledge published(Cta* c) {
     const unsigned warp = c->thread / kWarpSize, lane_bit = 1u << (c->thread % kWarpSize);
     Knowledge all = c->known;
     for (const Pending& p : c->pending) {
-        if (p.warp == warp && (p.mask & lane_bit)) all.add(p.knowledge);
+        if (p.warp == warp && (p.mask & lane_bit)) all.add(*p.knowledge);
     }
     Past& own = all.ctas[c->rank].visible;
     own.add(Past{c->barrier_event, {}});
@@ -31,21 +31,41 @@ Knowledge published(Cta* c) {
     return all;
 }
 
-void learn(Cta* c, unsigned lanes, const Knowledge& knowledge) {
-    if (knowledge.ctas.empty()) return;
+void learn(Cta* c, unsigned lanes, const std::shared_ptr<const Knowledge>& knowledge) {
+    if (!knowledge || knowledge->ctas.empty()) return;
     const unsigned warp = c->thread / kWarpSize;
+    Pending* same_lanes = nullptr;
     for (Pending& p : c->pending) {
-        if (p.warp == warp && p.mask == lanes) {
-            p.knowledge.add(knowledge);
+        if (p.warp != warp) continue;
+        if (p.knowledge == knowledge) {
+            p.mask |= lanes;
             return;
         }
+        if (p.mask == lanes) same_lanes = &p;
     }
-    c->pending.push_back({warp, lanes, knowledge});
+    if (!same_lanes) {
+        c->pending.push_back({warp, lanes, knowledge});
+        return;
+    }
+    // Not one for each acquire, where no barrier follows.
+    auto both = std::make_shared<Knowledge>(*same_lanes->knowledge);
+    both->add(*knowledge);
+    same_lanes->knowledge = std::move(both);
+}
+
+void learn_all(Cta* c) {
+    for (size_t i = 0; i < c->pending.size(); i++) {
+        bool added = false;
+        for (size_t k = 0; k < i && !added; k++) added = c->pending[k].knowledge == c->pending[i].knowledge;
+        if (!added) c->known.add(*c->pending[i].knowledge);
+    }
+    c->pending.clear();
 }
 
 static void acquire(Cta* c, SyncWord& word) {
     running(c).polled_version = word.version;
-    learn(c, 1u << (c->thread % kWarpSize), word.released);
+    if (!word.snapshot) word.snapshot = std::make_shared<Knowledge>(word.released);
+    learn(c, 1u << (c->thread % kWarpSize), word.snapshot);
 }
 
 // `acquires`: whether what others released is known from here on.
@@ -61,6 +81,7 @@ static unsigned read_modify_write(Cta* c, unsigned* address, bool acquires, cons
             SyncWord& word = l.words[reinterpret_cast<uintptr_t>(address)];
             if (acquires) acquire(c, word);
             word.released.add(published(c));
+            word.snapshot = nullptr;
             word.version++;
         }
         __atomic_store_n(address, update(old), __ATOMIC_SEQ_CST);
@@ -79,6 +100,7 @@ static void store_release(Cta* c, unsigned* address, unsigned value, const void*
         if (c->races) {
             SyncWord& word = l.words[reinterpret_cast<uintptr_t>(address)];
             word.released = published(c);
+            word.snapshot = nullptr;
             word.version++;
         }
         __atomic_store_n(address, value, __ATOMIC_SEQ_CST);

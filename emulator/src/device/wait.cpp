@@ -11,7 +11,7 @@ constexpr unsigned kRepeatsUntilWait = 16;
 constexpr unsigned kLooksUntilYield = 64;
 constexpr unsigned kLooksUntilWait = 1 << 16;
 
-static void rouse(Launch& l, Cta* c) {
+void rouse(Launch& l, Cta* c) {
     if (!c->parked) return;
     c->parked = false;
     l.parked--;
@@ -22,11 +22,6 @@ void moved(Launch& l) {
     l.progress++;
     if (l.parked == 0) return;
     for (Cta* c : l.running) rouse(l, c);
-}
-
-void moved(Launch& l, Cta* c) {
-    l.progress++;
-    rouse(l, c);
 }
 
 void wait_outside(Cta* c) {

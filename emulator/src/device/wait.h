@@ -7,8 +7,8 @@ namespace emulator {
 
 // Something happened that others may wait for. The launch is locked.
 void moved(Launch& l);
-// Something happened that only `c` may wait for. The launch is locked.
-void moved(Launch& l, Cta* c);
+// Wakes a CTA that sleeps, to look at what came for it. The launch is locked.
+void rouse(Launch& l, Cta* c);
 
 // Ends the running thread's turn until the launch has moved on since `running(c).seen`.
 void wait_outside(Cta* c);

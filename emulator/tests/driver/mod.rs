@@ -12,11 +12,13 @@ pub(crate) const INVALID_CONFIGURATION: i32 = 9;
 pub(crate) const NO_BINARY_FOR_GPU: i32 = 209;
 pub(crate) const ILLEGAL_STATE: i32 = 401;
 pub(crate) const ILLEGAL_ADDRESS: i32 = 700;
+pub(crate) const ILLEGAL_INSTRUCTION: i32 = 715;
 pub(crate) const MISALIGNED_ADDRESS: i32 = 716;
 pub(crate) const LAUNCH_FAILED: i32 = 719;
 pub(crate) const COOPERATIVE_LAUNCH_TOO_LARGE: i32 = 720;
 pub(crate) const NOT_SUPPORTED: i32 = 801;
 pub(crate) const STREAM_CAPTURE_UNSUPPORTED: i32 = 900;
+pub(crate) const INVALID_CLUSTER_SIZE: i32 = 912;
 
 fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();

@@ -44,7 +44,10 @@ static __global__ void exchange_kernel(unsigned* y, unsigned* scratch, unsigned 
         cluster_wait();
     }
     unsigned value = rank + 1;
-    if (how == kGlobalByAsync && t == rank) scratch[blockIdx.x] = value;
+    if (how == kGlobalByAsync) {
+        if (t == 0) scratch[blockIdx.x] = value;
+        __syncthreads();
+    }
     if (how == kPlainBarrier) y[t] = (unsigned)barriers[0];
     for (unsigned round = 0; round < rounds; round++) {
         const unsigned b = how == kOneMailbox ? 0 : round % 2;
