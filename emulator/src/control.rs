@@ -27,7 +27,8 @@ pub struct Live {
 }
 
 /// Chooses the order in which CTAs and threads run, for this thread's launches from now on. The same seed gives the same
-/// orders again (but CTAs of a cooperative launch run on threads of the operating system, which it does not govern).
+/// orders again (but CTAs of a cluster or a cooperative launch run on threads of the operating system, which it does not
+/// govern).
 /// Begins as `CUDA_EMULATOR_SEED`, or 0.
 pub fn set_seed(seed: u64) {
     ffi::cuda_emulator_set_seed(seed);

@@ -6,7 +6,7 @@
 /// device only; the others keep their order behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// sm_90, 4 multiprocessors, 227 KB of shared memory a CTA.
+    /// sm_90, 4 multiprocessors in one GPC, 227 KB of shared memory a CTA, clusters.
     Hopper4,
     /// sm_80, 6 multiprocessors, 163 KB of shared memory a CTA.
     A100Like,

@@ -31,6 +31,10 @@ enum How {
     PlainBarrier,
     GlobalByAsync,
     TwoArrivals,
+    LateSend,
+    Unordered,
+    LateRead,
+    Leave,
 }
 
 struct Exchange {
@@ -49,7 +53,7 @@ impl Exchange {
 
     fn run(&self, how: How) -> (i32, u64) {
         let y = self.device.alloc::<u32>((self.ctas * self.threads) as usize);
-        let scratch = self.device.alloc::<u32>(self.ctas as usize);
+        let scratch = self.device.zeros(4 * self.ctas as usize);
         let cooperative = i32::from(self.cooperative);
         let (ctas, threads, size, rounds) = (self.ctas, self.threads, self.size, self.rounds);
         let code = planted::launch_exchange(y, scratch, ctas, threads, size, rounds, cooperative, how as i32);
@@ -89,6 +93,7 @@ fn exchanges_of_all_sizes() {
 fn what_is_sent_before_the_receiver_is_ready() {
     let exchange = Exchange::new(4);
     exchange.expect_found(How::NoStart, LAUNCH_FAILED, &["exchange_kernel", "st.async to an mbarrier"]);
+    exchange.expect_found(How::Unordered, LAUNCH_FAILED, &["no cluster barrier orders before it"]);
     exchange.expect_found(How::NoFence, LAUNCH_FAILED, &["no fence_mbarrier_init"]);
     exchange.expect_found(How::NoInit, LAUNCH_FAILED, &["mbarrier"]);
     exchange.expect_found(How::InitTwice, LAUNCH_FAILED, &["mbarrier_init of an mbarrier in use"]);
@@ -112,7 +117,13 @@ fn the_wrong_phase() {
 
 #[test]
 fn slots_read_too_early() {
-    Exchange::new(4).expect_found(How::NoWait, LAUNCH_FAILED, &["exchange_kernel", "of 4 bytes at"]);
+    let exchange = Exchange::new(4);
+    exchange.expect_found(How::NoWait, LAUNCH_FAILED, &["exchange_kernel", "of 4 bytes at"]);
+    exchange.expect_found(
+        How::LateRead,
+        LAUNCH_FAILED,
+        &["race: load of 4 bytes", "not ordered after a store by the st.async"],
+    );
 }
 
 #[test]
@@ -126,12 +137,15 @@ fn slots_written_too_early() {
 
 #[test]
 fn every_thread_has_read_before_one_sends() {
-    Exchange { threads: 256, ..Exchange::new(2) }.expect_found(How::NoBarrier, LAUNCH_FAILED, &["race", "st.async"]);
+    let exchange = Exchange { threads: 256, ..Exchange::new(2) };
+    exchange.expect_found(How::NoBarrier, LAUNCH_FAILED, &["race", "st.async"]);
+    exchange.expect_found(How::LateSend, LAUNCH_FAILED, &["race: st.async of 16 bytes", "not ordered after a load"]);
 }
 
 #[test]
 fn nobody_leaves_while_data_comes() {
     Exchange::new(4).expect_found(How::EarlyExit, LAUNCH_FAILED, &["exit"]);
+    Exchange::new(4).expect_found(How::Leave, LAUNCH_FAILED, &["a CTA exits"]);
 }
 
 #[test]

@@ -73,6 +73,7 @@ void block(Cta* c) {
 }
 
 bool yield_fiber(Cta* c) {
+    look_around(c);
     if (c->ready_count == 0) return false;
     push_ready(c, c->thread);
     block(c);

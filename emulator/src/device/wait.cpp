@@ -1,5 +1,6 @@
 #include "wait.h"
 #include <cstdio>
+#include "cluster.h"
 #include "codes.h"
 #include "launch.h"
 
@@ -70,6 +71,26 @@ static const char* deadlock(const Launch& l) {
            "never start";
 }
 
+// Those for whom there is something new to see. The launch is locked.
+static void wake_outside(Cta* c) {
+    size_t kept = 0;
+    for (const uint16_t thread : c->outside) {
+        if (c->fibers[thread].seen == c->launch->progress) {
+            c->outside[kept++] = thread;
+        } else {
+            push_ready(c, thread);
+        }
+    }
+    c->outside.resize(kept);
+}
+
+void look_around(Cta* c) {
+    if (c->outside.empty() && c->cluster->size == 1) return;
+    land_some(c);
+    const std::lock_guard<std::mutex> lock(c->launch->mutex);
+    wake_outside(c);
+}
+
 void park(Cta* c) {
     Launch& l = *c->launch;
     const char* dead = nullptr;
@@ -77,15 +98,7 @@ void park(Cta* c) {
         {
             std::unique_lock<std::mutex> lock(l.mutex);
             if (!l.aborted) {
-                size_t kept = 0;
-                for (const uint16_t thread : c->outside) {
-                    if (c->fibers[thread].seen == l.progress) {
-                        c->outside[kept++] = thread;
-                    } else {
-                        push_ready(c, thread);
-                    }
-                }
-                c->outside.resize(kept);
+                wake_outside(c);
                 if (c->ready_count > 0) return;
                 if (c->incoming.empty()) {
                     if (l.parked + 1 == l.unfinished) {

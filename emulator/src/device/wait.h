@@ -15,6 +15,8 @@ void wait_outside(Cta* c);
 // Before each look at what others may change: gives way where this thread does nothing else. `again`: it looked at the same
 // and saw the same the last time.
 void look(Cta* c, bool again);
+// A thread gives way without waiting: those that wait outside have their turn as well.
+void look_around(Cta* c);
 // No thread of the CTA is ready, and some wait outside: makes them ready when there is something to see.
 void park(Cta* c);
 

@@ -24,7 +24,15 @@ enum How {
     kPlainBarrier,   // a plain load of the barrier's word
     kGlobalByAsync,  // takes a plain store to global memory for ordered by st.async
     kTwoArrivals,    // more arrivals than the barrier counts
+    kLateSend,       // as kNoBarrier, but the sender lingers until all others have read, by luck
+    kUnordered,      // a store from a thread that no barrier orders after the initialization, which comes first by luck
+    kLateRead,       // from the third round on reads without waiting, when the stores have come by luck
+    kLeave,          // CTA 0 waits until all have sent, by other means, and leaves
 };
+
+static void linger() {
+    for (int i = 0; i < 64; i++) __nanosleep(100);
+}
 
 // Each round, every CTA sends its value to all of the cluster and goes on with the sum. Slots and barriers alternate. In
 // dynamic shared memory: 2 * size slots of 16 bytes, then two barriers.
@@ -36,6 +44,11 @@ static __global__ void exchange_kernel(unsigned* y, unsigned* scratch, unsigned 
     if (t == 0 && how != kNoInit) {
         for (int i = 0; i < (how == kInitTwice ? 3 : 2); i++) mbarrier_init(barriers + i % 2, 1);
         if (how != kNoFence) fence_mbarrier_init();
+    }
+    if (how == kUnordered && t == 32) {
+        linger();
+        const unsigned words[4] = {};
+        store_async(slots, words, barriers, rank);
     }
     if (how == kNoStart) {
         __syncthreads();
@@ -57,6 +70,7 @@ static __global__ void exchange_kernel(unsigned* y, unsigned* scratch, unsigned 
         if (t == 0 && how != kNoExpect && how != kLateExpect) mbarrier_arrive_expect_tx(barrier, bytes);
         if (t == 1 && how == kTwoArrivals) mbarrier_arrive_expect_tx(barrier, 0);
         if (how == kPlainWrite && t == 0 && round == 0) slots[4 * rank] = 7;
+        if (how == kLateSend && t < size) linger();
         if (t < size) {
             unsigned* slot = slots + 4 * (b * size + rank);
             if (how == kBeyond) slot = reinterpret_cast<unsigned*>(shared + 32 * size + 16);
@@ -69,14 +83,27 @@ static __global__ void exchange_kernel(unsigned* y, unsigned* scratch, unsigned 
             mbarrier_arrive_expect_tx(barrier, bytes);
         }
         if (how == kEarlyExit && rank == 0) return;
-        if (how != kNoWait) {
+        if (how == kLeave) {
+            if (t < size) atomic_add_release(scratch + blockIdx.x - rank + t, 1);
+            if (rank == 0) {
+                while (load_acquire(scratch + blockIdx.x) < size) {
+                }
+                return;
+            }
+        }
+        if (how == kLateRead && round >= 2) {
+            if (t < size) atomic_add_release(scratch + blockIdx.x - rank + t, 1);
+            while (load_acquire(scratch + blockIdx.x) < (round - 1) * size) {
+            }
+            linger();
+        } else if (how != kNoWait) {
             while (!mbarrier_try_wait_parity(barrier, how == kWrongParity ? parity ^ 1u : parity)) {
             }
         }
         value = 0;
         for (unsigned i = 0; i < size; i++) value += slots[4 * (b * size + i)];
         if (how == kGlobalByAsync) value += scratch[blockIdx.x - rank + (rank + 1) % size];
-        if (how != kNoBarrier) __syncthreads();
+        if (how != kNoBarrier && how != kLateSend) __syncthreads();
     }
     y[blockIdx.x * blockDim.x + t] = value;
 }
