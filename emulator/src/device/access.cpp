@@ -1,6 +1,5 @@
 // The hooks that the thread sanitizer's pass puts before every load and store of a kernel.
 #include <cstring>
-#include "async_store.h"
 #include "codes.h"
 #include "cta.h"
 #include "interface.h"

@@ -6,6 +6,8 @@
 #include "codes.h"
 #include "interface.h"
 #include "launch.h"
+#include "races.h"
+#include "sync.h"
 #include "symbols.h"
 #include "wait.h"
 

@@ -1,12 +1,8 @@
 // Shared memory as other CTAs of the cluster reach it.
 #pragma once
 #include "cta.h"
-#include "races.h"
 
 namespace emulator {
-
-[[noreturn]] void fault_at(Cta* c, int code, uintptr_t address, unsigned bytes, bool write, const void* pc,
-                           const char* what);
 
 // False where [a, a + bytes) is not all in the CTA's shared memory.
 bool shared_place(Cta* c, uintptr_t a, unsigned bytes, SharedPlace* place);

@@ -2,6 +2,7 @@
 #include "codes.h"
 #include "interface.h"
 #include "launch.h"
+#include "sync.h"
 #include "wait.h"
 
 namespace emulator {

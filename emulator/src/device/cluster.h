@@ -30,12 +30,4 @@ void cluster_arrived(Cta* c, unsigned warp, unsigned present);
 // Fails on devices whose instructions know no clusters.
 void need_clusters(Cta* c);
 
-// What the running thread may tell others: what it did, and what is known to have happened before that.
-Knowledge published(Cta* c);
-// The running thread, or all `lanes` of its warp, learn something.
-void learn(Cta* c, unsigned lanes, const std::shared_ptr<const Knowledge>& knowledge);
-// What the CTA's threads learnt is now known to all of them.
-void learn_all(Cta* c);
-uint64_t warp_collective(Cta* c, unsigned kind, unsigned mask, uint64_t value, unsigned source);
-
 }  // namespace emulator

@@ -4,6 +4,7 @@
 #include "cta.h"
 #include "interface.h"
 #include "launch.h"
+#include "sync.h"
 
 namespace emulator {
 

@@ -162,9 +162,13 @@ bool yield_fiber(Cta* c);
 void collectives_after_exit(Cta* c);
 // All live threads are at the block barrier.
 void release_barrier(Cta* c);
+// A collective of the lanes in `mask`, the running thread's among them.
+uint64_t warp_collective(Cta* c, unsigned kind, unsigned mask, uint64_t value, unsigned source);
 // Ends the CTA from inside a fiber.
 [[noreturn]] void fail(Cta* c, const FaultPlace& fault);
 [[noreturn]] void fail(Cta* c, int code, const char* what);
+[[noreturn]] void fault_at(Cta* c, int code, uintptr_t address, unsigned bytes, bool write, const void* pc,
+                           const char* what);
 [[noreturn]] void abandon(Cta* c);
 
 }  // namespace emulator

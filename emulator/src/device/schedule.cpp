@@ -1,5 +1,4 @@
 // Runs a CTA: starts its threads in a seeded order and switches between them wherever they wait.
-#include <cstdio>
 #include <cstring>
 #include "cluster.h"
 #include "codes.h"

@@ -1,6 +1,6 @@
-// Releases and acquires: the only order between CTAs.
+// Releases and acquires of words in global memory: the order between CTAs, beside that of clusters.
+#include "sync.h"
 #include <sched.h>
-#include "cluster.h"
 #include "codes.h"
 #include "cta.h"
 #include "interface.h"

@@ -1,5 +1,4 @@
 #include "wait.h"
-#include <cstdio>
 #include "cluster.h"
 #include "codes.h"
 #include "launch.h"
