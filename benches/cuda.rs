@@ -3,7 +3,8 @@
 //! `cargo bench --features cuda --bench cuda -- resnet50`. Times are those of the device, between two CUDA events around
 //! as many operations as criterion asks for, one behind the other on one stream. So a tensor that fits into L2 is found
 //! there, and where an operation takes the device less time than its launch takes the host, it is the launch that is
-//! measured. Throughput counts each data tensor once, however often the kernels read it.
+//! measured. Throughput counts each data tensor once, however often the kernels read it. Beside its floor and its peers,
+//! and with a cold L2, an operation is measured by `batchnorm bench`; this bench is there to see what a change does.
 //!
 //! With `BATCHNORM_BENCH_OUT=FILE` each measurement is also a line of that CSV file.
 
@@ -12,18 +13,11 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use batchnorm::{Compute, Cpu, Cuda, Element, Error, Layout, Shape};
+use batchnorm::bench::{Operation, Row, Work, rows};
+use batchnorm::{Compute, Cpu, Cuda, Dtype, Element, Error, Layout, Shape};
 use criterion::{Criterion, SamplingMode, Throughput};
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use half::{bf16, f16};
-
-#[path = "cuda/suites.rs"]
-mod suites;
-#[path = "cuda/work.rs"]
-mod work;
-
-use suites::{Entry, entries};
-use work::{Operation, Work, assert_right};
 
 /// The median of so many samples is what counts.
 const SAMPLES: usize = 10;
@@ -55,9 +49,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
         Err(error) => return Err(error.into()),
     };
-    check::<f32>(&cuda);
-    check::<f16>(&cuda);
-    check::<bf16>(&cuda);
+    check::<f32>(&cuda)?;
+    check::<f16>(&cuda)?;
+    check::<bf16>(&cuda)?;
     if cuda.name()?.starts_with("emulated") {
         println!("skipped: the emulated device is never timed");
         return Ok(());
@@ -74,11 +68,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     };
     let criterion = Criterion::default().sample_size(SAMPLES).measurement_time(MEASURED).warm_up_time(WARM_UP);
     let mut criterion = criterion.nresamples(2000).configure_from_args();
-    for entry in entries() {
-        for shape in entry.shapes() {
-            measure::<f32>(&mut criterion, &cuda, &entry, shape, table.as_mut())?;
-            measure::<f16>(&mut criterion, &cuda, &entry, shape, table.as_mut())?;
-            measure::<bf16>(&mut criterion, &cuda, &entry, shape, table.as_mut())?;
+    for row in rows()? {
+        match row.dtype {
+            Dtype::F16 => measure::<f16>(&mut criterion, &cuda, &row, table.as_mut())?,
+            Dtype::Bf16 => measure::<bf16>(&mut criterion, &cuda, &row, table.as_mut())?,
+            _ => measure::<f32>(&mut criterion, &cuda, &row, table.as_mut())?,
         }
     }
     criterion.final_summary();
@@ -86,7 +80,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Every operation in this dtype, in both layouts, on shapes with whole vectors and without.
-fn check<T: Element<Param = f32>>(cuda: &Cuda)
+fn check<T: Element<Param = f32>>(cuda: &Cuda) -> Result<(), Box<dyn std::error::Error>>
 where
     Cpu: Compute<T>,
     Cuda: Compute<T>,
@@ -98,34 +92,34 @@ where
         Shape::new(&[5, 7, 7, 3], Layout::ChannelsLast),
     ];
     for shape in small {
-        let shape = shape.expect("a shape");
-        Operation::ALL.into_iter().for_each(|operation| assert_right::<T>(cuda, shape, operation));
+        let mut work = Work::<Cuda, T>::new(cuda, shape?, 0, 1)?;
+        Operation::ALL.into_iter().try_for_each(|operation| work.check(operation))?;
     }
+    Ok(())
 }
 
-/// Times every operation on this shape.
+/// Times every operation on this row.
 fn measure<T: Element<Param = f32>>(
     criterion: &mut Criterion,
     cuda: &Cuda,
-    entry: &Entry,
-    shape: Shape,
+    row: &Row,
     mut table: Option<&mut File>,
 ) -> Result<(), Box<dyn std::error::Error>>
 where
     Cuda: Compute<T>,
 {
-    let Entry { suite, name, .. } = entry;
-    let mut group = criterion.benchmark_group(format!("{suite}/{name}"));
+    let Row { suite, name, shape, dtype, offset, .. } = row;
+    let mut group = criterion.benchmark_group(format!("{suite}/{name} n={}", shape.n()));
     group.sampling_mode(SamplingMode::Flat);
-    // Made when criterion first asks: a filter on the command line leaves most shapes out.
+    // Made when criterion first asks: a filter on the command line leaves most rows out.
     let mut work = None;
     for operation in Operation::ALL {
-        let bytes = operation.bytes::<T>(shape);
+        let bytes = operation.bytes(row) as u64;
         group.throughput(Throughput::Bytes(bytes));
         let mut samples = Vec::new();
-        let id = format!("{} {} {}", operation.name(), T::DTYPE, shape.layout());
+        let id = format!("{} {dtype} {}", operation.name(), shape.layout());
         group.bench_function(id, |bencher| {
-            let work = work.get_or_insert_with(|| Work::<Cuda, T>::new(cuda, shape).expect("buffers"));
+            let work = work.get_or_insert_with(|| Work::<Cuda, T>::new(cuda, *shape, *offset, 1).expect("buffers"));
             work.prepare(operation).expect("a forward pass");
             bencher.iter_custom(|iterations| {
                 let time = time(cuda, work, operation, iterations).expect("operations and events");
@@ -135,7 +129,7 @@ where
         });
         if let (Some(table), false) = (table.as_mut(), samples.is_empty()) {
             let (iterations, seconds) = median(&samples);
-            let (n, c, s, layout, dtype) = (shape.n(), shape.c(), shape.s(), shape.layout(), T::DTYPE);
+            let (n, c, s, layout) = (shape.n(), shape.c(), shape.s(), shape.layout());
             let (operation, microseconds, rate) = (operation.name(), seconds * 1e6, bytes as f64 / seconds / 1e9);
             writeln!(
                 table,

@@ -134,6 +134,8 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
+    // Measuring a device is no part of using it.
+    files.retain(|file| cfg!(feature = "bench") || !file.ends_with("probes.cu"));
     files.sort();
     if files.is_empty() { Err(format!("{} holds no .cu file", folder.display()).into()) } else { Ok(files) }
 }

@@ -27,8 +27,12 @@ typedef enum BnForm {
 typedef enum BnStrategy {
     /// In one CTA's shared memory: x is read once.
     BN_BLOCK = 0,
+    /// In the shared memory of a thread-block cluster: x is read once.
+    BN_CLUSTER = 1,
+    /// In the shared memory of a team of CTAs of a cooperative grid, as far as it fits: that much of x is read once.
+    BN_GRID = 2,
     /// Nowhere: x is read twice.
-    BN_TWO_READ = 1
+    BN_TWO_READ = 3
 } BnStrategy;
 
 /// What is fused behind the normalization: bit 0 is relu, bit 1 is the residual.
@@ -36,9 +40,13 @@ typedef enum BnEpilogue { BN_IDENTITY = 0, BN_RELU = 1, BN_ADD = 2, BN_ADD_RELU 
 
 /// How the tensors are cut. A strip is a group of neighbouring channels: `rows` rows of `width` vectors each, from one
 /// row to the next `row_vectors`. Vectors have 16 bytes, or one element in the scalar forms.
+///
+/// The CTAs that share a strip are its team. Cluster and grid launch whole teams, of neighbouring CTAs each; the teams
+/// take the strips in turn.
 typedef struct BnTiling {
     BnDtype dtype;
     BnForm form;
+    BnStrategy strategy;
     /// Rows of a strip.
     int64_t rows;
     /// Vectors from one row to the next. A strip's last columns may lie beyond: they belong to nobody.
@@ -58,6 +66,10 @@ typedef struct BnTiling {
     /// Strips of the tensor, and CTAs that share each of them.
     uint32_t strips;
     uint32_t splits;
+    /// Teams that are launched: as many as strips but in a grid, whose teams must all be resident.
+    uint32_t teams;
+    /// Steps of each CTA's walk that it keeps in shared memory.
+    uint32_t held_steps;
     /// Threads of a CTA, a power of two.
     uint32_t threads;
     /// Dynamic shared memory of a CTA.
@@ -82,10 +94,15 @@ typedef struct BnRunning {
     uint32_t skip_non_finite;
 } BnRunning;
 
-/// Scratch memory: one 16-byte partial for each split and channel, and a counter that is 0 between launches.
+/// Scratch memory.
 typedef struct BnWorkspace {
+    /// 16 bytes each: one for each split and channel of a two_read; in a grid two for each split and strip channel of
+    /// each team, and two more for each strip channel of each team.
     void* partials;
+    /// A counter that is 0 between launches.
     uint32_t* ticket;
+    /// The counters by which the teams of a grid meet, `BN_COUNTER_BYTES` apart. They go on from launch to launch.
+    uint32_t* counters;
 } BnWorkspace;
 
 typedef struct BnMoments {
@@ -98,7 +115,6 @@ typedef struct BnMoments {
 
 typedef struct BnTrain {
     BnTiling tiling;
-    BnStrategy strategy;
     BnEpilogue epilogue;
     float eps;
     const void* x;
@@ -129,7 +145,6 @@ typedef struct BnInfer {
 
 typedef struct BnBackward {
     BnTiling tiling;
-    BnStrategy strategy;
     BnEpilogue epilogue;
     const void* x;
     const void* dy;
@@ -163,17 +178,69 @@ typedef struct BnBackwardFrozen {
     BnWorkspace workspace;
 } BnBackwardFrozen;
 
-/// What `bn_*_prepare` found of the kernels of one operation.
+/// What a probe measures.
+typedef enum BnProbeKind {
+    /// out = a.
+    BN_PROBE_COPY = 0,
+    /// out = a ^ b; more = a where it is not null.
+    BN_PROBE_TWO_READ = 1,
+    /// out = a, by strips of `width` vectors.
+    BN_PROBE_STRIDED = 2,
+    /// Meetings of the teams of a cooperative grid.
+    BN_PROBE_MEETING = 3,
+    /// Exchanges between the CTAs of clusters.
+    BN_PROBE_EXCHANGE = 4
+} BnProbeKind;
+
+/// A launch that computes nothing of use and takes the time of something; with the feature `bench` alone.
+typedef struct BnProbe {
+    BnProbeKind kind;
+    uint32_t ctas;
+    const void* a;
+    const void* b;
+    void* out;
+    void* more;
+    /// 16-byte vectors of each of these; of a row, and of a strip of it.
+    int64_t vectors;
+    int64_t row_vectors;
+    int64_t width;
+    /// CTAs that meet or exchange, and how often.
+    uint32_t team;
+    uint32_t rounds;
+    /// A counter for each team, `BN_COUNTER_BYTES` apart, 0 at first.
+    uint32_t* counters;
+} BnProbe;
+
+/// The cluster sizes that are asked for: 2, 4, 8 and 16 CTAs.
+#define BN_CLUSTER_SIZES 4
+
+/// What `bn_*_prepare` has to know of the device.
+typedef struct BnDevice {
+    /// The most shared memory that a CTA may use, and the most where two share an SM.
+    uint32_t shared_bytes;
+    uint32_t half_shared_bytes;
+    /// 1 where thread-block clusters can be launched.
+    uint32_t has_clusters;
+} BnDevice;
+
+/// What `bn_*_prepare` found of the kernels of one operation. All 0 at first.
 typedef struct BnResident {
     /// The fewest CTAs of `BN_MAX_THREADS` threads that an SM holds of any of them.
     uint32_t ctas;
     /// How many kernels there are.
     uint32_t kernels;
+    /// The fewest clusters of each size that the device holds of any of them that are launched so: with an SM for each
+    /// CTA, and with one for two.
+    uint32_t clusters[2][BN_CLUSTER_SIZES];
+    /// How many kernels these are.
+    uint32_t clustered_kernels;
 } BnResident;
 
 /// The most threads of a CTA, and the CTAs of that size that every kernel leaves room for on an SM.
 #define BN_MAX_THREADS 256
 #define BN_MIN_CTAS 2
+/// What lies between the counters of two teams: lines of their own.
+#define BN_COUNTER_BYTES 64
 
 #ifdef __cplusplus
 extern "C" {
@@ -191,18 +258,21 @@ BnStatus bn_infer(const BnInfer* args, void* stream);
 BnStatus bn_backward(const BnBackward* args, void* stream);
 /// The backward pass of `bn_infer`.
 BnStatus bn_backward_frozen(const BnBackwardFrozen* args, void* stream);
+/// One probe.
+BnStatus bn_probe(const BnProbe* args, void* stream);
 /// Writes `value` to `len` floats: what an empty batch leaves.
 BnStatus bn_fill(float* out, uint64_t len, float value, void* stream);
 
-// Each loads its operation's kernels on the current device, lets them use `shared_bytes` of dynamic shared memory, and
-// says how many fit an SM. To be called once a device, before any launch or capture.
+// Each loads its operation's kernels on the current device, lets them use its shared memory, and says how many fit. To be
+// called once a device, before any launch or capture.
 
-BnStatus bn_moments_prepare(uint32_t shared_bytes, BnResident* resident);
-BnStatus bn_train_prepare(uint32_t shared_bytes, BnResident* resident);
-BnStatus bn_infer_prepare(uint32_t shared_bytes, BnResident* resident);
-BnStatus bn_backward_prepare(uint32_t shared_bytes, BnResident* resident);
-BnStatus bn_backward_frozen_prepare(uint32_t shared_bytes, BnResident* resident);
-BnStatus bn_fill_prepare(uint32_t shared_bytes, BnResident* resident);
+BnStatus bn_moments_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_train_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_infer_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_backward_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_backward_frozen_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_probe_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_fill_prepare(const BnDevice* device, BnResident* resident);
 
 #ifdef __cplusplus
 }

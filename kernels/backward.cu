@@ -1,13 +1,14 @@
 #include "backward.cuh"
 
-#include "backward_block.cuh"
+#include "backward_held.cuh"
+#include "backward_two_read.cuh"
 #include "launch.cuh"
 
 extern "C" BnStatus bn_backward(const BnBackward* args, void* stream) {
     const BnTiling& t = args->tiling;
     return with_owner(t.dtype, t.form, [&](auto owner) {
         using Owner = typename decltype(owner)::Type;
-        if (args->strategy == BN_BLOCK) return launch_tiled(backward_block_kernel<Owner>, t, stream, *args);
+        if (t.strategy != BN_TWO_READ) return launch_tiled(backward_held_kernel<Owner>, t, stream, *args);
         BnStatus status = BN_SUCCESS;
         if (args->epilogue == BN_RELU) status = launch_tiled(center_kernel<Owner>, t, stream, *args);
         if (status == BN_SUCCESS) status = launch_tiled(sums_kernel<Owner>, t, stream, *args);
@@ -16,13 +17,13 @@ extern "C" BnStatus bn_backward(const BnBackward* args, void* stream) {
     });
 }
 
-extern "C" BnStatus bn_backward_prepare(uint32_t shared_bytes, BnResident* resident) {
+extern "C" BnStatus bn_backward_prepare(const BnDevice* device, BnResident* resident) {
     return with_every_owner([&](auto owner) {
         using Owner = typename decltype(owner)::Type;
-        BnStatus status = prepare(backward_block_kernel<Owner>, shared_bytes, resident);
-        if (status == BN_SUCCESS) status = prepare(center_kernel<Owner>, shared_bytes, resident);
-        if (status == BN_SUCCESS) status = prepare(sums_kernel<Owner>, shared_bytes, resident);
-        if (status == BN_SUCCESS) status = prepare(apply_kernel<Owner>, shared_bytes, resident);
+        BnStatus status = prepare_team(backward_held_kernel<Owner>, *device, resident);
+        if (status == BN_SUCCESS) status = prepare(center_kernel<Owner>, *device, resident);
+        if (status == BN_SUCCESS) status = prepare(sums_kernel<Owner>, *device, resident);
+        if (status == BN_SUCCESS) status = prepare(apply_kernel<Owner>, *device, resident);
         return status;
     });
 }

@@ -8,10 +8,13 @@
 // saved_mean is rounded: what rounding left, lo = sum(x - saved_mean) / m, is found on the way and taken into account,
 // unless it is more than a rounding, when saved_mean is taken as given. Everything is accumulated in f32.
 //
-// block     one CTA holds a strip of x and of g in shared memory: reads x and dy once, writes dx: 3X, the floor.
-// two_read  sums_kernel reads x and dy and leaves partials; apply_kernel merges them, reads both from their end and
-//           writes dx: 5X. relu's mask is computed from x, for which lo has to be known first where the mean is far
-//           from zero: center_kernel reads x once more then, strip by strip.
+// backward_held_kernel       block, cluster, grid: a team holds a strip of x and of g in shared memory: reads x and dy once,
+//                            writes dx: 3X, the floor. What a grid cannot hold is read again.
+// sums_kernel, apply_kernel  two_read: the first reads x and dy and leaves partials; the second merges them, reads both
+//                            from their end and writes dx: 5X.
+//
+// relu's mask is computed from x, for which lo has to be known first where the mean is far from zero: such strips take one
+// more walk over x before the others, from memory under two_read (center_kernel), on chip where the strip is held.
 #pragma once
 #include "gradient.cuh"
 #include "reduce.cuh"
@@ -47,19 +50,12 @@ __device__ __forceinline__ bool is_far_strip(const BnBackward& args, Part part, 
     return far;
 }
 
-// The partials of center_kernel lie behind those of sums_kernel.
-__device__ __forceinline__ BnWorkspace behind(const BnWorkspace& workspace, const BnTiling& t) {
-    BnWorkspace second = workspace;
-    second.partials = static_cast<uint4*>(workspace.partials) + static_cast<int64_t>(t.splits) * t.channels;
-    return second;
-}
-
 // The scales of the strip, for the mask and the sums; `rest` is what is known of the mean's rounding.
 template <class Owner>
 __device__ __forceinline__ void share_scales(const BnBackward& args, Part part, const Group& group, float rest,
                                              const Shared& shared) {
     const BnTiling& t = args.tiling;
-    const uint32_t channel = group.channel(t, part);
+    const uint32_t channel = group.channel(t, part.strip);
     if (group.rank == 0 && group.strip_channel < t.strip_channels) {
         Scale scale = {0.0f, 0.0f, 0.0f, 0.0f}; // a strip's last channels may not exist, but threads load theirs
         if (channel < t.channels) {
@@ -71,26 +67,19 @@ __device__ __forceinline__ void share_scales(const BnBackward& args, Part part, 
     __syncthreads();
 }
 
-// two_read with relu, before the first pass: the partials of sum(x - saved_mean), for strips that are far.
+// Of one channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
+using GradientSums = Sums<3>;
+
+// The walk over x alone, for the rest of the mean: each group's channel gets sum(x - saved_mean). Keeps x.
 template <class Owner>
-__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
-    center_kernel(const __grid_constant__ BnBackward args) {
+__device__ __forceinline__ Sums<1> sum_xmu(const BnBackward& args, Owner owner, const Group& group, const Shared& shared,
+                                           const Scales<Owner>& scales, const Kept<Owner>& kept_x) {
     using V = Vector<typename Owner::Data, Owner::kVec>;
-    const BnTiling& t = args.tiling;
-    const Part part = part_of(t, blockIdx.x);
-    const Group group(t);
-    const Shared shared = Shared::carve<Owner>(t);
-    if (!is_far_strip(args, part, shared)) return;
-    share_scales<Owner>(args, part, group, 0.0f, shared);
-    Owner owner(t, part);
-    float hi[Owner::kLanes];
+    const typename Owner::Data* const x = static_cast<const typename Owner::Data*>(args.x);
     Sums<1> sums[Owner::kLanes];
 #pragma unroll
-    for (int lane = 0; lane < Owner::kLanes; lane++) {
-        hi[lane] = reinterpret_cast<const Scale*>(shared.channels)[owner.strip_channel(t, lane)].hi;
-        sums[lane] = Sums<1>::none();
-    }
-    const typename Owner::Data* const x = static_cast<const typename Owner::Data*>(args.x);
+    for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = Sums<1>::none();
+#pragma unroll 1
     for (uint32_t done = 0; done < owner.steps; done += kChunk) {
         typename V::Raw raw[kChunk];
         bool valid[kChunk];
@@ -103,63 +92,44 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 #pragma unroll
         for (int i = 0; i < kChunk; i++) {
             if (!valid[i]) break;
+            if (kept_x.has(done + i)) kept_x.at(done + i) = raw[i];
             float v[Owner::kVec];
             V::unpack(raw[i], v);
 #pragma unroll
-            for (int e = 0; e < Owner::kVec; e++) sums[e % Owner::kLanes].of[0] += v[e] - hi[e % Owner::kLanes];
+            for (int e = 0; e < Owner::kVec; e++)
+                sums[e % Owner::kLanes].of[0] += v[e] - scales.of[e % Owner::kLanes].hi;
         }
     }
-    const Sums<1> sum = merge_threads<Owner, Sums<1>>(t, group, shared, [&](int lane) { return sums[lane]; });
-    const uint32_t channel = group.channel(t, part);
-    if (group.rank == 0 && channel < t.channels) store_partial(behind(args.workspace, t), t, part.split, channel, sum);
+    return merge_threads<Owner, Sums<1>>(args.tiling, group, shared, [&](int lane) { return sums[lane]; });
 }
 
-// Of one channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
-using GradientSums = Sums<3>;
-
-// two_read, first pass: the partials of the three sums.
+// The walk over x and dy: each group's channel gets its three sums. Takes x from `kept_x`, and keeps both in `keep_x` and
+// `keep_g`.
 template <class Owner>
-__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) sums_kernel(const __grid_constant__ BnBackward args) {
-    const BnTiling& t = args.tiling;
-    const Part part = part_of(t, blockIdx.x);
-    const Group group(t);
-    const Shared shared = Shared::carve<Owner>(t);
-    const uint32_t channel = group.channel(t, part);
-    float rest = 0.0f;
-    if (args.epilogue == BN_RELU && is_far_strip(args, part, shared)) {
-        const BnWorkspace centers = behind(args.workspace, t);
-        const Sums<1> sum = merge_group<Sums<1>>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t s) {
-            return load_partial<Sums<1>>(centers, t, s, channel);
-        });
-        if (channel < t.channels) rest = rest_of_mean(args.saved_mean[channel], sum.of[0], t.m);
-    }
-    share_scales<Owner>(args, part, group, rest, shared);
-    Owner owner(t, part);
-    const Scales<Owner> scales(owner, t, shared.channels);
-    const Gradient<Owner> gradient(args);
+__device__ __forceinline__ GradientSums sum_gradients(const BnTiling& t, const Owner& owner, const Group& group,
+                                                      const Shared& shared, const Scales<Owner>& scales,
+                                                      const Gradient<Owner>& gradient, const Kept<Owner>& kept_x,
+                                                      const Kept<Owner>& keep_x, const Kept<Owner>& keep_g) {
     GradientSums sums[Owner::kLanes];
 #pragma unroll
     for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = GradientSums::none();
-    for (uint32_t done = 0; done < owner.steps; done += kBackwardBatch) {
-        GradientBatch<Owner> batch;
-        gradient.load(batch, owner, done, [&] { owner.advance(); });
-#pragma unroll
-        for (int i = 0; i < kBackwardBatch; i++) {
-            if (!batch.valid[i]) break;
-            float x[Owner::kVec], g[Owner::kVec];
-            gradient.masked(scales, batch, i, x, g);
-#pragma unroll
-            for (int e = 0; e < Owner::kVec; e++) {
-                GradientSums& sum = sums[e % Owner::kLanes];
-                const float xmu = x[e] - scales.of[e % Owner::kLanes].hi;
-                sum.of[0] += xmu;
-                sum.of[1] += g[e];
-                sum.of[2] = fmaf(g[e], xmu, sum.of[2]);
-            }
+    walk_forwards(owner, gradient, kept_x, [&](const auto& batch, int i, uint32_t step) {
+        float x[Owner::kVec], g[Owner::kVec];
+        gradient.masked(scales, batch, i, x, g);
+        if (keep_g.has(step)) {
+            keep_x.at(step) = batch.x[i];
+            keep_g.at(step) = gradient.packed(batch, i, g);
         }
-    }
-    const GradientSums sum = merge_threads<Owner, GradientSums>(t, group, shared, [&](int lane) { return sums[lane]; });
-    if (group.rank == 0 && channel < t.channels) store_partial(args.workspace, t, part.split, channel, sum);
+#pragma unroll
+        for (int e = 0; e < Owner::kVec; e++) {
+            GradientSums& sum = sums[e % Owner::kLanes];
+            const float xmu = x[e] - scales.of[e % Owner::kLanes].hi;
+            sum.of[0] += xmu;
+            sum.of[1] += g[e];
+            sum.of[2] = fmaf(g[e], xmu, sum.of[2]);
+        }
+    });
+    return merge_threads<Owner, GradientSums>(t, group, shared, [&](int lane) { return sums[lane]; });
 }
 
 // What dx needs of one channel beside its Scale: dx = scale * (g - mean_g - (x - mean) * slope).
@@ -171,7 +141,7 @@ struct alignas(16) Slope {
 __device__ __forceinline__ float finish_gradients(const BnBackward& args, Part part, const Group& group,
                                                   const GradientSums& sum, const Shared& shared) {
     const BnTiling& t = args.tiling;
-    const uint32_t channel = group.channel(t, part);
+    const uint32_t channel = group.channel(t, part.strip);
     Slope slope = {0.0f, 0.0f, 0.0f, 0.0f};
     if (channel < t.channels) {
         const float inv_std = args.saved_inv_std[channel];
@@ -208,41 +178,17 @@ struct Slopes {
     }
 };
 
-// two_read, second pass, from the end to the front.
+// The walk that writes dx and dz, from the end to the front.
 template <class Owner>
-__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) apply_kernel(const __grid_constant__ BnBackward args) {
-    const BnTiling& t = args.tiling;
-    const Part part = part_of(t, gridDim.x - 1 - blockIdx.x);
-    const Group group(t);
-    const Shared shared = Shared::carve<Owner>(t);
-    const uint32_t channel = group.channel(t, part);
-    const bool is_far = args.epilogue == BN_RELU && is_far_strip(args, part, shared);
-    const GradientSums sum =
-        merge_group<GradientSums>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t split) {
-            return load_partial<GradientSums>(args.workspace, t, split, channel);
-        });
-    const float lo = finish_gradients(args, part, group, sum, shared);
-    __syncthreads();
-    Owner owner(t, part);
-    const Slopes<Owner> slopes(owner, t, shared.channels);
-    __syncthreads();
-    // The mask is that of the first pass, which knew lo only where the strip is far.
-    share_scales<Owner>(args, part, group, is_far ? lo : 0.0f, shared);
-    const Scales<Owner> scales(owner, t, shared.channels);
-    const Gradient<Owner> gradient(args);
-    owner.to_last();
-    for (uint32_t done = 0; done < owner.steps; done += kBackwardBatch) {
-        GradientBatch<Owner> batch;
-        gradient.load(batch, owner, done, [&] { owner.retreat(); });
+__device__ __forceinline__ void apply_gradients(const Owner& owner, const Scales<Owner>& scales,
+                                                const Slopes<Owner>& slopes, const Gradient<Owner>& gradient,
+                                                const Kept<Owner>& kept_x, const Kept<Owner>& kept_g) {
+    walk_backwards(owner, gradient, kept_x, kept_g, [&](const auto& batch, int i) {
+        float x[Owner::kVec], g[Owner::kVec];
+        gradient.masked(scales, batch, i, x, g);
+        gradient.store_dz(batch.offset[i], g);
 #pragma unroll
-        for (int i = 0; i < kBackwardBatch; i++) {
-            if (!batch.valid[i]) continue;
-            float x[Owner::kVec], g[Owner::kVec];
-            gradient.masked(scales, batch, i, x, g);
-            gradient.store_dz(batch.offset[i], g);
-#pragma unroll
-            for (int e = 0; e < Owner::kVec; e++) x[e] = slopes.dx(scales, x[e], g[e], e);
-            gradient.store_dx(batch.offset[i], x);
-        }
-    }
+        for (int e = 0; e < Owner::kVec; e++) x[e] = slopes.dx(scales, x[e], g[e], e);
+        gradient.store_dx(batch.offset[i], x);
+    });
 }

@@ -12,9 +12,9 @@ extern "C" BnStatus bn_backward_frozen(const BnBackwardFrozen* args, void* strea
     return launch(frozen_finish_kernel, ctas, BN_MAX_THREADS, 0, stream, *args);
 }
 
-extern "C" BnStatus bn_backward_frozen_prepare(uint32_t shared_bytes, BnResident* resident) {
+extern "C" BnStatus bn_backward_frozen_prepare(const BnDevice* device, BnResident* resident) {
     const BnStatus status = with_every_owner([&](auto owner) {
-        return prepare(backward_frozen_kernel<typename decltype(owner)::Type>, shared_bytes, resident);
+        return prepare(backward_frozen_kernel<typename decltype(owner)::Type>, *device, resident);
     });
-    return status != BN_SUCCESS ? status : prepare(frozen_finish_kernel, shared_bytes, resident);
+    return status != BN_SUCCESS ? status : prepare(frozen_finish_kernel, *device, resident);
 }

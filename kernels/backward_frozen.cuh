@@ -16,37 +16,31 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     backward_frozen_kernel(const __grid_constant__ BnBackwardFrozen args) {
     const BnTiling& t = args.tiling;
     const Part part = part_of(t, blockIdx.x);
-    const Group group(t);
+    const Group group(t.strip_channels);
     const Shared shared = Shared::carve<Owner>(t);
     share_running_scales(args, part.strip, shared.channels);
-    Owner owner(t, part);
+    const Owner owner(t, part);
     const Scales<Owner> scales(owner, t, shared.channels);
     const Gradient<Owner> gradient(args);
     FrozenSums sums[Owner::kLanes];
 #pragma unroll
     for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = FrozenSums::none();
-    for (uint32_t done = 0; done < owner.steps; done += kBackwardBatch) {
-        GradientBatch<Owner> batch;
-        gradient.load(batch, owner, done, [&] { owner.advance(); });
+    walk_forwards(owner, gradient, Kept<Owner>::nothing(), [&](const auto& batch, int i, uint32_t) {
+        float x[Owner::kVec], g[Owner::kVec];
+        gradient.masked(scales, batch, i, x, g);
+        gradient.store_dz(batch.offset[i], g);
 #pragma unroll
-        for (int i = 0; i < kBackwardBatch; i++) {
-            if (!batch.valid[i]) break;
-            float x[Owner::kVec], g[Owner::kVec];
-            gradient.masked(scales, batch, i, x, g);
-            gradient.store_dz(batch.offset[i], g);
-#pragma unroll
-            for (int e = 0; e < Owner::kVec; e++) {
-                const Scale& scale = scales.of[e % Owner::kLanes];
-                FrozenSums& sum = sums[e % Owner::kLanes];
-                sum.of[0] += g[e];
-                sum.of[1] = fmaf(g[e], x[e] - scale.hi, sum.of[1]);
-                x[e] = scale.scale * g[e];
-            }
-            gradient.store_dx(batch.offset[i], x);
+        for (int e = 0; e < Owner::kVec; e++) {
+            const Scale& scale = scales.of[e % Owner::kLanes];
+            FrozenSums& sum = sums[e % Owner::kLanes];
+            sum.of[0] += g[e];
+            sum.of[1] = fmaf(g[e], x[e] - scale.hi, sum.of[1]);
+            x[e] = scale.scale * g[e];
         }
-    }
+        gradient.store_dx(batch.offset[i], x);
+    });
     const FrozenSums sum = merge_threads<Owner, FrozenSums>(t, group, shared, [&](int lane) { return sums[lane]; });
-    const uint32_t channel = group.channel(t, part);
+    const uint32_t channel = group.channel(t, part.strip);
     if (group.rank == 0 && channel < t.channels) store_partial(args.workspace, t, part.split, channel, sum);
 }
 
@@ -55,15 +49,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     frozen_finish_kernel(const __grid_constant__ BnBackwardFrozen args) {
     const BnTiling& t = args.tiling;
     const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
-    FrozenSums sum = FrozenSums::none();
-    if (channel < t.channels) {
-        for (uint32_t split = threadIdx.x % kWarp; split < t.splits; split += kWarp)
-            sum = merge(sum, load_partial<FrozenSums>(args.workspace, t, split, channel));
-    }
-    for (uint32_t mask = 1; mask < kWarp; mask <<= 1) {
-        const FrozenSums other = sum.exchanged(mask);
-        sum = (threadIdx.x & mask) != 0 ? merge(other, sum) : merge(sum, other);
-    }
+    const FrozenSums sum = merge_splits<FrozenSums>(args.workspace, t, channel);
     if (channel < t.channels && threadIdx.x % kWarp == 0) {
         if (args.dgamma != nullptr) args.dgamma[channel] = sum.of[1] * inv_std_of(args.running_var[channel], args.eps);
         if (args.dbeta != nullptr) args.dbeta[channel] = sum.of[0];

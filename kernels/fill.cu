@@ -8,6 +8,6 @@ extern "C" BnStatus bn_fill(float* out, uint64_t len, float value, void* stream)
     return launch(fill_kernel, static_cast<uint32_t>(ctas), BN_MAX_THREADS, 0, stream, out, len, value);
 }
 
-extern "C" BnStatus bn_fill_prepare(uint32_t shared_bytes, BnResident* resident) {
-    return prepare(fill_kernel, shared_bytes, resident);
+extern "C" BnStatus bn_fill_prepare(const BnDevice* device, BnResident* resident) {
+    return prepare(fill_kernel, *device, resident);
 }

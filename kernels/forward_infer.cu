@@ -11,9 +11,9 @@ extern "C" BnStatus bn_infer(const BnInfer* args, void* stream) {
     return status != BN_SUCCESS ? status : pack_mask(t, args->y, args->relu_mask, stream);
 }
 
-extern "C" BnStatus bn_infer_prepare(uint32_t shared_bytes, BnResident* resident) {
+extern "C" BnStatus bn_infer_prepare(const BnDevice* device, BnResident* resident) {
     const BnStatus status = with_every_owner([&](auto owner) {
-        return prepare(infer_kernel<typename decltype(owner)::Type>, shared_bytes, resident);
+        return prepare(infer_kernel<typename decltype(owner)::Type>, *device, resident);
     });
-    return status != BN_SUCCESS ? status : prepare_pack_mask(shared_bytes, resident);
+    return status != BN_SUCCESS ? status : prepare_pack_mask(*device, resident);
 }

@@ -16,5 +16,6 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) infer_kernel(cons
     const Shared shared = Shared::carve<Owner>(t);
     share_running_scales(args, part.strip, shared.channels);
     const Scales<Owner> scales(owner, t, shared.channels);
-    normalize_backwards(owner, static_cast<const typename Owner::Data*>(args.x), scales, Output<Owner>(args));
+    normalize_backwards(owner, static_cast<const typename Owner::Data*>(args.x), Kept<Owner>::nothing(), scales,
+                        Output<Owner>(args));
 }

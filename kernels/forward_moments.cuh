@@ -2,17 +2,25 @@
 //
 //     mean = sum(x) / m        var = sum((x - mean)^2) / m
 //
-// moments_kernel streams a chunk of each strip and leaves one partial a channel and split: reads x once, which is the
-// floor. moments_finish_kernel merges them for the operation of that name; in a training forward the second pass does.
+// moments_kernel streams a part of each strip. Where a team shares the strip, it merges on the spot and writes them: reads
+// x once, which is the floor. Under two_read it leaves one partial a channel and split, which moments_finish_kernel
+// merges for the operation of that name; in a training forward the second pass does.
 #pragma once
-#include "reduce.cuh"
+#include "exchange.cuh"
 
-// Reads a CTA's chunk as a stream and gives every group its channel's moments.
+__device__ __forceinline__ void store_moments(const Moments& moments, uint32_t channel, float* mean, float* var) {
+    mean[channel] = moments.hi;
+    var[channel] = moments.m2 / moments.n;
+}
+
+// Reads a CTA's part as a stream, keeps what is to be kept, and gives every group its channel's moments.
 template <class Owner>
 __device__ __forceinline__ Moments stream_moments(Owner owner, const BnTiling& t, const Group& group,
-                                                  const Shared& shared, const typename Owner::Data* x) {
+                                                  const Shared& shared, const typename Owner::Data* x,
+                                                  const Kept<Owner>& kept) {
     using V = Vector<typename Owner::Data, Owner::kVec>;
     Stream<Owner::kLanes> stream;
+#pragma unroll 1
     for (uint32_t done = 0; done < owner.steps; done += kChunk) {
         typename V::Raw raw[kChunk];
         int count = 0;
@@ -26,6 +34,10 @@ __device__ __forceinline__ Moments stream_moments(Owner owner, const BnTiling& t
             owner.advance();
         }
         if (count == 0) break;
+#pragma unroll
+        for (int i = 0; i < kChunk; i++) {
+            if (i < count && kept.has(done + i)) kept.at(done + i) = raw[i];
+        }
         float v[kChunk][Owner::kVec];
 #pragma unroll
         for (int i = 0; i < kChunk; i++) V::unpack(raw[i], v[i]);
@@ -56,36 +68,36 @@ __device__ __forceinline__ Moments stream_moments(Owner owner, const BnTiling& t
     return merge_threads<Owner, Moments>(t, group, shared, [&](int lane) { return stream.moments(lane); });
 }
 
-// Writes the partials of mean and variance of this CTA's chunk. Reads x once; the rest is small.
+// Reads x once; the rest is small.
 template <class Owner>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
-    moments_kernel(const BnTiling t, const void* x, const BnWorkspace workspace) {
-    const Part part = part_of(t, blockIdx.x);
-    const Group group(t);
+    moments_kernel(const __grid_constant__ BnMoments args) {
+    const BnTiling& t = args.tiling;
+    const auto* const x = static_cast<const typename Owner::Data*>(args.x);
+    const Group group(t.strip_channels);
     const Shared shared = Shared::carve<Owner>(t);
-    const Moments moments =
-        stream_moments(Owner(t, part), t, group, shared, static_cast<const typename Owner::Data*>(x));
-    const uint32_t channel = group.channel(t, part);
-    if (group.rank == 0 && channel < t.channels) store_partial(workspace, t, part.split, channel, moments);
+    Team team(t, args.workspace, shared);
+    for (uint32_t i = team.first_strip(); i < t.strips; i += t.teams) {
+        const bool leaves_partial = t.strategy == BN_TWO_READ;
+        const Part part = leaves_partial ? part_of(t, blockIdx.x) : team.part(i);
+        const Moments own = stream_moments(Owner(t, part), t, group, shared, x, Kept<Owner>::nothing());
+        const uint32_t channel = group.channel(t, part.strip);
+        const bool is_writer = group.rank == 0 && channel < t.channels;
+        if (leaves_partial) {
+            if (is_writer) store_partial(args.workspace, t, part.split, channel, own);
+        } else {
+            const Moments moments = team.merged(group, own);
+            if (is_writer && part.split == 0) store_moments(moments, channel, args.mean, args.var);
+        }
+    }
+    team.leave();
 }
 
-// Writes mean and variance out of the partials; with no partials NaN, the mean of nothing.
+// Writes mean and variance out of the partials, with a warp for each channel.
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     moments_finish_kernel(const __grid_constant__ BnMoments args) {
-    const BnTiling& t = args.tiling;
-    // A warp for each channel.
     const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
-    Moments moments = Moments::none();
-    if (channel < t.channels) {
-        for (uint32_t split = threadIdx.x % kWarp; split < t.splits; split += kWarp)
-            moments = merge(moments, load_partial<Moments>(args.workspace, t, split, channel));
-    }
-    for (uint32_t mask = 1; mask < kWarp; mask <<= 1) {
-        const Moments other = moments.exchanged(mask);
-        moments = (threadIdx.x & mask) != 0 ? merge(other, moments) : merge(moments, other);
-    }
-    if (channel < t.channels && threadIdx.x % kWarp == 0) {
-        args.mean[channel] = moments.hi;
-        args.var[channel] = moments.m2 / moments.n;
-    }
+    const Moments moments = merge_splits<Moments>(args.workspace, args.tiling, channel);
+    if (channel < args.tiling.channels && threadIdx.x % kWarp == 0)
+        store_moments(moments, channel, args.mean, args.var);
 }

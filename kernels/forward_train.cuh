@@ -4,15 +4,17 @@
 //     y    = epilogue((x - mean) * inv_std * gamma + beta)
 //     running <- keep * running + momentum * batch
 //
-// block     one CTA holds a strip in shared memory: reads x once, writes y: 2X, the floor.
-// two_read  moments_kernel reads x and leaves partials; train_second_kernel merges them, reads x from its end and
-//           writes y: 3X. Every CTA merges the partials of its strip for itself, so that no third launch is needed.
+// train_held_kernel    block, cluster, grid: a team holds a strip in shared memory: reads x once, writes y: 2X, the floor.
+//                      What a grid cannot hold is read again.
+// train_second_kernel  two_read: after moments_kernel has left partials it merges them, reads x from its end and writes
+//                      y: 3X. Every CTA merges the partials of its strip for itself, so that no third launch is needed.
 //
-// In both the CTA of a strip's first split writes what is kept of its channels, and the last CTA to finish counts the
+// In both the CTA of a strip's first split writes what is kept of its channels, and the last of these to finish counts the
 // batch, when nobody reads the counter any more.
 #pragma once
+#include "exchange.cuh"
 #include "forward.cuh"
-#include "reduce.cuh"
+#include "forward_moments.cuh"
 
 // One batch more; a count that no training reaches stays where it is.
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
@@ -46,7 +48,7 @@ __device__ __forceinline__ void finish_strip(const BnTrain& args, Part part, con
                                              const Shared& shared) {
     const BnTiling& t = args.tiling;
     const bool counts = args.running.num_batches_tracked != nullptr;
-    const uint32_t channel = group.channel(t, part);
+    const uint32_t channel = group.channel(t, part.strip);
     if (group.rank == 0 && group.strip_channel < t.strip_channels) {
         Scale scale = {0.0f, 0.0f, 0.0f, 0.0f}; // a strip's last channels may not exist, but threads load theirs
         if (channel < t.channels) {
@@ -67,6 +69,28 @@ __device__ __forceinline__ void finish_strip(const BnTrain& args, Part part, con
         *args.running.num_batches_tracked = counted(*args.running.num_batches_tracked);
 }
 
+// block, cluster, grid: the teams take the strips in turn.
+template <class Owner>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    train_held_kernel(const __grid_constant__ BnTrain args) {
+    const BnTiling& t = args.tiling;
+    const auto* const x = static_cast<const typename Owner::Data*>(args.x);
+    const Group group(t.strip_channels);
+    const Shared shared = Shared::carve<Owner>(t);
+    const Kept<Owner> kept = Kept<Owner>::in(shared.strip, t.held_steps);
+    const Output<Owner> output(args);
+    Team team(t, args.workspace, shared);
+    for (uint32_t strip = team.first_strip(); strip < t.strips; strip += t.teams) {
+        const Part part = team.part(strip);
+        const Owner owner(t, part);
+        const Moments moments = team.merged(group, stream_moments(owner, t, group, shared, x, kept));
+        finish_strip(args, part, group, moments, shared);
+        const Scales<Owner> scales(owner, t, shared.channels);
+        normalize_backwards(owner, x, kept, scales, output);
+    }
+    team.leave();
+}
+
 // two_read, second pass.
 template <class Owner>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
@@ -74,14 +98,15 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const BnTiling& t = args.tiling;
     const Part part = part_of(t, gridDim.x - 1 - blockIdx.x); // the last chunks were read last: they go first
     const Owner owner(t, part);
-    const Group group(t);
+    const Group group(t.strip_channels);
     const Shared shared = Shared::carve<Owner>(t);
-    const uint32_t channel = group.channel(t, part);
+    const uint32_t channel = group.channel(t, part.strip);
     const Moments moments =
         merge_group<Moments>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t split) {
             return load_partial<Moments>(args.workspace, t, split, channel);
         });
     finish_strip(args, part, group, moments, shared);
     const Scales<Owner> scales(owner, t, shared.channels);
-    normalize_backwards(owner, static_cast<const typename Owner::Data*>(args.x), scales, Output<Owner>(args));
+    normalize_backwards(owner, static_cast<const typename Owner::Data*>(args.x), Kept<Owner>::nothing(), scales,
+                        Output<Owner>(args));
 }

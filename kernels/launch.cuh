@@ -56,19 +56,49 @@ BnStatus launch(void (*kernel)(Params...), uint32_t ctas, uint32_t threads, uint
     return static_cast<BnStatus>(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
-// A kernel that takes its tiling's geometry.
+inline cudaLaunchAttribute cluster_of(uint32_t ctas) {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = ctas;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    return attribute;
+}
+
+inline cudaLaunchAttribute cooperative() {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    return attribute;
+}
+
+// A kernel that takes its tiling's geometry, with the CTAs of a team as its strategy wants them.
 template <class... Params, class... Args>
 BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream, const Args&... args) {
-    return launch(kernel, t.strips * t.splits, t.threads, t.shared_bytes, stream, args...);
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(t.teams * t.splits);
+    config.blockDim = dim3(t.threads);
+    config.dynamicSmemBytes = t.shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &attribute;
+    if (t.strategy == BN_CLUSTER) {
+        attribute = cluster_of(t.splits);
+        config.numAttrs = 1;
+    } else if (t.strategy == BN_GRID) {
+        attribute = cooperative();
+        config.numAttrs = 1;
+    }
+    return static_cast<BnStatus>(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
 // Loads a kernel, lets it use what shared memory the device has, and counts its CTAs on an SM.
 template <class... Params>
-BnStatus prepare(void (*kernel)(Params...), uint32_t shared_bytes, BnResident* resident) {
+BnStatus prepare(void (*kernel)(Params...), const BnDevice& device, BnResident* resident) {
     cudaFuncAttributes attributes;
     cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
     if (status != cudaSuccess) return static_cast<BnStatus>(status);
-    const int dynamic = static_cast<int>(shared_bytes) - static_cast<int>(attributes.sharedSizeBytes);
+    const int dynamic = static_cast<int>(device.shared_bytes) - static_cast<int>(attributes.sharedSizeBytes);
     status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
     if (status != cudaSuccess) return static_cast<BnStatus>(status);
     int ctas = 0;
@@ -77,5 +107,36 @@ BnStatus prepare(void (*kernel)(Params...), uint32_t shared_bytes, BnResident* r
     const uint32_t found = static_cast<uint32_t>(ctas);
     resident->ctas = resident->kernels == 0 || found < resident->ctas ? found : resident->ctas;
     resident->kernels += 1;
+    return BN_SUCCESS;
+}
+
+// As prepare, for a kernel that is launched in clusters too, where the device has them.
+template <class... Params>
+BnStatus prepare_team(void (*kernel)(Params...), const BnDevice& device, BnResident* resident) {
+    const bool is_first = resident->clustered_kernels == 0;
+    const BnStatus prepared = prepare(kernel, device, resident);
+    if (prepared != BN_SUCCESS || device.has_clusters == 0) return prepared;
+    // Beyond eight CTAs a cluster fits some devices and not others; one that it does not fit says so below.
+    cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+    if (status != cudaSuccess) return static_cast<BnStatus>(status);
+    for (uint32_t i = 0; i < 2 * BN_CLUSTER_SIZES; i++) {
+        const uint32_t share = i / BN_CLUSTER_SIZES, size = i % BN_CLUSTER_SIZES;
+        cudaLaunchAttribute attribute = cluster_of(2u << size);
+        cudaLaunchConfig_t config = {};
+        config.gridDim = dim3(2u << size);
+        config.blockDim = dim3(BN_MAX_THREADS);
+        config.dynamicSmemBytes = share == 0 ? device.shared_bytes : device.half_shared_bytes;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        int clusters = 0;
+        if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess) {
+            (void)cudaGetLastError(); // a size that the device does not have
+            clusters = 0;
+        }
+        const uint32_t found = static_cast<uint32_t>(clusters);
+        uint32_t& least = resident->clusters[share][size];
+        if (is_first || found < least) least = found;
+    }
+    resident->clustered_kernels += 1;
     return BN_SUCCESS;
 }

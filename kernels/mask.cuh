@@ -42,10 +42,10 @@ inline BnStatus pack_mask(const BnTiling& t, const void* y, uint32_t* mask, void
     });
 }
 
-inline BnStatus prepare_pack_mask(uint32_t shared_bytes, BnResident* resident) {
+inline BnStatus prepare_pack_mask(const BnDevice& device, BnResident* resident) {
     for (BnDtype dtype : {BN_F32, BN_F16, BN_BF16}) {
         const BnStatus status =
-            with_dtype(dtype, [&](auto kernel) { return prepare(kernel, shared_bytes, resident); });
+            with_dtype(dtype, [&](auto kernel) { return prepare(kernel, device, resident); });
         if (status != BN_SUCCESS) return status;
     }
     return BN_SUCCESS;

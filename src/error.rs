@@ -193,6 +193,21 @@ pub enum Error {
         /// The bytes that the problem's strips have.
         actual: usize,
     },
+    /// A probe of a size that the device or its buffers do not have.
+    #[cfg(feature = "bench")]
+    #[error("probe: expected {expected}, got {actual}")]
+    Probe {
+        /// What would do.
+        expected: String,
+        /// What was asked for.
+        actual: u64,
+    },
+    /// A forced strategy needs what this device does not have: thread-block clusters, or cooperative launches.
+    #[error("strategy {strategy}: expected a device that has {}, got one that has not", needs(.strategy))]
+    NoStrategy {
+        /// The strategy.
+        strategy: Strategy,
+    },
     /// A buffer is on another device than the backend.
     #[error("{tensor}: expected memory of CUDA device {expected}, got memory of device {actual}")]
     ForeignDevice {
@@ -329,6 +344,15 @@ fn known(code: u32) -> &'static str {
     }
 }
 
+/// What a device must have for a strategy.
+fn needs(strategy: &Strategy) -> &'static str {
+    match strategy {
+        Strategy::Cluster => "thread-block clusters",
+        Strategy::Grid => "cooperative launches",
+        Strategy::Block | Strategy::TwoRead => "shared memory",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,6 +377,10 @@ mod tests {
                 "bn_train: expected success, got CUDA runtime error 12345",
             ),
             (Error::Workspace { needed: 512, actual: 0 }, "workspace: expected at least 512 bytes, got 0"),
+            (
+                Error::NoStrategy { strategy: Strategy::Cluster },
+                "strategy cluster: expected a device that has thread-block clusters, got one that has not",
+            ),
             (
                 Error::Strategy { strategy: Strategy::Block, limit: 232_448, actual: 4_000_000 },
                 "strategy block: expected a strip of at most 232448 bytes on chip, got 4000000",

@@ -51,12 +51,15 @@
 //! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
+//! | measure a backend | `bench`, with the feature of that name |
 #![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
 #![cfg_attr(feature = "cuda", deny(unsafe_code))] // Allowed where `cuda` says so, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod args;
 mod backend;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;

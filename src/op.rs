@@ -15,6 +15,19 @@ pub enum Op {
     BackwardFrozen,
 }
 
+impl Op {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Moments => "moments",
+            Self::Train => "train",
+            Self::Infer => "infer",
+            Self::Backward => "backward",
+            Self::BackwardFrozen => "backward-frozen",
+        }
+    }
+}
+
 /// What is fused behind the normalization. `Z` is the residual's buffer, or its gradient's, or `()` for the kind alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Epilogue<Z> {

@@ -4,12 +4,15 @@
 
 mod cost;
 mod forms;
+mod limits;
+mod teams;
 mod tiling;
 
 use core::fmt;
 
 use crate::{Epilogue, Error, Op, Problem, Result};
 pub use forms::Form;
+pub use limits::DeviceLimits;
 pub use tiling::Tiling;
 
 /// Where a channel's values are between the two times that an operation needs them.
@@ -17,18 +20,24 @@ pub use tiling::Tiling;
 pub enum Strategy {
     /// In the shared memory of one CTA: the data is read once.
     Block,
+    /// In the shared memory of a thread-block cluster, which takes compute capability 9.0: the data is read once.
+    Cluster,
+    /// In the shared memory of a team of CTAs of a cooperative grid, as far as it fits: that much is read once.
+    Grid,
     /// Nowhere: the data is read twice, the second time from the end, which is still in L2.
     TwoRead,
 }
 
 impl Strategy {
     /// Every strategy.
-    pub const ALL: [Self; 2] = [Self::Block, Self::TwoRead];
+    pub const ALL: [Self; 4] = [Self::Block, Self::Cluster, Self::Grid, Self::TwoRead];
 
     /// The name on the command line and in error messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Block => "block",
+            Self::Cluster => "cluster",
+            Self::Grid => "grid",
             Self::TwoRead => "two-read",
         }
     }
@@ -40,29 +49,6 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// What a device has of each thing that a plan must fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceLimits {
-    /// Major and minor compute capability.
-    pub compute_capability: (u32, u32),
-    /// Streaming multiprocessors that a plan may fill.
-    pub sms: u32,
-    /// Shared memory of an SM, in bytes.
-    pub shared_per_sm: u32,
-    /// The most shared memory that one CTA may ask for, in bytes.
-    pub shared_per_cta: u32,
-    /// Shared memory that the system takes of each CTA, in bytes.
-    pub shared_reserved: u32,
-    /// Threads that an SM holds.
-    pub threads_per_sm: u32,
-    /// CTAs that an SM holds.
-    pub ctas_per_sm: u32,
-    /// The L2 cache, in bytes.
-    pub l2_bytes: u64,
-    /// Whether a grid may be launched cooperatively.
-    pub cooperative: bool,
-}
-
 /// What is to be launched for a problem.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
@@ -72,6 +58,9 @@ pub struct Plan {
     pub tiling: Tiling,
     /// Scratch memory that the launches need, in bytes.
     pub workspace_bytes: usize,
+    /// The time that the cost model predicts, in nanoseconds: for comparing plans with each other. Its constants are
+    /// estimates, not measurements.
+    pub predicted_ns: f64,
 }
 
 impl Plan {
@@ -79,69 +68,108 @@ impl Plan {
     pub const MAX_THREADS: u32 = 256;
     /// CTAs of [`Plan::MAX_THREADS`] threads that every kernel's registers leave room for on an SM.
     pub const MIN_CTAS: u32 = 2;
-    /// What comes before the partials in a workspace: the ticket, alone in its cache line.
+    /// Teams of a cooperative grid at most: each has a counter in the workspace.
+    pub const MAX_TEAMS: u32 = 128;
+    /// What lies between two of these counters.
+    pub const COUNTER_BYTES: usize = 64;
+    /// Where the counters begin: the ticket comes first, alone in its cache line.
     pub const TICKET_BYTES: usize = 256;
+    /// What comes before the partials in a workspace, whatever the plan: plans of all kinds use one after the other.
+    pub const HEAD_BYTES: usize = Self::TICKET_BYTES + Self::MAX_TEAMS as usize * Self::COUNTER_BYTES;
     /// One partial: four floats.
     pub const PARTIAL_BYTES: usize = 16;
+    /// Partials of one pass or exchange at most, which bounds every workspace, whatever the batch: a mebibyte. Not
+    /// measured.
+    pub const MAX_PARTIALS: usize = 1 << 16;
 
     /// The plan of least predicted time, or the best one of a forced strategy. For an empty problem nothing is planned.
     ///
-    /// A forced strategy concerns training and its backward pass: the other operations need every value once.
+    /// A forced strategy concerns operations with the batch's statistics: the others need every value once.
     ///
     /// # Errors
-    /// [`Error::Strategy`] where the forced strategy cannot hold the problem on this device.
+    /// [`Error::Strategy`] where the forced strategy cannot hold the problem on this device, [`Error::NoStrategy`] where
+    /// the device does not have what it takes.
     pub fn new(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> Result<Self> {
         if problem.shape().is_empty() {
-            return Ok(Self::with(problem, Strategy::TwoRead, Tiling::EMPTY));
+            return Ok(Self::with(problem, Strategy::TwoRead, Tiling::EMPTY, 0.0));
         }
-        let holds = Self::holds_strips(problem);
-        let strategies = match forced {
-            Some(strategy) if holds => &[strategy][..],
-            _ if holds => &Strategy::ALL[..],
-            _ => &[Strategy::TwoRead],
+        let plans = |strategy| Self::best_of(problem, limits, strategy);
+        let best = match forced {
+            Some(strategy) if Self::has_choice(problem) => plans(strategy),
+            _ => Self::candidates(problem, limits).into_iter().reduce(|best, plan| {
+                // The earlier one where they are equal.
+                if plan.predicted_ns < best.predicted_ns { plan } else { best }
+            }),
         };
-        let mut best: Option<(f64, Self)> = None;
-        for &strategy in strategies {
-            for tiling in tiling::candidates(problem, limits, strategy) {
-                let cost = cost::nanoseconds(problem, limits, strategy, &tiling);
-                if best.is_none_or(|(least, _)| cost < least) {
-                    best = Some((cost, Self::with(problem, strategy, tiling)));
-                }
-            }
+        best.ok_or_else(|| Self::refused(problem, limits, forced.unwrap_or(Strategy::TwoRead)))
+    }
+
+    /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`].
+    pub fn candidates(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
+        let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoRead] };
+        strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
+    }
+
+    fn best_of(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Option<Self> {
+        let priced = tiling::candidates(problem, limits, strategy).into_iter().map(|tiling| {
+            let ns = cost::nanoseconds(problem, limits, strategy, &tiling);
+            (ns, tiling)
+        });
+        let (ns, tiling) = priced.reduce(|best, next| if next.0 < best.0 { next } else { best })?;
+        Some(Self::with(problem, strategy, tiling, ns))
+    }
+
+    fn refused(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Error {
+        let ctas = match strategy {
+            Strategy::Cluster => limits.largest_cluster(),
+            Strategy::Grid if !limits.cooperative => 0,
+            Strategy::Grid => limits.sms,
+            Strategy::Block | Strategy::TwoRead => 1,
+        };
+        if ctas == 0 {
+            return Error::NoStrategy { strategy };
         }
-        best.map(|(_, plan)| plan).ok_or_else(|| {
-            let actual = tiling::least_strip_bytes(problem);
-            Error::Strategy { strategy: Strategy::Block, limit: limits.shared_per_cta as usize, actual }
-        })
+        let limit = ctas as usize * limits.shared_per_cta as usize;
+        Error::Strategy { strategy, limit, actual: tiling::least_strip_bytes(problem) }
     }
 
     /// The scratch memory that is enough for this problem and for any smaller batch of it, in bytes.
     ///
     /// A smaller batch may need more than a larger one: its plan may split strips that the other's holds on chip.
     pub fn most_workspace_bytes(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> usize {
-        let strategy =
-            if Self::holds_strips(problem) { forced.unwrap_or(Strategy::TwoRead) } else { Strategy::TwoRead };
-        let passes = Self::partial_passes(problem, strategy);
-        Self::TICKET_BYTES + passes * tiling::most_partials(problem, limits) * Self::PARTIAL_BYTES
+        let forced = forced.filter(|_| Self::has_choice(problem));
+        let partials = |strategy| match strategy {
+            Strategy::Block | Strategy::Cluster => 0,
+            Strategy::Grid => tiling::most_grid_partials(problem, limits),
+            Strategy::TwoRead => Self::partial_passes(problem) * tiling::most_partials(problem, limits),
+        };
+        let most = Strategy::ALL.into_iter().filter(|&s| forced.is_none_or(|forced| forced == s)).map(partials).max();
+        Self::HEAD_BYTES + most.unwrap_or(0) * Self::PARTIAL_BYTES
     }
 
-    /// Only training and its backward pass hold strips: the other operations need every value once, in any strategy.
-    fn holds_strips(problem: &Problem) -> bool {
-        matches!(problem.op(), Op::Train | Op::Backward)
+    /// Whether there is more than one strategy: where every value is needed once and nothing has to be merged, there is
+    /// not.
+    fn has_choice(problem: &Problem) -> bool {
+        matches!(problem.op(), Op::Moments | Op::Train | Op::Backward)
     }
 
-    fn with(problem: &Problem, strategy: Strategy, tiling: Tiling) -> Self {
-        let partials = Self::partial_passes(problem, strategy) * tiling.splits as usize * problem.shape().c();
-        Self { strategy, tiling, workspace_bytes: Self::TICKET_BYTES + partials * Self::PARTIAL_BYTES }
+    fn with(problem: &Problem, strategy: Strategy, tiling: Tiling, predicted_ns: f64) -> Self {
+        let partials = match strategy {
+            Strategy::Block | Strategy::Cluster => 0,
+            Strategy::Grid => teams::partials(tiling.splits, tiling.teams, tiling.strip_channels),
+            Strategy::TwoRead => Self::partial_passes(problem) * tiling.splits as usize * problem.shape().c(),
+        };
+        let workspace_bytes = Self::HEAD_BYTES + partials * Self::PARTIAL_BYTES;
+        Self { strategy, tiling, workspace_bytes, predicted_ns }
     }
 
-    /// The passes that leave partials.
-    fn partial_passes(problem: &Problem, strategy: Strategy) -> usize {
-        match (strategy, problem.op(), problem.epilogue()) {
-            (Strategy::Block, ..) | (_, Op::Infer, _) => 0,
+    /// The passes of a two_read that leave partials.
+    fn partial_passes(problem: &Problem) -> usize {
+        match (problem.op(), problem.epilogue()) {
+            (Op::Infer, _) => 0,
             // The means have to be known before the mask that is computed from them.
-            (Strategy::TwoRead, Op::Backward, Epilogue::Relu) => 2,
-            (Strategy::TwoRead, ..) => 1,
+            (Op::Backward, Epilogue::Relu) => 2,
+            _ => 1,
         }
     }
 }

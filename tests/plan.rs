@@ -7,37 +7,21 @@ use batchnorm::{DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, 
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
 
-const HOPPER: DeviceLimits = DeviceLimits {
-    compute_capability: (9, 0),
-    sms: 132,
-    shared_per_sm: 233_472,
-    shared_per_cta: 232_448,
-    shared_reserved: 1024,
-    threads_per_sm: 2048,
-    ctas_per_sm: 32,
-    l2_bytes: 50 << 20,
-    cooperative: true,
+const HOPPER: DeviceLimits = DeviceLimits::KNOWN[1].1;
+const SMALL: DeviceLimits =
+    DeviceLimits { sms: 4, cooperative: false, clusters: [[2, 1, 0, 0], [4, 2, 1, 0]], l2_bytes: 1 << 20, ..HOPPER };
+/// Every known device, and a small one that cannot launch cooperatively.
+const DEVICES: [DeviceLimits; 7] = {
+    let mut devices = [SMALL; 7];
+    let mut i = 0;
+    while i < DeviceLimits::KNOWN.len() {
+        devices[i] = DeviceLimits::KNOWN[i].1;
+        i += 1;
+    }
+    devices
 };
-const AMPERE: DeviceLimits = DeviceLimits {
-    compute_capability: (8, 0),
-    sms: 108,
-    shared_per_sm: 167_936,
-    shared_per_cta: 166_912,
-    l2_bytes: 40 << 20,
-    ..HOPPER
-};
-const ADA: DeviceLimits = DeviceLimits {
-    compute_capability: (8, 9),
-    sms: 128,
-    shared_per_sm: 102_400,
-    shared_per_cta: 101_376,
-    threads_per_sm: 1536,
-    ctas_per_sm: 24,
-    l2_bytes: 72 << 20,
-    ..HOPPER
-};
-const SMALL: DeviceLimits = DeviceLimits { sms: 4, cooperative: false, l2_bytes: 1 << 20, ..HOPPER };
-const DEVICES: [DeviceLimits; 4] = [HOPPER, AMPERE, ADA, SMALL];
+const FORCED: [Option<Strategy>; 5] =
+    [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoRead)];
 const OPS: [Op; 5] = [Op::Moments, Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen];
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
@@ -116,16 +100,46 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     assert!(u64::from(t.strips) * u64::from(t.splits) < 1 << 31, "{plan:?}");
     assert!(t.strips as usize * t.strip_channels as usize >= problem.shape().c(), "{plan:?}");
     assert!(t.steps() < 1 << 31, "{plan:?}");
-    if plan.strategy == Strategy::Block {
-        assert_eq!(t.splits, 1, "{plan:?}");
+    match plan.strategy {
+        Strategy::Block => assert_eq!(t.splits, 1, "{plan:?}"),
+        Strategy::Cluster => {
+            let mut sizes = [2, 4, 8, 16].into_iter().zip(limits.clusters[0].into_iter().zip(limits.clusters[1]));
+            assert!(sizes.any(|(size, clusters)| size == t.splits && clusters.0.max(clusters.1) > 0), "{plan:?}");
+        }
+        Strategy::Grid => {
+            assert!(limits.cooperative && t.teams <= Plan::MAX_TEAMS, "{plan:?}");
+            // All of it is resident.
+            let by_shared = limits.shared_per_sm / (t.shared_bytes + limits.shared_reserved);
+            let by_threads = Plan::MIN_CTAS * Plan::MAX_THREADS / t.threads;
+            assert!(t.teams * t.splits <= by_shared.min(by_threads) * limits.sms, "{plan:?}");
+        }
+        Strategy::TwoRead => {}
     }
-    let partials = (plan.workspace_bytes - Plan::TICKET_BYTES) / Plan::PARTIAL_BYTES;
-    let needs = match (plan.strategy, problem.op(), problem.epilogue()) {
-        (Strategy::Block, ..) | (_, Op::Infer, _) => 0,
-        (Strategy::TwoRead, Op::Backward, Epilogue::Relu) => 2,
-        (Strategy::TwoRead, ..) => 1,
+    assert!(t.teams <= t.strips && (t.teams == t.strips || plan.strategy == Strategy::Grid), "{plan:?}");
+    let tensors = match (plan.strategy, problem.op()) {
+        (Strategy::TwoRead, _) | (_, Op::Moments) => 0,
+        (_, Op::Backward) => 2,
+        _ => 1,
     };
-    assert_eq!(partials, needs * t.splits as usize * problem.shape().c(), "{plan:?}");
+    let held = i64::from(t.held_steps);
+    if tensors == 0 {
+        assert_eq!(held, 0, "{plan:?}");
+    } else if plan.strategy == Strategy::Grid {
+        assert!(held > 0 && held <= t.steps(), "{plan:?}");
+    } else {
+        assert_eq!(held, t.steps(), "{plan:?}");
+    }
+    let vector_bytes = i64::from(t.vector_len(problem.dtype()) * problem.dtype().bytes());
+    assert!(i64::from(t.shared_bytes) >= held * tensors * i64::from(t.threads) * vector_bytes, "{plan:?}");
+    let partials = (plan.workspace_bytes - Plan::HEAD_BYTES) / Plan::PARTIAL_BYTES;
+    let needs = match (plan.strategy, problem.op(), problem.epilogue()) {
+        (Strategy::Block | Strategy::Cluster, ..) | (_, Op::Infer, _) => 0,
+        (Strategy::Grid, ..) => 2 * (t.splits + 1) as usize * (t.teams * t.strip_channels) as usize,
+        (Strategy::TwoRead, Op::Backward, Epilogue::Relu) => 2 * t.splits as usize * problem.shape().c(),
+        (Strategy::TwoRead, ..) => t.splits as usize * problem.shape().c(),
+    };
+    assert_eq!(partials, needs, "{plan:?}");
+    assert!(plan.predicted_ns.is_finite() && plan.predicted_ns > 0.0, "{plan:?}");
 }
 
 #[test]
@@ -139,10 +153,10 @@ fn every_element_of_the_table_has_one_owner() {
                         Layout::ChannelsLast => [&[n], s, &[c]].concat(),
                     };
                     for dtype in [Dtype::F32, Dtype::Bf16] {
-                        for forced in [None, Some(Strategy::Block), Some(Strategy::TwoRead)] {
-                            let problem = problem(Op::Train, &dims, layout, dtype, Epilogue::Identity);
-                            let plan = Plan::new(&problem, &SMALL, forced).unwrap();
-                            check_limits(&problem, &SMALL, &plan);
+                        let problem = problem(Op::Train, &dims, layout, dtype, Epilogue::Identity);
+                        let four_sms = DeviceLimits { cooperative: true, ..SMALL };
+                        for plan in Plan::candidates(&problem, &four_sms) {
+                            check_limits(&problem, &four_sms, &plan);
                             check_owners(&problem, &plan);
                         }
                     }
@@ -173,17 +187,80 @@ proptest! {
         op in prop::sample::select(&OPS[..]),
         dtype in prop::sample::select(&DTYPES[..]),
         limits in prop::sample::select(&DEVICES[..]),
-        forced in prop::sample::select(vec![None, Some(Strategy::Block), Some(Strategy::TwoRead)]),
+        forced in prop::sample::select(FORCED.to_vec()),
     ) {
         let problem = problem(op, &dims, layout, dtype, Epilogue::Relu);
         if let Ok(plan) = Plan::new(&problem, &limits, forced) {
             check_limits(&problem, &limits, &plan);
             check_owners(&problem, &plan);
-            if matches!(op, Op::Train | Op::Backward) {
+            if matches!(op, Op::Moments | Op::Train | Op::Backward) {
                 prop_assert!(forced.is_none_or(|forced| plan.strategy == forced));
             }
         } else {
-            prop_assert_eq!(forced, Some(Strategy::Block));
+            prop_assert!(forced.is_some() && forced != Some(Strategy::TwoRead));
+        }
+    }
+}
+
+/// Thousands of shapes on every known device: the choice keeps its limits, and is never predicted to take longer than reading
+/// twice.
+#[test]
+fn no_choice_is_slower_than_two_read() {
+    let mut plans = 0;
+    for n in [1, 2, 3, 8, 19, 32, 64, 256] {
+        for c in [1, 3, 8, 64, 100, 256, 1000, 2048, 4096, 65536] {
+            for s in [1, 2, 7 * 7, 14 * 14, 28 * 28, 33 * 4, 56 * 56, 112 * 112] {
+                for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+                    for (op, dtype, epilogue) in [
+                        (Op::Moments, Dtype::F32, Epilogue::Identity),
+                        (Op::Train, Dtype::F16, Epilogue::Identity),
+                        (Op::Train, Dtype::F32, Epilogue::AddRelu(())),
+                        (Op::Backward, Dtype::Bf16, Epilogue::Relu),
+                        (Op::Backward, Dtype::F32, Epilogue::AddRelu(())),
+                    ] {
+                        let dims = if layout == Layout::ChannelsFirst { [n, c, s] } else { [n, s, c] };
+                        let problem = problem(op, &dims, layout, dtype, epilogue);
+                        for limits in DEVICES {
+                            let plan = Plan::new(&problem, &limits, None).unwrap();
+                            let twice = Plan::new(&problem, &limits, Some(Strategy::TwoRead)).unwrap();
+                            check_limits(&problem, &limits, &plan);
+                            assert!(plan.predicted_ns <= twice.predicted_ns, "{plan:?} {twice:?}");
+                            plans += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(plans > 40_000, "{plans}");
+}
+
+/// Every batch norm of ResNet-50 up to a batch of 256, channels first, reads x once on an H100, backward included.
+#[test]
+fn resnet50_reads_once() {
+    for (c, side) in [
+        (64, 112),
+        (64, 56),
+        (256, 56),
+        (128, 56),
+        (128, 28),
+        (512, 28),
+        (256, 28),
+        (256, 14),
+        (1024, 14),
+        (512, 14),
+        (512, 7),
+        (2048, 7),
+    ] {
+        for n in [32, 64, 256] {
+            for dtype in DTYPES {
+                for op in [Op::Train, Op::Backward] {
+                    let problem = problem(op, &[n, c, side, side], Layout::ChannelsFirst, dtype, Epilogue::Relu);
+                    let plan = Plan::new(&problem, &HOPPER, None).unwrap();
+                    assert_ne!(plan.strategy, Strategy::TwoRead, "{n} {c} {side} {op:?} {dtype}");
+                    assert_eq!(i64::from(plan.tiling.held_steps), plan.tiling.steps(), "{n} {c} {side} {op:?} {dtype}");
+                }
+            }
         }
     }
 }
@@ -250,7 +327,7 @@ fn a_workspace_is_enough_for_every_smaller_batch() {
                         problem(op, &dims, layout, dtype, Epilogue::Relu)
                     };
                     let enough = Plan::most_workspace_bytes(&of(512), &HOPPER, None);
-                    assert!(enough <= (2 << 20) + Plan::TICKET_BYTES);
+                    assert!(enough <= (2 << 20) + Plan::HEAD_BYTES);
                     for n in (1..=64).chain([241, 242, 255, 256, 511, 512]) {
                         let needed = Plan::new(&of(n), &HOPPER, None).unwrap().workspace_bytes;
                         assert!(needed <= enough, "{n} of {c} x {s:?} {layout:?} {dtype}: {needed}, not {enough}");
@@ -284,9 +361,10 @@ fn block_reads_once_where_strips_fit_and_fill_the_device() {
     };
     let first = Layout::ChannelsFirst;
     assert_eq!(plan(&[32, 512, 28, 28], first).strategy, Strategy::Block);
-    assert_eq!(plan(&[32, 2048, 7, 7], first).strategy, Strategy::Block);
-    // A strip of 1.6 MB fits no SM.
-    assert_eq!(plan(&[256, 64, 56, 56], first).strategy, Strategy::TwoRead);
+    assert_ne!(plan(&[32, 2048, 7, 7], first).strategy, Strategy::TwoRead);
+    // A strip of 1.6 MB fits no SM, but a cluster of eight; one of 6.4 MB needs a good part of the device.
+    assert_eq!(plan(&[256, 64, 56, 56], first).strategy, Strategy::Cluster);
+    assert_eq!(plan(&[256, 64, 112, 112], first).strategy, Strategy::Grid);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::failure::Failure;
-use crate::{info, run, verify};
+use crate::{bench, info, run, verify};
 
 /// Batch normalization on safetensors files.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Hold a device against the f64 oracle, case by case
     Verify(verify::Args),
+    /// Time operations beside the least that memory allows and beside their peers
+    Bench(bench::Args),
 }
 
 /// What the command line asks for.

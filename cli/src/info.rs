@@ -1,4 +1,6 @@
-//! `batchnorm info`: the version, the features built in and the devices.
+//! `batchnorm info`: the version, the features built in and the devices; or, with `--plan`, how a problem could be run.
+
+mod plan;
 
 use batchnorm::Dtype;
 use serde_json::json;
@@ -12,12 +14,17 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    plan: plan::Args,
 }
 
 /// Every feature of this package, and whether it is built in.
 const FEATURES: [(&str, bool); 2] = [("cuda", cfg!(feature = "cuda")), ("emulate", cfg!(feature = "emulate"))];
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(answer) = plan::answer(&args.plan, args.json)? {
+        return output::print(&answer);
+    }
     let version = env!("CARGO_PKG_VERSION");
     let arch = std::env::consts::ARCH;
     let threads = rayon::current_num_threads();

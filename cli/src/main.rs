@@ -4,6 +4,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod args;
+mod bench;
+mod choices;
 mod device;
 mod failure;
 mod info;
@@ -39,5 +41,6 @@ fn dispatch(parsed: Parsed) -> Result<bool, Failure> {
         Parsed::Command(Command::Info(args)) => info::run(&args).map(|()| true),
         Parsed::Command(Command::Run(args)) => run::run(&args).map(|()| true),
         Parsed::Command(Command::Verify(args)) => verify::run(&args),
+        Parsed::Command(Command::Bench(args)) => bench::run(&args).map(|()| true),
     }
 }

@@ -3,7 +3,6 @@
 //! Everything is read and computed first; the output file is the last thing that happens, whole or not at all.
 
 mod backward;
-mod choices;
 mod forward;
 mod job;
 mod report;
@@ -14,12 +13,12 @@ use batchnorm::tensors::{Tensors, read};
 use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Problem, Shape, Tracking};
 use half::{bf16, f16};
 
+use crate::choices::{self, Epilogue, Layout, Op, RunningVar, Strategy};
 #[cfg(feature = "cuda")]
 use crate::device;
 use crate::device::Device;
 use crate::failure::{Failure, one_line};
 use crate::output;
-use choices::{Epilogue, Layout, Op, RunningVar, Strategy};
 use job::Job;
 use report::Done;
 
@@ -84,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
-            let cuda = device::cuda(number)?.with_strategy(args.strategy.forced()?);
+            let cuda = device::cuda(number)?.with_strategy(args.strategy.forced());
             let bytes = read(&args.input)?;
             let tensors = parse(args, &bytes)?;
             let (dtype, is_emulated) = (tensors.dtype("x")?, device::is_emulated(&cuda.name()?));

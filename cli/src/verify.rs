@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     }
     if let Some(path) = &args.json {
         let text = format!("{:#}\n", to_json(args.device, reports.len(), &rows, &failures, &note));
-        std::fs::write(path, text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        output::write_whole(path, text.as_bytes())?;
     }
     output::print(&to_text(args.device, reports.len(), &rows, &failures, &note))?;
     Ok(failures.is_empty())
@@ -105,7 +105,9 @@ fn cuda_reports(number: usize) -> Result<(Vec<Report>, String), Failure> {
     let strategies = Strategy::ALL.into_iter().map(Some).chain([None]);
     let of_strategy = |strategy| {
         let mut reports = reports(&cuda.clone().with_strategy(strategy), &groups);
-        reports.retain(|report| !matches!(&report.result, Err(CaseFailure::Refused(Error::Strategy { .. }))));
+        reports.retain(|report| {
+            !matches!(&report.result, Err(CaseFailure::Refused(Error::Strategy { .. } | Error::NoStrategy { .. })))
+        });
         reports
     };
     let reports = strategies.flat_map(of_strategy).collect();
@@ -114,7 +116,8 @@ fn cuda_reports(number: usize) -> Result<(Vec<Report>, String), Failure> {
     } else {
         String::new()
     };
-    Ok((reports, format!("{name}; strategies block, two-read, auto{thinning}")))
+    let names = Strategy::ALL.map(Strategy::name).join(", ");
+    Ok((reports, format!("{name}; strategies {names}, auto{thinning}")))
 }
 
 fn to_text(

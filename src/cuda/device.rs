@@ -59,12 +59,12 @@ pub(super) fn prepared(context: &Arc<CudaContext>) -> Result<DeviceLimits> {
     if let Some((_, limits)) = known {
         return Ok(*limits);
     }
-    let limits = limits(context)?;
+    let mut limits = limits(context)?;
     if limits.compute_capability < OLDEST {
         let actual = limits.compute_capability;
         return Err(Error::DeviceTooOld { ordinal: context.ordinal(), expected: OLDEST, actual });
     }
-    launch::prepare(context, limits.shared_per_cta)?;
+    limits.clusters = launch::prepare(context, &limits)?;
     ready.push((Arc::downgrade(context), limits));
     Ok(limits)
 }
@@ -74,6 +74,10 @@ fn limits(context: &CudaContext) -> Result<DeviceLimits> {
         let value = context.attribute(attribute).map_err(driver("cuDeviceGetAttribute"))?;
         Ok::<_, Error>(u32::try_from(value).unwrap_or(0))
     };
+    // Two transfers a clock, in kHz, of so many bits.
+    let memory_clock = u64::from(get(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?);
+    let bus = u64::from(get(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?);
+    let memory_gb_per_s = u32::try_from(2 * memory_clock * (bus / 8) / 1_000_000).unwrap_or(0);
     Ok(DeviceLimits {
         compute_capability: (
             get(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
@@ -86,7 +90,9 @@ fn limits(context: &CudaContext) -> Result<DeviceLimits> {
         threads_per_sm: get(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
         ctas_per_sm: get(Attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR)?,
         l2_bytes: u64::from(get(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
+        memory_gb_per_s: memory_gb_per_s.max(1), // a driver that does not tell leaves a rate to compare plans by
         cooperative: get(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
+        clusters: [[0; 4]; 2], // known when the kernels are loaded
     })
 }
 

@@ -47,6 +47,8 @@ use crate::state::{State, StateDict};
 use crate::{Backend, Compute, DeviceLimits, Param, Problem, Result, Stored, Strategy};
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
+#[cfg(feature = "bench")]
+pub use launch::{Probe, Probes};
 pub use state::CudaState;
 pub use workspace::CudaWorkspace;
 

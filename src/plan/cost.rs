@@ -5,10 +5,10 @@ use super::tiling::packs_mask;
 use super::{DeviceLimits, Plan, Strategy, Tiling};
 use crate::{Epilogue, Op, Problem};
 
-/// Bytes that DRAM moves for each SM in a nanosecond: between an A100 (19) and an H100 (25). Not measured here.
-const BYTES_PER_SM_NS: f64 = 24.0;
-/// How much more than its share one SM can draw while others are idle. Not measured.
-const LONE_SM: f64 = 3.0;
+/// The share of its peak bandwidth at which memory can be read and written in turn. Not measured.
+const DRAM_EFFICIENCY: f64 = 0.92;
+/// Bytes that one SM can load and store in a nanosecond: 64 a clock at the most, of which some two thirds. Not measured.
+const SM_BYTES_PER_NS: f64 = 70.0;
 /// Vectors of data that a thread keeps in flight, in every kernel that moves data.
 const IN_FLIGHT: f64 = 8.0;
 /// How long a load takes under load, in nanoseconds. Not measured.
@@ -17,10 +17,18 @@ const LATENCY: f64 = 700.0;
 const L2_SPEED: f64 = 2.5;
 /// The share of L2 in which the end of a pass is found again. Not measured.
 const L2_KEPT: f64 = 0.5;
-/// One more launch in the same stream, in nanoseconds. Not measured.
+/// A launch in a busy stream, in nanoseconds. Not measured.
 const LAUNCH: f64 = 2500.0;
-/// What it costs that an SM holds one CTA alone, whose loads wait for its arithmetic. Not measured.
-const SERIAL: f64 = 1.5;
+/// What a cooperative launch takes on top. Not measured.
+const COOPERATIVE: f64 = 1000.0;
+/// From the last value loaded to the first one stored: the merges within a CTA. Not measured.
+const MERGE: f64 = 1000.0;
+/// The exchange between the CTAs of a cluster. Not measured.
+const CLUSTER_EXCHANGE: f64 = 700.0;
+/// A meeting of the CTAs of a team through global memory. Not measured.
+const GRID_MEETING: f64 = 1500.0;
+/// The share of these that shows where an SM holds strips in different phases. Not measured.
+const HIDDEN_SHOWS: f64 = 0.3;
 
 /// The share of a transaction that is used where rows have this many bytes. Not measured: DRAM bursts of 64 bytes, and
 /// some loss of order up to 128.
@@ -49,47 +57,82 @@ fn traffic(problem: &Problem) -> (f64, f64, f64) {
 /// Launches beyond the first.
 fn more_launches(problem: &Problem, strategy: Strategy) -> f64 {
     match (strategy, problem.op()) {
-        (Strategy::Block, _) | (_, Op::Infer) => 0.0,
+        (Strategy::Block | Strategy::Cluster | Strategy::Grid, _) | (_, Op::Infer) => 0.0,
         (Strategy::TwoRead, Op::Backward) if problem.epilogue() == Epilogue::Relu => 2.0,
         (Strategy::TwoRead, _) => 1.0,
     }
 }
 
-/// The predicted time of a plan.
-pub(super) fn nanoseconds(problem: &Problem, limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> f64 {
+/// What an operation moves in all, in bytes of DRAM: what L2 answers counts by its speed.
+fn moved_bytes(problem: &Problem, limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> f64 {
     let x_bytes = problem.shape().len() as f64 * f64::from(problem.dtype().bytes());
     let (once, again, written) = traffic(problem);
-    let written = written + if packs_mask(problem, tiling) { 1.0 } else { 0.0 };
-    let rate = BYTES_PER_SM_NS * f64::from(limits.sms);
-
-    let second_pass = match strategy {
-        Strategy::Block => 0.0,
-        Strategy::TwoRead => {
-            let bytes = again * x_bytes;
-            let kept = bytes.min(L2_KEPT * limits.l2_bytes as f64);
-            bytes - kept + kept / L2_SPEED
-        }
-    };
+    let packed = if packs_mask(problem, tiling) { 1.0 } else { 0.0 };
+    // What was read last is still in L2 when it is read again: of the whole tensor, or of the strips of one turn.
+    let held = if strategy == Strategy::TwoRead { 0.0 } else { f64::from(tiling.held_steps) / tiling.steps() as f64 };
+    let again = again * x_bytes * (1.0 - held.min(1.0));
+    let turns = if strategy == Strategy::TwoRead { 1.0 } else { f64::from(tiling.strips.div_ceil(tiling.teams)) };
+    let from_l2 = again.min(turns * L2_KEPT * limits.l2_bytes as f64);
     // Every CTA of a second pass reads the partials of all splits of its strip.
     let splits = f64::from(tiling.splits);
     let merged = more_launches(problem, strategy) * splits * splits * problem.shape().c() as f64;
-    let partials = merged * Plan::PARTIAL_BYTES as f64 / L2_SPEED;
-    let bytes = (once + written) * x_bytes + second_pass + partials;
+    let partials = merged * Plan::PARTIAL_BYTES as f64;
+    (once + written + packed) * x_bytes + (again - from_l2) + (from_l2 + partials) / L2_SPEED
+}
 
+/// Teams that run at once.
+fn teams_at_once(limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> u32 {
+    let resident = resident(limits, tiling).max(1);
+    let most = match strategy {
+        Strategy::Block => resident * limits.sms,
+        // Of CTAs so small that more than two share an SM no more than that is known.
+        Strategy::Cluster => limits.clusters_of(tiling.splits, resident),
+        Strategy::Grid => tiling.teams,
+        Strategy::TwoRead => (resident * limits.sms).div_ceil(tiling.splits),
+    };
+    most.clamp(1, tiling.strips)
+}
+
+/// What lies between reading a strip and writing it, where nothing hides it.
+fn turn(strategy: Strategy, tiling: &Tiling) -> f64 {
+    match strategy {
+        Strategy::Block => MERGE,
+        Strategy::Cluster => MERGE + CLUSTER_EXCHANGE,
+        Strategy::Grid if tiling.splits == 1 => MERGE,
+        Strategy::Grid if tiling.strip_channels == 1 => MERGE + GRID_MEETING,
+        Strategy::Grid => MERGE + 2.0 * GRID_MEETING,
+        Strategy::TwoRead => 0.0,
+    }
+}
+
+/// The predicted time of a plan, in nanoseconds.
+pub(super) fn nanoseconds(problem: &Problem, limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> f64 {
     let vector_bytes = f64::from(tiling.vector_len(problem.dtype()) * problem.dtype().bytes());
-    let efficiency = stride_efficiency(tiling.width as f64 * vector_bytes);
+    let (strips, splits) = (f64::from(tiling.strips), tiling.busy_splits() as f64);
+    let cta_bytes = moved_bytes(problem, limits, strategy, tiling) / (strips * splits);
+    let at_once = f64::from(teams_at_once(limits, strategy, tiling));
 
-    // The busiest SM: how many CTAs it gets, of how many bytes, and how fast what they have in flight lets it go.
-    let ctas = f64::from(tiling.strips) * f64::from(tiling.splits);
-    let busiest = (ctas / f64::from(limits.sms)).ceil();
-    let together = f64::from(resident(limits, tiling).max(1)).min(busiest);
-    let in_flight = together * f64::from(tiling.threads) * IN_FLIGHT * vector_bytes;
-    let of_busiest = bytes / ctas * busiest / (in_flight / LATENCY).min(BYTES_PER_SM_NS * LONE_SM).min(rate);
-    let serial = if strategy == Strategy::Block && resident(limits, tiling) < 2 { SERIAL } else { 1.0 };
-    let idle_threads = idle(tiling);
+    // So many CTAs at once: as fast as DRAM is, as their SMs can draw, and as what they have in flight allows.
+    let sms = f64::from(limits.sms);
+    let dram = DRAM_EFFICIENCY * f64::from(limits.memory_gb_per_s); // GB/s are bytes a nanosecond
+    let in_flight = f64::from(tiling.threads) * IN_FLIGHT * vector_bytes;
+    let time_of = |ctas: f64| {
+        let busy = ctas.min(sms);
+        let rate = dram.min(SM_BYTES_PER_NS * busy).min(ctas * in_flight / LATENCY);
+        ctas * cta_bytes / rate
+    };
+    let turns = (strips / at_once).floor();
+    let rest = strips - turns * at_once;
+    let streamed = turns * time_of(at_once * splits) + if rest > 0.0 { time_of(rest * splits) } else { 0.0 };
 
-    let whole = (bytes / rate).max(of_busiest) / efficiency;
-    whole * serial * idle_threads + LAUNCH * (1.0 + more_launches(problem, strategy))
+    let phases = f64::from(resident(limits, tiling)).min(at_once * splits / sms).min(at_once);
+    let shows = if phases >= 2.0 { HIDDEN_SHOWS } else { 1.0 };
+    let between = (strips / at_once).ceil() * turn(strategy, tiling) * shows;
+    let cooperative = if strategy == Strategy::Grid { COOPERATIVE } else { 0.0 };
+    streamed * idle(tiling) / stride_efficiency(tiling.width as f64 * vector_bytes)
+        + between
+        + LAUNCH * (1.0 + more_launches(problem, strategy) + if packs_mask(problem, tiling) { 1.0 } else { 0.0 })
+        + cooperative
 }
 
 /// CTAs that an SM holds at once.

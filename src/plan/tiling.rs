@@ -1,7 +1,7 @@
 //! How a problem can be cut: the sizes worth pricing, each within the limits.
 
 use super::forms::{Form, View, forms, widths};
-use super::{DeviceLimits, Plan, Strategy};
+use super::{DeviceLimits, Plan, Strategy, teams};
 use crate::{Dtype, Epilogue, Op, Problem};
 
 /// How the tensors are cut. A strip is a group of neighbouring channels: `rows` rows of `width` vectors each, from one
@@ -24,8 +24,12 @@ pub struct Tiling {
     pub span: u32,
     /// Strips of the tensor.
     pub strips: u32,
-    /// CTAs that share a strip.
+    /// CTAs that share a strip: its team.
     pub splits: u32,
+    /// Teams that are launched. They take the strips in turn.
+    pub teams: u32,
+    /// Steps of each CTA's walk that it keeps in shared memory.
+    pub held_steps: u32,
     /// Threads of a CTA.
     pub threads: u32,
     /// Dynamic shared memory of a CTA, in bytes.
@@ -39,8 +43,6 @@ const WARP_PARTIALS: u32 = Plan::MAX_THREADS / 32;
 /// CTAs for each SM that a streaming pass is split into: two waves of the two that are sure to be resident, so that no
 /// SM idles through the last one. Not measured.
 const STREAM_CTAS_PER_SM: u32 = 4;
-/// Partials of one pass at most, which bounds every workspace, whatever the batch: a mebibyte. Not measured.
-const MAX_PARTIALS: u32 = 1 << 16;
 /// Vectors that a thread of a streaming pass has at least, so that its loads are worth its start. Not measured.
 const MIN_STEPS: i64 = 8;
 
@@ -59,6 +61,8 @@ impl Tiling {
         span: 1,
         strips: 0,
         splits: 0,
+        teams: 0,
+        held_steps: 0,
         threads: 32,
         shared_bytes: 0,
         mask_in_place: false,
@@ -74,12 +78,28 @@ impl Tiling {
         i64::from(self.threads) / self.width
     }
 
+    /// What a CTA takes of its chunk in one step, in the chunk's units.
+    pub(super) fn step_len(&self) -> i64 {
+        if self.form.is_columns() { self.row_step() } else { i64::from(self.threads) }
+    }
+
+    /// With strips that are cut into chunks of this length, or of as many more as make whole steps: so only a strip's last
+    /// step has idle threads, and vectors stay in pairs.
+    pub(super) fn in_chunks(self, chunk: i64) -> Self {
+        let chunk = div_ceil(chunk, self.step_len()) * self.step_len();
+        let splits = u32::try_from(div_ceil(self.chunk, chunk).max(1)).unwrap_or(u32::MAX);
+        Self { chunk: chunk.min(self.chunk), splits, ..self }
+    }
+
+    /// CTAs of a team that have something to do.
+    pub(super) fn busy_splits(&self) -> i64 {
+        let whole = if self.form.is_columns() { self.rows } else { self.rows * self.width };
+        div_ceil(whole, self.chunk)
+    }
+
     /// Steps that a CTA takes through its chunk.
     pub fn steps(&self) -> i64 {
-        match self.form {
-            Form::Rows | Form::ScalarRows => div_ceil(self.chunk, i64::from(self.threads)),
-            Form::Columns | Form::ScalarColumns => div_ceil(self.chunk, self.row_step()),
-        }
+        div_ceil(self.chunk, self.step_len())
     }
 }
 
@@ -90,10 +110,20 @@ pub(super) fn candidates(problem: &Problem, limits: &DeviceLimits, strategy: Str
     for form in forms(problem, view) {
         for width in widths(form, problem.dtype(), view) {
             for threads in [64, 128, 256] {
-                tilings.extend(tiling(problem, limits, strategy, view, form, width, threads));
+                let Some(whole) = whole(problem, view, form, width, threads) else { continue };
+                match strategy {
+                    Strategy::Block | Strategy::Cluster | Strategy::Grid => {
+                        tilings.extend(teams::candidates(problem, limits, strategy, whole));
+                    }
+                    Strategy::TwoRead => tilings.push(split(whole, limits, view.c)),
+                }
             }
         }
     }
+    tilings.retain(|t| {
+        let ctas = u64::from(t.strips) * u64::from(t.splits);
+        t.shared_bytes <= limits.shared_per_cta && ctas <= MAX_CTAS
+    });
     tilings
 }
 
@@ -106,28 +136,23 @@ pub(super) fn least_strip_bytes(problem: &Problem) -> usize {
     row.saturating_mul(view.rows).saturating_mul(bytes * held(problem.op()) as usize)
 }
 
-/// Tensors of which a strip is held.
-fn held(op: Op) -> u32 {
-    if op == Op::Backward { 2 } else { 1 }
+/// Tensors of which a strip is held: moments need every value once.
+pub(super) fn held(op: Op) -> u32 {
+    match op {
+        Op::Train => 1,
+        Op::Backward => 2,
+        Op::Moments | Op::Infer | Op::BackwardFrozen => 0,
+    }
 }
 
 /// Of counts, which are not negative: `i64::div_ceil` is not stable.
-fn div_ceil(a: i64, b: i64) -> i64 {
+pub(super) fn div_ceil(a: i64, b: i64) -> i64 {
     a / b + i64::from(a % b != 0)
 }
 
-/// One tiling, unless it exceeds a limit.
-fn tiling(
-    problem: &Problem,
-    limits: &DeviceLimits,
-    strategy: Strategy,
-    view: View,
-    form: Form,
-    width: usize,
-    threads: u32,
-) -> Option<Tiling> {
-    let dtype = problem.dtype();
-    let vector = form.vector_len(dtype) as usize;
+/// A tiling with each strip in one CTA that keeps nothing, unless it exceeds a limit of the kernels.
+fn whole(problem: &Problem, view: View, form: Form, width: usize, threads: u32) -> Option<Tiling> {
+    let vector = form.vector_len(problem.dtype()) as usize;
     let strip_channels = if form.is_columns() { width * vector / view.span } else { 1 };
     let row_vectors = view.row_len() / vector;
     let too_narrow =
@@ -135,53 +160,47 @@ fn tiling(
     if too_narrow || strip_channels == 0 {
         return None;
     }
-    let whole = if form.is_columns() { view.rows } else { view.rows.checked_mul(width)? };
-    let mut tiling = Tiling {
+    let chunk = if form.is_columns() { view.rows } else { view.rows.checked_mul(width)? };
+    let strips = u32::try_from(row_vectors.div_ceil(width)).ok()?;
+    let strip_channels = u32::try_from(strip_channels).ok()?;
+    let slots = if form.is_columns() { vector as u32 * threads } else { 0 };
+    Some(Tiling {
         form,
         rows: i64::try_from(view.rows).ok()?,
         row_vectors: i64::try_from(row_vectors).ok()?,
         width: i64::try_from(width).ok()?,
-        chunk: i64::try_from(whole).ok()?,
-        strip_channels: u32::try_from(strip_channels).ok()?,
+        chunk: i64::try_from(chunk).ok()?,
+        strip_channels,
         span: u32::try_from(view.span).unwrap_or(u32::MAX), // beyond 32 bits only in the rows forms, which ignore it
-        strips: u32::try_from(row_vectors.div_ceil(width)).ok()?,
+        strips,
         splits: 1,
+        teams: strips,
+        held_steps: 0,
         threads,
-        shared_bytes: 0,
+        shared_bytes: (WARP_PARTIALS + strip_channels + slots) * Plan::PARTIAL_BYTES as u32,
         mask_in_place: mask_in_place(vector, width, row_vectors),
-    };
-    let slots = if form.is_columns() { vector as u32 * threads } else { 0 };
-    tiling.shared_bytes = (WARP_PARTIALS + tiling.strip_channels + slots) * Plan::PARTIAL_BYTES as u32;
-    match strategy {
-        Strategy::Block => {
-            let step_bytes = i64::from(threads) * vector as i64 * i64::from(dtype.bytes() * held(problem.op()));
-            let strip = tiling.steps().checked_mul(step_bytes)?;
-            let bytes = u32::try_from(strip).ok()?.checked_add(tiling.shared_bytes)?;
-            tiling.shared_bytes = bytes;
-        }
-        Strategy::TwoRead => split(&mut tiling, limits, u32::try_from(view.c).ok()?),
-    }
-    let ctas = u64::from(tiling.strips) * u64::from(tiling.splits);
-    (tiling.shared_bytes <= limits.shared_per_cta && ctas <= MAX_CTAS).then_some(tiling)
+    })
 }
 
 /// Shares each strip among enough CTAs to keep the device busy, even where there is only one.
-fn split(tiling: &mut Tiling, limits: &DeviceLimits, channels: u32) {
-    let step = if tiling.form.is_columns() { tiling.row_step() } else { i64::from(tiling.threads) };
-    let wanted = most_splits(tiling, limits, channels);
-    let whole = tiling.chunk;
-    let chunk = div_ceil(whole, i64::from(wanted)).max(MIN_STEPS * step);
-    // Whole steps, so that only a strip's last step has idle threads; and few enough to count in 31 bits.
-    tiling.chunk = (div_ceil(chunk, step) * step).min(i64::from(i32::MAX) / 2 / step * step);
-    let splits = div_ceil(whole, tiling.chunk).max(1);
-    tiling.splits = u32::try_from(splits).unwrap_or(u32::MAX);
-    tiling.chunk = tiling.chunk.min(whole);
+fn split(whole: Tiling, limits: &DeviceLimits, channels: usize) -> Tiling {
+    let wanted = most_splits(&whole, limits, u32::try_from(channels).unwrap_or(u32::MAX));
+    let least = MIN_STEPS * whole.step_len();
+    // Few enough steps to count in 31 bits.
+    let most = i64::from(i32::MAX) / 2 / whole.step_len() * whole.step_len();
+    whole.in_chunks(div_ceil(whole.chunk, i64::from(wanted)).clamp(least, most))
 }
 
 /// The most CTAs that share a strip, however long it is.
 fn most_splits(tiling: &Tiling, limits: &DeviceLimits, channels: u32) -> u32 {
     let busy = limits.sms.saturating_mul(STREAM_CTAS_PER_SM * Plan::MAX_THREADS / tiling.threads);
-    busy.div_ceil(tiling.strips).min((MAX_PARTIALS / channels).max(1))
+    busy.div_ceil(tiling.strips).min((Plan::MAX_PARTIALS as u32 / channels).max(1))
+}
+
+/// The most partials that a grid exchanges for a problem like this one with any number of samples.
+pub(super) fn most_grid_partials(problem: &Problem, limits: &DeviceLimits) -> usize {
+    let tilings = candidates(problem, limits, Strategy::TwoRead); // one for each form, width and number of threads
+    tilings.iter().map(|tiling| teams::most_partials(limits, tiling)).max().unwrap_or(0)
 }
 
 /// The most partials that one pass leaves for a problem like this one with any number of samples.

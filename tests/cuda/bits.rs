@@ -22,7 +22,7 @@ where
                     .into_iter()
                     .map(|(name, values)| (format!("{case} {name}"), values.into_iter().map(f64::to_bits).collect())),
             ),
-            Err(Error::Strategy { .. }) => {}
+            Err(Error::Strategy { .. } | Error::NoStrategy { .. }) => {}
             Err(error) => panic!("{case}: {error}"),
         }
     }

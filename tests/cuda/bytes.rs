@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
 use batchnorm::{
-    Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Problem, Shape, Strategy, Tracking, relu_mask_len,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Form, Layout, Op, Plan, Problem, Shape, Strategy, Tracking,
+    relu_mask_len,
 };
 use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};
@@ -39,22 +40,38 @@ impl Meter {
     }
 }
 
-/// How often x, dy and the mask are read in a forward and a backward pass.
-struct Reads {
-    forward: u64,
-    backward: u64,
+/// How many values of x the plan of an operation reads: all of them, and once more what it does not hold.
+fn values_read(cuda: &Cuda, problem: &Problem) -> u64 {
+    let plan = Plan::new(problem, &cuda.limits(), cuda.strategy()).unwrap();
+    let (t, len) = (&plan.tiling, problem.shape().len() as u64);
+    if problem.op() == Op::Moments {
+        return len;
+    }
+    if plan.strategy == Strategy::TwoRead {
+        return 2 * len;
+    }
+    let is_rows = matches!(t.form, Form::Rows | Form::ScalarRows);
+    let (whole, step) =
+        if is_rows { (t.rows * t.width, i64::from(t.threads)) } else { (t.rows, i64::from(t.threads) / t.width) };
+    let held = i64::from(t.held_steps) * step;
+    let part = |split: i64| (whole - split * t.chunk).clamp(0, t.chunk);
+    let again: i64 = (0..i64::from(t.splits)).map(|split| (part(split) - held).max(0)).sum();
+    // In rows these are vectors of each strip, else rows of all strips together.
+    let vectors = if is_rows { again * i64::from(t.strips) } else { again * t.row_vectors };
+    len + (vectors * i64::from(t.vector_len(problem.dtype()))) as u64
 }
 
-fn check<T: Element<Param = f32>>(cuda: &Cuda, shape: Shape, reads: &Reads, packs_mask: bool)
+fn check<T: Element<Param = f32>>(cuda: &Cuda, shape: Shape, epilogues: &[Epilogue<()>], packs_mask: bool)
 where
     Cuda: Compute<T>,
 {
     let bytes = (shape.len() * size_of::<T>()) as u64;
     let mask_bytes = shape.len().div_ceil(8) as u64;
     let values: Vec<T> = (0..shape.len()).map(|i| T::from_f64((i * 37 % 101) as f64 / 16.0 - 3.0)).collect();
-    for epilogue in EPILOGUES {
+    for &epilogue in epilogues {
         let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, 1e-5, None).unwrap();
         let ops = [Op::Train, Op::Backward, Op::BackwardFrozen].map(|op| problem(op, epilogue));
+        let [forward, backward, _] = ops.map(|op| values_read(cuda, &op) * size_of::<T>() as u64);
         let mut workspace = cuda.workspace(&[&ops[..], &[problem(Op::Moments, Epilogue::Identity)]].concat()).unwrap();
         let data = || cuda.upload(&values).unwrap();
         let channels = || cuda.upload(&vec![0.5f32; shape.c()]).unwrap();
@@ -95,7 +112,7 @@ where
         })
         .unwrap();
         let packed = if keeps_mask && packs_mask { bytes } else { 0 };
-        assert_eq!(meter.moved(at_x), (reads.forward * bytes, 0), "x, train, {context}");
+        assert_eq!(meter.moved(at_x), (forward, 0), "x, train, {context}");
         assert_eq!(meter.moved(at_y), (packed, bytes), "y, train, {context}");
         assert_eq!(meter.moved(at_z), (z_read, 0), "z, train, {context}");
         let words = relu_mask_len(shape) as u64 * 4;
@@ -117,12 +134,12 @@ where
             workspace: &mut workspace,
         })
         .unwrap();
-        assert_eq!(meter.moved(at_x), (reads.backward * bytes, 0), "x, backward, {context}");
-        assert_eq!(meter.moved(at_dy), (reads.backward * bytes, 0), "dy, backward, {context}");
+        assert_eq!(meter.moved(at_x), (backward, 0), "x, backward, {context}");
+        assert_eq!(meter.moved(at_dy), (backward, 0), "dy, backward, {context}");
         assert_eq!(meter.moved(at_dx), (0, bytes), "dx, backward, {context}");
         assert_eq!(meter.moved(at_dz), (0, z_read), "dz, backward, {context}");
         if !packs_mask {
-            let loaded = if keeps_mask { reads.backward * mask_bytes * mask_sharing::<T>() } else { 0 };
+            let loaded = if keeps_mask { backward * mask_bytes * mask_sharing::<T>() / bytes } else { 0 };
             assert_eq!(meter.moved(at_mask), (loaded, 0), "mask, backward, {context}");
         }
 
@@ -188,22 +205,78 @@ fn shapes() -> [(Shape, bool); 4] {
     ]
 }
 
-#[test]
-fn block_reads_everything_once() {
+fn check_reads(strategy: Strategy, reads: u64) {
     let Some(cuda) = cuda() else { return };
-    let cuda = cuda.with_strategy(Some(Strategy::Block));
+    let cuda = cuda.with_strategy(Some(strategy));
     for (shape, packs_mask) in shapes() {
-        check::<f32>(&cuda, shape, &Reads { forward: 1, backward: 1 }, packs_mask);
-        check::<f16>(&cuda, shape, &Reads { forward: 1, backward: 1 }, packs_mask);
+        for op in [Op::Train, Op::Backward] {
+            let problem = Problem::new(op, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+            assert_eq!(values_read(&cuda, &problem), reads * shape.len() as u64, "{strategy} {shape}");
+        }
+        check::<f32>(&cuda, shape, &EPILOGUES, packs_mask);
+        check::<f16>(&cuda, shape, &EPILOGUES, packs_mask);
     }
 }
 
 #[test]
+fn block_reads_everything_once() {
+    check_reads(Strategy::Block, 1);
+}
+
+#[test]
+fn a_cluster_reads_everything_once() {
+    check_reads(Strategy::Cluster, 1);
+}
+
+#[test]
+fn a_grid_that_holds_its_strips_reads_everything_once() {
+    check_reads(Strategy::Grid, 1);
+}
+
+#[test]
 fn two_read_reads_twice() {
+    check_reads(Strategy::TwoRead, 2);
+}
+
+/// Strips larger than all shared memory of the device: what fits is read once, the rest twice.
+#[test]
+fn a_grid_reads_again_what_it_cannot_hold() {
     let Some(cuda) = cuda() else { return };
-    let cuda = cuda.with_strategy(Some(Strategy::TwoRead));
-    for (shape, packs_mask) in shapes() {
-        check::<f32>(&cuda, shape, &Reads { forward: 2, backward: 2 }, packs_mask);
-        check::<f16>(&cuda, shape, &Reads { forward: 2, backward: 2 }, packs_mask);
+    let cuda = cuda.with_strategy(Some(Strategy::Grid));
+    for (dims, layout) in [(&[3, 1, 448, 448][..], Layout::ChannelsFirst), (&[90, 56, 56, 8], Layout::ChannelsLast)] {
+        let shape = Shape::new(dims, layout).unwrap();
+        let problem = Problem::new(Op::Backward, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+        let (read, len) = (values_read(&cuda, &problem), shape.len() as u64);
+        assert!(read > len && read < 2 * len, "{shape}: {read} of {len}");
+        check::<f16>(&cuda, shape, &[Epilogue::Relu], false);
+    }
+}
+
+/// ResNet-50's batch norms at N = 256 on a device of 132 SMs, scaled down to this one's SMs: the same planes, a batch that
+/// gives each SM as many bytes of a strip, and fewer channels. What is planned for them reads once, to the byte.
+#[test]
+fn the_layers_of_resnet50_are_read_once() {
+    let Some(cuda) = cuda() else { return };
+    let n = 256 * cuda.limits().sms.min(132) as usize / 132;
+    for (c, side) in [
+        (64, 112),
+        (64, 56),
+        (256, 56),
+        (128, 56),
+        (128, 28),
+        (512, 28),
+        (256, 28),
+        (256, 14),
+        (1024, 14),
+        (512, 14),
+        (512, 7),
+        (2048, 7),
+    ] {
+        let shape = Shape::nchw(n, (c / 32).max(8), side, side).unwrap();
+        for op in [Op::Train, Op::Backward] {
+            let problem = Problem::new(op, shape, Dtype::F16, Epilogue::Relu, 1e-5, None).unwrap();
+            assert_eq!(values_read(&cuda, &problem), shape.len() as u64, "{op:?} {shape}");
+        }
+        check::<f16>(&cuda, shape, &[Epilogue::Relu], false);
     }
 }

@@ -6,7 +6,8 @@ use batchnorm::{Cuda, Error, Strategy};
 pub(crate) const EMULATED: bool = cfg!(feature = "emulate");
 
 /// Every way to plan: the planner's own, and each strategy forced.
-pub(crate) const STRATEGIES: [Option<Strategy>; 3] = [None, Some(Strategy::Block), Some(Strategy::TwoRead)];
+pub(crate) const STRATEGIES: [Option<Strategy>; 5] =
+    [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoRead)];
 
 /// The first device; `None`, with a message, where there is none and none is required.
 pub(crate) fn cuda() -> Option<Cuda> {

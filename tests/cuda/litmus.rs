@@ -70,15 +70,34 @@ fn two_streams_at_once_do_not_disturb_each_other() {
     }
 }
 
-/// A captured step, replayed, gives bit for bit what the same calls give eagerly.
+/// A captured step, replayed, gives bit for bit what the same calls give eagerly, under every strategy.
 #[test]
 fn a_replayed_graph_is_the_eager_step() {
     let Some(cuda) = cuda() else { return };
     let context = cuda.stream().context().clone();
     let stream = context.per_thread_stream();
+    // SAFETY: nothing of this context is in use, and what follows is on one stream.
+    unsafe { context.disable_event_tracking() };
+    if EMULATED {
+        let begun = stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+        // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: the emulated device says so.
+        assert_eq!(begun.unwrap_err().0 as u32, 900);
+        println!("skipped: the emulated device has no graphs");
+        return;
+    }
     let backend = Cuda::on(stream.clone()).unwrap();
+    for strategy in STRATEGIES {
+        let backend = backend.clone().with_strategy(strategy);
+        match layer(&backend) {
+            Err(Error::Strategy { .. } | Error::NoStrategy { .. }) => {}
+            _ => check_replays(&backend),
+        }
+    }
+}
+
+fn check_replays(backend: &Cuda) {
     let prepared = || {
-        let layer = layer(&backend).unwrap();
+        let layer = layer(backend).unwrap();
         let step = Step::new(&layer).unwrap();
         (layer, step)
     };
@@ -86,23 +105,15 @@ fn a_replayed_graph_is_the_eager_step() {
         Operation::ALL.into_iter().try_for_each(|operation| step.run(layer, operation))
     };
     let (mut eager, mut eager_step) = prepared();
-    let rounds = 5;
+    let rounds = 1000;
     for _ in 0..rounds {
         run(&mut eager, &mut eager_step).unwrap();
     }
 
     let (mut captured, mut captured_step) = prepared();
     backend.synchronize().unwrap();
-    // SAFETY: all work of this context is done, and what follows is on one stream.
-    unsafe { context.disable_event_tracking() };
-    let begun = stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
-    if EMULATED {
-        // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: the emulated device says so.
-        assert_eq!(begun.unwrap_err().0 as u32, 900);
-        println!("skipped: the emulated device has no graphs");
-        return;
-    }
-    begun.unwrap();
+    let stream = backend.stream();
+    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
     let ran = run(&mut captured, &mut captured_step);
     let graph = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH).unwrap();
     ran.unwrap();

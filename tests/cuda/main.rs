@@ -20,6 +20,7 @@ mod properties;
 #[path = "../random/mod.rs"]
 mod random;
 mod references;
+mod residency;
 mod step;
 mod table;
 mod thresholds;

@@ -1,7 +1,7 @@
 //! The one table of cases on the device: every strategy, every profile, aligned and not.
 
 use batchnorm::verify::{Failure, Group, Report, Verified, check_group_at, thinned};
-use batchnorm::{Cuda, Dtype, Error};
+use batchnorm::{Cuda, Dtype, Error, Op, Strategy};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -14,12 +14,16 @@ fn every(emulated: usize) -> usize {
     asked.unwrap_or(if EMULATED { emulated } else { 1 })
 }
 
-/// Asserts that every report is good; those that a forced strategy cannot hold do not count. How many counted.
-fn assert_good(reports: Vec<Report>) -> usize {
-    let held = |report: &Report| !matches!(&report.result, Err(Failure::Refused(Error::Strategy { .. })));
-    let (mut count, mut failures) = (0, Vec::new());
+/// Asserts that every report is good; those that a forced strategy cannot hold do not count. How many counted, and how many
+/// of these were planned by the strategy: inference has none.
+fn assert_good(reports: Vec<Report>) -> (usize, usize) {
+    let held = |report: &Report| {
+        !matches!(&report.result, Err(Failure::Refused(Error::Strategy { .. } | Error::NoStrategy { .. })))
+    };
+    let (mut count, mut planned, mut failures) = (0, 0, Vec::new());
     for Report { case, result } in reports.into_iter().filter(held) {
         count += 1;
+        planned += usize::from(!case.group.shape.is_empty() && case.op == Op::Train);
         failures.extend(result.err().map(|failure| format!("{case}: {failure}")));
     }
     assert!(
@@ -28,24 +32,30 @@ fn assert_good(reports: Vec<Report>) -> usize {
         failures.len(),
         failures[..failures.len().min(20)].join("\n")
     );
-    count
+    (count, planned)
 }
 
 fn check_table(cuda: &Cuda, every: usize) {
     for strategy in STRATEGIES {
         let cuda = cuda.clone().with_strategy(strategy);
         let reports = thinned(every).par_iter().flat_map_iter(|group| cuda.check(group).unwrap_or_default()).collect();
-        let count = assert_good(reports);
+        let (count, planned) = assert_good(reports);
         let name = strategy.map_or("auto", |strategy| strategy.name());
         println!("{}: {count} cases, strategy {name}, every {every}th group", cuda.name().unwrap());
-        assert!(count > 0);
+        let limits = cuda.limits();
+        let exists = match strategy {
+            Some(Strategy::Cluster) => limits.clusters != [[0; 4]; 2],
+            Some(Strategy::Grid) => limits.cooperative,
+            _ => true,
+        };
+        assert_eq!(planned > 0, exists, "{name}");
     }
 }
 
 #[test]
 fn the_table_holds_under_every_strategy() {
     let Some(cuda) = cuda() else { return };
-    check_table(&cuda, every(11));
+    check_table(&cuda, every(29));
 }
 
 #[test]
@@ -57,7 +67,7 @@ fn the_table_holds_on_every_device() {
     let count = if EMULATED { 4 } else { Cuda::count().unwrap() };
     for number in 1..count {
         match Cuda::new(number) {
-            Ok(cuda) => check_table(&cuda, every(61)),
+            Ok(cuda) => check_table(&cuda, every(131)),
             Err(error) => panic!("cuda:{number}: {error}"),
         }
     }
@@ -76,7 +86,7 @@ fn pointers_need_no_alignment() {
     for (offset, start) in [1, 2, 3, 4, 5, 8].into_iter().enumerate() {
         for strategy in STRATEGIES {
             let cuda = cuda.clone().with_strategy(strategy);
-            let groups = thinned(every(149) + offset);
+            let groups = thinned(every(311) + offset);
             assert_good(groups.par_iter().flat_map_iter(|group| check(&cuda, group, start)).collect());
         }
     }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Holds this machine's CUDA device against the tests beside this file, and measures it.
 #
-#   run.sh [verify|test|sanitize|bench|all] [FILTER...]
+#   run.sh [verify|test|sanitize|bench|criterion|all] [FILTER...]
 #
 # It needs an NVIDIA driver and nothing else. What it finds goes to $OUT, or to results/ in the current folder; the folder
-# of this file is only read. FILTERs are names of tests, or one regular expression for the benches. A step that fails or
+# of this file is only read. FILTERs are names of tests, words of the rows that `bench` is to measure, or one regular
+# expression for criterion's benches. Peers are measured where they are found: cuDNN's library, and PyTorch by
+# PYTHON=PROGRAM (python3 otherwise). `all` is everything but criterion's benches. A step that fails or
 # runs out of time is reported, the later ones still run, and the exit code is 1 at the end. LIMIT=SECONDS is another
 # time-out a step.
 set -uo pipefail
@@ -13,9 +15,9 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) || exit 2
 what=${1:-all}
 shift $(($# > 0))
 case $what in
-verify | test | sanitize | bench | all) ;;
+verify | test | sanitize | bench | criterion | all) ;;
 *)
-  echo "usage: run.sh [verify|test|sanitize|bench|all] [FILTER...]" >&2
+  echo "usage: run.sh [verify|test|sanitize|bench|criterion|all] [FILTER...]" >&2
   exit 2
   ;;
 esac
@@ -29,7 +31,7 @@ export BATCHNORM_DATA=$here
 # A test that skips itself is no result.
 export BATCHNORM_REQUIRE_GPU=${BATCHNORM_REQUIRE_GPU:-1}
 export CRITERION_HOME=$out/criterion
-export BATCHNORM_BENCH_OUT=$out/bench.csv
+export BATCHNORM_BENCH_OUT=$out/criterion.csv
 
 failed=0
 steps=()
@@ -77,7 +79,7 @@ sanitize() {
     return
   fi
   export BATCHNORM_TABLE_EVERY=${BATCHNORM_TABLE_EVERY:-211}
-  step "$1" "$1.log" 60 "$sanitizer" --tool "$1" --error-exitcode 9 \
+  step "$1" "$1.log" 45 "$sanitizer" --tool "$1" --error-exitcode 9 \
     "$here/cuda-tests" --exact table::the_table_holds_under_every_strategy --show-output
   unset BATCHNORM_TABLE_EVERY
 }
@@ -86,25 +88,34 @@ cp -- "$here/built.txt" . # What was tested.
 facts device.csv
 step info info.json 20 "$here/batchnorm" info --json
 case $what in verify | all)
-  step verify verify.log 120 "$here/batchnorm" verify --device cuda --json "$out/verify.json"
+  step verify verify.log 90 "$here/batchnorm" verify --device cuda --json "$out/verify.json"
   tail -n 2 verify.log
   ;;
 esac
 case $what in test | all)
-  step test tests.log 150 "$here/cuda-tests" --show-output "$@"
+  step test tests.log 140 "$here/cuda-tests" --show-output "$@"
   grep '^test result' tests.log
   ;;
 esac
 case $what in sanitize | all)
   sanitize memcheck
   sanitize racecheck
+  sanitize synccheck
   ;;
 esac
 case $what in bench | all)
-  rm -f -- "$BATCHNORM_BENCH_OUT" # It is appended to.
-  step bench bench.log 140 "$here/cuda-bench" --bench --noplot "$@"
-  grep '^skipped' bench.log
+  within=500
+  [ "$what" = bench ] || within=170
+  step bench bench.log $((within + 30)) "$here/batchnorm" bench --device cuda --within "$within" --seconds 0.1 \
+    --python "${PYTHON:-python3}" --filter "$*" --json "$out/bench.json" --plot "$out/bench.svg"
+  grep '^ResNet-50 step' bench.log
   facts device-after.csv # Whether the clocks have moved.
+  ;;
+esac
+case $what in criterion)
+  rm -f -- "$BATCHNORM_BENCH_OUT" # It is appended to.
+  step criterion criterion.log 540 "$here/cuda-bench" --bench --noplot "$@"
+  grep '^skipped' criterion.log
   ;;
 esac
 

@@ -69,7 +69,7 @@ impl Options {
         if self.emulate {
             cargo.args(["--features", "emulate"]);
         } else {
-            cargo.args(["--release", "--features", "cuda"]).env("BATCHNORM_CUDA_ARCHS", &self.arch);
+            cargo.args(["--release", "--features", "cuda,batchnorm-cli/cudnn"]).env("BATCHNORM_CUDA_ARCHS", &self.arch);
         }
         cargo
     }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use crate::toolkit::Toolkit;
 
+mod budget;
 mod compile;
 mod loops;
 mod occupancy;
@@ -18,6 +19,8 @@ mod sass;
 
 /// The most kernels of one architecture. Every one more costs compile time, loading time and tuning.
 const LIMIT: usize = 150;
+/// The most bytes of machine code and PTX, compressed.
+const FAT_BINARY: u64 = 20_000_000;
 
 /// A compiled file.
 struct Source {
@@ -73,6 +76,11 @@ fn faults(sources: &[Source]) -> Vec<String> {
                 code.local
             ));
         }
+        faults.extend(budget::faults(kernel).into_iter().map(|fault| format!("{name} on sm_{architecture} {fault}")));
+    }
+    let bytes: u64 = sources.iter().map(|source| source.bytes).sum();
+    if bytes > FAT_BINARY {
+        faults.push(format!("the fat binary has {bytes} bytes, and at most {FAT_BINARY} are meant to be"));
     }
     for architecture in report::architectures(sources) {
         let kernels = sources.iter().flat_map(|source| &source.kernels);

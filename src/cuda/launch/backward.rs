@@ -36,7 +36,6 @@ pub(in crate::cuda) fn backward<T: Native>(cuda: &Cuda, args: BackwardArgs<'_, C
         };
         let args = ffi::BnBackward {
             tiling: planned.tiling,
-            strategy: planned.strategy,
             epilogue: planned.epilogue,
             x: x as *const _,
             dy: dy as *const _,

@@ -13,6 +13,8 @@ mod backward_frozen;
 mod infer;
 mod moments;
 mod prepare;
+#[cfg(feature = "bench")]
+mod probes;
 mod train;
 
 use core::ffi::c_void;
@@ -31,6 +33,8 @@ pub(super) use backward_frozen::backward_frozen;
 pub(super) use infer::infer;
 pub(super) use moments::moments;
 pub(super) use prepare::{find_driver, prepare};
+#[cfg(feature = "bench")]
+pub use probes::{Probe, Probes};
 pub(super) use train::train;
 
 /// An element that the kernels know.
@@ -60,7 +64,6 @@ struct Launch {
 /// The part of the C ABI's structs that is the same for all operations.
 struct Planned {
     tiling: ffi::BnTiling,
-    strategy: ffi::BnStrategy,
     epilogue: ffi::BnEpilogue,
     workspace: ffi::BnWorkspace,
 }
@@ -126,13 +129,13 @@ fn launch_held<T: Native, const N: usize>(
 
 /// The plan of a problem that is not empty, with `(address, bytes)` of scratch memory, as the C ABI has it.
 fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, usize)) -> Result<Planned> {
-    let Plan { strategy, tiling, workspace_bytes } = Plan::new(problem, &cuda.limits(), cuda.strategy)?;
+    let Plan { strategy, tiling, workspace_bytes, .. } = Plan::new(problem, &cuda.limits(), cuda.strategy)?;
     // Only the inference takes none: it has nothing to merge.
     if actual < workspace_bytes && problem.op() != Op::Infer {
         return Err(Error::Workspace { needed: workspace_bytes, actual });
     }
-    // The counter first, and partial results where memory is aligned again for any access.
-    let partials = if address == 0 { 0 } else { address + Plan::TICKET_BYTES };
+    // The ticket first, then the teams' counters, then the partials.
+    let after = |bytes| if address == 0 { 0 } else { address + bytes };
     Ok(Planned {
         tiling: ffi::BnTiling {
             dtype: T::BN_DTYPE,
@@ -146,19 +149,23 @@ fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, us
             row_vectors: tiling.row_vectors,
             width: tiling.width,
             chunk: tiling.chunk,
+            strategy: match strategy {
+                Strategy::Block => ffi::BnStrategy::BN_BLOCK,
+                Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
+                Strategy::Grid => ffi::BnStrategy::BN_GRID,
+                Strategy::TwoRead => ffi::BnStrategy::BN_TWO_READ,
+            },
             m: problem.shape().m() as i64,
             channels: problem.shape().c() as u32,
             strip_channels: tiling.strip_channels,
             span: tiling.span,
             strips: tiling.strips,
             splits: tiling.splits,
+            teams: tiling.teams,
+            held_steps: tiling.held_steps,
             threads: tiling.threads,
             shared_bytes: tiling.shared_bytes,
             mask_in_place: u32::from(tiling.mask_in_place),
-        },
-        strategy: match strategy {
-            Strategy::Block => ffi::BnStrategy::BN_BLOCK,
-            Strategy::TwoRead => ffi::BnStrategy::BN_TWO_READ,
         },
         epilogue: match problem.epilogue() {
             Epilogue::Identity => ffi::BnEpilogue::BN_IDENTITY,
@@ -166,7 +173,11 @@ fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, us
             Epilogue::Add(()) => ffi::BnEpilogue::BN_ADD,
             Epilogue::AddRelu(()) => ffi::BnEpilogue::BN_ADD_RELU,
         },
-        workspace: ffi::BnWorkspace { partials: partials as *mut c_void, ticket: address as *mut u32 },
+        workspace: ffi::BnWorkspace {
+            partials: after(Plan::HEAD_BYTES) as *mut c_void,
+            ticket: address as *mut u32,
+            counters: after(Plan::TICKET_BYTES) as *mut u32,
+        },
     })
 }
 

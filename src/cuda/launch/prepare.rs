@@ -3,10 +3,12 @@
 use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
-use super::super::ffi::{self, BnResident, BnStatus};
+use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
 use super::checked;
-use crate::{Error, Result};
+use crate::{DeviceLimits, Error, Result};
 
+/// The first compute capability with thread-block clusters.
+const CLUSTERS: (u32, u32) = (9, 0);
 /// The driver's library, by the names that it goes by.
 const DRIVER: [&str; 2] = if cfg!(windows) { ["nvcuda.dll", "cuda.dll"] } else { ["libcuda.so", "libcuda.so.1"] };
 
@@ -27,25 +29,38 @@ pub(in crate::cuda) fn find_driver() -> Result<()> {
     Err(Error::NoDriver { names: DRIVER.join(", "), reason })
 }
 
-/// Loads every kernel in a context, and lets each use so many bytes of shared memory.
-pub(in crate::cuda) fn prepare(context: &CudaContext, shared_bytes: u32) -> Result<()> {
-    type Prepare = unsafe extern "C" fn(u32, *mut BnResident) -> BnStatus;
-    const OPERATIONS: [(&str, Prepare); 6] = [
+/// Loads every kernel in a context, and lets each use the device's shared memory. Gives the clusters of each size that
+/// the device holds of any of them.
+pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> Result<[[u32; 4]; 2]> {
+    type Prepare = unsafe extern "C" fn(*const BnDevice, *mut BnResident) -> BnStatus;
+    const OPERATIONS: &[(&str, Prepare)] = &[
         ("bn_moments_prepare", ffi::bn_moments_prepare),
         ("bn_train_prepare", ffi::bn_train_prepare),
         ("bn_infer_prepare", ffi::bn_infer_prepare),
         ("bn_backward_prepare", ffi::bn_backward_prepare),
         ("bn_backward_frozen_prepare", ffi::bn_backward_frozen_prepare),
         ("bn_fill_prepare", ffi::bn_fill_prepare),
+        #[cfg(feature = "bench")]
+        ("bn_probe_prepare", ffi::bn_probe_prepare),
     ];
     context.bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
-    for (call, prepare) in OPERATIONS {
-        let mut resident = BnResident { ctas: 0, kernels: 0 };
-        // SAFETY: a context is bound; the function writes the struct that it is given, and keeps no pointer to it.
-        checked(call, unsafe { prepare(shared_bytes, &mut resident) })?;
+    let device = BnDevice {
+        shared_bytes: limits.shared_per_cta,
+        half_shared_bytes: limits.shared_per_cta.min(limits.shared_per_sm / 2).saturating_sub(limits.shared_reserved),
+        has_clusters: u32::from(limits.compute_capability >= CLUSTERS),
+    };
+    let mut clusters = [[u32::MAX; 4]; 2];
+    for &(call, prepare) in OPERATIONS {
+        let mut resident = BnResident { ctas: 0, kernels: 0, clusters: [[0; 4]; 2], clustered_kernels: 0 };
+        // SAFETY: a context is bound; the function reads and writes the structs that it is given, and keeps no pointer.
+        checked(call, unsafe { prepare(&device, &mut resident) })?;
         if resident.ctas < ffi::BN_MIN_CTAS {
             return Err(Error::Residency { call, expected: ffi::BN_MIN_CTAS, actual: resident.ctas });
         }
+        if resident.clustered_kernels > 0 {
+            let found = resident.clusters.as_flattened();
+            clusters.as_flattened_mut().iter_mut().zip(found).for_each(|(least, &found)| *least = found.min(*least));
+        }
     }
-    Ok(())
+    Ok(clusters.map(|of_share| of_share.map(|found| if found == u32::MAX { 0 } else { found })))
 }

@@ -41,7 +41,6 @@ pub(in crate::cuda) fn train<T: Native>(cuda: &Cuda, args: TrainArgs<'_, Cuda, T
         };
         let args = ffi::BnTrain {
             tiling: planned.tiling,
-            strategy: planned.strategy,
             epilogue: planned.epilogue,
             eps: eps as f32,
             x: x as *const _,

@@ -2,13 +2,77 @@
 //!
 //! A backward branch alone is no loop: the compiler moves rare code behind the rest, from where it branches back. A loop
 //! is a branch to an instruction that every way to the branch passes (a natural loop).
+//!
+//! What an element costs is counted along one way around such a loop: the shortest of those with most of its wide accesses,
+//! so that no branch that a plain operation skips counts, and none that it takes is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::algo::dominators::simple_fast;
+use petgraph::algo::toposort;
 use petgraph::prelude::{DiGraphMap, Direction};
 
 use super::sass::Line;
+
+/// A turn of a loop: how many instructions, and how many of the accesses that were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) instructions: usize,
+    pub(super) accesses: usize,
+}
+
+/// For every innermost loop with such accesses and no `other`, the way around it that has most of them and is the shortest
+/// of these.
+pub(super) fn turns(
+    lines: &[Line<'_>],
+    is_access: impl Fn(&Line<'_>) -> bool,
+    other: impl Fn(&Line<'_>) -> bool,
+) -> Vec<Turn> {
+    let loops = natural(lines);
+    let innermost = loops.iter().filter(|body| !loops.iter().any(|other| other != *body && other.is_subset(body)));
+    let innermost = innermost.filter(|body| !body.iter().any(|&line| other(&lines[line])));
+    let graph = flow(lines);
+    let found = innermost.filter_map(|body| turn(lines, &graph, body, &is_access));
+    found.filter(|turn| turn.accesses > 0).collect()
+}
+
+/// The way around one loop: over its lines from the head, in an order in which none comes before what leads to it.
+fn turn(
+    lines: &[Line<'_>],
+    graph: &DiGraphMap<usize, ()>,
+    body: &BTreeSet<usize>,
+    is_access: &impl Fn(&Line<'_>) -> bool,
+) -> Option<Turn> {
+    let head = *body.first()?;
+    let mut inside = DiGraphMap::<usize, ()>::new();
+    for &line in body {
+        inside.add_node(line);
+    }
+    let within = |(from, to, ()): &(usize, usize, &())| body.contains(from) && body.contains(to) && *to != head;
+    for (from, to, ()) in graph.all_edges().filter(within) {
+        inside.add_edge(from, to, ());
+    }
+    let order = toposort(&inside, None).ok()?;
+    let mut best = BTreeMap::<usize, Turn>::new();
+    for line in order {
+        let before = inside.neighbors_directed(line, Direction::Incoming).filter_map(|from| best.get(&from).copied());
+        let before = match before.max_by_key(|turn| (turn.accesses, usize::MAX - turn.instructions)) {
+            Some(turn) => turn,
+            None if line == head => Turn { instructions: 0, accesses: 0 },
+            None => continue,
+        };
+        let is_instruction = matches!(lines[line], Line::Instruction { .. });
+        best.insert(
+            line,
+            Turn {
+                instructions: before.instructions + usize::from(is_instruction),
+                accesses: before.accesses + usize::from(is_access(&lines[line])),
+            },
+        );
+    }
+    let ends = graph.neighbors_directed(head, Direction::Incoming).filter_map(|line| best.get(&line).copied());
+    ends.max_by_key(|turn| (turn.accesses, usize::MAX - turn.instructions))
+}
 
 /// The widest access of the hot loop: of the innermost loops with such accesses, the one with most of them, since the
 /// loop over the data is the one that is unrolled. Of the whole code where no loop has one.
@@ -112,6 +176,34 @@ mod tests {
         /*0054*/ 	.word	0x00000001
         /*0058*/ 	.word	0x00000005
 ";
+
+    /// A loop around rare code and a choice: the way with the store counts, without the rare code.
+    const BRANCHES: &str = "\
+//--------------------- .text._Z1kPf --------------------------
+.text._Z1kPf:
+.L_x_0:
+        /*0010*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0020*/              @!P1 BRA `(.L_x_2) ;
+        /*0030*/                   FADD R4, R4, R5 ;
+        /*0040*/                   STG.E.128 desc[UR4][R2.64], R4 ;
+.L_x_2:
+        /*0050*/               @P2 BRA `(.L_x_4) ;
+.L_x_3:
+        /*0060*/               @P0 BRA `(.L_x_0) ;
+        /*0070*/                   EXIT ;
+.L_x_4:
+        /*0080*/                   FADD R4, R4, R5 ;
+        /*0090*/                   BRA `(.L_x_3) ;
+";
+
+    #[test]
+    fn the_way_with_most_accesses_counts() -> Result<(), &'static str> {
+        let kernels = sass::read(BRANCHES);
+        let code = kernels.get("_Z1kPf").ok_or("no kernel")?;
+        let turn = super::Turn { instructions: 6, accesses: 1 };
+        assert_eq!((&code.storing[..], &code.loading[..]), (&[turn][..], &[][..]));
+        Ok(())
+    }
 
     #[test]
     fn the_hot_loop_is_found() -> Result<(), &'static str> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Kernel, Source, occupancy};
+use super::{Kernel, Source, budget, occupancy};
 
 /// A table for each architecture, one of the files, and a summary in the last line.
 pub(super) fn print(sources: &[Source], elapsed: Duration) {
@@ -23,6 +23,11 @@ pub(super) fn print(sources: &[Source], elapsed: Duration) {
     }
     table(&rows);
 
+    println!(
+        "budgets of f16 and bf16: {} instructions an element forward, {} backward",
+        budget::FORWARD,
+        budget::BACKWARD
+    );
     let all = || sources.iter().flat_map(|source| &source.kernels);
     let count = architectures(sources).len();
     println!(
@@ -52,6 +57,8 @@ pub(super) fn json(sources: &[Source]) -> Value {
             "local_accesses": kernel.code.local,
             "widest_load": kernel.code.load.map(|access| access.to_string()),
             "widest_store": kernel.code.store.map(|access| access.to_string()),
+            "instructions_an_element": budget::instructions(kernel),
+            "atomics": kernel.code.atomics,
         })
     };
     let file =
@@ -70,8 +77,19 @@ pub(super) fn architectures(sources: &[Source]) -> Vec<String> {
     all.into_iter().map(|(_, name)| name).collect()
 }
 
-const HEAD: [&str; 10] =
-    ["kernel", "threads", "registers", "CTAs/SM", "shared", "stack", "spilled", "local", "load", "store"];
+const HEAD: [&str; 11] = [
+    "kernel",
+    "threads",
+    "registers",
+    "CTAs/SM",
+    "shared",
+    "stack",
+    "spilled",
+    "local",
+    "load",
+    "store",
+    "instr/element",
+];
 
 fn row(kernel: &Kernel) -> Vec<String> {
     let known = |value: Option<u32>| value.map_or("-".into(), |value| value.to_string());
@@ -87,6 +105,7 @@ fn row(kernel: &Kernel) -> Vec<String> {
         kernel.code.local.to_string(),
         access(kernel.code.load),
         access(kernel.code.store),
+        budget::instructions(kernel).map_or("-".into(), |found| format!("{found:.1}")),
     ]
 }
 

@@ -14,6 +14,12 @@ pub(super) struct Code {
     /// The widest access to global memory in the hot loop.
     pub(super) load: Option<Access>,
     pub(super) store: Option<Access>,
+    /// The turns of the loops that store vectors of 16 bytes to global memory, by their stores; and of those that only
+    /// load such, by their loads.
+    pub(super) storing: Vec<loops::Turn>,
+    pub(super) loading: Vec<loops::Turn>,
+    /// The atomic instructions, as they are written.
+    pub(super) atomics: Vec<String>,
 }
 
 /// An access to global memory. Bulk copies are wider than any other.
@@ -29,6 +35,13 @@ pub(super) enum Line<'a> {
     Instruction { guarded: bool, opcode: &'a str, operands: &'a str },
 }
 
+impl Access {
+    /// Whether it moves at least a vector.
+    pub(super) fn is_vector(self) -> bool {
+        self.bits >= VECTOR
+    }
+}
+
 impl std::fmt::Display for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { bits, opcode } = self;
@@ -37,6 +50,8 @@ impl std::fmt::Display for Access {
 }
 
 const BULK: u32 = u32::MAX;
+/// Bits of a vector.
+const VECTOR: u32 = 128;
 /// Generic accesses (LD, ST) may be to global memory too.
 const LOADS: [&str; 4] = ["LDG", "LD", "LDGSTS", "UBLKCP.S.G"];
 const STORES: [&str; 3] = ["STG", "ST", "UBLKCP.G.S"];
@@ -53,6 +68,11 @@ pub(super) fn read(text: &str) -> BTreeMap<String, Code> {
             code.local = lines.iter().filter(|line| matches!(opcode(line), "LDL" | "STL")).count();
             code.load = loops::widest(&lines, |line| access(line, &LOADS));
             code.store = loops::widest(&lines, |line| access(line, &STORES));
+            let is_wide = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == VECTOR);
+            let (stores, loads) = (|line: &Line<'_>| is_wide(line, &STORES), |line: &Line<'_>| is_wide(line, &LOADS));
+            code.storing = loops::turns(&lines, stores, |_| false);
+            code.loading = loops::turns(&lines, loads, stores);
+            code.atomics = lines.iter().filter_map(atomic).collect();
         } else if let Some(symbol) = name.strip_prefix(".nv.info.") {
             kernels.entry(symbol.to_string()).or_default().threads = threads(body);
         }
@@ -92,6 +112,12 @@ fn opcode<'a>(line: &Line<'a>) -> &'a str {
         Line::Label(_) => "",
         Line::Instruction { opcode, .. } => opcode.split('.').next().unwrap_or_default(),
     }
+}
+
+/// An atomic operation on global memory, with all of its modifiers.
+fn atomic(line: &Line<'_>) -> Option<String> {
+    let Line::Instruction { opcode: full, .. } = line else { return None };
+    ["ATOM", "ATOMG", "RED"].contains(&opcode(line)).then(|| (*full).to_string())
 }
 
 fn access(line: &Line<'_>, opcodes: &[&'static str]) -> Option<Access> {

@@ -1,4 +1,4 @@
-//! The options of `run` that choose from a list, or parse a number.
+//! Options that choose from a list, or parse a number.
 
 use batchnorm::Momentum;
 use clap::ValueEnum;
@@ -52,6 +52,24 @@ impl From<Layout> for batchnorm::Layout {
     }
 }
 
+/// `--dtype`, of what has no file to tell it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Dtype> for batchnorm::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// `--strategy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Strategy {
@@ -59,9 +77,9 @@ pub(crate) enum Strategy {
     Auto,
     /// A channel is held by one block
     Block,
-    /// A channel is held by a cluster of blocks; not in this version
+    /// A channel is held by a cluster of blocks
     Cluster,
-    /// A channel is held by blocks of a cooperative grid; not in this version
+    /// A channel is held by blocks of a cooperative grid, as far as it fits
     Grid,
     /// The data is read twice
     TwoRead,
@@ -76,12 +94,13 @@ impl Strategy {
 
     /// The strategy of the library, where one is forced.
     #[cfg(feature = "cuda")]
-    pub(crate) fn forced(self) -> Result<Option<batchnorm::Strategy>, Failure> {
+    pub(crate) fn forced(self) -> Option<batchnorm::Strategy> {
         match self {
-            Self::Auto => Ok(None),
-            Self::Block => Ok(Some(batchnorm::Strategy::Block)),
-            Self::TwoRead => Ok(Some(batchnorm::Strategy::TwoRead)),
-            Self::Cluster | Self::Grid => Err(self.refused("auto, block or two-read, which this version has")),
+            Self::Auto => None,
+            Self::Block => Some(batchnorm::Strategy::Block),
+            Self::Cluster => Some(batchnorm::Strategy::Cluster),
+            Self::Grid => Some(batchnorm::Strategy::Grid),
+            Self::TwoRead => Some(batchnorm::Strategy::TwoRead),
         }
     }
 }

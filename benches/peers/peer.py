@@ -1,0 +1,85 @@
+"""What a peer is: a name, what its time includes, and a call for each operation over one set of buffers."""
+
+from typing import Any, Callable, NamedTuple
+
+EPS = 1e-5
+MOMENTUM = 0.1
+
+# Each in a module of its own, so that one that does not import takes no other with it.
+PEERS = {
+    "torch": ("torch_peers", "Torch"),
+    "torch-cudnn": ("torch_peers", "TorchCudnn"),
+    "torch-compile": ("torch_peers", "TorchCompile"),
+    "cudnn-graph": ("cudnn_graph_peer", "CudnnGraph"),
+    "jax": ("jax_peer", "Jax"),
+    "apex-groupbn": ("apex_peer", "ApexGroupbn"),
+}
+
+# What a call returns, in this order; more behind it is ignored.
+FORWARD_OUTPUTS = ("y", "saved_mean", "saved_inv_std")
+OUTPUTS = {
+    "train": FORWARD_OUTPUTS,
+    "train-relu": FORWARD_OUTPUTS,
+    "train-add-relu": FORWARD_OUTPUTS,
+    "backward": ("dx", "dgamma", "dbeta"),
+    "backward-relu": ("dx", "dgamma", "dbeta"),
+    "backward-add-relu": ("dx", "dgamma", "dbeta", "dz"),
+    "infer": ("y",),
+}
+
+
+class Unavailable(Exception):
+    """Why a peer, or an operation of one, cannot be measured."""
+
+
+class Bound(NamedTuple):
+    """An operation over one set of buffers."""
+
+    # Runs it once, or puts it on the stream, and returns its outputs.
+    call: Callable[[], Any]
+    # For a backward operation, y of the forward pass before it: with relu, what it masks by.
+    y: Any = None
+
+
+def split(operation: str) -> tuple[str, str]:
+    """("train", "add-relu") of "train-add-relu"."""
+    kind, _, epilogue = operation.partition("-")
+    return kind, epilogue
+
+
+class Peer:
+    """Raises `Unavailable`, or whatever its library raises, from its constructor where it is not there."""
+
+    name = ""
+    includes = ""
+    # Whether it launches on a stream of its own, where neither torch's events nor its graphs see it.
+    own_stream = False
+
+    def new_row(self, row) -> None:
+        """What was compiled for the last row is no longer needed."""
+
+    def bind(self, operation: str, buffers) -> Bound:
+        raise NotImplementedError
+
+    def use_current_stream(self) -> None:
+        """Called before calls on another of torch's streams."""
+
+    def wait(self, result) -> None:
+        """With `own_stream`: returns when `result` is there."""
+
+    def outputs(self, row, operation: str, result) -> list:
+        """The torch tensors of `OUTPUTS`, data as [n, c, spatial...]."""
+        return list(result)
+
+    def running(self, buffers, result) -> tuple:
+        """running_mean, running_var and the counter behind a training step."""
+        return buffers.running_mean, buffers.running_var, buffers.counter
+
+
+def reason_of(error: BaseException) -> str:
+    """One line of an exception's text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    if isinstance(error, Unavailable):
+        return text
+    return f"{type(error).__name__}: {text}"[:300]

@@ -1,0 +1,334 @@
+"""`python3 test_peers.py`. What needs torch is skipped without it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+sys.dont_write_bytecode = True
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import rows  # noqa: E402
+from rows import BadRow, Row, read_suites, row_of  # noqa: E402
+
+try:
+    import torch
+
+    from bench import Bench
+    from peer import Bound, split
+    from torch_peers import Torch
+except ImportError:
+    torch = None
+
+needs_torch = unittest.skipIf(torch is None, "torch does not import")
+
+
+def row(n=4, c=6, spatial=(5, 3), layout="channels-first", dtype="f32", offset=0) -> Row:
+    return Row(n, c, tuple(spatial), layout, dtype, offset)
+
+
+def run(*arguments, text="", path=None):
+    """peers.py in a process of its own, in another folder."""
+    environment = {**os.environ, "PYTHONPATH": path} if path else None
+    command = [sys.executable, str(HERE / "peers.py"), *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, cwd="/", env=environment, timeout=600)
+
+
+class Rows(unittest.TestCase):
+    def test_every_entry_of_suites_json_is_read(self):
+        found = read_suites(rows.SUITES)
+        stage = [r for r in found if (r.suite, r.name) == ("resnet50", "stage1")]
+        self.assertEqual(len(stage), 3 * 2 * 3)
+        self.assertEqual({(r.n, r.c, r.spatial, r.count) for r in stage}, {(n, 64, (56, 56), 6) for n in (32, 64, 256)})
+        self.assertEqual({r.dtype for r in found if r.name == "kernelbench"}, {"f32"})
+        self.assertEqual({r.offset for r in found if r.name == "odd-offset"}, {1})
+        for name in ("wide", "one-channel"):
+            self.assertEqual({r.layout for r in found if r.name == name}, {"channels-first"})
+
+    def test_bytes_are_the_least_that_must_move(self):
+        x = 4 * 6 * 15
+        self.assertEqual(row().m, 60)
+        self.assertEqual(row(spatial=()).elements, 24)
+        tensors = {operation: row(dtype="f16").moved_bytes(operation) / (2 * x) for operation in rows.OPERATIONS}
+        add = {"train-add-relu": 3, "backward-add-relu": 4}
+        relu = {"train-relu": 2, "backward-relu": 3}
+        self.assertEqual(tensors, {"train": 2, "backward": 3, "infer": 2} | relu | add)
+        self.assertEqual(row().moved_bytes("train"), 2 * 4 * x)
+
+    def test_what_is_no_row_is_refused_by_name(self):
+        good = {"n": 2, "c": 3, "spatial": [4], "layout": "channels-last", "dtype": "bf16"}
+        self.assertEqual(row_of(good), Row(2, 3, (4,), "channels-last", "bf16"))
+        bad = {"n": 0, "c": "3", "spatial": 4, "layout": "nchw", "dtype": ["f32"], "offset": -1, "count": True}
+        for field, value in bad.items():
+            with self.subTest(field), self.assertRaisesRegex(BadRow, field):
+                row_of({**good, field: value})
+
+    def test_what_is_no_suites_file_is_refused(self):
+        for text in ("", "[]", '{"suites": 3}', '{"suites": {"a": [{"n": [1]}]}}', '{"suites": {"a": {}}}'):
+            with self.subTest(text), tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "suites.json"
+                path.write_text(text, encoding="utf-8")
+                self.assertRaises(BadRow, read_suites, path)
+
+
+class CommandLine(unittest.TestCase):
+    def test_bad_arguments_are_one_line_and_exit_code_2(self):
+        cases = (
+            ["--device", "tpu"],
+            ["--rows", "("],
+            ["--rows", "no such row"],
+            ["--suite", "no-such-suite"],
+            ["--suites", "/no/such/file"],
+            ["--seconds", "nan"],
+            ["--json", "/no/such/folder/file"],
+            ["--json", "/"],
+            ["--unknown"],
+        )
+        for arguments in cases:
+            with self.subTest(arguments):
+                done = run(*arguments)
+                self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1), done.stderr)
+
+    def test_without_torch_both_ways_say_so(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "torch.py").write_text("raise ImportError('not\\nhere')", encoding="utf-8")
+            done = run("--device", "cpu", path=folder)
+            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1), done.stderr)
+            done = run("--device", "cpu", "--serve", path=folder)
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("torch does not import", json.loads(done.stdout)["reason"])
+
+    @needs_torch
+    def test_report_is_a_table_and_a_json_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            suites, out = Path(folder) / "suites.json", Path(folder) / "out.json"
+            entry = {"name": "tiny", "n": [2], "c": 4, "spatial": [3], "dtypes": ["f32"]}
+            huge = {"name": "huge", "n": [64], "c": 4, "spatial": [512, 512], "dtypes": ["f32"]}
+            suites.write_text(json.dumps({"suites": {"one": [entry, huge]}}), encoding="utf-8")
+            chosen = ("--peer", "torch", "--peer", "torch-cudnn", "--operation", "train", "--layout", "channels-last")
+            files = ("--suites", str(suites), "--json", str(out), "--limit-bytes", "10000000", "--seconds", "0")
+            done = run("--device", "cpu", *chosen, *files)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            document = json.loads(out.read_text(encoding="utf-8"))
+            self.assertEqual(list(Path(folder).glob(".*")), [])
+        tiny, large = document["rows"]
+        native, cudnn = tiny["results"]
+        self.assertEqual((native["peer"], native["operation"], native["bytes"]), ("torch", "train", 2 * 4 * 2 * 4 * 3))
+        self.assertGreaterEqual(len(native["call"]["samples"]), 5)
+        self.assertLessEqual(native["call"]["min"], native["call"]["median"])
+        self.assertIn("CUDA", cudnn["reason"])
+        self.assertIn("limit is 10000000", large["reason"])
+        self.assertRegex(done.stdout, r"one/tiny n=2 channels-last f32 +train +torch +\d")
+
+
+@needs_torch
+class Serving(unittest.TestCase):
+    def test_requests_are_answered_a_line_each_and_mistakes_do_not_end_it(self):
+        shape = {"n": 2, "c": 4, "spatial": [3, 3], "layout": "channels-last", "dtype": "f16", "offset": 1}
+        shape["request"] = "row"
+        timed = {"request": "time", "peer": "torch", "operation": "backward-add-relu", "seconds": 0}
+        requests = [
+            (json.dumps(timed), "reason"),  # no row yet
+            ("{malformed", "reason"),
+            ("[]", "reason"),
+            (json.dumps({**shape, "n": "2"}), "reason"),
+            (json.dumps(shape), "ok"),
+            (json.dumps(timed), "samples"),
+            (json.dumps({**timed, "operation": "forward"}), "reason"),
+            (json.dumps({**timed, "peer": "torch-cudnn"}), "reason"),
+            (json.dumps({**timed, "peer": ["torch"]}), "reason"),
+            (json.dumps({**timed, "seconds": "1"}), "reason"),
+            (json.dumps(timed), "samples"),
+            ('{"request": "end"}', None),
+            (json.dumps(timed), None),
+        ]
+        text = "\n".join(request for request, _ in requests) + "\n"
+        peers = ("--peer", "torch", "--peer", "torch-cudnn")
+        done = run("--device", "cpu", "--serve", "--threads", "1", *peers, text=text)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        first, *answers = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual((first["torch"], first["threads"]), (torch.__version__, 1))
+        self.assertEqual([sorted(peer) for peer in first["peers"]], [["includes", "name"], ["name", "reason"]])
+        self.assertEqual([next(iter(answer)) for answer in answers], [key for _, key in requests if key])
+        samples = answers[5]["samples"]
+        self.assertTrue(len(samples) >= 5 and all(0 < seconds < 10 for seconds in samples), samples)
+
+    def test_the_end_of_the_input_ends_it(self):
+        self.assertEqual(run("--device", "cpu", "--serve", "--peer", "torch").returncode, 0)
+
+    def test_what_others_print_does_not_reach_the_protocol(self):
+        code = "import os, serve; lines = serve.private_stdout(); os.system('echo noise'); serve.write(lines, {'a': 1})"
+        done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, cwd=HERE)
+        self.assertEqual((done.stdout, done.stderr), ('{"a": 1}\n', "noise\n"))
+
+
+@needs_torch
+class Right(unittest.TestCase):
+    def test_torch_is_right_in_every_operation_layout_and_dtype(self):
+        bench = Bench("cpu", ("torch",))
+        for spatial in ((), (5,), (5, 3), (2, 3, 4)):
+            for layout in rows.LAYOUTS:
+                for dtype in rows.BYTES:
+                    for offset in (0, 1):
+                        shape = row(spatial=spatial, layout=layout, dtype=dtype, offset=offset)
+                        self.assertIsNone(bench.open(shape))
+                        x = bench.buffers[0].x
+                        self.assertEqual(x.data_ptr() % 16, offset * rows.BYTES[dtype])
+                        self.assertEqual(x.stride(1) == 1, layout == "channels-last" or not spatial)
+                        for operation in rows.OPERATIONS:
+                            with self.subTest(str(shape), operation=operation):
+                                self.assertIsNone(bench._wrong(bench.peers["torch"], operation))
+
+    def refused(self, operation: str, wrong, shape=None) -> str:
+        """The reason against a result that `wrong(result, buffers)` changed."""
+
+        class Wrong(Torch):
+            def bind(self, operation, buffers):
+                bound = super().bind(operation, buffers)
+                return Bound(lambda: wrong(list(bound.call()), buffers), bound.y)
+
+        bench = Bench("cpu", ("torch",))
+        bench.peers["torch"] = Wrong("cpu")
+        self.assertIsNone(bench.open(shape or row()))
+        reason = bench.measure("torch", operation, 0).get("reason")
+        self.assertIsNotNone(reason, operation)
+        return reason
+
+    def test_every_wrong_output_is_refused_by_name(self):
+        names = {"train": "y saved_mean saved_inv_std", "infer": "y", "backward": "dx dgamma dbeta"}
+        for operation in rows.OPERATIONS:
+            outputs = names[split(operation)[0]].split() + (["dz"] if operation == "backward-add-relu" else [])
+            for index, name in enumerate(outputs):
+                for what, change in (("scaled", lambda t: t * 1.3 + 0.1), ("NaN", lambda t: t * torch.nan)):
+                    with self.subTest(operation, name=name, what=what):
+                        wrong = lambda result, _, i=index, f=change: result[:i] + [f(result[i])] + result[i + 1 :]
+                        self.assertRegex(self.refused(operation, wrong), f"^{name} is wrong at .*expected")
+
+    def test_the_other_layout_is_refused_in_every_dtype(self):
+        def other(result, buffers):
+            y = result[0]
+            return [y.movedim(1, -1).reshape(y.shape)] + result[1:]
+
+        for dtype in rows.BYTES:
+            for operation in rows.OPERATIONS:
+                with self.subTest(operation, dtype=dtype):
+                    self.assertIn("is wrong at", self.refused(operation, other, row(n=8, c=16, dtype=dtype)))
+
+    def test_a_mask_that_is_left_out_or_of_another_sign_is_refused(self):
+        forward = torch.native_batch_norm
+        statistics = lambda b: (b.running_mean.clone(), b.running_var.clone(), True, 0.1, 1e-5)
+
+        def no_relu(result, b):
+            return [forward(b.x, b.gamma, b.beta, *statistics(b))[0]] + result[1:]
+
+        def no_mask(result, b):
+            _, *saved = forward(b.x, b.gamma, b.beta, *statistics(b))
+            return [*Torch.backward(b.dy, b.x, b.gamma, b.running_mean, b.running_var, *saved), b.dy]
+
+        for dtype in rows.BYTES:
+            shape = row(n=8, c=16, dtype=dtype)
+            self.assertRegex(self.refused("train-relu", no_relu, shape), "^y is wrong")
+            for operation in ("backward-relu", "backward-add-relu"):
+                self.assertRegex(self.refused(operation, no_mask, shape), "^dx is wrong")
+            self.assertRegex(self.refused("backward-add-relu", lambda r, b: r[:3] + [b.dy], shape), "^dz is wrong")
+
+    def test_running_statistics_and_the_counter_are_looked_at(self):
+        def after(change):
+            return lambda result, buffers: (change(buffers), result)[1]
+
+        self.assertRegex(self.refused("train", after(lambda b: b.running_mean.mul_(0.99))), "^running_mean")
+        self.assertRegex(self.refused("train", after(lambda b: b.running_var.mul_(0.99))), "^running_var")
+        self.assertRegex(self.refused("train-relu", after(lambda b: b.counter.zero_())), "^the counter")
+
+    def test_what_a_peer_raises_is_its_reason(self):
+        def broken(result, _):
+            raise RuntimeError("no such kernel\nand a trace")
+
+        self.assertEqual(self.refused("train", broken), "RuntimeError: no such kernel")
+
+
+class FakeEvent:
+    def __init__(self, **_):
+        self.at = 0.0
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return max(end.at - self.at, 1e-9) * 1e3
+
+
+class FakeGraph:
+    def replay(self):
+        time.sleep(1e-4)
+
+
+@needs_torch
+class Timing(unittest.TestCase):
+    def test_as_many_samples_are_taken_as_fit(self):
+        import timing
+
+        self.assertEqual(len(timing.taken(lambda: 0.0, 0)), timing.LEAST_SAMPLES)
+        self.assertEqual(len(timing.taken(lambda: 0.0, 10)), timing.MOST_SAMPLES)
+        slow = timing.taken(lambda: time.sleep(0.01), 0.2)
+        self.assertTrue(timing.LEAST_SAMPLES < len(slow) <= 20, len(slow))
+
+    def test_short_calls_are_timed_together(self):
+        from timing import host_ways
+
+        calls = []
+        samples = host_ways(lambda: calls.append(time.perf_counter()), 0)["call"]
+        self.assertGreater(len(calls), 20 * len(samples))
+        calls.clear()
+        samples = host_ways(lambda: calls.append(time.sleep(2e-4)), 0)["call"]
+        self.assertEqual(len(calls), 3 + len(samples))
+
+
+@needs_torch
+class OnDevice(unittest.TestCase):
+    """The order of calls, with the device played by the host."""
+
+    def ways(self, sets: int, capture=None):
+        from timing import device_ways
+
+        order, peer = [], Torch("cpu")
+        calls = [lambda i=index: order.append(i) for index in range(sets)]
+        fakes = {"Event": FakeEvent, "CUDAGraph": FakeGraph, "graph": capture or mock.MagicMock()}
+        fakes |= {"current_stream": mock.Mock(return_value="before"), "set_stream": mock.Mock()}
+        fakes["synchronize"] = mock.Mock()
+        with mock.patch.multiple("torch.cuda", **fakes):
+            return device_ways(peer, calls, 0), order, fakes
+
+    def test_sets_are_taken_in_turn_and_at_least_20_launches_are_timed(self):
+        for sets in (1, 3, 20, 33):
+            ways, order, _ = self.ways(sets)
+            launches = -(-20 // sets) * sets
+            self.assertEqual(order[:launches], [index % sets for index in range(launches)])
+            self.assertEqual(sorted(ways), ["eager", "graph", "host"])
+            for way, samples in ways.items():
+                self.assertTrue(isinstance(samples, list) and len(samples) >= 5, (way, samples))
+
+    def test_a_capture_that_fails_is_a_reason_and_gives_the_stream_back(self):
+        from serve import response_of
+
+        def capture(_):
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        ways, _, fakes = self.ways(2, capture)
+        fakes["set_stream"].assert_called_once_with("before")
+        response = response_of(ways)
+        self.assertIn("not permitted", response["reasons"]["graph"])
+        self.assertEqual((response["graph"], len(response["eager"]) >= 5), ([], True))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,195 @@
+//! `batchnorm bench`: how long operations take, beside the least that they could and beside their peers.
+//!
+//! Everything that is compared is measured in one run, in turns: what comes first in one round comes last in the next.
+//! Nothing is timed before it was held against the CPU path.
+
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "cudnn")]
+mod cudnn;
+mod machine;
+mod peers;
+mod plot;
+mod report;
+mod subject;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use batchnorm::Dtype;
+use batchnorm::bench::{Operation, Row, rows};
+use half::{bf16, f16};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::device::Device;
+use crate::failure::Failure;
+use crate::output;
+use peers::Peers;
+use report::{Measured, Report};
+use subject::Subject;
+
+/// Options of `batchnorm bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to measure: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// The shapes: resnet50, mlp, volumes or edge; all of them by default
+    #[arg(long, value_name = "NAME")]
+    suite: Vec<String>,
+    /// Only rows that contain all of these words, such as "stage1 f16 channels-last n=32 train"
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    filter: String,
+    /// The seconds that each subject is timed for on each row
+    #[arg(long, default_value = "0.2", value_parser = seconds)]
+    seconds: f64,
+    /// Begin no row after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<u64>,
+    /// Leave out rows whose x has more bytes; without it the CPU's limit is 2^28, a GPU's its memory
+    #[arg(long, value_name = "BYTES")]
+    limit_bytes: Option<usize>,
+    /// The Python interpreter that has the peers, such as that of a virtual environment
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: PathBuf,
+    /// Measure no peers in Python
+    #[arg(long)]
+    no_python: bool,
+    /// Write all samples, with what they were taken on, to this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw time against bytes into this file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds: &f64| (0.001..=60.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds from 0.001 to 60".into())
+}
+
+/// The bytes of x up to which the CPU is measured by default.
+const CPU_LIMIT: usize = 1 << 28;
+
+/// One row and one operation on it.
+struct Task {
+    row: Row,
+    operation: Operation,
+}
+
+impl Task {
+    /// Such as `resnet50/stage1 n=32 c=64 s=3136 channels-first f16 train`.
+    fn name(&self) -> String {
+        let Self { row: Row { suite, name, shape, dtype, .. }, operation } = self;
+        let (n, c, s) = (shape.n(), shape.c(), shape.s());
+        format!("{suite}/{name} n={n} c={c} s={s} {} {dtype} {}", shape.layout(), operation.name())
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let tasks = tasks(args)?;
+    let mut peers = Peers::start(args, &tasks);
+    let mut report = Report::new(args.device, args.seconds, &mut peers)?;
+    match args.device {
+        Device::Cpu => {
+            let limit = args.limit_bytes.unwrap_or(CPU_LIMIT);
+            measure_all(args, &tasks, &mut report, |task| {
+                if task.row.bytes() > limit {
+                    return Err(format!("x has {} bytes, more than --limit-bytes {limit}", task.row.bytes()));
+                }
+                let mut subjects = match task.row.dtype {
+                    Dtype::F16 => cpu::subjects::<f16>(task)?,
+                    Dtype::Bf16 => cpu::subjects::<bf16>(task)?,
+                    _ => cpu::subjects::<f32>(task)?,
+                };
+                subjects.extend(peers.subjects(task));
+                Ok(subjects)
+            });
+        }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(number) => {
+            let mut bench = cuda::Bench::new(number)?;
+            if let Some(text) = bench.emulated()? {
+                return output::print(&text);
+            }
+            report.probes = bench.probes(args.seconds);
+            let limit = args.limit_bytes.unwrap_or(usize::MAX);
+            measure_all(args, &tasks, &mut report, |task| {
+                if task.row.bytes() > limit {
+                    return Err(format!("x has {} bytes, more than --limit-bytes {limit}", task.row.bytes()));
+                }
+                let mut subjects = match task.row.dtype {
+                    Dtype::F16 => bench.subjects::<f16>(task)?,
+                    Dtype::Bf16 => bench.subjects::<bf16>(task)?,
+                    _ => bench.subjects::<f32>(task)?,
+                };
+                subjects.extend(peers.subjects(task));
+                Ok(subjects)
+            });
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => return Err(args.device.not_built()),
+    }
+    // The files first: a closed stdout must not cost an hour's measurements.
+    if let Some(path) = &args.json {
+        output::write_whole(
+            path,
+            (serde_json::to_string_pretty(&report.to_json()).unwrap_or_default() + "\n").as_bytes(),
+        )?;
+    }
+    if let Some(path) = &args.plot {
+        output::write_whole(path, plot::svg(&report).map_err(Failure::new)?.as_bytes())?;
+    }
+    output::print(&report.to_text())
+}
+
+/// What is to be measured.
+fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
+    let rows = rows().map_err(|error| Failure::new(format!("benches/suites.json: {error}")))?;
+    let mut names: Vec<&str> = rows.iter().map(|row| row.suite.as_str()).collect();
+    names.dedup();
+    if let Some(unknown) = args.suite.iter().find(|suite| !names.contains(&suite.as_str())) {
+        return Err(Failure::new(format!("--suite: expected one of {}, got \"{unknown}\"", names.join(", "))));
+    }
+    let words: Vec<&str> = args.filter.split_whitespace().collect();
+    let wanted = |task: &Task| {
+        let name = task.name();
+        let (path, _) = name.split_once(' ').unwrap_or((&name, ""));
+        // A word is one of the name's, or a part of its path: "train" is not "train-relu".
+        words.iter().all(|word| name.split(' ').any(|part| part == *word) || path.contains(word))
+    };
+    let rows = rows.iter().filter(|row| args.suite.is_empty() || args.suite.contains(&row.suite));
+    let of_row = |row: &Row| Operation::ALL.map(|operation| Task { row: row.clone(), operation });
+    let tasks: Vec<Task> = rows.flat_map(of_row).filter(wanted).collect();
+    match tasks.is_empty() {
+        true => Err(Failure::new(format!("--filter: expected words of a row's name, got \"{}\"", args.filter))),
+        false => Ok(tasks),
+    }
+}
+
+/// Measures task after task, with a bar of progress.
+fn measure_all(
+    args: &Args,
+    tasks: &[Task],
+    report: &mut Report,
+    mut subjects: impl FnMut(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
+) {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
+    let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
+    let begin = Instant::now();
+    for task in tasks {
+        progress.set_message(task.name());
+        let before = machine::clocks(report.device());
+        let subjects = match args.within {
+            Some(within) if begin.elapsed().as_secs() >= within => {
+                Err(format!("not reached --within {within} seconds"))
+            }
+            _ => subjects(task).map(|mut subjects| subject::in_turns(&mut subjects, args.seconds)),
+        };
+        let clocks = [before, machine::clocks(report.device())];
+        report.push(Measured::new(task, subjects, clocks));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+}

@@ -1,0 +1,468 @@
+//! cuDNN's batch normalization through its legacy API, which PyTorch calls: spatial and spatial-persistent, plain and with
+//! what it fuses. cuDNN takes relu and add+relu for packed channels-last tensors of half types alone.
+//!
+//! Source: "cudnn_ops library" in the cuDNN API reference, `cudnnBatchNormalizationForwardTrainingEx` and
+//! `cudnnBatchNormalizationBackwardEx`.
+#![allow(unsafe_code)]
+
+use core::ffi::{c_int, c_void};
+use std::ptr;
+
+use batchnorm::bench::{Operation, Outputs, Reference, Row, inputs, parameters};
+use batchnorm::{Compute, Cpu, Cuda, Dtype, Element, Epilogue, Layout, Op};
+use cudarc::cudnn::result::{self, CudnnError};
+use cudarc::cudnn::sys;
+use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
+
+use super::Task;
+use super::cuda::{measure, told};
+use super::subject::{Samples, Subject};
+
+const MODES: [(sys::cudnnBatchNormMode_t, &str); 2] = [
+    (sys::cudnnBatchNormMode_t::CUDNN_BATCHNORM_SPATIAL, "cudnn spatial"),
+    (sys::cudnnBatchNormMode_t::CUDNN_BATCHNORM_SPATIAL_PERSISTENT, "cudnn persistent"),
+];
+const MOMENTUM: f64 = 0.1;
+const EPS: f64 = 1e-5;
+
+/// cuDNN in both modes; nothing for an operation that it does not have.
+pub(super) fn subjects<T: Element<Param = f32> + DeviceRepr>(
+    cuda: &Cuda,
+    task: &Task,
+    sets: usize,
+) -> Vec<Box<dyn Subject>>
+where
+    Cpu: Compute<T>,
+{
+    if matches!(task.operation.op, Op::BackwardFrozen | Op::Moments) {
+        return Vec::new();
+    }
+    let of_mode = |(mode, name)| {
+        let (cuda, row, operation) = (cuda.clone(), task.row.clone(), task.operation);
+        Box::new(Cudnn::<T> { cuda, row, operation, mode, name, sets, work: None }) as Box<dyn Subject>
+    };
+    MODES.into_iter().map(of_mode).collect()
+}
+
+struct Cudnn<T: Element> {
+    cuda: Cuda,
+    row: Row,
+    operation: Operation,
+    mode: sys::cudnnBatchNormMode_t,
+    name: &'static str,
+    sets: usize,
+    work: Option<Work<T>>,
+}
+
+impl<T: Element<Param = f32> + DeviceRepr> Subject for Cudnn<T>
+where
+    Cpu: Compute<T>,
+{
+    fn name(&self) -> String {
+        self.name.into()
+    }
+    fn includes(&self) -> String {
+        "running statistics; no counter; its own reserve space for masks; conversions that it makes inside".into()
+    }
+    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
+        let work = match &mut self.work {
+            Some(work) => work,
+            empty => {
+                // SAFETY: looks for the library, and runs its initializers if it is there.
+                if !unsafe { sys::is_culib_present() } {
+                    return Err("no libcudnn was found".into());
+                }
+                let mut work = Work::new(&self.cuda, &self.row, self.operation, self.mode, self.sets)?;
+                work.check(&self.row, self.operation)?;
+                empty.insert(work)
+            }
+        };
+        let mut launch = || work.run(self.operation);
+        measure(self.cuda.stream(), self.sets, seconds, &mut launch)
+    }
+}
+
+/// A status in words.
+fn status(call: &'static str) -> impl Fn(CudnnError) -> String {
+    move |CudnnError(status)| format!("{call}: {status:?}")
+}
+
+fn checked(call: &'static str, status_of: sys::cudnnStatus_t) -> Result<(), String> {
+    status_of.result().map_err(status(call))
+}
+
+/// A handle, destroyed with its last owner.
+struct Handle(sys::cudnnHandle_t);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: made by create_handle, and nobody else destroys it. A failure has nobody to hear of it.
+        let _ = unsafe { result::destroy_handle(self.0) };
+    }
+}
+
+struct Descriptor(sys::cudnnTensorDescriptor_t);
+
+impl Descriptor {
+    fn new(dtype: sys::cudnnDataType_t, dims: &[c_int], strides: &[c_int]) -> Result<Self, String> {
+        let descriptor = Self(result::create_tensor_descriptor().map_err(status("cudnnCreateTensorDescriptor"))?);
+        let count = dims.len() as c_int;
+        // SAFETY: the descriptor was just made, and both arrays have `count` values.
+        unsafe { result::set_tensornd_descriptor(descriptor.0, dtype, count, dims.as_ptr(), strides.as_ptr()) }
+            .map_err(status("cudnnSetTensorNdDescriptor"))?;
+        Ok(descriptor)
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: made by create_tensor_descriptor, and nobody else destroys it.
+        let _ = unsafe { result::destroy_tensor_descriptor(self.0) };
+    }
+}
+
+struct Activation(sys::cudnnActivationDescriptor_t);
+
+impl Activation {
+    fn relu() -> Result<Self, String> {
+        let made = Self(result::create_activation_descriptor().map_err(status("cudnnCreateActivationDescriptor"))?);
+        let (mode, nan) =
+            (sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU, sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN);
+        // SAFETY: the descriptor was just made.
+        unsafe { result::set_activation_descriptor(made.0, mode, nan, 0.0) }
+            .map_err(status("cudnnSetActivationDescriptor"))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Activation {
+    fn drop(&mut self) {
+        // SAFETY: made by create_activation_descriptor, and nobody else destroys it.
+        let _ = unsafe { sys::cudnnDestroyActivationDescriptor(self.0) };
+    }
+}
+
+/// What one run reads and writes.
+struct Set<T> {
+    x: CudaSlice<T>,
+    dy: CudaSlice<T>,
+    /// y of a forward pass, which the backward one reads.
+    y: CudaSlice<T>,
+    dx: CudaSlice<T>,
+    residual: CudaSlice<T>,
+    reserve: CudaSlice<u8>,
+}
+
+struct Work<T> {
+    cuda: Cuda,
+    handle: Handle,
+    data: Descriptor,
+    channel: Descriptor,
+    activation: Activation,
+    mode: sys::cudnnBatchNormMode_t,
+    ops: sys::cudnnBatchNormOps_t,
+    sets: Vec<Set<T>>,
+    next: usize,
+    offset: usize,
+    workspace: CudaSlice<u8>,
+    /// gamma, beta, running mean and variance; saved mean and inverse standard deviation; dgamma and dbeta.
+    channels: [CudaSlice<f32>; 8],
+}
+
+/// The address of what begins so many elements into a buffer.
+fn address<T>(cuda: &Cuda, buf: &CudaSlice<T>, offset: usize) -> *mut c_void {
+    let (address, _guard) = buf.device_ptr(cuda.stream());
+    (address as usize + offset * size_of::<T>()) as *mut c_void
+}
+
+impl<T: Element<Param = f32> + DeviceRepr> Work<T>
+where
+    Cpu: Compute<T>,
+{
+    fn new(
+        cuda: &Cuda,
+        row: &Row,
+        operation: Operation,
+        mode: sys::cudnnBatchNormMode_t,
+        sets: usize,
+    ) -> Result<Self, String> {
+        cuda.stream().context().bind_to_thread().map_err(told)?;
+        let handle = Handle(result::create_handle().map_err(status("cudnnCreate"))?);
+        // SAFETY: the handle was just made; the stream outlives it, since `cuda` owns it.
+        unsafe { result::set_stream(handle.0, cuda.stream().cu_stream() as sys::cudaStream_t) }
+            .map_err(status("cudnnSetStream"))?;
+        let (data, channel) = descriptors(row)?;
+        let activation = Activation::relu()?;
+        let ops = match operation.epilogue {
+            Epilogue::Identity => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN,
+            Epilogue::Relu => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ACTIVATION,
+            _ => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ADD_ACTIVATION,
+        };
+        let [forward, backward, reserve] = sizes(&handle, mode, ops, &data, &channel, &activation)?;
+
+        let (offset, stream) = (row.offset, cuda.stream());
+        let (x, dy) = inputs::<T>(row.shape.len() + offset);
+        let upload = |values: &[T]| stream.clone_htod(values).map_err(told);
+        let set = || {
+            let (x, dy, y, dx, residual) = (upload(&x)?, upload(&dy)?, upload(&x)?, upload(&x)?, upload(&dy)?);
+            Ok(Set { x, dy, y, dx, residual, reserve: stream.alloc_zeros(reserve.max(1)).map_err(told)? })
+        };
+        let sets = (0..sets.max(1)).map(|_| set()).collect::<Result<Vec<_>, String>>()?;
+        let c = row.shape.c();
+        let of = |which: usize| stream.clone_htod(&(0..c).map(|ch| parameters(ch)[which]).collect::<Vec<f32>>());
+        let zeros = || stream.alloc_zeros::<f32>(c);
+        let channels = [of(0), of(1), of(2), of(3), zeros(), zeros(), zeros(), zeros()];
+        let channels = channels.into_iter().collect::<Result<Vec<_>, _>>().map_err(told)?;
+        let channels = channels.try_into().map_err(|_| "eight buffers")?;
+        let workspace = stream.alloc_zeros(forward.max(backward).max(1)).map_err(told)?;
+        stream.synchronize().map_err(told)?;
+        Ok(Self {
+            cuda: cuda.clone(),
+            handle,
+            data,
+            channel,
+            activation,
+            mode,
+            ops,
+            sets,
+            next: 0,
+            offset,
+            workspace,
+            channels,
+        })
+    }
+
+    /// Puts the operation on the next set on the stream.
+    fn run(&mut self, operation: Operation) -> Result<(), String> {
+        let current = self.next;
+        self.next = (current + 1) % self.sets.len();
+        match operation.op {
+            Op::Backward => self.backward(current),
+            Op::Infer => self.infer(current),
+            _ => self.forward(current),
+        }
+    }
+
+    fn channel(&self, which: usize) -> *mut c_void {
+        address(&self.cuda, &self.channels[which], 0)
+    }
+
+    fn forward(&self, set: usize) -> Result<(), String> {
+        let (one, zero) = (1.0f32, 0.0f32);
+        let (set, data) = (&self.sets[set], |buf: &CudaSlice<T>| address(&self.cuda, buf, self.offset));
+        // SAFETY: every tensor has the size of its descriptor, workspace and reserve space those that cuDNN asked for, and
+        // all of them live until the stream is done with them, which `self` outlives.
+        checked("cudnnBatchNormalizationForwardTrainingEx", unsafe {
+            sys::cudnnBatchNormalizationForwardTrainingEx(
+                self.handle.0,
+                self.mode,
+                self.ops,
+                ptr::from_ref(&one).cast(),
+                ptr::from_ref(&zero).cast(),
+                self.data.0,
+                data(&set.x),
+                self.data.0,
+                data(&set.residual),
+                self.data.0,
+                data(&set.y),
+                self.channel.0,
+                self.channel(0),
+                self.channel(1),
+                MOMENTUM,
+                self.channel(2),
+                self.channel(3),
+                EPS,
+                self.channel(4),
+                self.channel(5),
+                self.activation.0,
+                address(&self.cuda, &self.workspace, 0),
+                self.workspace.len(),
+                address(&self.cuda, &set.reserve, 0),
+                set.reserve.len(),
+            )
+        })
+    }
+
+    fn backward(&self, set: usize) -> Result<(), String> {
+        let (one, zero) = (1.0f32, 0.0f32);
+        let (set, data) = (&self.sets[set], |buf: &CudaSlice<T>| address(&self.cuda, buf, self.offset));
+        // SAFETY: as for the forward pass, which has left the reserve space.
+        checked("cudnnBatchNormalizationBackwardEx", unsafe {
+            sys::cudnnBatchNormalizationBackwardEx(
+                self.handle.0,
+                self.mode,
+                self.ops,
+                ptr::from_ref(&one).cast(),
+                ptr::from_ref(&zero).cast(),
+                ptr::from_ref(&one).cast(),
+                ptr::from_ref(&zero).cast(),
+                self.data.0,
+                data(&set.x),
+                self.data.0,
+                data(&set.y),
+                self.data.0,
+                data(&set.dy),
+                self.data.0,
+                data(&set.residual),
+                self.data.0,
+                data(&set.dx),
+                self.channel.0,
+                self.channel(0),
+                self.channel(1),
+                self.channel(6),
+                self.channel(7),
+                EPS,
+                self.channel(4),
+                self.channel(5),
+                self.activation.0,
+                address(&self.cuda, &self.workspace, 0),
+                self.workspace.len(),
+                address(&self.cuda, &set.reserve, 0),
+                set.reserve.len(),
+            )
+        })
+    }
+
+    fn infer(&self, set: usize) -> Result<(), String> {
+        let (one, zero) = (1.0f32, 0.0f32);
+        let (set, data) = (&self.sets[set], |buf: &CudaSlice<T>| address(&self.cuda, buf, self.offset));
+        // SAFETY: as for the forward pass.
+        checked("cudnnBatchNormalizationForwardInference", unsafe {
+            sys::cudnnBatchNormalizationForwardInference(
+                self.handle.0,
+                self.mode,
+                ptr::from_ref(&one).cast(),
+                ptr::from_ref(&zero).cast(),
+                self.data.0,
+                data(&set.x),
+                self.data.0,
+                data(&set.y),
+                self.channel.0,
+                self.channel(0),
+                self.channel(1),
+                self.channel(2),
+                self.channel(3),
+                EPS,
+            )
+        })
+    }
+
+    /// Holds the operation against the CPU path, before it is timed; and leaves every set ready for it.
+    fn check(&mut self, row: &Row, operation: Operation) -> Result<(), String> {
+        if operation.op == Op::Backward {
+            (0..self.sets.len()).try_for_each(|set| self.forward(set))?;
+        }
+        self.next = 0;
+        self.run(operation)?;
+        self.next = 0;
+        let stream = self.cuda.stream();
+        let download = |buf: &CudaSlice<T>| stream.clone_dtoh(buf).map_err(told);
+        let set = &self.sets[0];
+        let mut data = vec![download(if operation.is_backward() { &set.dx } else { &set.y })?];
+        if operation.is_backward() && operation.epilogue.residual().is_some() {
+            data.push(download(&set.residual)?);
+        }
+        let both =
+            |first: usize| self.channels[first..first + 2].iter().map(|buf| stream.clone_dtoh(buf).map_err(told));
+        let channels = match operation.op {
+            Op::Backward => both(6).collect::<Result<_, _>>()?,
+            Op::Train => both(4).collect::<Result<_, _>>()?,
+            _ => Vec::new(),
+        };
+        let (x, dy) = inputs::<T>(row.shape.len() + row.offset);
+        Reference::new(row.shape, row.offset, operation, [&x, &dy])?.compare(&Outputs { data, channels })
+    }
+}
+
+/// The descriptors of the tensor, as N, C, H, W or N, C, D, H, W with the strides of its layout, and of its channels.
+fn descriptors(row: &Row) -> Result<(Descriptor, Descriptor), String> {
+    let shape = row.shape;
+    let (dims, is_first) = (shape.dims(), shape.layout() == Layout::ChannelsFirst);
+    let spatial = if is_first { &dims[2..] } else { &dims[1..dims.len() - 1] };
+    let mut logical = vec![shape.n(), shape.c()];
+    logical.extend(spatial);
+    logical.resize(logical.len().max(4), 1);
+    let mut strides = vec![1; logical.len()];
+    // From the innermost dimension out: the last spatial one, or channels.
+    let order: Vec<usize> = match is_first {
+        true => (0..logical.len()).rev().collect(),
+        false => [1].into_iter().chain((2..logical.len()).rev()).chain([0]).collect(),
+    };
+    let mut stride = 1;
+    for dimension in order {
+        strides[dimension] = stride;
+        stride *= logical[dimension];
+    }
+    let ints = |values: &[usize]| values.iter().map(|&value| c_int::try_from(value)).collect::<Result<Vec<_>, _>>();
+    let too_large = |_| format!("expected sizes and strides below 2^31, got {logical:?}");
+    let (dims, strides) = (ints(&logical).map_err(too_large)?, ints(&strides).map_err(too_large)?);
+    let dtype = match row.dtype {
+        Dtype::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
+        Dtype::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+        _ => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+    };
+    let mut of_channels = vec![1; dims.len()];
+    of_channels[1] = dims[1];
+    let mut channel_strides = vec![1; dims.len()];
+    channel_strides[0] = dims[1];
+    let data = Descriptor::new(dtype, &dims, &strides)?;
+    Ok((data, Descriptor::new(sys::cudnnDataType_t::CUDNN_DATA_FLOAT, &of_channels, &channel_strides)?))
+}
+
+/// Bytes of workspace forward and backward, and of reserve space.
+fn sizes(
+    handle: &Handle,
+    mode: sys::cudnnBatchNormMode_t,
+    ops: sys::cudnnBatchNormOps_t,
+    data: &Descriptor,
+    channel: &Descriptor,
+    activation: &Activation,
+) -> Result<[usize; 3], String> {
+    let [mut forward, mut backward, mut reserve] = [0usize; 3];
+    let (handle, data, channel, activation) = (handle.0, data.0, channel.0, activation.0);
+    // SAFETY: handle and descriptors are alive, and each call writes one size.
+    unsafe {
+        checked(
+            "cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize",
+            sys::cudnnGetBatchNormalizationForwardTrainingExWorkspaceSize(
+                handle,
+                mode,
+                ops,
+                data,
+                data,
+                data,
+                channel,
+                activation,
+                &mut forward,
+            ),
+        )?;
+        checked(
+            "cudnnGetBatchNormalizationBackwardExWorkspaceSize",
+            sys::cudnnGetBatchNormalizationBackwardExWorkspaceSize(
+                handle,
+                mode,
+                ops,
+                data,
+                data,
+                data,
+                data,
+                data,
+                channel,
+                activation,
+                &mut backward,
+            ),
+        )?;
+        checked(
+            "cudnnGetBatchNormalizationTrainingExReserveSpaceSize",
+            sys::cudnnGetBatchNormalizationTrainingExReserveSpaceSize(
+                handle,
+                mode,
+                ops,
+                activation,
+                data,
+                &mut reserve,
+            ),
+        )?;
+    }
+    Ok([forward, backward, reserve])
+}

@@ -1,0 +1,300 @@
+//! What was measured, as a table and as JSON.
+
+use std::collections::BTreeMap;
+
+use batchnorm::bench::{Operation, Row};
+use batchnorm::{Dtype, Layout};
+use serde_json::{Value, json};
+
+use super::Task;
+use super::machine;
+use super::peers::Peers;
+use super::subject::{Outcome, Samples, Spread, Way};
+use crate::device::Device;
+use crate::failure::Failure;
+
+/// The subject that is ours, planned as a user's would be.
+pub(super) const OURS: &str = "batchnorm";
+/// What begins the names of those that are ours under a forced strategy.
+pub(super) const FORCED: &str = "batchnorm, ";
+/// The subjects that say what is possible.
+pub(super) const FLOORS: [&str; 2] = ["floor", "driver copy"];
+
+/// All of a run.
+pub(super) struct Report {
+    device: Device,
+    seconds: f64,
+    model: String,
+    peers: Value,
+    /// What the probes of a GPU found.
+    pub(super) probes: Value,
+    measured: Vec<Measured>,
+}
+
+/// One task's outcomes, or why it was left out.
+pub(super) struct Measured {
+    pub(super) row: Row,
+    pub(super) operation: Operation,
+    name: String,
+    outcomes: Result<Vec<Outcome>, String>,
+    clocks: [Value; 2],
+}
+
+impl Measured {
+    pub(super) fn new(task: &Task, outcomes: Result<Vec<Outcome>, String>, clocks: [Value; 2]) -> Self {
+        Self { row: task.row.clone(), operation: task.operation, name: task.name(), outcomes, clocks }
+    }
+
+    /// Bytes that must be moved.
+    pub(super) fn bytes(&self) -> f64 {
+        self.operation.bytes(&self.row) as f64
+    }
+
+    fn outcomes(&self) -> &[Outcome] {
+        self.outcomes.as_deref().unwrap_or_default()
+    }
+
+    /// The spread of a subject's samples in the way that counts: graph replays on a GPU, calls on the CPU; launches back to
+    /// back where nothing could be captured.
+    pub(super) fn of(&self, name: &str) -> Option<Spread> {
+        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| main_way(&outcome.samples))
+    }
+
+    /// The least of the floors.
+    pub(super) fn floor(&self) -> Option<f64> {
+        FLOORS.iter().filter_map(|name| self.of(name)).map(|spread| spread.median).min_by(f64::total_cmp)
+    }
+
+    /// Name and median of every peer that has one.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&str, f64)> {
+        let is_peer = |outcome: &&Outcome| {
+            !FLOORS.contains(&outcome.name.as_str()) && outcome.name != OURS && !outcome.name.starts_with(FORCED)
+        };
+        let of = |outcome: &Outcome| main_way(&outcome.samples).map(|spread| spread.median);
+        let outcomes = self.outcomes().iter().filter(is_peer);
+        outcomes.filter_map(move |outcome| Some((outcome.name.as_str(), of(outcome)?)))
+    }
+
+    fn best_peer(&self) -> Option<(&str, f64)> {
+        self.peers().min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
+
+fn main_way(samples: &Result<Samples, String>) -> Option<Spread> {
+    let samples = samples.as_ref().ok()?;
+    [Way::Graph, Way::Call, Way::Eager].iter().find_map(|way| Spread::of(samples.get(way)?))
+}
+
+impl Report {
+    pub(super) fn new(device: Device, seconds: f64, peers: &mut Peers) -> Result<Self, Failure> {
+        let model = match device {
+            Device::Cpu => machine::processor(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(number) => crate::device::cuda(number)?.name()?,
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => return Err(device.not_built()),
+        };
+        Ok(Self { device, seconds, model, peers: peers.said.clone(), probes: Value::Null, measured: Vec::new() })
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
+    pub(super) fn measured(&self) -> &[Measured] {
+        &self.measured
+    }
+
+    pub(super) fn push(&mut self, measured: Measured) {
+        self.measured.push(measured);
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut rows =
+            vec![["row", "us", "GB/s", "of floor", "best peer", "its us", "ratio"].map(String::from).to_vec()];
+        let mut left_out = Vec::new();
+        for measured in &self.measured {
+            match &measured.outcomes {
+                Err(reason) => left_out.push(format!("left out: {}: {reason}\n", measured.name)),
+                Ok(outcomes) => {
+                    rows.push(line(measured));
+                    let failed = outcomes.iter().filter(|outcome| outcome.name == OURS);
+                    let failed = failed.filter_map(|outcome| outcome.samples.as_ref().err());
+                    left_out.extend(failed.map(|reason| format!("failed: {}: {reason}\n", measured.name)));
+                }
+            }
+        }
+        let left_out = shortened(&left_out);
+        format!("{}{left_out}{}{}", table(&rows), self.totals_text(), self.footnotes())
+    }
+
+    /// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout and dtype.
+    fn totals(&self) -> Vec<Total> {
+        let mut totals = BTreeMap::<(usize, &'static str, String), Vec<&Measured>>::new();
+        let plain = |op: &Operation| ["train", "backward"].contains(&op.name().as_str());
+        for measured in self.measured.iter().filter(|it| it.row.suite == "resnet50" && plain(&it.operation)) {
+            let shape = measured.row.shape;
+            let layout = if shape.layout() == Layout::ChannelsFirst { "channels-first" } else { "channels-last" };
+            totals.entry((shape.n(), layout, measured.row.dtype.to_string())).or_default().push(measured);
+        }
+        totals.into_iter().filter_map(|((n, layout, dtype), parts)| Total::of(n, layout, &dtype, &parts)).collect()
+    }
+
+    fn totals_text(&self) -> String {
+        let of = |total: &Total| {
+            let subjects = total.milliseconds.iter().map(|(name, ms)| format!("{name} {ms:.3}"));
+            let Total { n, layout, dtype, .. } = total;
+            format!(
+                "ResNet-50 step, n={n} {layout} {dtype}, ms of batch norm: {}\n",
+                subjects.collect::<Vec<_>>().join(", ")
+            )
+        };
+        self.totals().iter().map(of).collect()
+    }
+
+    fn footnotes(&self) -> String {
+        let mut notes = format!(
+            "medians on {} ({}); GB/s count each tensor once; ratio: the best peer's time over ours\n",
+            self.device, self.model
+        );
+        let mut includes = BTreeMap::new();
+        for outcome in self.measured.iter().flat_map(|measured| measured.outcomes()) {
+            match &outcome.samples {
+                Ok(_) => includes.insert(outcome.name.clone(), format!("includes {}", outcome.includes)),
+                Err(reason) => {
+                    includes.entry(outcome.name.clone()).or_insert(format!("not measured: {reason}")).clone().into()
+                }
+            };
+        }
+        notes.extend(includes.iter().map(|(name, text)| format!("{name}: {text}\n")));
+        if let Some(reason) = self.peers["reason"].as_str() {
+            notes += &format!("no peers in Python: {reason}\n");
+        }
+        notes
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let totals = self.totals();
+        json!({
+            "command": std::env::args().collect::<Vec<_>>().join(" "),
+            "version": env!("CARGO_PKG_VERSION"),
+            "built": machine::built(),
+            "device": self.device.to_string(),
+            "model": self.model,
+            "threads": rayon::current_num_threads(),
+            "seconds": self.seconds,
+            "peers": self.peers,
+            "probes": self.probes,
+            "rows": self.measured.iter().map(to_json).collect::<Vec<_>>(),
+            "resnet50_step_ms": totals.iter().map(Total::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Milliseconds of batch norm in a step, by subject.
+struct Total {
+    n: usize,
+    layout: &'static str,
+    dtype: String,
+    milliseconds: Vec<(String, f64)>,
+}
+
+impl Total {
+    /// `None` unless all 53 layers were measured in both directions. Who lacks a row has no total.
+    fn of(n: usize, layout: &'static str, dtype: &str, parts: &[&Measured]) -> Option<Self> {
+        if parts.iter().map(|part| part.row.count).sum::<u32>() != 2 * 53 {
+            return None;
+        }
+        let names: Vec<String> = parts[0].outcomes().iter().map(|outcome| outcome.name.clone()).collect();
+        let total = |name: String| {
+            let times = parts.iter().map(|part| Some(f64::from(part.row.count) * part.of(&name)?.median * 1e3));
+            let sum: Option<f64> = times.sum();
+            sum.map(|sum| (name, sum))
+        };
+        Some(Self { n, layout, dtype: dtype.into(), milliseconds: names.into_iter().filter_map(total).collect() })
+    }
+
+    fn to_json(&self) -> Value {
+        let Self { n, layout, dtype, milliseconds } = self;
+        let by_subject: serde_json::Map<String, Value> =
+            milliseconds.iter().map(|(name, ms)| (name.clone(), json!(ms))).collect();
+        json!({ "n": n, "layout": layout, "dtype": dtype, "by_subject": by_subject })
+    }
+}
+
+fn line(measured: &Measured) -> Vec<String> {
+    let ours = measured.of(OURS).map(|spread| spread.median);
+    let cell = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let peer = measured.best_peer();
+    vec![
+        measured.name.clone(),
+        cell(ours.map(|ours| format!("{:.1}", ours * 1e6))),
+        cell(ours.map(|ours| format!("{:.1}", measured.bytes() / ours / 1e9))),
+        cell(ours.zip(measured.floor()).map(|(ours, floor)| format!("{:.0}%", floor / ours * 100.0))),
+        cell(peer.map(|(name, _)| name.into())),
+        cell(peer.map(|(_, time)| format!("{:.1}", time * 1e6))),
+        cell(ours.zip(peer).map(|(ours, (_, time))| format!("{:.2}", time / ours))),
+    ]
+}
+
+fn to_json(measured: &Measured) -> Value {
+    let Measured { row, operation, name, clocks, .. } = measured;
+    let outcome = |outcome: &Outcome| {
+        let ways = outcome.samples.as_ref().map(|samples| {
+            let of_way = |(way, samples): (&Way, &Vec<f64>)| {
+                let Spread { median, min, max, samples } = Spread::of(samples)?;
+                Some((way.name().into(), json!({ "median": median, "min": min, "max": max, "samples": samples })))
+            };
+            samples.iter().filter_map(of_way).collect::<serde_json::Map<_, _>>()
+        });
+        match ways {
+            Ok(ways) => json!({ "name": outcome.name, "seconds": ways }),
+            Err(reason) => json!({ "name": outcome.name, "reason": reason }),
+        }
+    };
+    json!({
+        "name": name,
+        "suite": row.suite,
+        "row": row.name,
+        "count": row.count,
+        "dims": row.shape.dims(),
+        "layout": row.shape.layout().to_string(),
+        "dtype": row.dtype.to_string(),
+        "offset": row.offset,
+        "operation": operation.name(),
+        "least_bytes": operation.bytes(row),
+        "subjects": measured.outcomes().iter().map(outcome).collect::<Vec<_>>(),
+        "left_out": measured.outcomes.as_ref().err(),
+        "clocks": clocks,
+    })
+}
+
+/// Of many lines the first few, and how many more there are.
+fn shortened(lines: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let more = lines.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!("and {more} more, all of them in the JSON\n") } else { String::new() };
+    lines.iter().take(SHOWN).cloned().collect::<String>() + &rest
+}
+
+/// Columns as wide as their widest cell: the first and the names to the left, numbers to the right.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 | 4 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// The dtypes in the order of their sizes, for whoever groups by them.
+pub(super) const DTYPES: [Dtype; 3] = [Dtype::F16, Dtype::Bf16, Dtype::F32];

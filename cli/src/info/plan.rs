@@ -1,0 +1,176 @@
+//! `batchnorm info --plan SHAPE`: how a problem could be run on a GPU, and what each way is predicted to take.
+
+use batchnorm::{DeviceLimits, Plan, Problem, Shape};
+use serde_json::{Value, json};
+
+use crate::choices::{Dtype, Epilogue, Layout, Op};
+use crate::failure::Failure;
+
+/// The device that plans are for where there is none in this machine.
+const DEFAULT: &str = "h100";
+
+/// The options that say what is planned, and for which device.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Plan for a tensor of these dimensions, such as 256x64x56x56, and show every candidate with its predicted time
+    #[arg(long, value_name = "SHAPE", value_parser = dimensions)]
+    plan: Option<Dimensions>,
+    /// The operation to plan
+    #[arg(long, value_enum, default_value = "train", requires = "plan")]
+    op: Op,
+    /// Where the channels stand among the dimensions
+    #[arg(long, value_enum, default_value = "channels-first", requires = "plan")]
+    layout: Layout,
+    /// The type of the data
+    #[arg(long, value_enum, default_value = "f16", requires = "plan")]
+    dtype: Dtype,
+    /// What is fused behind the normalization
+    #[arg(long, value_enum, default_value = "identity", requires = "plan")]
+    epilogue: Epilogue,
+    /// The GPU to plan for: cuda:N of this machine, or a100, h100, h200, b200, rtx4090 or rtx5090 by its data sheet
+    #[arg(long, value_name = "NAME", requires = "plan")]
+    gpu: Option<String>,
+}
+
+/// The dimensions of a tensor.
+#[derive(Clone, Debug)]
+struct Dimensions(Vec<usize>);
+
+fn dimensions(text: &str) -> Result<Dimensions, String> {
+    let all: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
+    all.map(Dimensions).map_err(|_| "expected dimensions such as 256x64x56x56".into())
+}
+
+/// A device, and how its limits are known.
+struct Gpu {
+    name: String,
+    known_by: &'static str,
+    limits: DeviceLimits,
+}
+
+/// The answer to `--plan`, where it was asked.
+pub(super) fn answer(args: &Args, as_json: bool) -> Result<Option<String>, Failure> {
+    let Some(Dimensions(dims)) = &args.plan else { return Ok(None) };
+    let shape = Shape::new(dims, args.layout.into())?;
+    let problem = Problem::new(args.op.into(), shape, args.dtype.into(), args.epilogue.into(), 1e-5, None)?;
+    let gpu = gpu(args.gpu.as_deref())?;
+    // The chosen one is an error where the device does not do.
+    let chosen = Plan::new(&problem, &gpu.limits, None)?;
+    let candidates = Plan::candidates(&problem, &gpu.limits);
+    Ok(Some(match as_json {
+        true => format!("{:#}\n", to_json(&problem, &gpu, &chosen, &candidates)),
+        false => to_text(&problem, &gpu, &chosen, &candidates),
+    }))
+}
+
+/// The device of this name: by default the first of this machine.
+fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
+    let of_sheet = |name: &str| {
+        let found = DeviceLimits::KNOWN.into_iter().find(|(known, _)| *known == name);
+        found.map(|(name, limits)| Gpu { name: name.into(), known_by: "its data sheet", limits })
+    };
+    if let Some(gpu) = name.and_then(of_sheet) {
+        return Ok(gpu);
+    }
+    match (name, name.map(str::parse)) {
+        (_, Some(Ok(crate::device::Device::Cuda(number)))) => at_hand(number),
+        (Some(name), _) => {
+            let known = DeviceLimits::KNOWN.map(|(known, _)| known).join(", ");
+            Err(Failure::new(format!("--gpu: expected cuda:N or one of {known}, got \"{name}\"")))
+        }
+        (None, _) => at_hand(0).or_else(|_| of_sheet(DEFAULT).ok_or_else(|| Failure::new("no device is known"))),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn at_hand(number: usize) -> Result<Gpu, Failure> {
+    let cuda = crate::device::cuda(number)?;
+    Ok(Gpu { name: format!("cuda:{number}, {}", cuda.name()?), known_by: "its driver", limits: cuda.limits() })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn at_hand(number: usize) -> Result<Gpu, Failure> {
+    Err(crate::device::Device::Cuda(number).not_built())
+}
+
+const HEAD: [&str; 10] = [
+    "strategy",
+    "form",
+    "threads",
+    "strips",
+    "CTAs a strip",
+    "teams",
+    "held steps",
+    "shared bytes",
+    "workspace",
+    "predicted us",
+];
+
+fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> String {
+    let mut rows = vec![HEAD.map(String::from)];
+    rows.extend(candidates.iter().map(|plan| {
+        let t = &plan.tiling;
+        let mark = if plan.strategy == chosen.strategy { " *" } else { "" };
+        [
+            format!("{}{mark}", plan.strategy),
+            format!("{:?}", t.form),
+            t.threads.to_string(),
+            t.strips.to_string(),
+            t.splits.to_string(),
+            t.teams.to_string(),
+            format!("{}/{}", t.held_steps, t.steps()),
+            t.shared_bytes.to_string(),
+            plan.workspace_bytes.to_string(),
+            format!("{:.1}", plan.predicted_ns / 1e3),
+        ]
+    }));
+    let widths: [usize; 10] =
+        core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let line = |row: &[String; 10]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+            0 | 1 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ") + "\n"
+    };
+    let table: String = rows.iter().map(line).collect();
+    format!(
+        "{} of {} {}, epilogue {}, on {}, as {} describes it\n{table}\
+         * is the choice. The times are a model's, to compare plans by; nothing was measured.\n",
+        problem.op().name(),
+        problem.shape(),
+        problem.dtype(),
+        problem.epilogue().name(),
+        gpu.name,
+        gpu.known_by,
+    )
+}
+
+fn to_json(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> Value {
+    let of_plan = |plan: &Plan| {
+        let t = &plan.tiling;
+        json!({
+            "strategy": plan.strategy.name(),
+            "chosen": plan.strategy == chosen.strategy,
+            "predicted_ns": plan.predicted_ns,
+            "form": format!("{:?}", t.form),
+            "threads": t.threads,
+            "strips": t.strips,
+            "splits": t.splits,
+            "teams": t.teams,
+            "held_steps": t.held_steps,
+            "steps": t.steps(),
+            "shared_bytes": t.shared_bytes,
+            "workspace_bytes": plan.workspace_bytes,
+        })
+    };
+    json!({
+        "op": problem.op().name(),
+        "shape": problem.shape().to_string(),
+        "dtype": problem.dtype().to_string(),
+        "epilogue": problem.epilogue().name(),
+        "gpu": gpu.name,
+        "limits_by": gpu.known_by,
+        "candidates": candidates.iter().map(of_plan).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,38 @@
+//! The program that measures peers in Python, as it lies in `benches/peers`.
+
+macro_rules! files {
+    ($($name:literal)*) => { [$(($name, include_str!(concat!("../../benches/peers/", $name)))),*] };
+}
+
+/// Every file of the program by its name: `python3 peers.py --serve` measures what it is asked to, and `--help` says more.
+/// Part of the library, since executables are carried to machines without the repository.
+pub const PEERS: [(&str, &str); 14] = files! {
+    "apex_peer.py"
+    "bench.py"
+    "cudnn_graph_peer.py"
+    "inputs.py"
+    "jax_peer.py"
+    "machine.py"
+    "peer.py"
+    "peers.py"
+    "reference.py"
+    "report.py"
+    "rows.py"
+    "serve.py"
+    "timing.py"
+    "torch_peers.py"
+};
+
+#[cfg(test)]
+mod tests {
+    use super::PEERS;
+
+    #[test]
+    fn nothing_is_missing() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers")).unwrap();
+        let mut names: Vec<String> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.ends_with(".py") && !name.starts_with("test_"));
+        names.sort();
+        assert_eq!(names, PEERS.map(|(name, _)| name));
+    }
+}

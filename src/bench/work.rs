@@ -1,0 +1,272 @@
+//! The operations of a layer over buffers of one shape, on any backend, so that what is timed on a device is what is held
+//! against the CPU.
+
+use rayon::prelude::*;
+
+use super::Row;
+use super::reference::{Outputs, Reference};
+use crate::{
+    Backend, BatchNorm, Compute, Cpu, Element, Epilogue, Gradients, Op, Options, Result, Saved, Shape, StateDict,
+};
+
+/// An operation of a layer, with what is fused behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The operation: forward, or backward.
+    pub op: Op,
+    /// What is fused.
+    pub epilogue: Epilogue<()>,
+}
+
+impl Operation {
+    /// Everything that is measured.
+    pub const ALL: [Self; 8] = [
+        Self::of(Op::Train, Epilogue::Identity),
+        Self::of(Op::Backward, Epilogue::Identity),
+        Self::of(Op::Train, Epilogue::Relu),
+        Self::of(Op::Backward, Epilogue::Relu),
+        Self::of(Op::Train, Epilogue::AddRelu(())),
+        Self::of(Op::Backward, Epilogue::AddRelu(())),
+        Self::of(Op::Infer, Epilogue::Identity),
+        Self::of(Op::BackwardFrozen, Epilogue::Identity),
+    ];
+
+    const fn of(op: Op, epilogue: Epilogue<()>) -> Self {
+        Self { op, epilogue }
+    }
+
+    /// Such as `train`, or `backward-add-relu`.
+    pub fn name(self) -> String {
+        match self.epilogue {
+            Epilogue::Identity => self.op.name().into(),
+            epilogue => format!("{}-{}", self.op.name(), epilogue.name()),
+        }
+    }
+
+    /// The tensors that it must read, and those that it must write: each once. Masks and what a channel has are not counted.
+    pub fn tensors(self) -> (usize, usize) {
+        let extra = usize::from(self.epilogue.residual().is_some());
+        if self.is_backward() { (2, 1 + extra) } else { (1 + extra, 1) }
+    }
+
+    /// The least that can be moved, in bytes. A kernel that reads `x` twice gets no credit for it.
+    pub fn bytes(self, row: &Row) -> usize {
+        let (read, written) = self.tensors();
+        (read + written) * row.bytes()
+    }
+
+    /// Whether it is a backward pass.
+    pub fn is_backward(self) -> bool {
+        matches!(self.op, Op::Backward | Op::BackwardFrozen)
+    }
+}
+
+/// What one run of an operation reads and writes.
+struct Set<B: Backend, T: Element> {
+    x: B::Buf<T>,
+    dy: B::Buf<T>,
+    /// y of the forward passes, dx of the backward ones.
+    out: B::Buf<T>,
+    /// z of the forward passes, dz of the backward ones.
+    residual: B::Buf<T>,
+    saved: Saved<B>,
+}
+
+/// A layer with its parameters, and buffers that its runs take in turn.
+pub struct Work<B: Backend, T: Element> {
+    shape: Shape,
+    offset: usize,
+    layer: BatchNorm<B>,
+    sets: Vec<Set<B, T>>,
+    next: usize,
+    dgamma: B::Buf<f32>,
+    dbeta: B::Buf<f32>,
+}
+
+impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
+    /// So many sets of buffers of this shape, which begin `offset` elements beyond an aligned address: values that no
+    /// branch and no cache line can be lucky with, the same in every set. [`Work::prepare`] comes before [`Work::run`].
+    ///
+    /// # Errors
+    /// Those of [`BatchNorm::new`], [`Backend::upload`] and [`BatchNorm::train`].
+    pub fn new(backend: &B, shape: Shape, offset: usize, sets: usize) -> Result<Self> {
+        let channels: Vec<usize> = (0..shape.c()).collect();
+        let (x, dy) = inputs(shape.len() + offset);
+        Self::over(backend, shape, &channels, offset, sets, [&x, &dy])
+    }
+
+    /// Over these values, with the parameters of these channels.
+    pub(super) fn over(
+        backend: &B,
+        shape: Shape,
+        channels: &[usize],
+        offset: usize,
+        sets: usize,
+        [x, dy]: [&[T]; 2],
+    ) -> Result<Self> {
+        let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default())?;
+        layer.load_state_dict(&state(channels))?;
+        layer.reserve::<T>(shape, Epilogue::AddRelu(()))?;
+        let set = || {
+            Ok(Set {
+                x: backend.upload(x)?,
+                dy: backend.upload(dy)?,
+                out: backend.upload(x)?,
+                residual: backend.upload(dy)?,
+                saved: layer.saved(shape, Epilogue::AddRelu(()))?,
+            })
+        };
+        let sets = (0..sets.max(1)).map(|_| set()).collect::<Result<Vec<_>>>()?;
+        let per_channel = || backend.upload(&vec![0.0f32; shape.c()]);
+        let (dgamma, dbeta) = (per_channel()?, per_channel()?);
+        Ok(Self { shape, offset, layer, sets, next: 0, dgamma, dbeta })
+    }
+
+    /// The bytes of one set of buffers.
+    pub fn set_bytes(row: &Row) -> usize {
+        4 * row.bytes() + row.shape.len() / 8
+    }
+
+    /// Runs the forward pass that an operation goes with, on every set: each kind of backward refuses what the other saved.
+    ///
+    /// # Errors
+    /// Those of [`BatchNorm::train`] and [`BatchNorm::frozen`].
+    pub fn prepare(&mut self, operation: Operation) -> Result<()> {
+        let (shape, offset) = (self.shape, self.offset);
+        let is_frozen = matches!(operation.op, Op::Infer | Op::BackwardFrozen);
+        for Set { x, out, residual, saved, .. } in &mut self.sets {
+            let (x, z, mut y) = (B::slice(x, offset), B::slice(residual, offset), B::slice_mut(out, offset));
+            let (x, y) = (B::view_input(&x), B::view_output(&mut y));
+            let epilogue = operation.epilogue.map(|()| B::view_input(&z));
+            if is_frozen {
+                self.layer.frozen(shape, x, epilogue, y, saved)?;
+            } else {
+                self.layer.train(shape, x, epilogue, y, saved)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs it on the next set, or on a device puts it on the stream.
+    ///
+    /// # Errors
+    /// Those of the layer's operations.
+    pub fn run(&mut self, operation: Operation) -> Result<()> {
+        let (shape, offset) = (self.shape, self.offset);
+        let current = self.next;
+        self.next = (current + 1) % self.sets.len();
+        let Set { x, dy, out, residual, saved } = &mut self.sets[current];
+        let (x, dy, mut out) = (B::slice(x, offset), B::slice(dy, offset), B::slice_mut(out, offset));
+        let (x, dy, out) = (B::view_input(&x), B::view_input(&dy), B::view_output(&mut out));
+        if !operation.is_backward() {
+            let z = B::slice(residual, offset);
+            let epilogue = operation.epilogue.map(|()| B::view_input(&z));
+            return match operation.op {
+                Op::Infer => self.layer.infer(shape, x, epilogue, out),
+                _ => self.layer.train(shape, x, epilogue, out, saved),
+            };
+        }
+        let mut dz = B::slice_mut(residual, offset);
+        let epilogue = operation.epilogue.map(|()| B::view_output(&mut dz));
+        let (dgamma, dbeta) = (Some(B::output(&mut self.dgamma)), Some(B::output(&mut self.dbeta)));
+        let gradients = Gradients::<B, T> { dx: out, dgamma, dbeta };
+        match operation.op {
+            Op::BackwardFrozen => self.layer.backward_frozen(shape, x, dy, epilogue, saved, gradients),
+            _ => self.layer.backward(shape, x, dy, epilogue, saved, gradients),
+        }
+    }
+
+    /// Holds an operation against the CPU path by a [`Reference`].
+    ///
+    /// # Errors
+    /// In words: which value is wrong, or what failed.
+    pub fn check(&mut self, operation: Operation) -> core::result::Result<(), String>
+    where
+        Cpu: Compute<T>,
+    {
+        let told = |error: crate::Error| format!("{}: {error}", operation.name());
+        let backend = self.layer.backend().clone();
+        let set = &mut self.sets[0];
+        let (x, dy) = (backend.download(&set.x).map_err(told)?, backend.download(&set.dy).map_err(told)?);
+        set.residual = backend.upload(&dy).map_err(told)?; // an earlier run's dz lies there
+        self.next = 0;
+        let channels: Vec<usize> = (0..self.shape.c()).collect();
+        // Earlier runs have moved the running statistics.
+        self.layer.load_state_dict(&state(&channels)).map_err(told)?;
+        self.prepare(operation).map_err(told)?;
+        self.run(operation).map_err(told)?;
+        let reference = Reference::new(self.shape, self.offset, operation, [&x, &dy])?;
+        reference.compare(&self.outputs(operation).map_err(told)?)
+    }
+
+    /// What the operation wrote to the first set.
+    pub(super) fn outputs(&self, operation: Operation) -> Result<Outputs<T>> {
+        let (backend, set) = (self.layer.backend(), &self.sets[0]);
+        let mut outputs = Outputs { data: vec![backend.download(&set.out)?], channels: Vec::new() };
+        if operation.is_backward() {
+            outputs.channels = vec![backend.download(&self.dgamma)?, backend.download(&self.dbeta)?];
+            if operation.epilogue.residual().is_some() {
+                outputs.data.push(backend.download(&set.residual)?);
+            }
+        } else if operation.op == Op::Train {
+            outputs.channels = vec![backend.download(set.saved.mean())?, backend.download(set.saved.inv_std())?];
+        }
+        Ok(outputs)
+    }
+}
+
+/// So many values of x, and of dy, which is z too, in [-1, 1).
+pub fn inputs<T: Element>(len: usize) -> (Vec<T>, Vec<T>) {
+    (values(len, 0x9E37_79B9_7F4A_7C15), values(len, 0xD1B5_4A32_D192_ED03))
+}
+
+/// gamma, beta, running mean and running variance of a channel.
+pub fn parameters(channel: usize) -> [f32; 4] {
+    let step = (channel % 16) as f32 / 16.0;
+    [0.5, -0.5, -0.25, 0.25].map(|from| from + step)
+}
+
+/// The state of a layer of these channels.
+fn state(channels: &[usize]) -> StateDict<f32> {
+    let all = |which: usize| channels.iter().map(|&channel| parameters(channel)[which]).collect::<Vec<_>>();
+    let mut state = StateDict::new(channels.len(), &Options::default());
+    (state.gamma, state.beta) = (Some(all(0)), Some(all(1)));
+    if let Some(running) = &mut state.running {
+        (running.mean, running.var) = (all(2), all(3));
+    }
+    state
+}
+
+fn values<T: Element>(len: usize, seed: u64) -> Vec<T> {
+    let hash = |i: usize| (i as u64 + 1).wrapping_mul(seed) >> 40;
+    (0..len).into_par_iter().map(|i| T::from_f64(hash(i) as f64 / f64::from(1 << 23) - 1.0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layout;
+
+    #[test]
+    fn the_cpu_agrees_with_itself_channel_by_channel() {
+        for (dims, layout) in [(&[3, 7, 5][..], Layout::ChannelsFirst), (&[3, 5, 7], Layout::ChannelsLast)] {
+            let shape = Shape::new(dims, layout).unwrap();
+            let mut work = Work::<Cpu, f32>::new(&Cpu, shape, 1, 2).unwrap();
+            for operation in Operation::ALL {
+                work.check(operation).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_that_is_moved() {
+        let bytes = |name: &str| {
+            let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name).unwrap();
+            operation.tensors()
+        };
+        assert_eq!(bytes("train"), (1, 1));
+        assert_eq!(bytes("train-add-relu"), (2, 1));
+        assert_eq!(bytes("backward-relu"), (2, 1));
+        assert_eq!(bytes("backward-add-relu"), (2, 2));
+    }
+}

@@ -1,0 +1,136 @@
+//! CTAs that wait for each other must all be on the device: beside work that holds multiprocessors a grid waits until they
+//! are free, and then gives what it always gives. So do clusters.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+#[cfg(feature = "emulate")]
+use std::time::Instant;
+
+#[cfg(not(feature = "emulate"))]
+use batchnorm::bench::{Probe, Probes};
+#[cfg(feature = "emulate")]
+use batchnorm::{Backend, Dtype, Epilogue, Op, Options, Plan, Problem, Shape};
+use batchnorm::{BatchNorm, Cuda, Strategy};
+
+use crate::device::{EMULATED, STRATEGIES, cuda};
+use crate::step::{Operation, Step, layer};
+
+/// What waits for longer than this waits for ever.
+const WATCHDOG: Duration = Duration::from_secs(100);
+
+/// The outputs of a few training steps by a strategy; `None` where the device does not have it.
+fn steps(cuda: &Cuda, strategy: Option<Strategy>, rounds: usize) -> Option<Vec<f32>> {
+    let mut layer = match layer(&cuda.clone().with_strategy(strategy)) {
+        Err(batchnorm::Error::NoStrategy { .. } | batchnorm::Error::Strategy { .. }) => return None,
+        layer => layer.unwrap(),
+    };
+    let mut step = Step::new(&layer).unwrap();
+    for _ in 0..rounds {
+        step.run(&mut layer, Operation::Train).unwrap();
+        step.run(&mut layer, Operation::Backward).unwrap();
+    }
+    Some(step.outputs(&layer).unwrap())
+}
+
+/// Calls it on a thread of its own; fails where that has not ended in time.
+fn in_time<R: Send + 'static>(what: &str, call: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = mpsc::channel();
+    let worker = thread::spawn(move || sender.send(call()));
+    let result = receiver.recv_timeout(WATCHDOG).unwrap_or_else(|_| panic!("{what} did not end in {WATCHDOG:?}"));
+    worker.join().unwrap().unwrap();
+    result
+}
+
+/// An emulated grid that fits only when the other kernel has gone waits for it, in the call that launches it: also where
+/// some of its CTAs would fit beside.
+#[cfg(feature = "emulate")]
+#[test]
+fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
+    let Some(cuda) = cuda() else { return };
+    // Strips of 256 KiB: each takes several CTAs, and all of them most of the device's shared memory.
+    let shape = Shape::nchw(16, 2, 64, 64).unwrap();
+    let train = move |held: Option<u32>| {
+        let cuda = crate::device::cuda().unwrap().with_strategy(Some(Strategy::Grid));
+        let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
+        layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
+        let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+        let x = cuda.upload(&crate::step::values(shape, 1)).unwrap();
+        let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+        let release = held.map(|held| {
+            let other = cuda_emulator::hold_sms(held);
+            thread::spawn(move || {
+                let begin = Instant::now();
+                while !other.launch_waits() {
+                    assert!(begin.elapsed() < WATCHDOG, "beside {held} held multiprocessors the grid did not wait");
+                    thread::sleep(Duration::from_millis(1));
+                }
+            })
+        });
+        layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved).unwrap();
+        release.into_iter().for_each(|release| release.join().unwrap());
+        (cuda.download(&y).unwrap(), layer.state_dict().unwrap())
+    };
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    let plan = Plan::new(&problem, &cuda.limits(), Some(Strategy::Grid)).unwrap();
+    assert!(plan.tiling.teams * plan.tiling.splits > 2 * Plan::MIN_CTAS, "{plan:?}");
+    let wanted = train(None);
+    for held in [2, 3, 4] {
+        let got = in_time("a grid beside another kernel", move || train(Some(held)));
+        assert_eq!(got, wanted, "{held} held");
+    }
+}
+
+/// On a GPU: two streams, one of which copies without end while the other's grids and clusters want every SM.
+#[cfg(not(feature = "emulate"))]
+#[test]
+fn grids_and_clusters_complete_beside_another_stream() {
+    let Some(cuda) = cuda() else { return };
+    for strategy in STRATEGIES {
+        let Some(wanted) = steps(&cuda, strategy, 1) else { continue };
+        let context = cuda.stream().context().clone();
+        let got = in_time("a step beside copies", move || {
+            let copying = Cuda::on(context.new_stream().unwrap()).unwrap();
+            let ours = Cuda::on(context.new_stream().unwrap()).unwrap();
+            let mut probes = Probes::new(&copying, 256 << 20).unwrap();
+            (0..200).for_each(|_| probes.launch(Probe::Copy).unwrap());
+            let got = steps(&ours, strategy, 1);
+            copying.synchronize().unwrap();
+            got
+        });
+        assert_eq!(got, Some(wanted), "{strategy:?}");
+    }
+}
+
+/// Very many launches on two streams at once, each with its own workspace, and then replays of a graph: the counters of the
+/// teams go on from launch to launch, and the bits stay the same.
+#[test]
+fn many_launches_in_a_row_give_the_same_bits() {
+    let Some(cuda) = cuda() else { return };
+    let rounds = if EMULATED { 20 } else { 25_000 }; // each of two launches on each of two streams
+    for strategy in STRATEGIES {
+        let Some(wanted) = steps(&cuda, strategy, 1) else { continue };
+        let context = cuda.stream().context().clone();
+        in_time("many launches", move || {
+            let streams = [0, 1].map(|_| Cuda::on(context.new_stream().unwrap()).unwrap().with_strategy(strategy));
+            let mut all: Vec<(BatchNorm<Cuda>, Step<Cuda>)> = streams
+                .iter()
+                .map(|cuda| {
+                    let layer = layer(cuda).unwrap();
+                    let step = Step::new(&layer).unwrap();
+                    (layer, step)
+                })
+                .collect();
+            for round in 0..rounds {
+                for operation in [Operation::Train, Operation::Backward] {
+                    all.iter_mut().for_each(|(layer, step)| step.run(layer, operation).unwrap());
+                }
+                if round % (rounds / 5).max(1) == 0 || round + 1 == rounds {
+                    for (layer, step) in &all {
+                        assert_eq!(step.outputs(layer).unwrap(), wanted, "{strategy:?}, round {round}");
+                    }
+                }
+            }
+        });
+    }
+}

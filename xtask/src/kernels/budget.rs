@@ -1,0 +1,75 @@
+//! What an element costs in issue slots, beside what memory leaves time for; and what every kernel must look like.
+//!
+//! The budget: at 1.7 GHz and 4.3 TB/s an SM of an H200 has as many issue slots while memory moves an element of f16,
+//! forward (4 bytes) and backward (6 bytes). Half of it is to be used, so that loads of one CTA hide behind the work of
+//! another.
+
+use super::Kernel;
+use super::loops::Turn;
+
+/// Issue slots an element of f16.
+pub(super) const FORWARD: f64 = 26.7;
+pub(super) const BACKWARD: f64 = 40.0;
+
+/// What begins the names of the kernels that keep to a budget: those that do all of an operation in one launch. With it the
+/// budget, the vectors that a thread loads for one of its elements' vectors, and those that it stores.
+const HELD: [(&str, f64, usize, usize); 2] =
+    [("train_held_kernel", FORWARD, 1, 1), ("backward_held_kernel", BACKWARD, 2, 2)];
+
+/// Instructions of a thread for each element, over all loops on the data; `None` of a kernel that has no budget or takes
+/// element by element.
+pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
+    let &(_, _, loads, stores) = HELD.iter().find(|(name, ..)| kernel.name.starts_with(name))?;
+    let elements = vector_len(&kernel.name).filter(|&len| len > 1)? as f64;
+    // Of loops of a kind the one with most accesses: the compiler may have put copies for the last few beside it.
+    let an_element = |turns: &[Turn], accesses: usize| {
+        let turn = turns.iter().max_by_key(|turn| turn.accesses)?;
+        Some(turn.instructions as f64 * accesses as f64 / turn.accesses as f64 / elements)
+    };
+    Some(an_element(&kernel.code.loading, loads)? + an_element(&kernel.code.storing, stores)?)
+}
+
+/// The budget of a kernel with f16 or bf16 data.
+fn budget(name: &str) -> Option<f64> {
+    let found = HELD.iter().find(|(start, ..)| name.starts_with(start));
+    found.filter(|_| vector_len(name) == Some(8)).map(|&(_, budget, ..)| budget)
+}
+
+/// Elements of a vector, as the owner in a kernel's name says.
+fn vector_len(name: &str) -> Option<u32> {
+    let (_, rest) = name.split_once(", ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty())?.parse().ok()
+}
+
+/// What a kernel may not do, in words that follow its name.
+pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
+    let mut faults = Vec::new();
+    if let Some((found, budget)) = instructions(kernel).zip(budget(&kernel.name)) {
+        if found > budget {
+            faults.push(format!("takes {found:.1} instructions an element, and its budget is {budget}"));
+        }
+    }
+    if vector_len(&kernel.name).is_some_and(|len| len > 1) {
+        let narrow = |access: Option<super::sass::Access>| access.is_some_and(|access| !access.is_vector());
+        if narrow(kernel.code.load) || narrow(kernel.code.store) {
+            faults.push("moves its data by less than 16 bytes".into());
+        }
+    }
+    // What orders CTAs orders those of the device: nothing less would do, nothing more is paid for.
+    for atomic in kernel.code.atomics.iter().filter(|atomic| !atomic.ends_with(".STRONG.GPU")) {
+        faults.push(format!("has an atomic of another scope than the device's: {atomic}"));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::vector_len;
+
+    #[test]
+    fn names_say_how_long_vectors_are() {
+        assert_eq!(vector_len("train_held_kernel<Rows<__half, 8> >"), Some(8));
+        assert_eq!(vector_len("sums_kernel<Columns<float, 1> >"), Some(1));
+        assert_eq!(vector_len("fill_kernel"), None);
+    }
+}
