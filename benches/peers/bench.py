@@ -31,7 +31,9 @@ class Bench:
         return [there.get(name) or {"name": name, "reason": self.missing[name]} for name in self.names]
 
     def open(self, row: Row) -> str | None:
-        """Makes the row's buffers, or says why not."""
+        """Makes the row's buffers, or says why not. A row that is open already stays, with what was compiled for it."""
+        if row == self.row:
+            return None
         self._close()
         self.sets = sets_of(row, self.device)
         reason = self._too_large(row, "infer")

@@ -126,7 +126,7 @@ class Plan:
             zero = self._scalar(0.0, DTYPES[self.row.dtype])
             self._output("mask", self.graph.cmp_gt(name="mask", input=y, comparison=zero), self.cudnn.data_type.BOOLEAN)
         self._output("y", y, self.io)
-        for name, tensor in zip(STATISTICS, statistics):
+        for name, tensor in zip(STATISTICS, statistics, strict=True):
             self._output(name, tensor, self.float)
 
     def _infer(self, _):
@@ -151,7 +151,7 @@ class Plan:
             g.set_data_type(self.io)
             if epilogue == "add-relu":
                 self._output("dz", g, self.io)
-        gradients = self.graph.batchnorm_backward(
+        dx, dgamma, dbeta = self.graph.batchnorm_backward(
             name="batchnorm",
             grad=g,
             input=self._data("x"),
@@ -159,8 +159,9 @@ class Plan:
             mean=self._param("mean"),
             inv_variance=self._param("inv_std"),
         )
-        for name, tensor, kind in zip(("dx", "dgamma", "dbeta"), gradients, (self.io, self.float, self.float)):
-            self._output(name, tensor, kind)
+        self._output("dx", dx, self.io)
+        self._output("dgamma", dgamma, self.float)
+        self._output("dbeta", dbeta, self.float)
 
     def _build(self):
         self.graph.validate()

@@ -1,6 +1,7 @@
 """What a peer is: a name, what its time includes, and a call for each operation over one set of buffers."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 EPS = 1e-5
 MOMENTUM = 0.1

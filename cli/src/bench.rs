@@ -24,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::device::Device;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, Pending};
 use peers::Peers;
 use report::{Measured, Report};
 use subject::Subject;
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORDS", default_value = "")]
     filter: String,
     /// The seconds that each subject is timed for on each row
-    #[arg(long, default_value = "0.2", value_parser = seconds)]
+    #[arg(long, default_value = "0.2", value_parser = seconds, allow_hyphen_values = true)]
     seconds: f64,
     /// Begin no row after so many seconds
     #[arg(long, value_name = "SECONDS")]
@@ -89,6 +89,8 @@ impl Task {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let tasks = tasks(args)?;
+    let (json, plot) = (args.json.as_deref().map(Pending::new), args.plot.as_deref().map(Pending::new));
+    let (json, plot) = (json.transpose()?, plot.transpose()?);
     let mut peers = Peers::start(args, &tasks);
     let mut report = Report::new(args.device, args.seconds, &mut peers)?;
     match args.device {
@@ -132,14 +134,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Device::Cuda(_) => return Err(args.device.not_built()),
     }
     // The files first: a closed stdout must not cost an hour's measurements.
-    if let Some(path) = &args.json {
-        output::write_whole(
-            path,
-            (serde_json::to_string_pretty(&report.to_json()).unwrap_or_default() + "\n").as_bytes(),
-        )?;
+    if let Some(json) = json {
+        json.keep(&format!("{:#}\n", report.to_json()))?;
     }
-    if let Some(path) = &args.plot {
-        output::write_whole(path, plot::svg(&report).map_err(Failure::new)?.as_bytes())?;
+    if let Some(plot) = plot {
+        plot.keep(&plot::svg(&report).map_err(Failure::new)?)?;
     }
     output::print(&report.to_text())
 }

@@ -15,7 +15,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    plan: plan::Args,
+    plan: plan::Options,
 }
 
 /// Every feature of this package, and whether it is built in.

@@ -14,15 +14,31 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a file that appears whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let told = |error: io::Error| Failure::new(format!("{}: {error}", path.display()));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new();
-    // As any new file: a temporary one is its owner's alone.
-    #[cfg(unix)]
-    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = file.tempfile_in(folder).map_err(told)?;
-    file.write_all(bytes).map_err(told)?;
-    file.persist(path).map(drop).map_err(|error| told(error.error))
+/// A file that is to appear whole or not at all: a temporary one beside it, until it is kept.
+pub(crate) struct Pending<'a> {
+    path: &'a Path,
+    file: tempfile::NamedTempFile,
+}
+
+impl<'a> Pending<'a> {
+    /// Finds out at once whether it can be written, which may be long before there is anything to write.
+    pub(crate) fn new(path: &'a Path) -> Result<Self, Failure> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new();
+        // As any new file: a temporary one is its owner's alone.
+        #[cfg(unix)]
+        file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = file.tempfile_in(folder).map_err(|error| told(path, &error))?;
+        Ok(Self { path, file })
+    }
+
+    /// Writes it, and puts it in its place.
+    pub(crate) fn keep(mut self, text: &str) -> Result<(), Failure> {
+        self.file.write_all(text.as_bytes()).map_err(|error| told(self.path, &error))?;
+        self.file.persist(self.path).map(drop).map_err(|error| told(self.path, &error.error))
+    }
+}
+
+fn told(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("{}: {error}", path.display()))
 }

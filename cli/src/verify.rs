@@ -24,7 +24,7 @@ const SHOWN: usize = 10;
 
 /// On an emulated device: one group in so many.
 #[cfg(feature = "cuda")]
-const EMULATED_EVERY: usize = 11;
+const EMULATED_EVERY: usize = 37;
 
 /// Options of `batchnorm verify`.
 #[derive(Debug, clap::Args)]
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     }
     if let Some(path) = &args.json {
         let text = format!("{:#}\n", to_json(args.device, reports.len(), &rows, &failures, &note));
-        output::write_whole(path, text.as_bytes())?;
+        output::Pending::new(path)?.keep(&text)?;
     }
     output::print(&to_text(args.device, reports.len(), &rows, &failures, &note))?;
     Ok(failures.is_empty())

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them.
-const FEATURES: [&str; 4] = ["", "verify", "emulate", "emulate,verify"];
+const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verify"];
 /// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
 const MSRV: &str = "1.88";
 const CARGO_DENY: &str = "0.20.2";
@@ -29,7 +29,13 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     cargo("xtask's own tests", &["test", "--package", "xtask"])?;
-    cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "verify"])?;
+    // Without PyTorch it tests what needs none, and says what it skips.
+    for test in ["test_peers.py", "test_timing.py"] {
+        let mut python = Command::new("python3");
+        python.arg(format!("benches/peers/{test}")).env("PYTHONDONTWRITEBYTECODE", "1");
+        step("peers in Python", &mut python)?;
+    }
+    cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "bench,verify"])?;
     cuda()?;
     bundle()?;
     msrv()?;
@@ -53,6 +59,9 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     step("tests [cuda] by nvcc", Command::new("cargo").args(test).env("BATCHNORM_CUDA_ARCHS", "90"))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
     step("clippy [cuda]", Command::new("cargo").args(clippy).env("BATCHNORM_CUDA_ARCHS", "90"))?;
+    let clippy =
+        ["clippy", "--package", "batchnorm-cli", "--all-targets", "--features", "cudnn", "--", "-D", "warnings"];
+    step("clippy [cudnn]", Command::new("cargo").args(clippy).env("BATCHNORM_CUDA_ARCHS", "90"))?;
     let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", "cuda"];
     let mut cargo = Command::new("cargo");
     cargo.args(doc).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");

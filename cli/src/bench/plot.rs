@@ -113,7 +113,7 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(200, 200, 200))
         .label_font((FONT, 13))

@@ -11,7 +11,7 @@ const DEFAULT: &str = "h100";
 
 /// The options that say what is planned, and for which device.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Options {
     /// Plan for a tensor of these dimensions, such as 256x64x56x56, and show every candidate with its predicted time
     #[arg(long, value_name = "SHAPE", value_parser = dimensions)]
     plan: Option<Dimensions>,
@@ -49,7 +49,7 @@ struct Gpu {
 }
 
 /// The answer to `--plan`, where it was asked.
-pub(super) fn answer(args: &Args, as_json: bool) -> Result<Option<String>, Failure> {
+pub(super) fn answer(args: &Options, as_json: bool) -> Result<Option<String>, Failure> {
     let Some(Dimensions(dims)) = &args.plan else { return Ok(None) };
     let shape = Shape::new(dims, args.layout.into())?;
     let problem = Problem::new(args.op.into(), shape, args.dtype.into(), args.epilogue.into(), 1e-5, None)?;

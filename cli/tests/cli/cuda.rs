@@ -24,9 +24,11 @@ fn what_a_device_cannot_do() {
     let folder = Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL));
     refuses_on("cuda:99", &folder, &TRAIN, &["--device cuda:99", "expected a number below", "6"]);
     refuses_on("cuda:4", &folder, &TRAIN, &["--device cuda:4", "expected compute capability 8.0 or newer", "got 7.5"]);
-    for strategy in ["cluster", "grid"] {
-        let words = ["--strategy", "expected auto, block or two-read", &format!("got {strategy}")];
-        refuses_on("cuda", &folder, &[&TRAIN[..], &["--strategy", strategy]].concat(), &words);
+    for (device, strategy, has) in
+        [("cuda:1", "cluster", "thread-block clusters"), ("cuda:3", "grid", "cooperative launches")]
+    {
+        let words = [&format!("strategy {strategy}: expected a device that has {has}")[..], "got one that has not"];
+        refuses_on(device, &folder, &[&TRAIN[..], &["--strategy", strategy]].concat(), &words);
     }
     for device in ["cuda:99", "cuda:4"] {
         refused(&batchnorm(&["verify", "--device", device]), &[&format!("--device {device}"), "expected"]);

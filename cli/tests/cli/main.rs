@@ -1,6 +1,8 @@
 //! The command line's contract, held against the built executable.
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod contract;
 #[cfg(all(test, feature = "emulate"))]
 mod cuda;

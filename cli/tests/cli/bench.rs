@@ -1,0 +1,107 @@
+//! `bench` and `info --plan`: what they print and write, and what they refuse.
+
+use serde_json::Value;
+
+use crate::harness::{batchnorm, printed, refused};
+
+/// The smallest row there is, for as short as possible.
+const SMALL: [&str; 7] = ["bench", "--suite", "edge", "--filter", "two-values f32", "--seconds", "0.001"];
+
+#[test]
+fn a_bench_gives_a_table_a_file_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, plot) = (folder.path().join("bench.json"), folder.path().join("bench.svg"));
+    let files = ["--no-python", "--json", json.to_str().unwrap(), "--plot", plot.to_str().unwrap()];
+    let text = printed(&batchnorm(&[&SMALL[..], &files].concat()));
+    for operation in ["train", "backward", "train-relu", "backward-add-relu", "infer"] {
+        let row = format!("edge/two-values n=2 c=4096 s=1 channels-first f32 {operation} ");
+        let line = text.lines().find(|line| line.starts_with(&row)).unwrap_or_else(|| panic!("{row} in {text}"));
+        let cells: Vec<&str> = line[row.len()..].split_whitespace().collect();
+        assert!(cells[0].parse::<f64>().unwrap() > 0.0 && cells[2].ends_with('%'), "{line}");
+    }
+    assert!(text.contains("no peers in Python: --no-python"), "{text}");
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 8);
+    assert_eq!(rows[0]["least_bytes"], 2 * 2 * 4096 * 4);
+    assert_eq!(rows[0]["operation"], "train");
+    for subject in ["batchnorm", "floor"] {
+        let subjects = rows[0]["subjects"].as_array().unwrap();
+        let found = subjects.iter().find(|it| it["name"] == subject).unwrap();
+        let spread = &found["seconds"]["call"];
+        let [min, median, max] = ["min", "median", "max"].map(|key| spread[key].as_f64().unwrap());
+        assert!(0.0 < min && min <= median && median <= max, "{found}");
+    }
+    let picture = std::fs::read_to_string(plot).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("training forward, channels-first"), "{picture}");
+}
+
+/// A program that is no Python leaves the peers' columns empty, and says why.
+#[test]
+fn a_missing_python_is_a_reason() {
+    let text = printed(&batchnorm(&[&SMALL[..], &["--python", "no-such-python"]].concat()));
+    assert!(text.contains("no peers in Python: no-such-python"), "{text}");
+    // One that ends at once.
+    let text = printed(&batchnorm(&[&SMALL[..], &["--python", "true"]].concat()));
+    assert!(text.contains("no peers in Python: the process of the peers ended"), "{text}");
+}
+
+#[test]
+fn what_a_row_has_too_much_is_left_out() {
+    let text = printed(&batchnorm(&[&SMALL[..], &["--no-python", "--limit-bytes", "100"]].concat()));
+    assert!(text.contains("left out: edge/two-values") && text.contains("more than --limit-bytes 100"), "{text}");
+    let text = printed(&batchnorm(&[&SMALL[..], &["--no-python", "--within", "0"]].concat()));
+    assert!(text.contains("not reached --within 0 seconds"), "{text}");
+}
+
+#[test]
+fn what_bench_refuses() {
+    for (args, words) in [
+        (&["--suite", "vgg"][..], &["--suite", "expected one of", "resnet50", "got \"vgg\""][..]),
+        (&["--filter", "stage9"], &["--filter", "got \"stage9\""]),
+        (&["--seconds", "-1"], &["--seconds", "expected seconds from 0.001 to 60"]),
+        (&["--json", "no/such/folder/bench.json"], &["no/such/folder/bench.json"]),
+        (&["--plot", "no/such/folder/bench.svg"], &["no/such/folder/bench.svg"]),
+        (&["--device", "tpu"], &["--device", "expected cpu, cuda or cuda:N"]),
+    ] {
+        refused(&batchnorm(&[&["bench"], args].concat()), words);
+    }
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn an_emulated_device_is_checked_and_never_timed() {
+    let text = printed(&batchnorm(&["bench", "--device", "cuda", "--no-python"]));
+    assert!(text.contains("every operation and probe ran") && text.contains("never timed"), "{text}");
+}
+
+#[test]
+fn candidates_of_a_plan() {
+    let text = printed(&batchnorm(&["info", "--plan", "256x64x56x56", "--gpu", "h100"]));
+    for strategy in ["cluster *", "grid", "two-read"] {
+        assert!(text.lines().any(|line| line.starts_with(strategy)), "{strategy} in {text}");
+    }
+    assert!(text.contains("nothing was measured"), "{text}");
+    let args = ["info", "--json", "--plan", "32x56x56x64", "--layout", "nhwc", "--dtype", "f32", "--op", "backward"];
+    let plan: Value = serde_json::from_str(&printed(&batchnorm(&[&args[..], &["--gpu", "a100"]].concat()))).unwrap();
+    let candidates = plan["candidates"].as_array().unwrap();
+    assert!(candidates.iter().all(|candidate| candidate["strategy"] != "cluster"), "{plan}");
+    let chosen: Vec<&Value> = candidates.iter().filter(|candidate| candidate["chosen"] == true).collect();
+    assert_eq!(chosen.len(), 1);
+    let times = candidates.iter().map(|candidate| candidate["predicted_ns"].as_f64().unwrap());
+    assert_eq!(times.fold(f64::INFINITY, f64::min), chosen[0]["predicted_ns"].as_f64().unwrap());
+}
+
+#[test]
+fn what_a_plan_refuses() {
+    for (args, words) in [
+        (&["--plan", "8"][..], &["shape", "expected"][..]),
+        (&["--plan", "axb"], &["--plan", "expected dimensions such as"]),
+        (&["--plan", "8x4", "--gpu", "gtx"], &["--gpu", "expected cuda:N or one of a100", "got \"gtx\""]),
+        (&["--plan", "8x4", "--op", "moments", "--epilogue", "relu"], &["no epilogue", "got relu"]),
+        (&["--op", "train"], &["--plan"]),
+    ] {
+        refused(&batchnorm(&[&["info"], args].concat()), words);
+    }
+}
