@@ -3,38 +3,23 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::forward::{Channels, normalized, passes};
-use super::sweep::{channel_sums, map};
+use super::convert::Lane;
+use super::forward::{Channels, normalized};
+use super::sweep::{Group, by_group_into};
 use crate::{Element, Epilogue, Gradients, Shape};
 
 /// Elements to a task of a plain copy.
 const PIECE: usize = 16 * 1024;
 
-/// Which statistics normalized: those of the batch, on which `dx` depends through `x`, or constants.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Statistics {
-    Batch,
-    Frozen,
-}
-
-/// The mean of each channel, from the rounded one: the rest is found again as the mean of `x - saved_mean`.
-///
-/// More than a rounding is no rest: the caller gave the statistics of something else, and they are taken as given.
-pub(super) fn unrounded_means<T: Element>(shape: Shape, x: &[T], saved_mean: &[T::Param]) -> Vec<f64> {
-    let m = shape.m() as f64;
-    let saved: Vec<f64> = saved_mean.iter().map(|mean| mean.to_f64()).collect();
-    let sums = channel_sums(shape, [&saved], [x], |[saved], [x]| [x - saved]);
-    let ulp = 2.0 * <T::Param as Element>::DTYPE.unit_roundoff();
-    let is_rest = |rest: f64, saved: f64| rest.abs() <= ulp * saved.abs();
-    let unrounded = |(&saved, [sum]): (&f64, [f64; 1])| match sum / m {
-        rest if is_rest(rest, saved) => saved + rest,
-        _ => saved,
-    };
-    saved.iter().zip(sums).map(unrounded).collect()
+/// What normalized: the batch's own statistics, on which `dx` depends through `x`, or constants.
+#[derive(Clone, Copy)]
+pub(super) enum Statistics<'a, P> {
+    Batch { saved_mean: &'a [P], saved_inv_std: &'a [P] },
+    Frozen { running_mean: &'a [P], running_var: &'a [P], eps: f64 },
 }
 
 /// Writes the residual's gradient `dz = g`, for the epilogues that have one.
-fn residual_gradient<T: Element>(dy: &[T], epilogue: &mut Epilogue<&mut [T]>, relu_mask: Option<&[u32]>) {
+fn residual_gradient<T: Lane>(dy: &[T], epilogue: &mut Epilogue<&mut [T]>, relu_mask: Option<&[u32]>) {
     match epilogue {
         Epilogue::Add(dz) => {
             dz.par_chunks_mut(PIECE).zip(dy.par_chunks(PIECE)).for_each(|(dz, dy)| dz.copy_from_slice(dy));
@@ -52,11 +37,11 @@ fn residual_gradient<T: Element>(dy: &[T], epilogue: &mut Epilogue<&mut [T]>, re
     }
 }
 
-/// Writes the gradients of a checked problem whose channels were normalized by these.
-pub(super) fn gradients<T: Element>(
+/// Writes the gradients of a checked problem.
+pub(super) fn gradients<T: Lane>(
     shape: Shape,
-    statistics: Statistics,
-    channels: &Channels,
+    statistics: Statistics<'_, T::Param>,
+    affine: [Option<&[T::Param]>; 2],
     [x, dy]: [&[T]; 2],
     mut epilogue: Epilogue<&mut [T]>,
     relu_mask: Option<&[u32]>,
@@ -67,50 +52,92 @@ pub(super) fn gradients<T: Element>(
         Epilogue::AddRelu(g) => (&*g, Epilogue::AddRelu(())),
         other => (dy, other.kind()),
     };
-    if epilogue == Epilogue::Relu {
-        gradients_of_g::<T, true>(shape, statistics, channels, [x, dy], gradients);
-    } else {
-        gradients_of_g::<T, false>(shape, statistics, channels, [x, dy], gradients);
+    let of_channels = by_group_into(shape, gradients.dx, |group, dx| {
+        if epilogue == Epilogue::Relu {
+            group_gradients::<T, true>(group, statistics, affine, [x, dy], dx)
+        } else {
+            group_gradients::<T, false>(group, statistics, affine, [x, dy], dx)
+        }
+    });
+    for (out, [dgamma, _]) in gradients.dgamma.into_iter().flatten().zip(&of_channels) {
+        *out = Element::from_f64(*dgamma);
+    }
+    for (out, [_, dbeta]) in gradients.dbeta.into_iter().flatten().zip(&of_channels) {
+        *out = Element::from_f64(*dbeta);
     }
 }
 
-/// The gradients from `g`, or with `RELU` from `dy`, whose mask is then computed again from `x`.
-fn gradients_of_g<T: Element, const RELU: bool>(
-    shape: Shape,
-    statistics: Statistics,
-    channels: &Channels,
+/// `dgamma` and `dbeta` of a group's channels, and its `dx`, from `g`, or with `RELU` from `dy`, whose mask is then
+/// computed again from `x`.
+fn group_gradients<T: Lane, const RELU: bool>(
+    group: &Group,
+    statistics: Statistics<'_, T::Param>,
+    affine: [Option<&[T::Param]>; 2],
     inputs: [&[T]; 2],
-    gradients: Gradients<'_, Cpu, T>,
-) {
-    let g = |parameters: [f64; 3], x: f64, dy: f64| {
-        if !RELU || passes(T::from_f64(normalized(parameters, x))) { dy } else { 0.0 }
+    dx: Vec<&mut [T]>,
+) -> Vec<[f64; 2]> {
+    let channels = match statistics {
+        Statistics::Batch { saved_mean, saved_inv_std } => {
+            let of_group = |values: &[T::Param]| values[group.channels()].iter().map(|value| value.to_f64()).collect();
+            let mut mean: Vec<f64> = of_group(saved_mean);
+            if RELU {
+                // The mask needs the mean before the sums are there.
+                let rests = group.sums([&mean], [inputs[0]], |[mean], [x]| [x - mean]);
+                add_rests::<T>(&mut mean, rests.iter().map(|[sum]| sum / group.m() as f64));
+            }
+            Channels::new(group.channels(), mean, of_group(saved_inv_std), affine)
+        }
+        Statistics::Frozen { running_mean, running_var, eps } => {
+            Channels::running(group.channels(), eps, affine, [running_mean, running_var])
+        }
     };
-    let [mean, scale, beta] = channels.parameters();
-    let sums = channel_sums(shape, [mean, scale, beta], inputs, |p @ [mean, ..], [x, dy]| {
-        let g = g(p, x, dy);
-        [g, g * (x - mean)]
-    });
-    let inv_std = &channels.inv_std;
-    let dbeta: Vec<f64> = sums.iter().map(|[sum_dy, _]| *sum_dy).collect();
-    let dgamma: Vec<f64> = sums.iter().zip(inv_std).map(|([_, sum_dy_xmu], inv_std)| sum_dy_xmu * inv_std).collect();
-
-    let m = shape.m() as f64;
+    let g = |parameters: [f64; 3], x: f64, dy: f64| {
+        if !RELU || T::is_positive(normalized(parameters, x)) { dy } else { 0.0 }
+    };
+    let sums = if RELU {
+        let sums = group.sums(channels.parameters(), inputs, |p @ [mean, ..], [x, dy]| {
+            let g = g(p, x, dy);
+            [g, g * (x - mean)]
+        });
+        sums.into_iter().map(|[sum_dy, sum_dy_xmu]| [sum_dy, sum_dy_xmu, 0.0]).collect()
+    } else {
+        group.sums([&channels.mean], inputs, |[mean], [x, g]| [g, g * (x - mean), x - mean])
+    };
+    let m = group.m() as f64;
+    let Channels { mut mean, inv_std, scale, beta } = channels;
     match statistics {
-        Statistics::Batch => {
-            let parameters = [mean, scale, beta, inv_std, &dgamma, &dbeta];
-            map(shape, parameters, inputs, gradients.dx, |[mean, scale, beta, inv_std, dgamma, dbeta], [x, dy]| {
-                let x_hat = (x - mean) * inv_std;
-                scale * (g([mean, scale, beta], x, dy) - dbeta / m - x_hat * (dgamma / m))
+        Statistics::Frozen { .. } => {
+            group.map([&mean, &scale, &beta], inputs, dx, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+            sums.iter().zip(inv_std).map(|([sum_dy, sum_dy_xmu, _], inv_std)| [sum_dy_xmu * inv_std, *sum_dy]).collect()
+        }
+        Statistics::Batch { .. } => {
+            let given = mean.clone();
+            add_rests::<T>(&mut mean, sums.iter().map(|[.., sum_xmu]| sum_xmu / m));
+            let moved = mean.iter().zip(given).map(|(mean, given)| mean - given);
+            let of_channel = |(([sum_dy, sum_dy_xmu, _], moved), inv_std): ((&[f64; 3], f64), &f64)| {
+                [(sum_dy_xmu - moved * sum_dy) * inv_std, *sum_dy]
+            };
+            let of_channels: Vec<[f64; 2]> = sums.iter().zip(moved).zip(&inv_std).map(of_channel).collect();
+            let mean_g: Vec<f64> = of_channels.iter().map(|[_, dbeta]| dbeta / m).collect();
+            let slope: Vec<f64> =
+                of_channels.iter().zip(&inv_std).map(|([dgamma, _], inv_std)| inv_std * (dgamma / m)).collect();
+            let parameters = [&mean, &scale, &beta, &mean_g, &slope].map(|of_channels| &of_channels[..]);
+            group.map(parameters, inputs, dx, |[mean, scale, beta, mean_g, slope], [x, dy]| {
+                scale * (g([mean, scale, beta], x, dy) - mean_g - (x - mean) * slope)
             });
-        }
-        Statistics::Frozen => {
-            map(shape, [mean, scale, beta], inputs, gradients.dx, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+            of_channels
         }
     }
-    for (out, dgamma) in gradients.dgamma.into_iter().flatten().zip(dgamma) {
-        *out = Element::from_f64(dgamma);
-    }
-    for (out, dbeta) in gradients.dbeta.into_iter().flatten().zip(dbeta) {
-        *out = Element::from_f64(dbeta);
+}
+
+/// Adds to each mean the rest that its rounding took away, found as the mean of `x - mean`.
+///
+/// More than a rounding is no rest: the caller gave the statistics of something else, and they are taken as given.
+fn add_rests<T: Lane>(means: &mut [f64], rests: impl Iterator<Item = f64>) {
+    let ulp = 2.0 * <T::Param as Element>::DTYPE.unit_roundoff();
+    for (mean, rest) in means.iter_mut().zip(rests) {
+        if rest.abs() <= ulp * mean.abs() {
+            *mean += rest;
+        }
     }
 }

@@ -1,18 +1,22 @@
 //! Moments and the forward passes.
 
+use core::ops::Range;
+
 use rayon::prelude::*;
 
-use super::sweep::{map, partials};
-use crate::{Element, Epilogue, NonFinite, Param, RunningVar, Shape, Tracking};
+use super::convert::Lane;
+use super::sweep::{Group, Part, by_group, by_group_into};
+use crate::{Epilogue, NonFinite, Param, RunningVar, Shape, Tracking};
 
-/// The moments of each channel.
+/// The moments of a channel.
+#[derive(Clone, Copy)]
 pub(super) struct Moments {
-    pub(super) mean: Vec<f64>,
+    pub(super) mean: f64,
     /// Biased.
-    pub(super) var: Vec<f64>,
+    pub(super) var: f64,
 }
 
-/// What normalizes each channel.
+/// What normalizes each channel of a group.
 pub(super) struct Channels {
     pub(super) mean: Vec<f64>,
     pub(super) inv_std: Vec<f64>,
@@ -22,12 +26,29 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// `gamma` absent is 1, `beta` absent is 0.
-    pub(super) fn new<P: Param>(mean: Vec<f64>, inv_std: Vec<f64>, gamma: Option<&[P]>, beta: Option<&[P]>) -> Self {
+    /// Of these channels. `gamma` absent is 1, `beta` absent is 0.
+    pub(super) fn new<P: Param>(
+        channels: Range<usize>,
+        mean: Vec<f64>,
+        inv_std: Vec<f64>,
+        [gamma, beta]: [Option<&[P]>; 2],
+    ) -> Self {
         let gamma = |ch: usize| gamma.map_or(1.0, |gamma| gamma[ch].to_f64());
         let beta = |ch: usize| beta.map_or(0.0, |beta| beta[ch].to_f64());
-        let scale = inv_std.iter().enumerate().map(|(ch, inv_std)| inv_std * gamma(ch)).collect();
-        Self { beta: (0..mean.len()).map(beta).collect(), mean, inv_std, scale }
+        let scale = channels.clone().zip(&inv_std).map(|(ch, inv_std)| inv_std * gamma(ch)).collect();
+        Self { beta: channels.map(beta).collect(), mean, inv_std, scale }
+    }
+
+    /// Of these channels, by their running mean and variance.
+    pub(super) fn running<P: Param>(
+        channels: Range<usize>,
+        eps: f64,
+        affine: [Option<&[P]>; 2],
+        [mean, var]: [&[P]; 2],
+    ) -> Self {
+        let mean = mean[channels.clone()].iter().map(|mean| mean.to_f64()).collect();
+        let inv_std = var[channels.clone()].iter().map(|var| inv_std(var.to_f64(), eps)).collect();
+        Self::new(channels, mean, inv_std, affine)
     }
 
     /// What [`normalized`] takes.
@@ -37,7 +58,7 @@ impl Channels {
 }
 
 /// `v = (x - mean) * inv_std * gamma + beta`
-#[inline]
+#[inline(always)]
 pub(super) fn normalized([mean, scale, beta]: [f64; 3], x: f64) -> f64 {
     (x - mean) * scale + beta
 }
@@ -49,48 +70,55 @@ pub(super) fn inv_std(var: f64, eps: f64) -> f64 {
 }
 
 /// `max(v, 0)` that keeps NaN.
-#[inline]
+#[inline(always)]
 fn relu(v: f64) -> f64 {
     if v <= 0.0 { 0.0 } else { v }
 }
 
 /// Whether relu lets a gradient pass: where it gave `y > 0`, or NaN. `y` decides, as it is stored.
-#[inline]
-pub(super) fn passes<T: Element>(y: T) -> bool {
-    !matches!(y.to_f64().partial_cmp(&0.0), Some(core::cmp::Ordering::Less | core::cmp::Ordering::Equal))
+#[inline(always)]
+pub(super) fn passes<T: Lane>(y: T) -> bool {
+    let y = y.to_f64();
+    y > 0.0 || y.is_nan()
 }
 
-/// Mean and biased variance of each channel, in two passes over each part of `x` while it is in cache.
+/// Mean and biased variance of each channel.
+pub(super) fn moments<T: Lane>(shape: Shape, x: &[T]) -> Vec<Moments> {
+    by_group(shape, |group| group_moments(group, x))
+}
+
+/// Mean and biased variance of each channel of a group, in one pass over each part of it.
 ///
-/// A part sums about its channel's first value, which gives its mean but for a rounding, and then about that mean, which
-/// gives its squares and the rest of the mean. So a constant channel has exactly its value as mean and exactly 0 as
-/// variance, and a first value far from the others costs nothing.
-pub(super) fn moments<T: Element>(shape: Shape, x: &[T]) -> Moments {
-    let first: Vec<f64> = (0..shape.c()).map(|ch| finite_or_zero(x[first_index(shape, ch)].to_f64())).collect();
-    let parts = partials(shape, [x], |part| {
-        let (m, first) = (part.m() as f64, &first[part.channels()]);
-        let sums = part.sums([first], &|[first], [x]| [x - first]);
-        let mean: Vec<f64> = first.iter().zip(&sums).map(|(first, [sum])| first + sum / m).collect();
-        let about_mean = part.sums([&mean], &|[mean], [x]| [x - mean, (x - mean) * (x - mean)]);
-        let moments = mean.into_iter().zip(sums).zip(about_mean);
-        moments.map(|((mean, [sum]), [rest, squares])| PartMoments { m, sum, mean, rest, squares }).collect()
-    });
-    let m = shape.m() as f64;
+/// A part sums about a pivot, the mean of an eighth of it; that eighth is summed about the channel's first value. So a
+/// constant channel has exactly its value as mean and exactly 0 as variance, and a first value far from the others costs
+/// nothing: an eighth's mean is at most `sqrt(8)` sigmas of the part away from the part's, whatever the values.
+fn group_moments<T: Lane>(group: &Group, x: &[T]) -> Vec<Moments> {
+    let first: Vec<f64> = group.first(x).into_iter().map(finite_or_zero).collect();
+    let of_part = |part: &Part<'_>| {
+        let eighth = part.eighth();
+        let near = eighth.sums([&first], [x], &|[first], [x]| [x - first]);
+        let near = first.iter().zip(near).map(|(first, [sum])| first + finite_or_zero(sum / eighth.m() as f64));
+        let pivot: Vec<f64> = near.collect();
+        let sums = part.sums([&pivot], [x], &|[pivot], [x]| [x - pivot, (x - pivot) * (x - pivot)]);
+        let m = part.m() as f64;
+        pivot.into_iter().zip(sums).map(|(pivot, [sum, squares])| PartMoments { m, pivot, sum, squares }).collect()
+    };
+    let parts: Vec<Vec<PartMoments>> = group.by_part(of_part);
+    let m = group.m() as f64;
     let of_channel = |(ch, first): (usize, &f64)| {
-        let parts = parts.of_channel(ch);
-        // The sum alone decides whether the mean is finite; the correction makes a finite one exact.
-        let mean = first + parts.clone().map(|part| part.sum).sum::<f64>() / m;
-        let correction = parts.clone().map(|part| part.m * (part.mean - mean) + part.rest).sum::<f64>() / m;
+        let parts = parts.iter().map(|part| part[ch]);
+        // This sum alone decides whether the mean is finite; the correction makes a finite one exact.
+        let mean = first + parts.clone().map(|part| part.sum_about(*first)).sum::<f64>() / m;
+        let correction = parts.clone().map(|part| part.sum_about(mean)).sum::<f64>() / m;
         let mean = mean + finite_or_zero(correction);
         let squares = |part: PartMoments| {
-            let rest = part.rest / part.m;
-            let distance = (part.mean - mean) + rest;
-            part.squares - part.rest * rest + part.m * distance * distance
+            let rest = part.sum / part.m;
+            let distance = (part.pivot - mean) + rest;
+            part.squares - part.sum * rest + part.m * distance * distance
         };
-        (mean, parts.map(squares).sum::<f64>() / m)
+        Moments { mean, var: parts.map(squares).sum::<f64>() / m }
     };
-    let (mean, var) = first.iter().enumerate().map(of_channel).unzip();
-    Moments { mean, var }
+    first.iter().enumerate().map(of_channel).collect()
 }
 
 fn finite_or_zero(v: f64) -> f64 {
@@ -102,53 +130,79 @@ fn finite_or_zero(v: f64) -> f64 {
 struct PartMoments {
     /// How many values.
     m: f64,
-    /// Their sum about the channel's first value.
+    /// Near their mean.
+    pivot: f64,
+    /// Their sum about the pivot.
     sum: f64,
-    /// Their mean, but for a rounding.
-    mean: f64,
-    /// Their sum about that mean.
-    rest: f64,
-    /// The sum of their squares about that mean.
+    /// The sum of their squares about the pivot.
     squares: f64,
 }
 
-/// Where the first value of a channel stands.
-fn first_index(shape: Shape, channel: usize) -> usize {
-    match shape.layout() {
-        crate::Layout::ChannelsFirst => channel * shape.s(),
-        crate::Layout::ChannelsLast => channel,
+impl PartMoments {
+    /// The sum of the values about another.
+    fn sum_about(self, other: f64) -> f64 {
+        self.m * (self.pivot - other) + self.sum
     }
 }
 
-/// `y = epilogue((x - mean) * inv_std * gamma + beta)`, and one bit an element of whether relu let it pass.
-pub(super) fn normalize<T: Element>(
+/// The training forward but for what it leaves of the statistics: normalizes by the moments of `x`, which it gives.
+pub(super) fn train<T: Lane>(
     shape: Shape,
+    eps: f64,
     x: &[T],
-    channels: &Channels,
+    affine: [Option<&[T::Param]>; 2],
     epilogue: Epilogue<&[T]>,
     y: &mut [T],
-    relu_mask: Option<&mut [u32]>,
+) -> Vec<Moments> {
+    by_group_into(shape, y, |group, y| {
+        let moments = group_moments(group, x);
+        let mean = moments.iter().map(|of_channel| of_channel.mean).collect();
+        let inv_std = moments.iter().map(|of_channel| inv_std(of_channel.var, eps)).collect();
+        normalize(group, x, &Channels::new(group.channels(), mean, inv_std, affine), epilogue, y);
+        moments
+    })
+}
+
+/// Normalizes by these running statistics.
+pub(super) fn infer<T: Lane>(
+    shape: Shape,
+    eps: f64,
+    x: &[T],
+    affine: [Option<&[T::Param]>; 2],
+    running: [&[T::Param]; 2],
+    epilogue: Epilogue<&[T]>,
+    y: &mut [T],
 ) {
+    by_group_into::<T, ()>(shape, y, |group, y| {
+        normalize(group, x, &Channels::running(group.channels(), eps, affine, running), epilogue, y);
+        Vec::new()
+    });
+}
+
+/// `y = epilogue((x - mean) * inv_std * gamma + beta)`
+fn normalize<T: Lane>(group: &Group, x: &[T], channels: &Channels, epilogue: Epilogue<&[T]>, y: Vec<&mut [T]>) {
     let parameters = channels.parameters();
     match epilogue {
-        Epilogue::Identity => map(shape, parameters, [x], y, |p, [x]| normalized(p, x)),
-        Epilogue::Relu => map(shape, parameters, [x], y, |p, [x]| relu(normalized(p, x))),
-        Epilogue::Add(z) => map(shape, parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
-        Epilogue::AddRelu(z) => map(shape, parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
+        Epilogue::Identity => group.map(parameters, [x], y, |p, [x]| normalized(p, x)),
+        Epilogue::Relu => group.map(parameters, [x], y, |p, [x]| relu(normalized(p, x))),
+        Epilogue::Add(z) => group.map(parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
+        Epilogue::AddRelu(z) => group.map(parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
     }
-    if let Some(relu_mask) = relu_mask {
-        relu_mask.par_iter_mut().zip(y.par_chunks(32)).with_min_len(512).for_each(|(word, values)| {
-            let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(passes(y)) << bit);
-            *word = bits.fold(0, |word, bit| word | bit);
-        });
-    }
+}
+
+/// One bit an element of whether relu let it pass.
+pub(super) fn pack_mask<T: Lane>(y: &[T], relu_mask: &mut [u32]) {
+    relu_mask.par_iter_mut().zip(y.par_chunks(32)).with_min_len(512).for_each(|(word, values)| {
+        let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(passes(y)) << bit);
+        *word = bits.fold(0, |word, bit| word | bit);
+    });
 }
 
 /// Moves running statistics by one batch of `m` values per channel.
 pub(super) fn track<P: Param>(
     tracking: Tracking,
     m: usize,
-    moments: &Moments,
+    moments: &[Moments],
     mean: &mut [P],
     var: &mut [P],
     num_batches_tracked: &mut i64,
@@ -161,12 +215,11 @@ pub(super) fn track<P: Param>(
     };
     // With a = 1 the old value is not read: 0 * NaN would keep it.
     let step = |old: P, new: f64| P::from_f64(if a == 1.0 { new } else { (1.0 - a) * old.to_f64() + a * new });
-    let batches = moments.mean.iter().zip(&moments.var);
-    for ((&batch_mean, &batch_var), (mean, var)) in batches.zip(mean.iter_mut().zip(var)) {
-        let finite = batch_mean.is_finite() && batch_var.is_finite();
+    for (batch, (mean, var)) in moments.iter().zip(mean.iter_mut().zip(var)) {
+        let finite = batch.mean.is_finite() && batch.var.is_finite();
         if finite || tracking.non_finite == NonFinite::Propagate {
-            *mean = step(*mean, batch_mean);
-            *var = step(*var, batch_var * k);
+            *mean = step(*mean, batch.mean);
+            *var = step(*var, batch.var * k);
         }
     }
 }

@@ -1,10 +1,12 @@
-//! The CPU reference: the formulas of the crate's page in f64, two passes, parallel, bit-identical for any number of
-//! threads. What the other backends are held against, and what runs where there is no GPU.
+//! The CPU reference: the formulas of the crate's page in f64, parallel, bit-identical for any number of threads. What
+//! the other backends are held against, and what runs where there is no GPU.
 
 mod backward;
+mod convert;
 mod forward;
 mod lanes;
 mod operations;
+mod rows;
 mod state;
 mod sweep;
 

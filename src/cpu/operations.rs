@@ -2,12 +2,13 @@
 
 use super::Cpu;
 use super::backward::{self, Statistics};
-use super::forward::{self, Channels, inv_std};
+use super::convert::Lane;
+use super::forward::{self, Moments, inv_std};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
 use crate::problem::{Access, Buffer, Kind};
 use crate::{Element, Epilogue, Op, Param, Problem, Result};
 
-pub(super) fn moments<T: Element>(args: MomentsArgs<'_, Cpu, T>) -> Result<()> {
+pub(super) fn moments<T: Lane>(args: MomentsArgs<'_, Cpu, T>) -> Result<()> {
     let MomentsArgs { shape, x, mean, var, workspace: () } = args;
     Problem::new(Op::Moments, shape, T::DTYPE, Epilogue::Identity, 0.0, None)?.over(&[
         read("x", Kind::Data, x),
@@ -20,12 +21,12 @@ pub(super) fn moments<T: Element>(args: MomentsArgs<'_, Cpu, T>) -> Result<()> {
         return Ok(());
     }
     let moments = forward::moments(shape, x);
-    round(&moments.mean, mean);
-    round(&moments.var, var);
+    round(&moments, |moments| moments.mean, mean);
+    round(&moments, |moments| moments.var, var);
     Ok(())
 }
 
-pub(super) fn train<T: Element>(args: TrainArgs<'_, Cpu, T>) -> Result<()> {
+pub(super) fn train<T: Lane>(args: TrainArgs<'_, Cpu, T>) -> Result<()> {
     let TrainArgs { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, .. } = args;
     let TrainArgs { relu_mask, running, .. } = args;
     let tracking = running.as_ref().map(|running| running.tracking);
@@ -47,19 +48,19 @@ pub(super) fn train<T: Element>(args: TrainArgs<'_, Cpu, T>) -> Result<()> {
         saved_inv_std.fill(T::Param::default());
         return Ok(());
     }
-    let moments = forward::moments(shape, x);
-    let inv_std = inv_stds(&moments.var, eps);
-    round(&moments.mean, saved_mean);
-    round(&inv_std, saved_inv_std);
+    let moments = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
+    if let Some(relu_mask) = relu_mask {
+        forward::pack_mask(y, relu_mask);
+    }
+    round(&moments, |moments| moments.mean, saved_mean);
+    round(&moments, |moments| inv_std(moments.var, eps), saved_inv_std);
     if let Some(RunningArgs { tracking, mean, var, num_batches_tracked }) = running {
         forward::track(tracking, shape.m(), &moments, mean, var, &mut num_batches_tracked[0]);
     }
-    let channels = Channels::new(moments.mean, inv_std, gamma, beta);
-    forward::normalize(shape, x, &channels, epilogue, y, relu_mask);
     Ok(())
 }
 
-pub(super) fn infer<T: Element>(args: InferArgs<'_, Cpu, T>) -> Result<()> {
+pub(super) fn infer<T: Lane>(args: InferArgs<'_, Cpu, T>) -> Result<()> {
     let InferArgs { shape, eps, x, epilogue, gamma, beta, running_mean, running_var, y, relu_mask } = args;
     Problem::new(Op::Infer, shape, T::DTYPE, epilogue.kind(), eps, None)?.over(&[
         read("x", Kind::Data, x),
@@ -72,14 +73,15 @@ pub(super) fn infer<T: Element>(args: InferArgs<'_, Cpu, T>) -> Result<()> {
         relu_mask.as_deref().and_then(|mask| write("relu_mask", Kind::ReluMask, mask)),
     ])?;
     if !shape.is_empty() {
-        let inv_std = inv_stds(&widened(running_var), eps);
-        let channels = Channels::new(widened(running_mean), inv_std, gamma, beta);
-        forward::normalize(shape, x, &channels, epilogue, y, relu_mask);
+        forward::infer(shape, eps, x, [gamma, beta], [running_mean, running_var], epilogue, y);
+        if let Some(relu_mask) = relu_mask {
+            forward::pack_mask(y, relu_mask);
+        }
     }
     Ok(())
 }
 
-pub(super) fn backward<T: Element>(args: BackwardArgs<'_, Cpu, T>) -> Result<()> {
+pub(super) fn backward<T: Lane>(args: BackwardArgs<'_, Cpu, T>) -> Result<()> {
     let BackwardArgs { shape, x, dy, epilogue, gamma, beta, saved_mean, saved_inv_std, .. } = args;
     let BackwardArgs { relu_mask, gradients, .. } = args;
     let [dx, dgamma, dbeta] = written(&gradients);
@@ -100,13 +102,12 @@ pub(super) fn backward<T: Element>(args: BackwardArgs<'_, Cpu, T>) -> Result<()>
         zero(gradients);
         return Ok(());
     }
-    let means = backward::unrounded_means(shape, x, saved_mean);
-    let channels = Channels::new(means, widened(saved_inv_std), gamma, beta);
-    backward::gradients(shape, Statistics::Batch, &channels, [x, dy], epilogue, relu_mask, gradients);
+    let statistics = Statistics::Batch { saved_mean, saved_inv_std };
+    backward::gradients(shape, statistics, [gamma, beta], [x, dy], epilogue, relu_mask, gradients);
     Ok(())
 }
 
-pub(super) fn backward_frozen<T: Element>(args: BackwardFrozenArgs<'_, Cpu, T>) -> Result<()> {
+pub(super) fn backward_frozen<T: Lane>(args: BackwardFrozenArgs<'_, Cpu, T>) -> Result<()> {
     let BackwardFrozenArgs { shape, eps, x, dy, epilogue, gamma, beta, running_mean, running_var, .. } = args;
     let BackwardFrozenArgs { relu_mask, gradients, .. } = args;
     let [dx, dgamma, dbeta] = written(&gradients);
@@ -127,9 +128,8 @@ pub(super) fn backward_frozen<T: Element>(args: BackwardFrozenArgs<'_, Cpu, T>) 
         zero(gradients);
         return Ok(());
     }
-    let inv_std = inv_stds(&widened(running_var), eps);
-    let channels = Channels::new(widened(running_mean), inv_std, gamma, beta);
-    backward::gradients(shape, Statistics::Frozen, &channels, [x, dy], epilogue, relu_mask, gradients);
+    let statistics = Statistics::Frozen { running_mean, running_var, eps };
+    backward::gradients(shape, statistics, [gamma, beta], [x, dy], epilogue, relu_mask, gradients);
     Ok(())
 }
 
@@ -151,17 +151,8 @@ fn written<T: Element>(gradients: &Gradients<'_, Cpu, T>) -> [Option<Buffer>; 3]
     ]
 }
 
-/// The values of a per-channel buffer, exactly.
-fn widened<P: Param>(values: &[P]) -> Vec<f64> {
-    values.iter().map(|value| value.to_f64()).collect()
-}
-
-fn inv_stds(var: &[f64], eps: f64) -> Vec<f64> {
-    var.iter().map(|&var| inv_std(var, eps)).collect()
-}
-
-fn round<P: Param>(values: &[f64], out: &mut [P]) {
-    out.iter_mut().zip(values).for_each(|(out, &value)| *out = P::from_f64(value));
+fn round<P: Param>(moments: &[Moments], of_channel: impl Fn(&Moments) -> f64, out: &mut [P]) {
+    out.iter_mut().zip(moments).for_each(|(out, moments)| *out = P::from_f64(of_channel(moments)));
 }
 
 /// The gradients of an empty tensor.

@@ -1,191 +1,215 @@
 //! How the reference walks a tensor: sums over each channel, and a function of each element.
 //!
 //! The operations are written once, as a formula for one element with the parameters of its channel; the walk knows
-//! the layouts. What is split between threads and in which order partial sums are added depends on the shape alone, so
+//! the layouts. A tensor is cut into groups of channels, each of which is computed to the end while it is in cache; a
+//! group's sums are cut into parts. What is cut and in which order partial sums are added depends on the shape alone, so
 //! that the bits are the same for any number of threads.
 
 use core::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lanes::{Lanes, map_rows, map_strip, ranges, row_sums, strip_sums};
-use crate::{Element, Layout, Shape};
+use super::convert::Lane;
+use super::rows::{Rows, ranges};
+use crate::{Layout, Shape};
 
-/// Elements to a part: enough to pay for a task, few enough to stay in the first-level cache for a second look.
-const PART: usize = 8 * 1024;
-/// Rows to a part at least, since each part leaves a result for every channel.
-const MIN_ROWS: usize = 64;
+/// Elements to a part: enough to pay for a task.
+const PART: usize = 16 * 1024;
+/// Rows to a part at least where neighbours are of different channels, since each part leaves a result for all of them.
+const MIN_ROWS: usize = 256;
+/// Neighbours of a group in a row at least, so that memory is read in more than snippets.
+const RUN: usize = 1024;
+/// Elements to a group of whole columns, which a second-level cache holds. Not measured.
+const COLUMNS: usize = 32 * 1024;
+/// Groups of that many parts are computed one after the other by all threads, so that one at a time is in cache.
+const PARTS_FOR_ALL: usize = 64;
 
-/// How the channels of a tensor lie in memory.
+/// A tensor as rows of `c` strips of `s` values, one strip a channel.
 #[derive(Clone, Copy)]
-enum Walk {
-    /// Strips of `s` values of one channel; `c` channels take turns.
-    Strips { s: usize },
-    /// Rows of one value of each channel.
-    Rows,
+struct View {
+    rows: usize,
+    c: usize,
+    s: usize,
 }
 
-impl Walk {
+impl View {
     fn of(shape: Shape) -> Self {
+        let (c, m) = (shape.c(), shape.m());
         match shape.layout() {
-            _ if shape.c() == 1 => Self::Strips { s: shape.m() },
-            Layout::ChannelsFirst if shape.s() > 1 => Self::Strips { s: shape.s() },
-            _ => Self::Rows,
+            _ if c == 1 => Self { rows: 1, c, s: m },
+            Layout::ChannelsFirst => Self { rows: shape.n(), c, s: shape.s() },
+            Layout::ChannelsLast => Self { rows: m, c, s: 1 },
+        }
+    }
+
+    /// How many channels make a group.
+    fn channels_per_group(self) -> usize {
+        let Self { rows, c, s } = self;
+        if s > 1 {
+            // Runs are not worth leaving threads without a group.
+            return (PART / (rows * s)).max((RUN / s).min(c / 16)).max(1);
+        }
+        match COLUMNS / rows / 16 * 16 {
+            narrow if narrow < 128 => c,
+            columns => columns.min(c),
         }
     }
 }
 
-/// How many rows make a part.
-fn rows_per_part(shape: Shape) -> usize {
-    MIN_ROWS.max(8 * PART / shape.c())
+/// Neighbouring channels, whose values nothing else depends on.
+#[derive(Clone)]
+pub(super) struct Group {
+    view: View,
+    channels: Range<usize>,
 }
 
-/// Part of a tensor, small enough to be walked more than once at the price of once.
-pub(super) struct Part<'a, T, const J: usize> {
-    inputs: [&'a [T]; J],
+/// The groups of a tensor that is not empty, in the order of their channels.
+fn groups(view: View) -> Vec<Group> {
+    ranges(0..view.c, view.channels_per_group()).map(|channels| Group { view, channels }).collect()
+}
+
+/// What `of_group` gives for the channels of each group, all in order.
+pub(super) fn by_group<R: Send>(shape: Shape, of_group: impl Fn(&Group) -> Vec<R> + Sync + Send) -> Vec<R> {
+    groups(View::of(shape)).par_iter().flat_map_iter(of_group).collect()
+}
+
+/// What `of_group` gives for the channels of each group, all in order, and what it writes to its rows of the `output`.
+pub(super) fn by_group_into<T: Lane, R: Send>(
     shape: Shape,
-    place: Place,
+    output: &mut [T],
+    of_group: impl Fn(&Group, Vec<&mut [T]>) -> Vec<R> + Sync,
+) -> Vec<R> {
+    let view = View::of(shape);
+    let groups = groups(view);
+    let mut outputs: Vec<_> = groups.iter().map(|_| Vec::with_capacity(view.rows)).collect();
+    if let [all] = &mut outputs[..] {
+        all.push(output);
+    } else {
+        for row in output.chunks_mut(view.c * view.s) {
+            let pieces = row.chunks_mut(view.channels_per_group() * view.s);
+            outputs.iter_mut().zip(pieces).for_each(|(output, piece)| output.push(piece));
+        }
+    }
+    if view.rows * view.s > PARTS_FOR_ALL * PART {
+        groups.iter().zip(outputs).flat_map(|(group, output)| of_group(group, output)).collect()
+    } else {
+        groups.par_iter().zip(outputs).flat_map_iter(|(group, output)| of_group(group, output)).collect()
+    }
 }
 
-enum Place {
-    /// Of some strips of one channel these values.
-    Strips { channel: usize, s: usize, strips: Range<usize>, values: Range<usize> },
-    /// Some rows.
-    Rows(Range<usize>),
+/// Some values of each channel of a group.
+#[derive(Clone)]
+pub(super) struct Part<'a> {
+    group: &'a Group,
+    rows: Range<usize>,
+    /// Of each strip.
+    values: Range<usize>,
 }
 
-impl<T: Element, const J: usize> Part<'_, T, J> {
+impl Group {
     /// The channels that it holds.
     pub(super) fn channels(&self) -> Range<usize> {
-        match self.place {
-            Place::Strips { channel, .. } => channel..channel + 1,
-            Place::Rows(_) => 0..self.shape.c(),
-        }
+        self.channels.clone()
     }
 
     /// How many values of each of them it holds.
     pub(super) fn m(&self) -> usize {
-        match &self.place {
-            Place::Strips { strips, values, .. } => strips.len() * values.len(),
-            Place::Rows(rows) => rows.len(),
-        }
+        self.view.rows * self.view.s
     }
 
-    /// The sums of `term(parameters of the channel, values of the inputs at one place)` for each channel that it
-    /// holds; the `parameters` have one value for each of these.
-    pub(super) fn sums<const Q: usize, const K: usize>(
+    /// Where a row begins.
+    fn start(&self, row: usize) -> usize {
+        (row * self.view.c + self.channels.start) * self.view.s
+    }
+
+    /// The first value of each channel.
+    pub(super) fn first<T: Lane>(&self, values: &[T]) -> Vec<f64> {
+        (0..self.channels.len()).map(|ch| values[self.start(0) + ch * self.view.s].to_f64()).collect()
+    }
+
+    /// All of it, in order.
+    fn parts(&self) -> Vec<Part<'_>> {
+        let View { rows, s, .. } = self.view;
+        let of_rows = match self.channels.len() * s {
+            width if s == 1 => MIN_ROWS.max(PART / width),
+            width => (PART / width).max(1),
+        };
+        let part =
+            |rows: Range<usize>| ranges(0..s, PART).map(move |values| Part { group: self, rows: rows.clone(), values });
+        ranges(0..rows, of_rows).flat_map(part).collect()
+    }
+
+    /// What `of_part` gives for each channel, part by part.
+    pub(super) fn by_part<R: Send>(&self, of_part: impl Fn(&Part<'_>) -> Vec<R> + Sync + Send) -> Vec<Vec<R>> {
+        self.parts().par_iter().map(of_part).collect()
+    }
+
+    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one place)`.
+    pub(super) fn sums<T: Lane, const Q: usize, const J: usize, const K: usize>(
         &self,
         parameters: [&[f64]; Q],
+        inputs: [&[T]; J],
+        term: impl Fn([f64; Q], [f64; J]) -> [f64; K] + Sync,
+    ) -> Vec<[f64; K]> {
+        let mut sums = vec![[0.0; K]; self.channels.len()];
+        for part in self.by_part(|part| part.sums(parameters, inputs, &term)) {
+            for (sums, part) in sums.iter_mut().zip(part) {
+                sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            }
+        }
+        sums
+    }
+
+    /// `output = f(parameters of the channel, values of the inputs)` at every place. Begins at the end, which a walk
+    /// before it has left in cache.
+    pub(super) fn map<T: Lane, const Q: usize, const J: usize>(
+        &self,
+        parameters: [&[f64]; Q],
+        inputs: [&[T]; J],
+        output: Vec<&mut [T]>,
+        f: impl Fn([f64; Q], [f64; J]) -> f64 + Sync,
+    ) {
+        let (c, s) = (self.channels.len(), self.view.s);
+        let width = c * s;
+        let view = Rows::new(c, s, parameters);
+        // Rows with nothing between them come as one.
+        let piece = if s > PART { PART } else { (PART / width).max(1) * width };
+        let rows = output.into_par_iter().enumerate().rev().with_min_len(PART.div_ceil(width));
+        rows.for_each(|(row, output)| {
+            output.par_chunks_mut(piece).enumerate().rev().for_each(|(i, output)| {
+                let start = self.start(row) + i * piece;
+                let inputs = inputs.map(|input| &input[start..start + output.len()]);
+                view.map(inputs, output, &f);
+            });
+        });
+    }
+}
+
+impl Part<'_> {
+    /// How many values of each channel it holds.
+    pub(super) fn m(&self) -> usize {
+        self.rows.len() * self.values.len()
+    }
+
+    /// About an eighth of it.
+    pub(super) fn eighth(&self) -> Self {
+        let first = |range: &Range<usize>| range.start..range.start + range.len().div_ceil(8);
+        if self.rows.len() > 1 {
+            Self { rows: first(&self.rows), ..self.clone() }
+        } else {
+            Self { values: first(&self.values), ..self.clone() }
+        }
+    }
+
+    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one place)`.
+    pub(super) fn sums<T: Lane, const Q: usize, const J: usize, const K: usize>(
+        &self,
+        parameters: [&[f64]; Q],
+        inputs: [&[T]; J],
         term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
     ) -> Vec<[f64; K]> {
-        let c = self.shape.c();
-        match &self.place {
-            Place::Strips { channel, s, strips, values } => {
-                let strip = |i: usize| {
-                    let first = (i * c + channel) * s;
-                    self.inputs.map(|input| &input[first + values.start..first + values.end])
-                };
-                vec![strip_sums(strips.clone().map(strip), parameters.map(|parameter| parameter[0]), term)]
-            }
-            Place::Rows(rows) => {
-                let rows = self.inputs.map(|input| &input[rows.start * c..rows.end * c]);
-                row_sums(rows, parameters, c, term)
-            }
-        }
-    }
-}
-
-/// What each part of a tensor gave for each channel.
-pub(super) struct Partials<R> {
-    /// Of one part, or of one channel, after the other.
-    values: Vec<R>,
-    c: usize,
-    channels_first: bool,
-}
-
-impl<R: Copy> Partials<R> {
-    /// What the parts gave for one channel, in order.
-    pub(super) fn of_channel(&self, channel: usize) -> impl Iterator<Item = R> + Clone {
-        let parts = self.values.len() / self.c;
-        let (first, step) = if self.channels_first { (channel * parts, 1) } else { (channel, self.c) };
-        (0..parts).map(move |i| self.values[first + i * step])
-    }
-}
-
-/// `of_part` of every part: one value for each channel that the part holds. The tensor is not empty.
-pub(super) fn partials<T: Element, R: Copy + Send, const J: usize>(
-    shape: Shape,
-    inputs: [&[T]; J],
-    of_part: impl Fn(&Part<'_, T, J>) -> Vec<R> + Sync,
-) -> Partials<R> {
-    let c = shape.c();
-    let of_place = |place: Place| of_part(&Part { inputs, shape, place });
-    match Walk::of(shape) {
-        Walk::Strips { s } => {
-            let strips: Vec<_> = ranges(0..shape.m() / s, (PART / s).max(1)).collect();
-            let values: Vec<_> = ranges(0..s, PART).collect();
-            let place = |i: usize| Place::Strips {
-                channel: i / values.len() / strips.len(),
-                s,
-                strips: strips[i / values.len() % strips.len()].clone(),
-                values: values[i % values.len()].clone(),
-            };
-            let places = (0..c * strips.len() * values.len()).into_par_iter().map(place);
-            Partials { values: places.flat_map_iter(of_place).collect(), c, channels_first: true }
-        }
-        Walk::Rows => {
-            let parts: Vec<_> = ranges(0..shape.m(), rows_per_part(shape)).collect();
-            let places = parts.into_par_iter().map(Place::Rows);
-            Partials { values: places.flat_map_iter(of_place).collect(), c, channels_first: false }
-        }
-    }
-}
-
-/// For each channel the sums of `term(parameters of the channel, values of the inputs at one place)`.
-///
-/// The tensor is not empty; each of the `parameters` has one value a channel.
-pub(super) fn channel_sums<T: Element, const Q: usize, const J: usize, const K: usize>(
-    shape: Shape,
-    parameters: [&[f64]; Q],
-    inputs: [&[T]; J],
-    term: impl Fn([f64; Q], [f64; J]) -> [f64; K] + Sync,
-) -> Vec<[f64; K]> {
-    let partials =
-        partials(shape, inputs, |part| part.sums(parameters.map(|parameter| &parameter[part.channels()]), &term));
-    let add = |a: [f64; K], b: [f64; K]| core::array::from_fn(|k| a[k] + b[k]);
-    (0..shape.c()).map(|ch| partials.of_channel(ch).fold([0.0; K], add)).collect()
-}
-
-/// `output = f(parameters of the channel, values of the inputs)` at every place.
-///
-/// The tensor is not empty; each of the `parameters` has one value a channel.
-pub(super) fn map<T: Element, const Q: usize, const J: usize>(
-    shape: Shape,
-    parameters: [&[f64]; Q],
-    inputs: [&[T]; J],
-    output: &mut [T],
-    f: impl Fn([f64; Q], [f64; J]) -> f64 + Sync,
-) {
-    let c = shape.c();
-    match Walk::of(shape) {
-        Walk::Strips { s } => {
-            let strips = output.par_chunks_mut(s).with_min_len(PART.div_ceil(s)).enumerate();
-            strips.for_each(|(i, strip)| {
-                let parameters = parameters.map(|parameter| parameter[i % c]);
-                strip.par_chunks_mut(PART).enumerate().for_each(|(j, output)| {
-                    let start = i * s + j * PART;
-                    let inputs = inputs.map(|input| &input[start..start + output.len()]);
-                    map_strip(inputs, parameters, output, &f);
-                });
-            });
-        }
-        Walk::Rows => {
-            let part = rows_per_part(shape) * c;
-            let tiles = Lanes::tiles(parameters, c);
-            output.par_chunks_mut(part).enumerate().for_each(|(i, output)| {
-                let inputs = inputs.map(|input| &input[i * part..i * part + output.len()]);
-                map_rows(inputs, c, &tiles, output, &f);
-            });
-        }
+        let View { c, s, .. } = self.group.view;
+        let places = (self.group.start(self.rows.start)..self.group.start(self.rows.end)).step_by(c * s);
+        Rows::new(self.group.channels.len(), s, parameters).sums(inputs, places, self.values.clone(), term)
     }
 }
