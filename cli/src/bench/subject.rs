@@ -53,12 +53,12 @@ pub(super) struct Outcome {
 
 /// Measures all subjects in turns: A B C, C B A, A B C, C B A. Who fails once is not asked again.
 pub(super) fn in_turns(subjects: &mut [Box<dyn Subject>], seconds: f64) -> Vec<Outcome> {
-    let of = |subject: &Box<dyn Subject>| Outcome {
+    let of = |subject: &dyn Subject| Outcome {
         name: subject.name(),
         includes: subject.includes(),
         samples: Ok(Samples::new()),
     };
-    let mut outcomes: Vec<Outcome> = subjects.iter().map(of).collect();
+    let mut outcomes: Vec<Outcome> = subjects.iter().map(|subject| of(&**subject)).collect();
     for round in 0..ROUNDS {
         let mut turns: Vec<_> = subjects.iter_mut().zip(&mut outcomes).collect();
         if round % 2 == 1 {

@@ -130,7 +130,7 @@ impl Probes {
                 if !(strip_bytes.is_power_of_two() && (VECTOR..=4096).contains(&strip_bytes)) {
                     return refused("strips of a power of two from 16 to 4096 bytes".into(), strip_bytes as u64);
                 }
-                if row_bytes == 0 || row_bytes % strip_bytes != 0 || self.a.len() % row_bytes != 0 {
+                if row_bytes == 0 || !row_bytes.is_multiple_of(strip_bytes) || !self.a.len().is_multiple_of(row_bytes) {
                     return refused(
                         format!("rows that divide {} bytes into strips of {strip_bytes}", self.a.len()),
                         row_bytes as u64,

@@ -20,7 +20,7 @@ const HELD: [(&str, f64, usize, usize); 2] =
 /// element by element.
 pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
     let &(_, _, loads, stores) = HELD.iter().find(|(name, ..)| kernel.name.starts_with(name))?;
-    let elements = vector_len(&kernel.name).filter(|&len| len > 1)? as f64;
+    let elements = f64::from(vector_len(&kernel.name).filter(|&len| len > 1)?);
     // Of loops of a kind the one with most accesses: the compiler may have put copies for the last few beside it.
     let an_element = |turns: &[Turn], accesses: usize| {
         let turn = turns.iter().max_by_key(|turn| turn.accesses)?;
@@ -44,11 +44,10 @@ fn vector_len(name: &str) -> Option<u32> {
 /// What a kernel may not do, in words that follow its name.
 pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     let mut faults = Vec::new();
-    if let Some((found, budget)) = instructions(kernel).zip(budget(&kernel.name)) {
-        if found > budget {
-            faults.push(format!("takes {found:.1} instructions an element, and its budget is {budget}"));
-        }
-    }
+    let beyond = instructions(kernel).zip(budget(&kernel.name)).filter(|(found, budget)| found > budget);
+    faults.extend(
+        beyond.map(|(found, budget)| format!("takes {found:.1} instructions an element, and its budget is {budget}")),
+    );
     if vector_len(&kernel.name).is_some_and(|len| len > 1) {
         let narrow = |access: Option<super::sass::Access>| access.is_some_and(|access| !access.is_vector());
         if narrow(kernel.code.load) || narrow(kernel.code.store) {
