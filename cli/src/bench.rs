@@ -41,6 +41,12 @@ pub(crate) struct Args {
     /// Only rows that contain all of these words, such as "stage1 f16 channels-last n=32 train"
     #[arg(long, value_name = "WORDS", default_value = "")]
     filter: String,
+    /// Only these operations, such as train or backward-add-relu
+    #[arg(long, value_name = "NAME")]
+    operation: Vec<String>,
+    /// Only these of the peers in Python, such as torch
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<String>,
     /// The seconds that each subject is timed for on each row
     #[arg(long, default_value = "0.2", value_parser = seconds, allow_hyphen_values = true)]
     seconds: f64,
@@ -151,12 +157,18 @@ fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
     if let Some(unknown) = args.suite.iter().find(|suite| !names.contains(&suite.as_str())) {
         return Err(Failure::new(format!("--suite: expected one of {}, got \"{unknown}\"", names.join(", "))));
     }
+    let operations = Operation::ALL.map(Operation::name);
+    if let Some(unknown) = args.operation.iter().find(|name| !operations.contains(name)) {
+        let operations = operations.join(", ");
+        return Err(Failure::new(format!("--operation: expected one of {operations}, got \"{unknown}\"")));
+    }
     let words: Vec<&str> = args.filter.split_whitespace().collect();
     let wanted = |task: &Task| {
         let name = task.name();
         let (path, _) = name.split_once(' ').unwrap_or((&name, ""));
         // A word is one of the name's, or a part of its path: "train" is not "train-relu".
-        words.iter().all(|word| name.split(' ').any(|part| part == *word) || path.contains(word))
+        let is_asked = args.operation.is_empty() || args.operation.contains(&task.operation.name());
+        is_asked && words.iter().all(|word| name.split(' ').any(|part| part == *word) || path.contains(word))
     };
     let rows = rows.iter().filter(|row| args.suite.is_empty() || args.suite.contains(&row.suite));
     let of_row = |row: &Row| Operation::ALL.map(|operation| Task { row: row.clone(), operation });

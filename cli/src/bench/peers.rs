@@ -35,6 +35,8 @@ impl Peers {
                     let includes = text("reason").map_or_else(|| Ok(text("includes").unwrap_or_default()), Err);
                     (text("name").unwrap_or_default(), includes)
                 });
+                let is_wanted = |name: &String| args.peer.is_empty() || args.peer.contains(name);
+                let found = found.filter(|(name, _)| is_wanted(name));
                 Self { found: found.collect(), process: Some(Rc::new(RefCell::new(process))), said }
             }
             Err(reason) => Self { process: None, found: Vec::new(), said: json!({ "reason": reason }) },

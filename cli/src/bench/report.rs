@@ -162,15 +162,17 @@ impl Report {
             self.device, self.model
         );
         let mut includes = BTreeMap::new();
-        for outcome in self.measured.iter().flat_map(|measured| measured.outcomes()) {
+        for outcome in self.measured.iter().flat_map(Measured::outcomes) {
+            let includes: &mut Option<String> = includes.entry(outcome.name.clone()).or_default();
             match &outcome.samples {
-                Ok(_) => includes.insert(outcome.name.clone(), format!("includes {}", outcome.includes)),
-                Err(reason) => {
-                    includes.entry(outcome.name.clone()).or_insert(format!("not measured: {reason}")).clone().into()
-                }
-            };
+                Ok(_) => *includes = Some(format!("includes {}", outcome.includes)),
+                // Of a subject that was measured on other rows, the JSON has the reason.
+                Err(reason) if includes.is_none() => *includes = Some(format!("not measured: {reason}")),
+                Err(_) => {}
+            }
         }
-        notes.extend(includes.iter().map(|(name, text)| format!("{name}: {text}\n")));
+        let texts = includes.into_iter().filter_map(|(name, text)| Some(format!("{name}: {}\n", text?)));
+        notes.extend(texts);
         if let Some(reason) = self.peers["reason"].as_str() {
             notes += &format!("no peers in Python: {reason}\n");
         }

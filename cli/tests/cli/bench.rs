@@ -59,6 +59,7 @@ fn what_a_row_has_too_much_is_left_out() {
 fn what_bench_refuses() {
     for (args, words) in [
         (&["--suite", "vgg"][..], &["--suite", "expected one of", "resnet50", "got \"vgg\""][..]),
+        (&["--operation", "train-gelu"], &["--operation", "expected one of train, backward", "got \"train-gelu\""]),
         (&["--filter", "stage9"], &["--filter", "got \"stage9\""]),
         (&["--seconds", "-1"], &["--seconds", "expected seconds from 0.001 to 60"]),
         (&["--json", "no/such/folder/bench.json"], &["no/such/folder/bench.json"]),
