@@ -13,16 +13,22 @@ use super::convert::Lane;
 use super::rows::{Rows, ranges};
 use crate::{Layout, Shape};
 
-/// Elements to a part: enough to pay for a task.
-const PART: usize = 16 * 1024;
+/// Elements to a part. A whole tensor of so many is computed by the calling thread alone, in less time than it takes to
+/// wake another twice.
+const PART: usize = 64 * 1024;
 /// Rows to a part at least where neighbours are of different channels, since each part leaves a result for all of them.
-const MIN_ROWS: usize = 256;
+const MIN_ROWS: usize = 64;
+/// Elements to a group, where a channel does not hold more: what a second-level cache holds of x and y.
+const GROUP: usize = 32 * 1024;
+/// Elements to a task at least.
+const TASK: usize = 16 * 1024;
 /// Neighbours of a group in a row at least, so that memory is read in more than snippets.
 const RUN: usize = 1024;
-/// Elements to a group of whole columns, which a second-level cache holds. Not measured.
-const COLUMNS: usize = 32 * 1024;
+/// Neighbouring channels of a group where neighbours are of different channels, if that few hold no more than a group.
+/// Narrower ones of many rows get in each other's way in a cache where rows are a power of two apart.
+const COLUMNS: usize = 1024;
 /// Groups of that many parts are computed one after the other by all threads, so that one at a time is in cache.
-const PARTS_FOR_ALL: usize = 64;
+const PARTS_FOR_ALL: usize = 16;
 
 /// A tensor as rows of `c` strips of `s` values, one strip a channel.
 #[derive(Clone, Copy)]
@@ -47,12 +53,19 @@ impl View {
         let Self { rows, c, s } = self;
         if s > 1 {
             // Runs are not worth leaving threads without a group.
-            return (PART / (rows * s)).max((RUN / s).min(c / 16)).max(1);
+            return (GROUP / (rows * s)).max((RUN / s).min(c / 16)).max(1);
         }
-        match COLUMNS / rows / 16 * 16 {
-            narrow if narrow < 128 => c,
-            columns => columns.min(c),
+        if rows <= GROUP / COLUMNS { COLUMNS } else { c }
+    }
+
+    /// How many groups make a task at least: all of them where the tensor is too small to be shared, and where each is
+    /// large enough for all threads.
+    fn groups_per_task(self) -> usize {
+        let m = self.rows * self.s;
+        if m * self.c <= PART || m > PARTS_FOR_ALL * PART {
+            return self.c;
         }
+        TASK.div_ceil(m * self.channels_per_group())
     }
 }
 
@@ -70,7 +83,8 @@ fn groups(view: View) -> Vec<Group> {
 
 /// What `of_group` gives for the channels of each group, all in order.
 pub(super) fn by_group<R: Send>(shape: Shape, of_group: impl Fn(&Group) -> Vec<R> + Sync + Send) -> Vec<R> {
-    groups(View::of(shape)).par_iter().flat_map_iter(of_group).collect()
+    let view = View::of(shape);
+    groups(view).par_iter().with_min_len(view.groups_per_task()).flat_map_iter(of_group).collect()
 }
 
 /// What `of_group` gives for the channels of each group, all in order, and what it writes to its rows of the `output`.
@@ -90,11 +104,8 @@ pub(super) fn by_group_into<T: Lane, R: Send>(
             outputs.iter_mut().zip(pieces).for_each(|(output, piece)| output.push(piece));
         }
     }
-    if view.rows * view.s > PARTS_FOR_ALL * PART {
-        groups.iter().zip(outputs).flat_map(|(group, output)| of_group(group, output)).collect()
-    } else {
-        groups.par_iter().zip(outputs).flat_map_iter(|(group, output)| of_group(group, output)).collect()
-    }
+    let tasks = groups.par_iter().zip(outputs).with_min_len(view.groups_per_task());
+    tasks.flat_map_iter(|(group, output)| of_group(group, output)).collect()
 }
 
 /// Some values of each channel of a group.
