@@ -30,7 +30,7 @@ pub(crate) enum Command {
 /// What the command line asks for.
 pub(crate) enum Parsed {
     /// A command.
-    Command(Command),
+    Command(Box<Command>),
     /// The text of `--help` or `--version`.
     Text(String),
 }
@@ -38,7 +38,7 @@ pub(crate) enum Parsed {
 /// Parses the process's arguments.
 pub(crate) fn parse() -> Result<Parsed, Failure> {
     match Cli::try_parse() {
-        Ok(cli) => Ok(Parsed::Command(cli.command)),
+        Ok(cli) => Ok(Parsed::Command(Box::new(cli.command))),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Ok(Parsed::Text(error.to_string()))
         }

@@ -36,11 +36,14 @@ fn main() -> ExitCode {
 
 /// Whether every check held; the commands that check nothing are true.
 fn dispatch(parsed: Parsed) -> Result<bool, Failure> {
-    match parsed {
-        Parsed::Text(text) => output::print(&text).map(|()| true),
-        Parsed::Command(Command::Info(args)) => info::run(&args).map(|()| true),
-        Parsed::Command(Command::Run(args)) => run::run(&args).map(|()| true),
-        Parsed::Command(Command::Verify(args)) => verify::run(&args),
-        Parsed::Command(Command::Bench(args)) => bench::run(&args).map(|()| true),
+    let command = match parsed {
+        Parsed::Text(text) => return output::print(&text).map(|()| true),
+        Parsed::Command(command) => *command,
+    };
+    match command {
+        Command::Info(args) => info::run(&args).map(|()| true),
+        Command::Run(args) => run::run(&args).map(|()| true),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
     }
 }
