@@ -78,7 +78,9 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
             subjects.entry(name.into()).or_default().push((bytes, time * 1e6));
         }
     }
-    floor.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Of rows with as many bytes the least: the line is what is possible.
+    floor.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    floor.dedup_by_key(|point| point.0);
     let all = || floor.iter().chain(subjects.values().flatten());
     let range = |of: fn(&(f64, f64)) -> f64| {
         let least = all().map(of).fold(f64::INFINITY, f64::min);
@@ -93,6 +95,8 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
         .build_cartesian_2d(range(|point| point.0).log_scale(), range(|point| point.1).log_scale())?;
     chart
         .configure_mesh()
+        .x_labels(4)
+        .max_light_lines(2)
         .x_desc("bytes that must be moved")
         .y_desc("time")
         .x_label_formatter(&|bytes| with_unit(*bytes, &["B", "kB", "MB", "GB"]))

@@ -206,7 +206,7 @@ struct Total {
 }
 
 impl Total {
-    /// `None` unless all 53 layers were measured in both directions. Who lacks a row has no total.
+    /// `None` unless somebody was measured on all 53 layers in both directions. Who lacks a row has no total.
     fn of(n: usize, layout: &'static str, dtype: &str, parts: &[&Measured]) -> Option<Self> {
         if parts.iter().map(|part| part.row.count).sum::<u32>() != 2 * 53 {
             return None;
@@ -217,7 +217,8 @@ impl Total {
             let sum: Option<f64> = times.sum();
             sum.map(|sum| (name, sum))
         };
-        Some(Self { n, layout, dtype: dtype.into(), milliseconds: names.into_iter().filter_map(total).collect() })
+        let milliseconds: Vec<(String, f64)> = names.into_iter().filter_map(total).collect();
+        (!milliseconds.is_empty()).then(|| Self { n, layout, dtype: dtype.into(), milliseconds })
     }
 
     fn to_json(&self) -> Value {
