@@ -9,10 +9,13 @@ mod cuda;
 #[cfg(feature = "cudnn")]
 mod cudnn;
 mod machine;
+mod measured;
 mod peers;
 mod plot;
 mod report;
 mod subject;
+#[cfg(feature = "cuda")]
+mod timing;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -25,8 +28,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::device::Device;
 use crate::failure::Failure;
 use crate::output::{self, Pending};
+use measured::Measured;
 use peers::Peers;
-use report::{Measured, Report};
+use report::Report;
 use subject::Subject;
 
 /// Options of `batchnorm bench`.
@@ -97,43 +101,30 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let tasks = tasks(args)?;
     let (json, plot) = (args.json.as_deref().map(Pending::new), args.plot.as_deref().map(Pending::new));
     let (json, plot) = (json.transpose()?, plot.transpose()?);
-    let mut peers = Peers::start(args, &tasks);
-    let mut report = Report::new(args.device, args.seconds, &mut peers)?;
+    let mut report = Report::new(args.device, args.seconds)?;
+    let mut peers = Peers::start(args);
+    report.peers = peers.said.clone();
     match args.device {
         Device::Cpu => {
             let limit = args.limit_bytes.unwrap_or(CPU_LIMIT);
-            measure_all(args, &tasks, &mut report, |task| {
-                if task.row.bytes() > limit {
-                    return Err(format!("x has {} bytes, more than --limit-bytes {limit}", task.row.bytes()));
-                }
-                let mut subjects = match task.row.dtype {
-                    Dtype::F16 => cpu::subjects::<f16>(task)?,
-                    Dtype::Bf16 => cpu::subjects::<bf16>(task)?,
-                    _ => cpu::subjects::<f32>(task)?,
-                };
-                subjects.extend(peers.subjects(task));
-                Ok(subjects)
+            measure_all(args, limit, &tasks, &mut peers, &mut report, |task| match task.row.dtype {
+                Dtype::F16 => cpu::subjects::<f16>(task),
+                Dtype::Bf16 => cpu::subjects::<bf16>(task),
+                _ => cpu::subjects::<f32>(task),
             });
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
-            let mut bench = cuda::Bench::new(number)?;
+            let bench = cuda::Bench::new(number)?;
             if let Some(text) = bench.emulated()? {
                 return output::print(&text);
             }
             report.probes = bench.probes(args.seconds);
             let limit = args.limit_bytes.unwrap_or(usize::MAX);
-            measure_all(args, &tasks, &mut report, |task| {
-                if task.row.bytes() > limit {
-                    return Err(format!("x has {} bytes, more than --limit-bytes {limit}", task.row.bytes()));
-                }
-                let mut subjects = match task.row.dtype {
-                    Dtype::F16 => bench.subjects::<f16>(task)?,
-                    Dtype::Bf16 => bench.subjects::<bf16>(task)?,
-                    _ => bench.subjects::<f32>(task)?,
-                };
-                subjects.extend(peers.subjects(task));
-                Ok(subjects)
+            measure_all(args, limit, &tasks, &mut peers, &mut report, |task| match task.row.dtype {
+                Dtype::F16 => bench.subjects::<f16>(task),
+                Dtype::Bf16 => bench.subjects::<bf16>(task),
+                _ => bench.subjects::<f32>(task),
             });
         }
         #[cfg(not(feature = "cuda"))]
@@ -179,27 +170,35 @@ fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
     }
 }
 
-/// Measures task after task, with a bar of progress.
+/// Measures task after task, ours and the peers in Python, with a bar of progress.
 fn measure_all(
     args: &Args,
+    limit: usize,
     tasks: &[Task],
+    peers: &mut Peers,
     report: &mut Report,
-    mut subjects: impl FnMut(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
+    ours: impl Fn(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
 ) {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
     let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
     let begin = Instant::now();
+    let mut measure = |task: &Task| {
+        let bytes = task.row.bytes();
+        if bytes > limit {
+            return Err(format!("x has {bytes} bytes, more than --limit-bytes {limit}"));
+        }
+        if let Some(within) = args.within.filter(|&within| begin.elapsed().as_secs() >= within) {
+            return Err(format!("not reached --within {within} seconds"));
+        }
+        let mut subjects = ours(task)?;
+        subjects.extend(peers.subjects(task));
+        Ok(subject::in_turns(&mut subjects, args.seconds))
+    };
     for task in tasks {
         progress.set_message(task.name());
-        let before = machine::clocks(report.device());
-        let subjects = match args.within {
-            Some(within) if begin.elapsed().as_secs() >= within => {
-                Err(format!("not reached --within {within} seconds"))
-            }
-            _ => subjects(task).map(|mut subjects| subject::in_turns(&mut subjects, args.seconds)),
-        };
-        let clocks = [before, machine::clocks(report.device())];
-        report.push(Measured::new(task, subjects, clocks));
+        let before = machine::clocks(args.device);
+        let outcomes = measure(task);
+        report.push(Measured::new(task, outcomes, [before, machine::clocks(args.device)]));
         progress.inc(1);
     }
     progress.finish_and_clear();

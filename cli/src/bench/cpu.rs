@@ -7,6 +7,7 @@ use batchnorm::{Compute, Cpu, Element};
 use rayon::prelude::*;
 
 use super::Task;
+use super::measured::{FLOOR, OURS};
 use super::subject::{Samples, Subject, Way};
 
 /// A sample is as many calls as take this long: what a clock and a waking thread cost is then small.
@@ -35,7 +36,7 @@ where
     Cpu: Compute<T>,
 {
     fn name(&self) -> String {
-        "batchnorm".into()
+        OURS.into()
     }
     fn includes(&self) -> String {
         "parameters, running statistics, the counter; with add-relu the mask".into()
@@ -86,7 +87,7 @@ fn both(a: &[u64], b: &[u64], out: &mut [u64], piece: usize) {
 
 impl Subject for Floor {
     fn name(&self) -> String {
-        "floor".into()
+        FLOOR.into()
     }
     fn includes(&self) -> String {
         "nothing but reading and writing each tensor once, by as many threads".into()

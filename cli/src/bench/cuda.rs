@@ -1,28 +1,23 @@
 //! A GPU: the layer by every strategy, and the least that its memory allows.
 //!
-//! All subjects of a row run on one stream, over sets of buffers that together are at least four times the L2 cache, so
-//! that it is cold for everyone.
-
-use std::sync::Arc;
-use std::time::Instant;
+//! All subjects of a row run on one stream, over sets of buffers of which it touches at least four times the L2
+//! cache, so that it is cold for everyone.
 
 use batchnorm::bench::{Operation, Probe, Probes, Work};
 use batchnorm::{Compute, Cpu, Cuda, Element, Strategy};
-use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaGraph, CudaStream};
 use serde_json::{Value, json};
 
 use super::Task;
-use super::report::{FORCED, OURS};
+use super::measured::{FLOOR, FORCED, OURS};
 use super::subject::{Samples, Spread, Subject, Way};
+use super::timing::{measure, told};
 use crate::device;
 use crate::failure::Failure;
 
-/// Launches of a graph, and between two events.
-const LAUNCHES: usize = 20;
-/// Sets of buffers are as many as this times the L2 cache.
+/// What an operation touches of all sets of buffers is at least so many times the L2 cache.
 const L2_TIMES: u64 = 4;
+/// Ours by five ways to plan, the floor, cuDNN's two with half as many buffers more, and room for peers in Python.
+const SUBJECTS: usize = 12;
 /// Meetings or exchanges of a probe, so that a launch is small beside them.
 const ROUNDS: u32 = 256;
 
@@ -45,7 +40,7 @@ impl Bench {
     }
 
     /// What to say instead of measuring, of an emulated device: it is held against the CPU, and never timed.
-    pub(super) fn emulated(&mut self) -> Result<Option<String>, Failure> {
+    pub(super) fn emulated(&self) -> Result<Option<String>, Failure> {
         let name = self.cuda.name()?;
         if !device::is_emulated(&name) {
             return Ok(None);
@@ -79,7 +74,7 @@ impl Bench {
     }
 
     /// What the device can do at best, apart from any row.
-    pub(super) fn probes(&mut self, seconds: f64) -> Value {
+    pub(super) fn probes(&self, seconds: f64) -> Value {
         let limits = self.cuda.limits();
         let row_bytes = 4096;
         let bytes = (L2_TIMES * limits.l2_bytes).next_multiple_of(row_bytes) as usize;
@@ -111,14 +106,14 @@ impl Bench {
 
     /// Ours by its own plan and by each strategy that can hold the row, the floors, and cuDNN.
     pub(super) fn subjects<T: Element<Param = f32> + cudarc::driver::DeviceRepr>(
-        &mut self,
+        &self,
         task: &Task,
     ) -> Result<Vec<Box<dyn Subject>>, String>
     where
         Cuda: Compute<T>,
         Cpu: Compute<T>,
     {
-        let sets = self.sets(Work::<Cuda, T>::set_bytes(&task.row))?;
+        let sets = self.sets(task, Work::<Cuda, T>::set_bytes(&task.row))?;
         let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
         for strategy in [None].into_iter().chain(Strategy::ALL.map(Some)) {
             if strategy.is_some() && !matches!(task.operation.op, batchnorm::Op::Train | batchnorm::Op::Backward) {
@@ -140,18 +135,31 @@ impl Bench {
         Ok(subjects)
     }
 
-    /// How many sets of buffers of this size: enough to leave nothing in L2, no more than fit twice over beside others'.
-    fn sets(&self, set_bytes: usize) -> Result<usize, String> {
-        let wanted = (L2_TIMES * self.cuda.limits().l2_bytes).div_ceil(set_bytes as u64).max(1) as usize;
+    /// Enough sets for what the operation touches of them to leave nothing in L2; fewer where memory is short, and then
+    /// one subject's at a time.
+    fn sets(&self, task: &Task, set_bytes: usize) -> Result<Sets, String> {
+        let touched = task.operation.bytes(&task.row) as u64;
+        let wanted = (L2_TIMES * self.cuda.limits().l2_bytes).div_ceil(touched).max(1) as usize;
         let (free, _) = self.cuda.stream().context().mem_get_info().map_err(told)?;
+        if free / SUBJECTS / set_bytes >= wanted {
+            return Ok(Sets { count: wanted, stay: true });
+        }
         match free / 2 / set_bytes {
             0 => Err(format!("expected {} free bytes of device memory, got {free}", 2 * set_bytes)),
-            fit => Ok(wanted.min(fit)),
+            fit => Ok(Sets { count: wanted.min(fit), stay: false }),
         }
     }
 }
 
-/// Every probe that issue and plan ask about: strides, launches, meetings, exchanges.
+/// The sets of buffers of each subject.
+#[derive(Clone, Copy)]
+pub(super) struct Sets {
+    pub(super) count: usize,
+    /// Whether all subjects' fit at once.
+    pub(super) stay: bool,
+}
+
+/// Every probe: streams, strides, launches, meetings, exchanges.
 fn all_probes(row_bytes: usize, grid: u32) -> Vec<Probe> {
     let strided = |strip_bytes| Probe::Strided { row_bytes, strip_bytes };
     let mut probes = vec![Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
@@ -167,7 +175,7 @@ struct Ours<T: Element> {
     name: String,
     cuda: Cuda,
     task: (batchnorm::bench::Row, Operation),
-    sets: usize,
+    sets: Sets,
     work: Option<Work<Cuda, T>>,
 }
 
@@ -187,7 +195,7 @@ where
         let work = match &mut self.work {
             Some(work) => work,
             empty => {
-                let work = Work::<Cuda, T>::new(&self.cuda, row.shape, row.offset, self.sets);
+                let work = Work::<Cuda, T>::new(&self.cuda, row.shape, row.offset, self.sets.count);
                 let mut work = work.map_err(|error| error.to_string())?;
                 work.check(*operation)?;
                 work.prepare(*operation).map_err(|error| error.to_string())?;
@@ -195,7 +203,12 @@ where
             }
         };
         let mut launch = || work.run(*operation).map_err(|error| error.to_string());
-        measure(self.cuda.stream(), self.sets, seconds, &mut launch)
+        measure(self.cuda.stream(), self.sets.count, seconds, &mut launch)
+    }
+    fn rest(&mut self) {
+        if !self.sets.stay {
+            self.work = None;
+        }
     }
 }
 
@@ -204,13 +217,13 @@ struct Floor {
     cuda: Cuda,
     bytes: usize,
     probe: Probe,
-    sets: usize,
+    sets: Sets,
     probes: Vec<Probes>,
     next: usize,
 }
 
 impl Floor {
-    fn new(cuda: &Cuda, task: &Task, sets: usize) -> Self {
+    fn new(cuda: &Cuda, task: &Task, sets: Sets) -> Self {
         let probe = match task.operation.tensors() {
             (1, _) => Probe::Copy,
             (_, 1) => Probe::TwoReadOneWrite,
@@ -222,89 +235,25 @@ impl Floor {
 
 impl Subject for Floor {
     fn name(&self) -> String {
-        "floor".into()
+        FLOOR.into()
     }
     fn includes(&self) -> String {
         "nothing but reading and writing each tensor once".into()
     }
     fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
         let Self { cuda, bytes, probe, sets, probes, next } = self;
-        while probes.len() < *sets {
+        while probes.len() < sets.count {
             probes.push(Probes::new(cuda, *bytes).map_err(|error| error.to_string())?);
         }
         let mut launch = || {
             *next = (*next + 1) % probes.len();
             probes[*next].launch(*probe).map_err(|error| error.to_string())
         };
-        measure(cuda.stream(), *sets, seconds, &mut launch)
+        measure(cuda.stream(), sets.count, seconds, &mut launch)
     }
-}
-
-/// Times launches that take so many sets of buffers in turn, in all three ways.
-pub(super) fn measure(
-    stream: &Arc<CudaStream>,
-    sets: usize,
-    seconds: f64,
-    launch: &mut dyn FnMut() -> Result<(), String>,
-) -> Result<Samples, String> {
-    let launches = LAUNCHES.div_ceil(sets) * sets;
-    let mut samples = Samples::new();
-    // Once through, so that nothing is done for the first time.
-    (0..sets).try_for_each(|_| launch())?;
-    stream.synchronize().map_err(told)?;
-
-    if let Ok(graph) = capture(stream, launches, launch) {
-        samples
-            .insert(Way::Graph, between_events(stream, seconds / 3.0, launches, &mut || graph.launch().map_err(told))?);
+    fn rest(&mut self) {
+        if !self.sets.stay {
+            self.probes.clear();
+        }
     }
-    let mut all = || (0..launches).try_for_each(|_| launch());
-    samples.insert(Way::Eager, between_events(stream, seconds / 3.0, launches, &mut all)?);
-
-    let (start, mut host) = (Instant::now(), Vec::new());
-    while host.is_empty() || start.elapsed().as_secs_f64() < seconds / 3.0 {
-        let begin = Instant::now();
-        all()?;
-        host.push(begin.elapsed().as_secs_f64() / launches as f64);
-        stream.synchronize().map_err(told)?; // a full queue would make the host wait for the device
-    }
-    samples.insert(Way::Host, host);
-    Ok(samples)
-}
-
-/// A graph of so many launches.
-fn capture(
-    stream: &Arc<CudaStream>,
-    launches: usize,
-    launch: &mut dyn FnMut() -> Result<(), String>,
-) -> Result<CudaGraph, String> {
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(told)?;
-    let launched = (0..launches).try_for_each(|_| launch());
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let graph = stream.end_capture(flags).map_err(told);
-    launched?;
-    graph?.ok_or_else(|| "the capture has no launches".into())
-}
-
-/// Seconds an operation, by the device's clock around each call, which makes so many launches.
-fn between_events(
-    stream: &Arc<CudaStream>,
-    seconds: f64,
-    launches: usize,
-    call: &mut dyn FnMut() -> Result<(), String>,
-) -> Result<Vec<f64>, String> {
-    let (begin, mut samples) = (Instant::now(), Vec::new());
-    while samples.is_empty() || begin.elapsed().as_secs_f64() < seconds {
-        // One call ahead keeps the device at work while the host queues the one that counts.
-        call()?;
-        let start = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(told)?;
-        call()?;
-        let end = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(told)?;
-        samples.push(f64::from(start.elapsed_ms(&end).map_err(told)?) / 1e3 / launches as f64);
-    }
-    Ok(samples)
-}
-
-/// A driver's error by its number: its text would be asked of a driver that may not be there.
-pub(super) fn told(error: cudarc::driver::DriverError) -> String {
-    format!("CUDA driver error {}", error.0 as u32)
 }

@@ -24,8 +24,8 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Starts the process, unless none is wanted.
-    pub(super) fn start(args: &Args, tasks: &[Task]) -> Self {
-        if args.no_python || tasks.is_empty() {
+    pub(super) fn start(args: &Args) -> Self {
+        if args.no_python {
             return Self { process: None, found: Vec::new(), said: json!({ "reason": "--no-python" }) };
         }
         match Process::start(args) {

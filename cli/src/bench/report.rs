@@ -2,91 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use batchnorm::bench::{Operation, Row};
-use batchnorm::{Dtype, Layout};
 use serde_json::{Value, json};
 
-use super::Task;
 use super::machine;
-use super::peers::Peers;
-use super::subject::{Outcome, Samples, Spread, Way};
+use super::measured::{Measured, OURS, Total, totals};
+use super::subject::{Outcome, Spread, Way};
 use crate::device::Device;
 use crate::failure::Failure;
-
-/// The subject that is ours, planned as a user's would be.
-pub(super) const OURS: &str = "batchnorm";
-/// What begins the names of those that are ours under a forced strategy.
-pub(super) const FORCED: &str = "batchnorm, ";
-/// The subjects that say what is possible.
-pub(super) const FLOORS: [&str; 2] = ["floor", "driver copy"];
 
 /// All of a run.
 pub(super) struct Report {
     device: Device,
     seconds: f64,
     model: String,
-    peers: Value,
+    /// What the peers in Python said of themselves, or why there are none.
+    pub(super) peers: Value,
     /// What the probes of a GPU found.
     pub(super) probes: Value,
     measured: Vec<Measured>,
 }
 
-/// One task's outcomes, or why it was left out.
-pub(super) struct Measured {
-    pub(super) row: Row,
-    pub(super) operation: Operation,
-    name: String,
-    outcomes: Result<Vec<Outcome>, String>,
-    clocks: [Value; 2],
-}
-
-impl Measured {
-    pub(super) fn new(task: &Task, outcomes: Result<Vec<Outcome>, String>, clocks: [Value; 2]) -> Self {
-        Self { row: task.row.clone(), operation: task.operation, name: task.name(), outcomes, clocks }
-    }
-
-    /// Bytes that must be moved.
-    pub(super) fn bytes(&self) -> f64 {
-        self.operation.bytes(&self.row) as f64
-    }
-
-    fn outcomes(&self) -> &[Outcome] {
-        self.outcomes.as_deref().unwrap_or_default()
-    }
-
-    /// The spread of a subject's samples in the way that counts: graph replays on a GPU, calls on the CPU; launches back to
-    /// back where nothing could be captured.
-    pub(super) fn of(&self, name: &str) -> Option<Spread> {
-        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| main_way(&outcome.samples))
-    }
-
-    /// The least of the floors.
-    pub(super) fn floor(&self) -> Option<f64> {
-        FLOORS.iter().filter_map(|name| self.of(name)).map(|spread| spread.median).min_by(f64::total_cmp)
-    }
-
-    /// Name and median of every peer that has one.
-    pub(super) fn peers(&self) -> impl Iterator<Item = (&str, f64)> {
-        let is_peer = |outcome: &&Outcome| {
-            !FLOORS.contains(&outcome.name.as_str()) && outcome.name != OURS && !outcome.name.starts_with(FORCED)
-        };
-        let of = |outcome: &Outcome| main_way(&outcome.samples).map(|spread| spread.median);
-        let outcomes = self.outcomes().iter().filter(is_peer);
-        outcomes.filter_map(move |outcome| Some((outcome.name.as_str(), of(outcome)?)))
-    }
-
-    fn best_peer(&self) -> Option<(&str, f64)> {
-        self.peers().min_by(|a, b| a.1.total_cmp(&b.1))
-    }
-}
-
-fn main_way(samples: &Result<Samples, String>) -> Option<Spread> {
-    let samples = samples.as_ref().ok()?;
-    [Way::Graph, Way::Call, Way::Eager].iter().find_map(|way| Spread::of(samples.get(way)?))
-}
-
 impl Report {
-    pub(super) fn new(device: Device, seconds: f64, peers: &mut Peers) -> Result<Self, Failure> {
+    pub(super) fn new(device: Device, seconds: f64) -> Result<Self, Failure> {
         let model = match device {
             Device::Cpu => machine::processor(),
             #[cfg(feature = "cuda")]
@@ -94,7 +31,7 @@ impl Report {
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => return Err(device.not_built()),
         };
-        Ok(Self { device, seconds, model, peers: peers.said.clone(), probes: Value::Null, measured: Vec::new() })
+        Ok(Self { device, seconds, model, peers: Value::Null, probes: Value::Null, measured: Vec::new() })
     }
 
     pub(super) fn device(&self) -> Device {
@@ -132,18 +69,6 @@ impl Report {
         format!("{}{left_out}{}{}", table(&rows), self.totals_text(), self.footnotes())
     }
 
-    /// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout and dtype.
-    fn totals(&self) -> Vec<Total> {
-        let mut totals = BTreeMap::<(usize, &'static str, String), Vec<&Measured>>::new();
-        let plain = |op: &Operation| ["train", "backward"].contains(&op.name().as_str());
-        for measured in self.measured.iter().filter(|it| it.row.suite == "resnet50" && plain(&it.operation)) {
-            let shape = measured.row.shape;
-            let layout = if shape.layout() == Layout::ChannelsFirst { "channels-first" } else { "channels-last" };
-            totals.entry((shape.n(), layout, measured.row.dtype.to_string())).or_default().push(measured);
-        }
-        totals.into_iter().filter_map(|((n, layout, dtype), parts)| Total::of(n, layout, &dtype, &parts)).collect()
-    }
-
     fn totals_text(&self) -> String {
         let of = |total: &Total| {
             let subjects = total.milliseconds.iter().map(|(name, ms)| format!("{name} {ms:.3}"));
@@ -153,7 +78,7 @@ impl Report {
                 subjects.collect::<Vec<_>>().join(", ")
             )
         };
-        self.totals().iter().map(of).collect()
+        totals(&self.measured).iter().map(of).collect()
     }
 
     fn footnotes(&self) -> String {
@@ -180,7 +105,7 @@ impl Report {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let totals = self.totals();
+        let totals = totals(&self.measured);
         json!({
             "command": std::env::args().collect::<Vec<_>>().join(" "),
             "version": env!("CARGO_PKG_VERSION"),
@@ -194,38 +119,6 @@ impl Report {
             "rows": self.measured.iter().map(to_json).collect::<Vec<_>>(),
             "resnet50_step_ms": totals.iter().map(Total::to_json).collect::<Vec<_>>(),
         })
-    }
-}
-
-/// Milliseconds of batch norm in a step, by subject.
-struct Total {
-    n: usize,
-    layout: &'static str,
-    dtype: String,
-    milliseconds: Vec<(String, f64)>,
-}
-
-impl Total {
-    /// `None` unless somebody was measured on all 53 layers in both directions. Who lacks a row has no total.
-    fn of(n: usize, layout: &'static str, dtype: &str, parts: &[&Measured]) -> Option<Self> {
-        if parts.iter().map(|part| part.row.count).sum::<u32>() != 2 * 53 {
-            return None;
-        }
-        let names: Vec<String> = parts[0].outcomes().iter().map(|outcome| outcome.name.clone()).collect();
-        let total = |name: String| {
-            let times = parts.iter().map(|part| Some(f64::from(part.row.count) * part.of(&name)?.median * 1e3));
-            let sum: Option<f64> = times.sum();
-            sum.map(|sum| (name, sum))
-        };
-        let milliseconds: Vec<(String, f64)> = names.into_iter().filter_map(total).collect();
-        (!milliseconds.is_empty()).then(|| Self { n, layout, dtype: dtype.into(), milliseconds })
-    }
-
-    fn to_json(&self) -> Value {
-        let Self { n, layout, dtype, milliseconds } = self;
-        let by_subject: serde_json::Map<String, Value> =
-            milliseconds.iter().map(|(name, ms)| (name.clone(), json!(ms))).collect();
-        json!({ "n": n, "layout": layout, "dtype": dtype, "by_subject": by_subject })
     }
 }
 
@@ -298,6 +191,3 @@ fn table(rows: &[Vec<String>]) -> String {
     };
     rows.iter().map(line).collect()
 }
-
-/// The dtypes in the order of their sizes, for whoever groups by them.
-pub(super) const DTYPES: [Dtype; 3] = [Dtype::F16, Dtype::Bf16, Dtype::F32];

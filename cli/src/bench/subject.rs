@@ -39,6 +39,9 @@ pub(super) trait Subject {
 
     /// Takes samples for about so many seconds; or says why there are none.
     fn measure(&mut self, seconds: f64) -> Result<Samples, String>;
+
+    /// Its turn is over: what others need more than it does goes back, to be made again for the next turn.
+    fn rest(&mut self) {}
 }
 
 /// The rounds in which all subjects are measured. Even, so that each is as often early as late.
@@ -66,7 +69,9 @@ pub(super) fn in_turns(subjects: &mut [Box<dyn Subject>], seconds: f64) -> Vec<O
         }
         for (subject, outcome) in turns {
             let Ok(all) = &mut outcome.samples else { continue };
-            match subject.measure(seconds / ROUNDS as f64) {
+            let samples = subject.measure(seconds / ROUNDS as f64);
+            subject.rest();
+            match samples {
                 Ok(samples) => samples.into_iter().for_each(|(way, more)| all.entry(way).or_default().extend(more)),
                 Err(reason) => outcome.samples = Err(reason),
             }

@@ -1,0 +1,115 @@
+//! What a task gave: every subject's samples, and what follows from them.
+
+use std::collections::BTreeMap;
+
+use batchnorm::bench::{Operation, Row};
+use serde_json::{Value, json};
+
+use super::Task;
+use super::subject::{Outcome, Samples, Spread, Way};
+
+/// The subject that is ours, planned as a user's would be.
+pub(super) const OURS: &str = "batchnorm";
+/// What begins the names of those that are ours under a forced strategy.
+pub(super) const FORCED: &str = "batchnorm, ";
+/// The subject that says what is possible.
+pub(super) const FLOOR: &str = "floor";
+
+/// One task's outcomes, or why it was left out.
+pub(super) struct Measured {
+    pub(super) row: Row,
+    pub(super) operation: Operation,
+    pub(super) name: String,
+    pub(super) outcomes: Result<Vec<Outcome>, String>,
+    pub(super) clocks: [Value; 2],
+}
+
+impl Measured {
+    pub(super) fn new(task: &Task, outcomes: Result<Vec<Outcome>, String>, clocks: [Value; 2]) -> Self {
+        Self { row: task.row.clone(), operation: task.operation, name: task.name(), outcomes, clocks }
+    }
+
+    /// Bytes that must be moved.
+    pub(super) fn bytes(&self) -> f64 {
+        self.operation.bytes(&self.row) as f64
+    }
+
+    pub(super) fn outcomes(&self) -> &[Outcome] {
+        self.outcomes.as_deref().unwrap_or_default()
+    }
+
+    /// The spread of a subject's samples in the way that counts: graph replays on a GPU, calls on the CPU; launches back to
+    /// back where nothing could be captured.
+    pub(super) fn of(&self, name: &str) -> Option<Spread> {
+        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| main_way(&outcome.samples))
+    }
+
+    /// The median of the floor.
+    pub(super) fn floor(&self) -> Option<f64> {
+        self.of(FLOOR).map(|spread| spread.median)
+    }
+
+    /// Name and median of every peer that has one.
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&str, f64)> {
+        let is_peer =
+            |outcome: &&Outcome| outcome.name != FLOOR && outcome.name != OURS && !outcome.name.starts_with(FORCED);
+        let of = |outcome: &Outcome| main_way(&outcome.samples).map(|spread| spread.median);
+        let outcomes = self.outcomes().iter().filter(is_peer);
+        outcomes.filter_map(move |outcome| Some((outcome.name.as_str(), of(outcome)?)))
+    }
+
+    pub(super) fn best_peer(&self) -> Option<(&str, f64)> {
+        self.peers().min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
+
+fn main_way(samples: &Result<Samples, String>) -> Option<Spread> {
+    let samples = samples.as_ref().ok()?;
+    [Way::Graph, Way::Call, Way::Eager].iter().find_map(|way| Spread::of(samples.get(way)?))
+}
+
+/// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout and dtype.
+pub(super) fn totals(measured: &[Measured]) -> Vec<Total> {
+    let mut totals = BTreeMap::<(usize, String, String), Vec<&Measured>>::new();
+    let plain = |op: &Operation| ["train", "backward"].contains(&op.name().as_str());
+    for measured in measured.iter().filter(|it| it.row.suite == "resnet50" && plain(&it.operation)) {
+        let shape = measured.row.shape;
+        totals
+            .entry((shape.n(), shape.layout().to_string(), measured.row.dtype.to_string()))
+            .or_default()
+            .push(measured);
+    }
+    totals.into_iter().filter_map(|((n, layout, dtype), parts)| Total::of(n, layout, dtype, &parts)).collect()
+}
+
+/// Milliseconds of batch norm in a step, by subject.
+pub(super) struct Total {
+    pub(super) n: usize,
+    pub(super) layout: String,
+    pub(super) dtype: String,
+    pub(super) milliseconds: Vec<(String, f64)>,
+}
+
+impl Total {
+    /// `None` unless somebody was measured on all 53 layers in both directions. Who lacks a row has no total.
+    fn of(n: usize, layout: String, dtype: String, parts: &[&Measured]) -> Option<Self> {
+        if parts.iter().map(|part| part.row.count).sum::<u32>() != 2 * 53 {
+            return None;
+        }
+        let names: Vec<String> = parts[0].outcomes().iter().map(|outcome| outcome.name.clone()).collect();
+        let total = |name: String| {
+            let times = parts.iter().map(|part| Some(f64::from(part.row.count) * part.of(&name)?.median * 1e3));
+            let sum: Option<f64> = times.sum();
+            sum.map(|sum| (name, sum))
+        };
+        let milliseconds: Vec<(String, f64)> = names.into_iter().filter_map(total).collect();
+        (!milliseconds.is_empty()).then_some(Self { n, layout, dtype, milliseconds })
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let Self { n, layout, dtype, milliseconds } = self;
+        let by_subject: serde_json::Map<String, Value> =
+            milliseconds.iter().map(|(name, ms)| (name.clone(), json!(ms))).collect();
+        json!({ "n": n, "layout": layout, "dtype": dtype, "by_subject": by_subject })
+    }
+}
