@@ -1,6 +1,7 @@
 //! What the benches measure: the shapes of `benches/suites.json`, the operations of a layer over buffers of one of them, on
 //! any backend, and what a device can do at best. criterion's benches and `batchnorm bench` share it; the timing is theirs.
 
+mod operation;
 mod peers;
 mod reference;
 mod suites;
@@ -8,7 +9,8 @@ mod work;
 
 #[cfg(feature = "cuda")]
 pub use crate::cuda::{Probe, Probes};
+pub use operation::Operation;
 pub use peers::PEERS;
 pub use reference::{Outputs, Reference};
 pub use suites::{Row, SUITES, rows};
-pub use work::{Operation, Work, inputs, parameters};
+pub use work::{Work, inputs, parameters};

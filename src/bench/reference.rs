@@ -1,6 +1,7 @@
 //! What an operation must give, by the CPU path: nothing wrong is ever timed.
 
-use super::work::{Operation, Work};
+use super::Operation;
+use super::work::Work;
 use crate::{Compute, Cpu, Element, Layout, Result, Shape};
 
 /// What an operation wrote.
