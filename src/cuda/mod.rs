@@ -33,6 +33,7 @@ mod ffi {
     include!(concat!(env!("OUT_DIR"), "/ffi.rs"));
 }
 mod launch;
+mod plans;
 mod state;
 mod workspace;
 
@@ -44,11 +45,12 @@ use half::{bf16, f16};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, TrainArgs};
 use crate::backend::Sealed;
 use crate::state::{State, StateDict};
-use crate::{Backend, Compute, DeviceLimits, Param, Problem, Result, Stored, Strategy};
+use crate::{Backend, Compute, DeviceLimits, Param, Plan, Problem, Result, Stored, Strategy};
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
 pub use launch::{Probe, Probes};
+use plans::Plans;
 pub use state::CudaState;
 pub use workspace::CudaWorkspace;
 
@@ -82,6 +84,8 @@ pub struct Cuda {
     device: DeviceLimits,
     max_sms: u32,
     strategy: Option<Strategy>,
+    /// Of these limits and this strategy.
+    plans: Arc<Plans>,
 }
 
 impl Cuda {
@@ -118,7 +122,7 @@ impl Cuda {
     /// [`Error::Launch`](crate::Error::Launch), [`Error::Driver`](crate::Error::Driver).
     pub fn on(stream: Arc<CudaStream>) -> Result<Self> {
         let device = device::prepared(stream.context())?;
-        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None })
+        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None, plans: Arc::default() })
     }
 
     /// The same, with every operation planned by this strategy, or by the best one again for `None`. For tests and
@@ -127,19 +131,24 @@ impl Cuda {
     /// An operation that the strategy cannot hold is then refused with [`Error::Strategy`](crate::Error::Strategy).
     #[must_use]
     pub fn with_strategy(self, strategy: Option<Strategy>) -> Self {
-        Self { strategy, ..self }
+        Self { strategy, plans: Arc::default(), ..self }
     }
 
     /// The same, with every operation planned for at most this many multiprocessors (at least one), which leaves the
     /// others to work on other streams.
     #[must_use]
     pub fn with_max_sms(self, max_sms: u32) -> Self {
-        Self { max_sms, ..self }
+        Self { max_sms, plans: Arc::default(), ..self }
     }
 
     /// What plans must fit: the device's limits, with no more multiprocessors than [`Cuda::with_max_sms`] allows.
     pub fn limits(&self) -> DeviceLimits {
         DeviceLimits { sms: self.device.sms.min(self.max_sms).max(1), ..self.device }
+    }
+
+    /// The plan of a problem, made once for each.
+    fn plan(&self, problem: &Problem) -> Result<Plan> {
+        self.plans.of(problem, &self.limits(), self.strategy)
     }
 
     /// The strategy that every operation is planned by, where one is forced.

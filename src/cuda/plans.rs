@@ -1,0 +1,97 @@
+//! Plans that were made: pricing every way to cut a tensor takes the host longer than a small operation takes the device.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::{DeviceLimits, Dtype, Epilogue, Op, Plan, Problem, Result, Shape, Strategy};
+
+/// Problems whose plans are kept. A network has some tens of them; one whose shapes never repeat gains nothing.
+const MOST: usize = 1024;
+
+/// What of a problem a plan depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    op: Op,
+    shape: Shape,
+    dtype: Dtype,
+    epilogue: Epilogue<()>,
+    alignment: usize,
+}
+
+/// The plans of one device and one forced strategy.
+#[derive(Debug, Default)]
+pub(super) struct Plans(Mutex<HashMap<Key, Plan>>);
+
+impl Plans {
+    /// [`Plan::new`], or what it gave before. The limits and the strategy are the same in every call.
+    pub(super) fn of(&self, problem: &Problem, limits: &DeviceLimits, strategy: Option<Strategy>) -> Result<Plan> {
+        let key = Key {
+            op: problem.op(),
+            shape: problem.shape(),
+            dtype: problem.dtype(),
+            epilogue: problem.epilogue(),
+            alignment: problem.alignment(),
+        };
+        // A thread that panicked left whole plans, if any.
+        if let Some(plan) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(*plan);
+        }
+        let plan = Plan::new(problem, limits, strategy)?;
+        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() >= MOST {
+            plans.clear();
+        }
+        plans.insert(key, plan);
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: DeviceLimits = DeviceLimits::KNOWN[0].1;
+
+    fn kept(plans: &Plans) -> usize {
+        plans.0.lock().unwrap().len()
+    }
+
+    #[test]
+    fn every_problem_has_a_plan_of_its_own() {
+        let plans = Plans::default();
+        let mut problems = Vec::new();
+        for n in [1, 32] {
+            for op in [Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen] {
+                for epilogue in [Epilogue::Identity, Epilogue::AddRelu(())] {
+                    for dtype in [Dtype::F32, Dtype::F16] {
+                        let shape = Shape::nchw(n, 64, 56, 56).unwrap();
+                        let aligned = Problem::new(op, shape, dtype, epilogue, 1e-5, None).unwrap();
+                        problems.extend([aligned, aligned.with_alignment(4)]);
+                    }
+                }
+            }
+        }
+        for _ in 0..2 {
+            for problem in &problems {
+                assert_eq!(plans.of(problem, &LIMITS, None).unwrap(), Plan::new(problem, &LIMITS, None).unwrap());
+            }
+            assert_eq!(kept(&plans), problems.len());
+        }
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_kept_and_no_error() {
+        let plans = Plans::default();
+        for n in 1..=MOST + 1 {
+            let problem =
+                Problem::new(Op::Train, Shape::nc(n + 1, 3).unwrap(), Dtype::F32, Epilogue::Identity, 1e-5, None);
+            plans.of(&problem.unwrap(), &LIMITS, None).unwrap();
+        }
+        assert_eq!(kept(&plans), 1);
+        let plans = Plans::default();
+        let large = Shape::nchw(256, 1, 112, 112).unwrap();
+        let problem = Problem::new(Op::Train, large, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+        assert!(plans.of(&problem, &LIMITS, Some(Strategy::Block)).is_err());
+        assert_eq!(kept(&plans), 0);
+    }
+}
