@@ -1,4 +1,4 @@
-//! Text for stdout, where who reads only the first lines of it (`| head -1`) gets them, and no panic; and files.
+//! Text for stdout, where who reads only the first lines of it (`| head -1`) gets them, and no panic; tables; and files.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -12,6 +12,21 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(format!("stdout: {error}"))),
         _ => Ok(()),
     }
+}
+
+/// Rows as lines: columns as wide as their widest cell, these to the left and the others, numbers, to the right.
+pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match left.contains(&column) {
+            true => format!("{cell:<width$}"),
+            false => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// A file that is to appear whole or not at all: a temporary one beside it, until it is kept.
@@ -41,4 +56,15 @@ impl<'a> Pending<'a> {
 
 fn told(path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["name", "us"], ["a", "1234.5"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(table(&rows, &[0]), "name      us\na     1234.5\n");
+    }
 }

@@ -9,6 +9,7 @@ use super::measured::{Measured, OURS, Total, totals};
 use super::subject::{Outcome, Spread, Way};
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::output;
 
 /// All of a run.
 pub(super) struct Report {
@@ -66,7 +67,7 @@ impl Report {
             }
         }
         let left_out = shortened(&left_out);
-        format!("{}{left_out}{}{}", table(&rows), self.totals_text(), self.footnotes())
+        format!("{}{left_out}{}{}", output::table(&rows, &[0, 4]), self.totals_text(), self.footnotes())
     }
 
     fn totals_text(&self) -> String {
@@ -175,19 +176,4 @@ fn shortened(lines: &[String]) -> String {
     let more = lines.len().saturating_sub(SHOWN);
     let rest = if more > 0 { format!("and {more} more, all of them in the JSON\n") } else { String::new() };
     lines.iter().take(SHOWN).cloned().collect::<String>() + &rest
-}
-
-/// Columns as wide as their widest cell: the first and the names to the left, numbers to the right.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 | 4 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
 }

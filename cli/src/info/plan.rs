@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::choices::{Dtype, Epilogue, Layout, Op};
 use crate::failure::Failure;
+use crate::output;
 
 /// The device that plans are for where there is none in this machine.
 const DEFAULT: &str = "h100";
@@ -107,11 +108,11 @@ const HEAD: [&str; 10] = [
 ];
 
 fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> String {
-    let mut rows = vec![HEAD.map(String::from)];
+    let mut rows = vec![HEAD.map(String::from).to_vec()];
     rows.extend(candidates.iter().map(|plan| {
         let t = &plan.tiling;
         let mark = if plan.strategy == chosen.strategy { " *" } else { "" };
-        [
+        vec![
             format!("{}{mark}", plan.strategy),
             format!("{:?}", t.form),
             t.threads.to_string(),
@@ -124,16 +125,7 @@ fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
             format!("{:.1}", plan.predicted_ns / 1e3),
         ]
     }));
-    let widths: [usize; 10] =
-        core::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let line = |row: &[String; 10]| {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ") + "\n"
-    };
-    let table: String = rows.iter().map(line).collect();
+    let table = output::table(&rows, &[0, 1]);
     format!(
         "{} of {} {}, epilogue {}, on {}, as {} describes it\n{table}\
          * is the choice. The times are a model's, to compare plans by; nothing was measured.\n",
