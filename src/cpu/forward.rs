@@ -105,20 +105,24 @@ fn group_moments<T: Lane>(group: &Group, x: &[T]) -> Vec<Moments> {
     };
     let parts: Vec<Vec<PartMoments>> = group.by_part(of_part);
     let m = group.m() as f64;
-    let of_channel = |(ch, first): (usize, &f64)| {
-        let parts = parts.iter().map(|part| part[ch]);
-        // This sum alone decides whether the mean is finite; the correction makes a finite one exact.
-        let mean = first + parts.clone().map(|part| part.sum_about(*first)).sum::<f64>() / m;
-        let correction = parts.clone().map(|part| part.sum_about(mean)).sum::<f64>() / m;
-        let mean = mean + finite_or_zero(correction);
-        let squares = |part: PartMoments| {
-            let rest = part.sum / part.m;
-            let distance = (part.pivot - mean) + rest;
-            part.squares - part.sum * rest + part.m * distance * distance
-        };
-        Moments { mean, var: parts.map(squares).sum::<f64>() / m }
+    // Part by part, as they lie in memory.
+    let average = |about: &[f64], of_part: fn(&PartMoments, f64) -> f64| -> Vec<f64> {
+        let mut sums = vec![0.0; about.len()];
+        for part in &parts {
+            for ((sum, part), about) in sums.iter_mut().zip(part).zip(about) {
+                *sum += of_part(part, *about);
+            }
+        }
+        sums.into_iter().map(|sum| sum / m).collect()
     };
-    first.iter().enumerate().map(of_channel).collect()
+    // The first sum alone decides whether the mean is finite; the correction makes a finite one exact.
+    let mut mean = first;
+    let rests = average(&mean, PartMoments::sum_about);
+    mean.iter_mut().zip(rests).for_each(|(mean, rest)| *mean += rest);
+    let corrections = average(&mean, PartMoments::sum_about);
+    mean.iter_mut().zip(corrections).for_each(|(mean, correction)| *mean += finite_or_zero(correction));
+    let vars = average(&mean, PartMoments::squares_about);
+    mean.into_iter().zip(vars).map(|(mean, var)| Moments { mean, var }).collect()
 }
 
 fn finite_or_zero(v: f64) -> f64 {
@@ -140,8 +144,15 @@ struct PartMoments {
 
 impl PartMoments {
     /// The sum of the values about another.
-    fn sum_about(self, other: f64) -> f64 {
+    fn sum_about(&self, other: f64) -> f64 {
         self.m * (self.pivot - other) + self.sum
+    }
+
+    /// The sum of their squares about the channel's mean.
+    fn squares_about(&self, mean: f64) -> f64 {
+        let rest = self.sum / self.m;
+        let distance = (self.pivot - mean) + rest;
+        self.squares - self.sum * rest + self.m * distance * distance
     }
 }
 

@@ -15,9 +15,11 @@ use super::lanes::{
     PerLane, across, add, add_last_terms, add_terms, at, mapped, neighbours, of_channel, padded, write, write_last,
 };
 
-/// Groups of neighbours summed in a row before they join the rest: for so long sums stay in registers, memory is still
-/// read in order where tiles alternate, and a rounding has but short sums to grow in.
-const ROWS: usize = 16;
+/// Neighbours of a strip summed before they join the rest: for so long a rounding has but short sums to grow in.
+const STRETCH: usize = 16 * LANES;
+/// Rows of a tile summed before the next tile's: for so long sums stay in registers. With more, rows that are a power of
+/// two apart put each other out of the cache before the neighbours on the same line come to their turn.
+const ROWS: usize = 8;
 
 /// A range in steps.
 pub(super) fn ranges(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
@@ -143,7 +145,7 @@ fn sum_strips<T: Lane, const Q: usize, const J: usize, const K: usize>(
             let parameters = |_| of_channel;
             let strip = row + ch * s + values.start..row + ch * s + values.end;
             let full = strip.start + len / LANES * LANES;
-            for places in ranges(strip.start..full, ROWS * LANES) {
+            for places in ranges(strip.start..full, STRETCH) {
                 let mut of_places = [[0.0; LANES]; K];
                 for place in places.step_by(LANES) {
                     add_terms(&mut of_places, &neighbours(inputs, place, &halves), parameters, term);

@@ -17,13 +17,13 @@ use crate::{Layout, Shape};
 /// wake another twice.
 const PART: usize = 64 * 1024;
 /// Rows to a part at least where neighbours are of different channels, since each part leaves a result for all of them.
-const MIN_ROWS: usize = 64;
+const MIN_ROWS: usize = 256;
 /// Elements to a group, where a channel does not hold more: what a second-level cache holds of x and y.
 const GROUP: usize = 32 * 1024;
 /// Elements to a task at least.
 const TASK: usize = 16 * 1024;
 /// Neighbours of a group in a row at least, so that memory is read in more than snippets.
-const RUN: usize = 1024;
+const RUN: usize = 4096;
 /// Neighbouring channels of a group where neighbours are of different channels, if that few hold no more than a group.
 /// Narrower ones of many rows get in each other's way in a cache where rows are a power of two apart.
 const COLUMNS: usize = 1024;
