@@ -189,12 +189,12 @@ mod tests {
 
     use super::*;
 
-    #[multiversion(targets("x86_64+avx2+f16c", "x86_64+avx2"))]
+    #[multiversion(targets("x86_64+avx2+f16c"))]
     fn widen<T: Lane>(elements: [T; LANES]) -> [f64; LANES] {
         T::widen(elements, &halves!())
     }
 
-    #[multiversion(targets("x86_64+avx2+f16c", "x86_64+avx2"))]
+    #[multiversion(targets("x86_64+avx2+f16c"))]
     fn narrow<T: Lane>(values: [f64; LANES]) -> [T; LANES] {
         T::narrow(values, &halves!())
     }

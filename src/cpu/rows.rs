@@ -98,7 +98,7 @@ impl<'a, const Q: usize> Rows<'a, Q> {
     }
 }
 
-#[multiversion(targets("x86_64+avx2+f16c", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx2+f16c"))]
 fn sum_tiles<T: Lane, const Q: usize, const J: usize, const K: usize>(
     inputs: [&[T]; J],
     places: StepBy<Range<usize>>,
@@ -127,7 +127,7 @@ fn sum_tiles<T: Lane, const Q: usize, const J: usize, const K: usize>(
     }
 }
 
-#[multiversion(targets("x86_64+avx2+f16c", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx2+f16c"))]
 fn sum_strips<T: Lane, const Q: usize, const J: usize, const K: usize>(
     inputs: [&[T]; J],
     places: StepBy<Range<usize>>,
@@ -162,7 +162,7 @@ fn sum_strips<T: Lane, const Q: usize, const J: usize, const K: usize>(
     }
 }
 
-#[multiversion(targets("x86_64+avx2+f16c", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx2+f16c"))]
 fn map_tiles<T: Lane, const Q: usize, const J: usize>(
     inputs: [&[T]; J],
     c: usize,
@@ -184,7 +184,7 @@ fn map_tiles<T: Lane, const Q: usize, const J: usize>(
     }
 }
 
-#[multiversion(targets("x86_64+avx2+f16c", "x86_64+avx2"))]
+#[multiversion(targets("x86_64+avx2+f16c"))]
 fn map_strips<T: Lane, const Q: usize, const J: usize>(
     inputs: [&[T]; J],
     [c, s]: [usize; 2],
