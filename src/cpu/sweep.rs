@@ -16,8 +16,9 @@ use crate::{Layout, Shape};
 /// Elements to a part. A whole tensor of so many is computed by the calling thread alone, in less time than it takes to
 /// wake another twice.
 const PART: usize = 64 * 1024;
-/// Rows to a part at least where neighbours are of different channels, since each part leaves a result for all of them.
-const MIN_ROWS: usize = 256;
+/// Rows to a part at least where neighbours are of different channels, since each part leaves a result for all of them:
+/// the more of them, the less that costs, as long as there are [`PARTS_FOR_ALL`] parts.
+const MIN_ROWS: Range<usize> = 64..256;
 /// Elements to a group, where a channel does not hold more: what a second-level cache holds of x and y.
 const GROUP: usize = 32 * 1024;
 /// Elements to a task at least.
@@ -142,7 +143,7 @@ impl Group {
     fn parts(&self) -> Vec<Part<'_>> {
         let View { rows, s, .. } = self.view;
         let of_rows = match self.channels.len() * s {
-            width if s == 1 => MIN_ROWS.max(PART / width),
+            width if s == 1 => (rows / PARTS_FOR_ALL).clamp(MIN_ROWS.start, MIN_ROWS.end).max(PART / width),
             width => (PART / width).max(1),
         };
         let part =
