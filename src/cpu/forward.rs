@@ -105,7 +105,7 @@ fn group_moments<T: Lane>(group: &Group, x: &[T]) -> Vec<Moments> {
     };
     let parts: Vec<Vec<PartMoments>> = group.by_part(of_part);
     let m = group.m() as f64;
-    // Part by part, as they lie in memory.
+    // What all parts of a channel hold, over its values. Part by part, as they lie in memory.
     let average = |about: &[f64], of_part: fn(&PartMoments, f64) -> f64| -> Vec<f64> {
         let mut sums = vec![0.0; about.len()];
         for part in &parts {
@@ -130,7 +130,6 @@ fn finite_or_zero(v: f64) -> f64 {
 }
 
 /// The moments of a part of one channel.
-#[derive(Clone, Copy)]
 struct PartMoments {
     /// How many values.
     m: f64,

@@ -5,7 +5,7 @@
 //! group's sums are cut into parts. What is cut and in which order partial sums are added depends on the shape alone, so
 //! that the bits are the same for any number of threads.
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 use rayon::prelude::*;
 
@@ -16,14 +16,14 @@ use crate::{Layout, Shape};
 /// Elements to a part. A whole tensor of so many is computed by the calling thread alone, in less time than it takes to
 /// wake another twice.
 const PART: usize = 64 * 1024;
-/// Rows to a part at least where neighbours are of different channels, since each part leaves a result for all of them:
-/// the more of them, the less that costs, as long as there are [`PARTS_FOR_ALL`] parts.
-const MIN_ROWS: Range<usize> = 64..256;
+/// Rows to a part where neighbours are of different channels and rows are wide. Each part leaves a result for all channels,
+/// so the more rows, the less that costs; but a tensor of fewer rows is to have [`PARTS_FOR_ALL`] parts too, down to so few.
+const ROWS_OF_PART: RangeInclusive<usize> = 64..=256;
 /// Elements to a group, where a channel does not hold more: what a second-level cache holds of x and y.
 const GROUP: usize = 32 * 1024;
 /// Elements to a task at least.
 const TASK: usize = 16 * 1024;
-/// Neighbours of a group in a row at least, so that memory is read in more than snippets.
+/// Neighbours of a group in a row at least, even where it then holds more, so that memory is read in more than snippets.
 const RUN: usize = 4096;
 /// Neighbouring channels of a group where neighbours are of different channels, if that few hold no more than a group.
 /// Narrower ones of many rows get in each other's way in a cache where rows are a power of two apart.
@@ -143,7 +143,9 @@ impl Group {
     fn parts(&self) -> Vec<Part<'_>> {
         let View { rows, s, .. } = self.view;
         let of_rows = match self.channels.len() * s {
-            width if s == 1 => (rows / PARTS_FOR_ALL).clamp(MIN_ROWS.start, MIN_ROWS.end).max(PART / width),
+            width if s == 1 => {
+                (rows / PARTS_FOR_ALL).clamp(*ROWS_OF_PART.start(), *ROWS_OF_PART.end()).max(PART / width)
+            }
             width => (PART / width).max(1),
         };
         let part =
