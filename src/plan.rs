@@ -90,9 +90,6 @@ impl Plan {
     /// [`Error::Strategy`] where the forced strategy cannot hold the problem on this device, [`Error::NoStrategy`] where
     /// the device does not have what it takes.
     pub fn new(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> Result<Self> {
-        if problem.shape().is_empty() {
-            return Ok(Self::with(problem, Strategy::TwoRead, Tiling::EMPTY, 0.0));
-        }
         let plans = |strategy| Self::best_of(problem, limits, strategy);
         let best = match forced {
             Some(strategy) if Self::has_choice(problem) => plans(strategy),
@@ -104,13 +101,17 @@ impl Plan {
         best.ok_or_else(|| Self::refused(problem, limits, forced.unwrap_or(Strategy::TwoRead)))
     }
 
-    /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`].
+    /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`]. For an empty problem the
+    /// one that does nothing.
     pub fn candidates(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
         let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoRead] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }
 
     fn best_of(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Option<Self> {
+        if problem.shape().is_empty() {
+            return Some(Self::with(problem, strategy, Tiling::EMPTY, 0.0));
+        }
         let priced = tiling::candidates(problem, limits, strategy).into_iter().map(|tiling| {
             let ns = cost::nanoseconds(problem, limits, strategy, &tiling);
             (ns, tiling)
@@ -137,6 +138,9 @@ impl Plan {
     ///
     /// A smaller batch may need more than a larger one: its plan may split strips that the other's holds on chip.
     pub fn most_workspace_bytes(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> usize {
+        if problem.shape().is_empty() {
+            return Self::HEAD_BYTES;
+        }
         let forced = forced.filter(|_| Self::has_choice(problem));
         let partials = |strategy| match strategy {
             Strategy::Block | Strategy::Cluster => 0,
@@ -147,10 +151,10 @@ impl Plan {
         Self::HEAD_BYTES + most.unwrap_or(0) * Self::PARTIAL_BYTES
     }
 
-    /// Whether there is more than one strategy: where every value is needed once and nothing has to be merged, there is
-    /// not.
+    /// Whether there is more than one strategy: where every value is needed once and nothing has to be merged, or there is
+    /// no value, there is not.
     fn has_choice(problem: &Problem) -> bool {
-        matches!(problem.op(), Op::Moments | Op::Train | Op::Backward)
+        matches!(problem.op(), Op::Moments | Op::Train | Op::Backward) && !problem.shape().is_empty()
     }
 
     fn with(problem: &Problem, strategy: Strategy, tiling: Tiling, predicted_ns: f64) -> Self {

@@ -365,6 +365,22 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 
 /// On both sides of every threshold: one element, one row, one channel more or less.
 #[test]
+fn for_an_empty_problem_nothing_is_planned() {
+    for dims in [&[0, 3][..], &[2, 3, 0], &[0, 3, 0, 5]] {
+        for (op, limits) in OPS.into_iter().flat_map(|op| DEVICES.map(|limits| (op, limits))) {
+            let problem = problem(op, dims, Layout::ChannelsFirst, Dtype::F16, Epilogue::Relu);
+            for forced in FORCED {
+                let plan = Plan::new(&problem, &limits, forced).unwrap();
+                assert_eq!((plan.tiling.strips, plan.tiling.steps(), plan.predicted_ns), (0, 0, 0.0), "{problem:?}");
+                assert_eq!(Plan::candidates(&problem, &limits), [plan]);
+                let most = Plan::most_workspace_bytes(&problem, &limits, forced);
+                assert!(most >= plan.workspace_bytes, "{problem:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
     for limits in DEVICES {
         // The largest strip that block holds, in elements of one channel.
