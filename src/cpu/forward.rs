@@ -105,24 +105,26 @@ fn group_moments<T: Lane>(group: &Group, x: &[T]) -> Vec<Moments> {
     };
     let parts: Vec<Vec<PartMoments>> = group.by_part(of_part);
     let m = group.m() as f64;
-    // What all parts of a channel hold, over its values. Part by part, as they lie in memory.
-    let average = |about: &[f64], of_part: fn(&PartMoments, f64) -> f64| -> Vec<f64> {
-        let mut sums = vec![0.0; about.len()];
-        for part in &parts {
-            for ((sum, part), about) in sums.iter_mut().zip(part).zip(about) {
-                *sum += of_part(part, *about);
-            }
-        }
-        sums.into_iter().map(|sum| sum / m).collect()
-    };
     // The first sum alone decides whether the mean is finite; the correction makes a finite one exact.
     let mut mean = first;
-    let rests = average(&mean, PartMoments::sum_about);
+    let rests = average(&parts, m, &mean, PartMoments::sum_about);
     mean.iter_mut().zip(rests).for_each(|(mean, rest)| *mean += rest);
-    let corrections = average(&mean, PartMoments::sum_about);
+    let corrections = average(&parts, m, &mean, PartMoments::sum_about);
     mean.iter_mut().zip(corrections).for_each(|(mean, correction)| *mean += finite_or_zero(correction));
-    let vars = average(&mean, PartMoments::squares_about);
+    let vars = average(&parts, m, &mean, PartMoments::squares_about);
     mean.into_iter().zip(vars).map(|(mean, var)| Moments { mean, var }).collect()
+}
+
+/// What all parts of each channel hold `about` a value, over its `m` values. Part by part, as they lie in memory.
+fn average(parts: &[Vec<PartMoments>], m: f64, about: &[f64], of_part: impl Fn(&PartMoments, f64) -> f64) -> Vec<f64> {
+    let mut sums = vec![0.0; about.len()];
+    for part in parts {
+        for ((sum, part), about) in sums.iter_mut().zip(part).zip(about) {
+            *sum += of_part(part, *about);
+        }
+    }
+    sums.iter_mut().for_each(|sum| *sum /= m);
+    sums
 }
 
 fn finite_or_zero(v: f64) -> f64 {
@@ -155,7 +157,8 @@ impl PartMoments {
     }
 }
 
-/// The training forward but for what it leaves of the statistics: normalizes by the moments of `x`, which it gives.
+/// The training forward but for what it leaves of the statistics: normalizes by the moments of `x`, which it gives, with
+/// the `inv_std` of each channel.
 pub(super) fn train<T: Lane>(
     shape: Shape,
     eps: f64,
@@ -163,13 +166,14 @@ pub(super) fn train<T: Lane>(
     affine: [Option<&[T::Param]>; 2],
     epilogue: Epilogue<&[T]>,
     y: &mut [T],
-) -> Vec<Moments> {
+) -> Vec<(Moments, f64)> {
     by_group_into(shape, y, |group, y| {
         let moments = group_moments(group, x);
         let mean = moments.iter().map(|of_channel| of_channel.mean).collect();
         let inv_std = moments.iter().map(|of_channel| inv_std(of_channel.var, eps)).collect();
-        normalize(group, x, &Channels::new(group.channels(), mean, inv_std, affine), epilogue, y);
-        moments
+        let channels = Channels::new(group.channels(), mean, inv_std, affine);
+        normalize(group, x, &channels, epilogue, y);
+        moments.into_iter().zip(channels.inv_std).collect()
     })
 }
 
@@ -212,7 +216,7 @@ pub(super) fn pack_mask<T: Lane>(y: &[T], relu_mask: &mut [u32]) {
 pub(super) fn track<P: Param>(
     tracking: Tracking,
     m: usize,
-    moments: &[Moments],
+    batch: &[(Moments, f64)],
     mean: &mut [P],
     var: &mut [P],
     num_batches_tracked: &mut i64,
@@ -225,7 +229,7 @@ pub(super) fn track<P: Param>(
     };
     // With a = 1 the old value is not read: 0 * NaN would keep it.
     let step = |old: P, new: f64| P::from_f64(if a == 1.0 { new } else { (1.0 - a) * old.to_f64() + a * new });
-    for (batch, (mean, var)) in moments.iter().zip(mean.iter_mut().zip(var)) {
+    for ((batch, _), (mean, var)) in batch.iter().zip(mean.iter_mut().zip(var)) {
         let finite = batch.mean.is_finite() && batch.var.is_finite();
         if finite || tracking.non_finite == NonFinite::Propagate {
             *mean = step(*mean, batch.mean);

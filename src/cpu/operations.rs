@@ -3,7 +3,7 @@
 use super::Cpu;
 use super::backward::{self, Statistics};
 use super::convert::Lane;
-use super::forward::{self, Moments, inv_std};
+use super::forward;
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
 use crate::problem::{Access, Buffer, Kind};
 use crate::{Element, Epilogue, Op, Param, Problem, Result};
@@ -48,14 +48,14 @@ pub(super) fn train<T: Lane>(args: TrainArgs<'_, Cpu, T>) -> Result<()> {
         saved_inv_std.fill(T::Param::default());
         return Ok(());
     }
-    let moments = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
+    let batch = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
     if let Some(relu_mask) = relu_mask {
         forward::pack_mask(y, relu_mask);
     }
-    round(&moments, |moments| moments.mean, saved_mean);
-    round(&moments, |moments| inv_std(moments.var, eps), saved_inv_std);
+    round(&batch, |(moments, _)| moments.mean, saved_mean);
+    round(&batch, |(_, inv_std)| *inv_std, saved_inv_std);
     if let Some(RunningArgs { tracking, mean, var, num_batches_tracked }) = running {
-        forward::track(tracking, shape.m(), &moments, mean, var, &mut num_batches_tracked[0]);
+        forward::track(tracking, shape.m(), &batch, mean, var, &mut num_batches_tracked[0]);
     }
     Ok(())
 }
@@ -151,8 +151,8 @@ fn written<T: Element>(gradients: &Gradients<'_, Cpu, T>) -> [Option<Buffer>; 3]
     ]
 }
 
-fn round<P: Param>(moments: &[Moments], of_channel: impl Fn(&Moments) -> f64, out: &mut [P]) {
-    out.iter_mut().zip(moments).for_each(|(out, moments)| *out = P::from_f64(of_channel(moments)));
+fn round<R, P: Param>(of_channels: &[R], value: impl Fn(&R) -> f64, out: &mut [P]) {
+    out.iter_mut().zip(of_channels).for_each(|(out, of_channel)| *out = P::from_f64(value(of_channel)));
 }
 
 /// The gradients of an empty tensor.

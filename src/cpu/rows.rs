@@ -78,9 +78,15 @@ impl<'a, const Q: usize> Rows<'a, Q> {
         }
         let mut sums = vec![zero; self.tiles.len()];
         sum_tiles(inputs, places, self.c, &self.tiles, &mut sums, term);
-        let spare = LANES.saturating_sub(self.c);
-        let of_channel = |ch: usize| sums[ch / LANES].map(|lanes| lanes[spare + ch - self.tiles[ch / LANES].start]);
-        (0..self.c).map(of_channel).collect()
+        let mut of_channels = vec![[0.0; K]; self.c];
+        for (tile, sums) in self.tiles.iter().zip(&sums) {
+            let here = &mut of_channels[tile.start..self.c.min(tile.start + LANES)];
+            let spare = LANES - here.len();
+            for (lane, of_channel) in here.iter_mut().enumerate() {
+                *of_channel = at(sums, spare + lane);
+            }
+        }
+        of_channels
     }
 
     /// `output = f(parameters, values)` over rows with nothing between them.
