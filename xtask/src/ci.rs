@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use crate::integrations;
+
 /// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them.
 const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verify"];
 /// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
@@ -40,6 +42,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     bundle()?;
     msrv()?;
     fuzz_targets()?;
+    integrations::candle()?;
     package()?;
     deny()?;
     conformance()?;
@@ -169,7 +172,7 @@ fn cargo(name: &str, args: &[&str]) -> Result<(), Box<dyn Error>> {
     step(name, Command::new("cargo").args(args))
 }
 
-fn step(name: &str, command: &mut Command) -> Result<(), Box<dyn Error>> {
+pub(crate) fn step(name: &str, command: &mut Command) -> Result<(), Box<dyn Error>> {
     println!("\n== {name}: {}", spelled(command));
     let start = Instant::now();
     let status = command.status()?;

@@ -5,6 +5,7 @@ mod bindings;
 mod bundle;
 mod ci;
 mod conformance;
+mod integrations;
 mod kernels;
 mod toolkit;
 

@@ -1,0 +1,185 @@
+//! The operation that candle's graph holds: the forward pass, and what its backward pass needs.
+
+mod backward;
+mod forward;
+
+use std::sync::{Arc, OnceLock};
+
+use batchnorm::{Cpu, Element, Epilogue, Op, Problem, Shape};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::op::BackpropOp;
+use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Tensor};
+
+use crate::layer::Inner;
+use crate::runner::Runners;
+use crate::storage::{CandleBackend, Data};
+
+/// What normalizes.
+pub(crate) enum Statistics {
+    /// The batch's own, which then move the running ones.
+    Batch,
+    /// These, mean and variance.
+    Frozen([Tensor; 2]),
+}
+
+/// A forward pass over `(x, gamma, beta)`, or with a residual over `(x, z, affine)`, where the rows of `affine` are gamma and
+/// beta: candle's operations have three inputs at most.
+pub(crate) struct Normalize {
+    layer: Arc<Inner>,
+    /// The dimensions behind the channels as one.
+    shape: Shape,
+    /// Of `x`, and of all that is shaped like it.
+    dims: Vec<usize>,
+    dtype: DType,
+    fused: Epilogue<()>,
+    statistics: Statistics,
+    /// Whether there will be a backward pass.
+    tracked: bool,
+    /// With the batch's statistics: its mean and `inv_std`, as two rows.
+    saved: OnceLock<Tensor>,
+    relu_mask: OnceLock<Tensor>,
+}
+
+/// Calls a function for the type of a dtype.
+macro_rules! by_dtype {
+    ($dtype:expr, [$($name:ident $type:ty),*], $T:ident => $call:expr) => {
+        match $dtype {
+            $(DType::$name => { type $T = $type; $call })*
+            other => Err(Error::UnsupportedDTypeForOp(other, "batch-norm").bt()),
+        }
+    };
+}
+
+/// For the types that the CPU computes.
+macro_rules! on_cpu {
+    ($dtype:expr, $T:ident => $call:expr) => {
+        by_dtype!($dtype, [F32 f32, F16 half::f16, BF16 half::bf16, F64 f64], $T => $call)
+    };
+}
+
+/// For the types that CUDA computes.
+#[cfg(feature = "cuda")]
+macro_rules! on_cuda {
+    ($dtype:expr, $T:ident => $call:expr) => {
+        by_dtype!($dtype, [F32 f32, F16 half::f16, BF16 half::bf16], $T => $call)
+    };
+}
+
+/// A tensor's storage on a backend, and where its values begin.
+type Input<'a, B> = (&'a <B as CandleBackend>::Storage, usize);
+
+impl Normalize {
+    pub(crate) fn new(
+        layer: &Arc<Inner>,
+        shape: Shape,
+        x: &Tensor,
+        fused: Epilogue<()>,
+        statistics: Statistics,
+        tracked: bool,
+    ) -> Self {
+        let (saved, relu_mask) = (OnceLock::new(), OnceLock::new());
+        let (dims, dtype) = (x.dims().to_vec(), x.dtype());
+        Self { layer: Arc::clone(layer), shape, dims, dtype, fused, statistics, tracked, saved, relu_mask }
+    }
+
+    fn has_residual(&self) -> bool {
+        matches!(self.fused, Epilogue::Add(()) | Epilogue::AddRelu(()))
+    }
+
+    /// `x`, `z`, gamma and beta of the inputs.
+    fn roles<S>(&self, [x, second, third]: [(S, usize); 3]) -> ((S, usize), Option<(S, usize)>, [(S, usize); 2])
+    where
+        S: Copy,
+    {
+        if self.has_residual() {
+            let (affine, start) = third;
+            (x, Some(second), [(affine, start), (affine, start + self.shape.c())])
+        } else {
+            (x, None, [second, third])
+        }
+    }
+
+    /// What the backend is to check: `fused` is what this pass computes of the epilogue.
+    fn problem<T: Data>(&self, op: Op, fused: Epilogue<()>) -> Result<Problem> {
+        let eps = if op == Op::Backward { 0.0 } else { self.layer.eps };
+        let tracking = (op == Op::Train).then_some(self.layer.tracking);
+        Problem::new(op, self.shape, <T as Element>::DTYPE, fused, eps, tracking).map_err(Error::wrap)
+    }
+}
+
+const NAME: &str = "batch-norm";
+
+impl CustomOp3 for Normalize {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, candle_core::Shape)> {
+        let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
+        match &self.layer.runners {
+            Runners::Cpu(runner) => on_cpu!(self.dtype, T => self.forward::<Cpu, T>(runner, inputs)),
+            #[cfg(feature = "cuda")]
+            Runners::Cuda(_) => Err(Error::BackwardNotSupported { op: NAME }.bt()),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, candle_core::Shape)> {
+        let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
+        match &self.layer.runners {
+            Runners::Cuda(runner) => on_cuda!(self.dtype, T => self.forward::<batchnorm::Cuda, T>(runner, inputs)),
+            Runners::Cpu(_) => Err(Error::BackwardNotSupported { op: NAME }.bt()),
+        }
+    }
+
+    fn bwd(
+        &self,
+        arg1: &Tensor,
+        arg2: &Tensor,
+        arg3: &Tensor,
+        _: &Tensor,
+        grad_res: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let args = [arg1, arg2, arg3];
+        let gradients = match &self.layer.runners {
+            Runners::Cpu(runner) => on_cpu!(self.dtype, T => self.backward::<Cpu, T>(runner, args, grad_res)),
+            #[cfg(feature = "cuda")]
+            Runners::Cuda(runner) => {
+                on_cuda!(self.dtype, T => self.backward::<batchnorm::Cuda, T>(runner, args, grad_res))
+            }
+        };
+        gradients.map(Into::into)
+    }
+}
+
+/// The epilogue with its tensor, for those that have one.
+fn filled<Z>(fused: Epilogue<()>, z: Option<Z>) -> Epilogue<Z> {
+    match (fused, z) {
+        (Epilogue::Add(()), Some(z)) => Epilogue::Add(z),
+        (Epilogue::AddRelu(()), Some(z)) => Epilogue::AddRelu(z),
+        (Epilogue::Relu, _) => Epilogue::Relu,
+        _ => Epilogue::Identity,
+    }
+}
+
+/// A tensor of the graph's outside.
+fn tensor<B: CandleBackend>(storage: B::Storage, dims: &[usize]) -> Tensor {
+    Tensor::from_storage(B::into_any(storage), dims, BackpropOp::none(), false)
+}

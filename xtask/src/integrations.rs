@@ -1,0 +1,67 @@
+//! What CI checks of the packages in integrations/, workspaces of their own.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::ci::step;
+use crate::toolkit::Toolkit;
+
+const CANDLE: &str = "integrations/candle/Cargo.toml";
+
+/// The candle package: its tests on the CPU, an epoch of its example, and a type check of its CUDA path.
+pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
+    let cargo = |command: &str, args: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.args([command, "--manifest-path", CANDLE, "--target-dir", "target/candle"]).args(args);
+        cargo
+    };
+    step("candle: rustfmt", Command::new("cargo").args(["fmt", "--manifest-path", CANDLE, "--check"]))?;
+    step("candle: tests", &mut cargo("test", &[]))?;
+    step("candle: clippy", &mut cargo("clippy", &["--all-targets", "--", "-D", "warnings"]))?;
+    step("candle: docs", cargo("doc", &["--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    let example = ["--example", "train_digits", "--", "--epochs", "1", "--out", "target/train_digits"];
+    step("candle: an epoch of train_digits", &mut cargo("run", &example))?;
+
+    // Candle's CUDA devices make handles of cuBLAS and cuRAND, which the emulated device has not: so far as types go.
+    let toolkit = Toolkit::ensure()?;
+    let nvcc = nvcc_for_types(&toolkit.nvcc())?;
+    let mut check = cargo("check", &["--features", "cuda", "--all-targets"]);
+    check.env("NVCC", &nvcc).env("CUDA_COMPUTE_CAP", "90").env("CUDA_HOME", toolkit.nvcc().with_file_name(".."));
+    // cudarc asks the nvcc of PATH for its version. With DOCS_RS our own kernels are left out.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = nvcc.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
+    check.env("PATH", env::join_paths(folders)?).env("DOCS_RS", "1");
+    step("candle: types of its CUDA path", &mut check)
+}
+
+/// An nvcc that answers questions and writes empty files where it would compile: candle's kernels take a quarter of an hour,
+/// and types need none of them.
+fn nvcc_for_types(nvcc: &Path) -> Result<std::path::PathBuf, Box<dyn Error>> {
+    let folder = fs::canonicalize("target")?.join("nvcc-for-types");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("nvcc");
+    let script = format!(
+        r#"#!/bin/sh
+case "$*" in *--version*) exec "{}" "$@";; esac
+before=
+folder=
+for argument; do
+    case "$before" in -o) exec touch "$argument";; --output-directory) folder=$argument;; esac
+    before=$argument
+done
+source=${{before##*/}}
+exec touch "$folder/${{source%.cu}}.ptx"
+"#,
+        nvcc.display()
+    );
+    // Unchanged, it is not to be seen as new: all would be built again.
+    if fs::read_to_string(&file).ok().as_ref() != Some(&script) {
+        fs::write(&file, script)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(file)
+}
