@@ -50,6 +50,7 @@
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
 //! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
+//! | fold into the layer before, for inference | [`StateDict::fold_into`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
 //! | measure a backend | `bench`, with the feature of that name |
 #![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
@@ -65,6 +66,7 @@ mod cpu;
 mod cuda;
 mod element;
 mod error;
+mod fold;
 mod layer;
 mod op;
 mod plan;

@@ -21,7 +21,6 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     };
     step("candle: rustfmt", Command::new("cargo").args(["fmt", "--manifest-path", CANDLE, "--check"]))?;
     step("candle: tests", &mut cargo("test", &[]))?;
-    step("candle: clippy", &mut cargo("clippy", &["--all-targets", "--", "-D", "warnings"]))?;
     step("candle: docs", cargo("doc", &["--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     let example = ["--example", "train_digits", "--", "--epochs", "1", "--out", "target/train_digits"];
     step("candle: an epoch of train_digits", &mut cargo("run", &example))?;
@@ -29,13 +28,13 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     // Candle's CUDA devices make handles of cuBLAS and cuRAND, which the emulated device has not: so far as types go.
     let toolkit = Toolkit::ensure()?;
     let nvcc = nvcc_for_types(&toolkit.nvcc())?;
-    let mut check = cargo("check", &["--features", "cuda", "--all-targets"]);
+    let mut check = cargo("clippy", &["--features", "cuda", "--all-targets", "--", "-D", "warnings"]);
     check.env("NVCC", &nvcc).env("CUDA_COMPUTE_CAP", "90").env("CUDA_HOME", toolkit.nvcc().with_file_name(".."));
     // cudarc asks the nvcc of PATH for its version. With DOCS_RS our own kernels are left out.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = nvcc.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
     check.env("PATH", env::join_paths(folders)?).env("DOCS_RS", "1");
-    step("candle: types of its CUDA path", &mut check)
+    step("candle: clippy, and so the types of its CUDA path", &mut check)
 }
 
 /// An nvcc that answers questions and writes empty files where it would compile: candle's kernels take a quarter of an hour,

@@ -1,8 +1,22 @@
-//! Batch normalization for candle, by the kernels of [`batchnorm`].
+//! Batch normalization for candle, by the kernels of [`batchnorm`]: [`batch_norm`] in the place of [`candle_nn::batch_norm`].
+//!
+//! ```
+//! use candle_batchnorm::batch_norm;
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::{ModuleT, VarBuilder, VarMap};
+//!
+//! let vars = VarMap::new();
+//! let norm = batch_norm(3, 1e-5, VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("norm"))?;
+//! let x = Tensor::randn(0f32, 1.0, (8, 3, 4, 4), &Device::Cpu)?;
+//! let y = norm.forward_t(&x, true)?; // By the batch's statistics, which move the running ones.
+//! let y = norm.relu(&y, false)?; // By the running ones, with a relu in the same operation.
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 #![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
 #![cfg_attr(feature = "cuda", deny(unsafe_code))] // Allowed where memory of a device is allocated, with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fold;
 mod layer;
 mod op;
 mod runner;

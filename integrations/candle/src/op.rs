@@ -69,6 +69,14 @@ macro_rules! on_cuda {
 /// A tensor's storage on a backend, and where its values begin.
 type Input<'a, B> = (&'a <B as CandleBackend>::Storage, usize);
 
+/// Storages of the inputs by their roles, and where in them the values begin.
+struct Roles<S> {
+    x: (S, usize),
+    z: Option<(S, usize)>,
+    gamma: (S, usize),
+    beta: (S, usize),
+}
+
 impl Normalize {
     pub(crate) fn new(
         layer: &Arc<Inner>,
@@ -87,16 +95,13 @@ impl Normalize {
         matches!(self.fused, Epilogue::Add(()) | Epilogue::AddRelu(()))
     }
 
-    /// `x`, `z`, gamma and beta of the inputs.
-    fn roles<S>(&self, [x, second, third]: [(S, usize); 3]) -> ((S, usize), Option<(S, usize)>, [(S, usize); 2])
-    where
-        S: Copy,
-    {
+    /// What the inputs are.
+    fn roles<S: Copy>(&self, [x, second, third]: [(S, usize); 3]) -> Roles<S> {
         if self.has_residual() {
             let (affine, start) = third;
-            (x, Some(second), [(affine, start), (affine, start + self.shape.c())])
+            Roles { x, z: Some(second), gamma: third, beta: (affine, start + self.shape.c()) }
         } else {
-            (x, None, [second, third])
+            Roles { x, z: None, gamma: second, beta: third }
         }
     }
 

@@ -397,3 +397,32 @@ fn threads_can_share_a_layer() {
         }
     });
 }
+
+#[test]
+fn folded_layers_give_what_the_pairs_give() -> Result<()> {
+    use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Linear};
+    let setting = setting();
+    let norm = setting.ours.inference();
+    for bias in [Some(values(&[C], 0.0, 100)), None] {
+        let conv = Conv2d::new(
+            values(&[C, 2, 3, 3], 0.0, 101),
+            bias.clone(),
+            Conv2dConfig { padding: 1, ..Conv2dConfig::default() },
+        );
+        let x = values(&[2, 2, 4, 5], 0.0, 102);
+        close("conv2d", &setting.ours.fold_conv2d(&conv)?.forward(&x)?, &norm.forward(&conv.forward(&x)?)?, 1e-5);
+
+        let conv = Conv1d::new(values(&[C, 2, 3], 0.0, 103), bias.clone(), Conv1dConfig::default());
+        let x = values(&[2, 2, 6], 0.0, 104);
+        close("conv1d", &setting.ours.fold_conv1d(&conv)?.forward(&x)?, &norm.forward(&conv.forward(&x)?)?, 1e-5);
+
+        let linear = Linear::new(values(&[C, 4], 0.0, 105), bias);
+        let x = values(&[3, 4], 0.0, 106);
+        close("linear", &setting.ours.fold_linear(&linear)?.forward(&x)?, &norm.forward(&linear.forward(&x)?)?, 1e-5);
+    }
+    let other = setting.ours.fold_linear(&Linear::new(values(&[4, C], 0.0, 1), None)).unwrap_err().to_string();
+    assert!(other.contains("a layer of 5 outputs to fold into, got 4"), "{other}");
+    let half = setting.ours.fold_linear(&Linear::new(values(&[C, 4], 0.0, 1).to_dtype(DType::F16)?, None))?;
+    assert_eq!((half.weight().dtype(), half.bias().unwrap().dtype()), (DType::F16, DType::F16));
+    Ok(())
+}

@@ -42,7 +42,7 @@ impl Digits {
         // Pixels go from 0 to 16.
         let x = (x.to_dtype(DType::F32)?.reshape((n, 1, 8, 8))? / 16.0)?;
         let all = Images { x, labels: get("labels")?.to_dtype(DType::U32)? };
-        let is_held_out = |number: &u32| *number as usize % HELD_OUT_EVERY == 0;
+        let is_held_out = |number: &u32| (*number as usize).is_multiple_of(HELD_OUT_EVERY);
         let (held_out, training): (Vec<u32>, Vec<u32>) = (0..n as u32).partition(is_held_out);
         Ok(Self { training: all.batch(&training)?, held_out: all.batch(&held_out)? })
     }

@@ -152,7 +152,7 @@ impl Model for Dense {
 
 /// Draws the weights of convolutions and dense layers anew: candle's generator on the CPU takes no seed.
 fn seeded(vars: &VarMap, seed: u64) -> Result<()> {
-    let data = vars.data().lock().map_err(|error| candle_core::Error::msg(error))?;
+    let data = vars.data().lock().map_err(candle_core::Error::msg)?;
     let mut named: Vec<(&String, &Var)> = data.iter().filter(|(name, _)| !name.starts_with("norm")).collect();
     named.sort_by_key(|(name, _)| *name);
     let mut rng = StdRng::seed_from_u64(seed);

@@ -43,14 +43,23 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, outcomes: &[Out
             "candle_nn" => COLOURS[1],
             _ => COLOURS[2],
         };
-        // The two batch norms lie on each other: the second is thin.
-        let width = if outcome.name == "candle_nn" { 1 } else { 3 };
+        // The two batch norms lie on each other.
+        let width = match outcome.name {
+            "candle_batchnorm" => 6,
+            _ => 2,
+        };
         let label = format!("{}, held out {:.1}%", outcome.name, 100.0 * outcome.accuracy);
         chart
             .draw_series(LineSeries::new(outcome.losses.iter().copied(), colour.stroke_width(width)))?
             .label(label)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(width)));
     }
-    chart.configure_series_labels().label_font((FONT, 15)).background_style(WHITE).border_style(BLACK).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .label_font((FONT, 15))
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use batchnorm::args::{BackwardArgs, BackwardFrozenArgs};
 use batchnorm::{Compute, Epilogue, Gradients, Op, relu_mask_len};
 use candle_core::{Error, Result, Tensor};
 
-use super::{NAME, Normalize, Statistics, filled, tensor};
+use super::{NAME, Normalize, Roles, Statistics, filled, tensor};
 use crate::runner::Runner;
 use crate::storage::{CandleBackend, Data};
 
@@ -26,7 +26,7 @@ impl Normalize {
         let dy_values = B::values::<T>(B::of(&dy_storage)?, dy_layout.start_offset(), shape.len())?;
         let guards = args.map(Tensor::storage_and_layout);
         let of = |i: usize| B::of(&guards[i].0).map(|storage| (storage, guards[i].1.start_offset()));
-        let ((x, start), _, [gamma, beta]) = self.roles([of(0)?, of(1)?, of(2)?]);
+        let Roles { x: (x, start), gamma, beta, .. } = self.roles([of(0)?, of(1)?, of(2)?]);
         let beside = x;
         let x = B::values::<T>(x, start, shape.len())?;
         let gamma = B::values::<T::Param>(gamma.0, gamma.1, c)?;

@@ -4,7 +4,7 @@ use batchnorm::args::{InferArgs, RunningArgs, TrainArgs};
 use batchnorm::{Compute, Epilogue, Op, relu_mask_len};
 use candle_core::{Result, Shape};
 
-use super::{Input, Normalize, Statistics, filled, tensor};
+use super::{Input, Normalize, Roles, Statistics, filled, tensor};
 use crate::runner::Runner;
 use crate::storage::{CandleBackend, Data};
 
@@ -15,7 +15,7 @@ impl Normalize {
         B: CandleBackend + Compute<T>,
         T: Data,
     {
-        let ((x, start), z, [gamma, beta]) = self.roles(inputs);
+        let Roles { x: (x, start), z, gamma, beta } = self.roles(inputs);
         let (shape, c, eps) = (self.shape, self.shape.c(), self.layer.eps);
         let beside = x;
         let x = B::values::<T>(x, start, shape.len())?;
