@@ -12,7 +12,7 @@ use crate::toolkit::Toolkit;
 
 const CANDLE: &str = "integrations/candle/Cargo.toml";
 
-/// The candle package: its tests on the CPU, an epoch of its example, and a type check of its CUDA path.
+/// The candle package: its tests on the CPU, the commands of its README, and a type check of its CUDA path.
 pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     let cargo = |command: &str, args: &[&str]| {
         let mut cargo = Command::new("cargo");
@@ -22,8 +22,9 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     step("candle: rustfmt", Command::new("cargo").args(["fmt", "--manifest-path", CANDLE, "--check"]))?;
     step("candle: tests", &mut cargo("test", &[]))?;
     step("candle: docs", cargo("doc", &["--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
-    let example = ["--example", "train_digits", "--", "--epochs", "1", "--out", "target/train_digits"];
-    step("candle: an epoch of train_digits", &mut cargo("run", &example))?;
+    for command in commands("integrations/candle/README.md")? {
+        step("candle: a command of its README", Command::new("sh").args(["-c", &command]))?;
+    }
 
     // Candle's CUDA devices make handles of cuBLAS and cuRAND, which the emulated device has not: so far as types go.
     let toolkit = Toolkit::ensure()?;
@@ -35,6 +36,14 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     let folders = nvcc.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
     check.env("PATH", env::join_paths(folders)?).env("DOCS_RS", "1");
     step("candle: clippy, and so the types of its CUDA path", &mut check)
+}
+
+/// The lines of a page's shell blocks.
+fn commands(page: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let text = fs::read_to_string(page).map_err(|error| format!("{page}: {error}"))?;
+    let blocks = text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let commands: Vec<String> = blocks.flat_map(str::lines).map(str::to_owned).collect();
+    if commands.is_empty() { Err(format!("{page}: expected shell commands, found none").into()) } else { Ok(commands) }
 }
 
 /// An nvcc that answers questions and writes empty files where it would compile: candle's kernels take a quarter of an hour,

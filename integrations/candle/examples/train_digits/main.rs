@@ -2,7 +2,7 @@
 //! without any; then a network that batch norm harms.
 //!
 //! ```sh
-//! cargo run --release --example train_digits
+//! cargo run --example train_digits
 //! ```
 
 mod data;
