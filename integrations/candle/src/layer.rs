@@ -54,7 +54,7 @@ pub(crate) struct Inner {
     is_affine: bool,
 }
 
-/// A batch normalization of `num_features` channels, with the names of [`candle_nn::batch_norm`]: `running_mean`,
+/// A batch normalization of `num_features` channels, with the names of [`candle_nn::batch_norm()`]: `running_mean`,
 /// `running_var`, and where it is affine `weight` and `bias`.
 ///
 /// Parameters and statistics are f32 whatever the dtype of `vb`, and f64 for f64.
@@ -79,7 +79,7 @@ impl BatchNorm {
     /// others copied.
     ///
     /// # Errors
-    /// As [`batch_norm`].
+    /// As [`batch_norm()`].
     pub fn new(
         num_features: usize,
         running_mean: Tensor,
@@ -94,7 +94,7 @@ impl BatchNorm {
     /// As [`BatchNorm::new`], without weight and bias.
     ///
     /// # Errors
-    /// As [`batch_norm`].
+    /// As [`batch_norm()`].
     pub fn new_no_bias(num_features: usize, running_mean: Tensor, running_var: Tensor, eps: f64) -> Result<Self> {
         Self::new_no_bias_with_momentum(num_features, running_mean, running_var, eps, 0.1)
     }
@@ -102,7 +102,7 @@ impl BatchNorm {
     /// As [`BatchNorm::new`], with this momentum: the weight of the new batch.
     ///
     /// # Errors
-    /// As [`batch_norm`].
+    /// As [`batch_norm()`].
     pub fn new_with_momentum(
         num_features: usize,
         running_mean: Tensor,
@@ -118,7 +118,7 @@ impl BatchNorm {
     /// As [`BatchNorm::new_with_momentum`], without weight and bias.
     ///
     /// # Errors
-    /// As [`batch_norm`].
+    /// As [`batch_norm()`].
     pub fn new_no_bias_with_momentum(
         num_features: usize,
         running_mean: Tensor,

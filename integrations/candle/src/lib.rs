@@ -1,4 +1,4 @@
-//! Batch normalization for candle, by the kernels of [`batchnorm`]: [`batch_norm`] in the place of [`candle_nn::batch_norm`].
+//! Batch normalization for candle, by the kernels of [`batchnorm`]: [`batch_norm()`] in the place of [`candle_nn::batch_norm()`].
 //!
 //! ```
 //! use candle_batchnorm::batch_norm;
