@@ -43,6 +43,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     msrv()?;
     fuzz_targets()?;
     integrations::candle()?;
+    integrations::python()?;
     package()?;
     deny()?;
     conformance()?;

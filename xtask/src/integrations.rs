@@ -1,4 +1,4 @@
-//! What CI checks of the packages in integrations/, workspaces of their own.
+//! What CI checks of the packages for other frameworks, in integrations/ and python/: workspaces of their own.
 
 use std::env;
 use std::error::Error;
@@ -10,6 +10,15 @@ use std::process::Command;
 use crate::ci::step;
 use crate::toolkit::Toolkit;
 
+/// The Python package's environment, with PyTorch: its own wheels, without what only a GPU needs.
+const VENV: &str = "target/python-venv";
+/// PyTorch's libraries are named one by one, as it would ask for more of them.
+const TORCH: [&str; 2] = [
+    "torch==2.15.0",
+    "filelock typing-extensions sympy networkx jinja2 fsspec mpmath numpy pytest expecttest \
+     cuda-toolkit[cublas,cudart,cufft,cufile,cupti,cusparse,nvjitlink,nvrtc]==13.2.2 nvidia-cudnn-cu13==9.26.0.51 \
+     nvidia-cusparselt-cu13==0.8.1 nvidia-nccl-cu13==2.30.7 nvidia-nvshmem-cu13==3.7.2",
+];
 const CANDLE: &str = "integrations/candle/Cargo.toml";
 
 /// The candle package: its tests on the CPU, the commands of its README, and a type check of its CUDA path.
@@ -36,6 +45,47 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     let folders = nvcc.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
     check.env("PATH", env::join_paths(folders)?).env("DOCS_RS", "1");
     step("candle: clippy, and so the types of its CUDA path", &mut check)
+}
+
+/// The Python package, built and installed as its README says: its tests on the CPU, and a type check of its CUDA path.
+pub(crate) fn python() -> Result<(), Box<dyn Error>> {
+    let manifest = ["--manifest-path", "python/Cargo.toml"];
+    step("python: rustfmt", Command::new("cargo").arg("fmt").args(manifest).arg("--check"))?;
+    let toolkit = Toolkit::ensure()?;
+    let mut clippy = Command::new("cargo");
+    clippy.arg("clippy").args(manifest).args([
+        "--target-dir",
+        "target/python",
+        "--features",
+        "cuda",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    clippy.env("CUDA_HOME", toolkit.nvcc().with_file_name("..")).env("DOCS_RS", "1");
+    step("python: clippy, and so the types of its CUDA path", &mut clippy)?;
+
+    let pip = |args: &[&str]| {
+        let mut pip = Command::new(format!("{VENV}/bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(args);
+        pip
+    };
+    step("python: environment", Command::new("python3").args(["-m", "venv", VENV]))?;
+    let [torch, beside] = TORCH;
+    step("python: PyTorch", &mut pip(&["--no-deps", torch]))?;
+    step("python: what PyTorch needs", &mut pip(&beside.split_whitespace().collect::<Vec<_>>()))?;
+    for command in commands("python/README.md")? {
+        let path = env::var("PATH").unwrap_or_default();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command]).env("PATH", format!("{}:{path}", fs::canonicalize(VENV)?.join("bin").display()));
+        shell.env("CARGO_TARGET_DIR", fs::canonicalize("target")?.join("python"));
+        step("python: a command of its README", &mut shell)?;
+    }
+    let mut tests = Command::new(fs::canonicalize(VENV)?.join("bin/python"));
+    // Away from the sources, so that what was installed is what is tested.
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]).current_dir("python");
+    tests.env("PYTHONSAFEPATH", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+    step("python: tests", &mut tests)
 }
 
 /// The lines of a page's shell blocks.

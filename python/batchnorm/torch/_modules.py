@@ -1,0 +1,67 @@
+"""The modules."""
+
+import torch
+
+from batchnorm.torch._functional import batch_norm
+
+
+class _BatchNorm:
+    """What the modules add to those of torch.nn: the forward pass."""
+
+    def _normalize(self, input, residual=None, relu=False):
+        self._check_input_dim(input)
+        momentum = self.momentum
+        if momentum is None and self.num_batches_tracked is None:
+            momentum = 0.0  # As torch.nn: nothing says which average that would be.
+        # Without running statistics the batch's normalize in evaluation too.
+        batch_statistics = self.training or (self.running_mean is None and self.running_var is None)
+        tracks = not self.training or self.track_running_stats
+        counter = self.num_batches_tracked if self.training and self.track_running_stats else None
+        return batch_norm(
+            input,
+            self.running_mean if tracks else None,
+            self.running_var if tracks else None,
+            self.weight,
+            self.bias,
+            batch_statistics,
+            momentum,
+            self.eps,
+            num_batches_tracked=counter,
+            residual=residual,
+            relu=relu,
+        )
+
+    def forward(self, input):
+        return self._normalize(input)
+
+
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` by this package's kernels."""
+
+
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` by this package's kernels."""
+
+
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d` by this package's kernels."""
+
+
+class _AnyRank(torch.nn.modules.batchnorm._BatchNorm):
+    def _check_input_dim(self, input):
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+
+
+class BatchNormReLU(_BatchNorm, _AnyRank):
+    """`relu(batch_norm(input))` in one operation, for input of any rank from 2 on. NaN stays NaN."""
+
+    def forward(self, input):
+        return self._normalize(input, relu=True)
+
+
+class BatchNormAddReLU(_BatchNorm, _AnyRank):
+    """`relu(batch_norm(input) + residual)` in one operation, for input of any rank from 2 on. NaN stays NaN."""
+
+    def forward(self, input, residual):
+        return self._normalize(input, residual=residual, relu=True)

@@ -1,0 +1,67 @@
+//! Addresses as the buffers of a backend.
+
+use batchnorm::{Backend, Cpu, Shape, Stored};
+
+/// What both forward passes take.
+pub(crate) struct Forward<'a> {
+    pub(crate) shape: Shape,
+    pub(crate) eps: f64,
+    pub(crate) epilogue: &'a str,
+    pub(crate) x: usize,
+    pub(crate) y: usize,
+    pub(crate) z: Option<usize>,
+    pub(crate) gamma: Option<usize>,
+    pub(crate) beta: Option<usize>,
+    pub(crate) relu_mask: Option<usize>,
+}
+
+/// A backend over memory that Python's tensors own.
+pub(crate) trait Raw: Backend {
+    /// Memory to be read.
+    type Read<'a, T: Stored>;
+    /// Memory to be written.
+    type Write<'a, T: Stored>;
+
+    /// `len` values at an address, to be read.
+    ///
+    /// # Safety
+    /// There are so many, initialized, for as long as `'a` lasts, and on a device for as long as work on its stream runs.
+    /// Nothing writes them meanwhile.
+    unsafe fn read<'a, T: Stored>(&self, address: usize, len: usize) -> Self::Read<'a, T>;
+    /// `len` values at an address, to be written.
+    ///
+    /// # Safety
+    /// As [`Raw::read`], and nothing else reads them meanwhile. They may be not initialized where they are written before
+    /// they are read.
+    unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> Self::Write<'a, T>;
+    /// As an argument.
+    fn reads<'a, T: Stored>(memory: &'a Self::Read<'_, T>) -> Self::In<'a, T>;
+    /// As an argument.
+    fn writes<'a, T: Stored>(memory: &'a mut Self::Write<'_, T>) -> Self::Out<'a, T>;
+}
+
+impl Raw for Cpu {
+    type Read<'a, T: Stored> = &'a [T];
+    type Write<'a, T: Stored> = &'a mut [T];
+
+    unsafe fn read<'a, T: Stored>(&self, address: usize, len: usize) -> &'a [T] {
+        if len == 0 {
+            return &[]; // An empty tensor may have no address.
+        }
+        // SAFETY: the caller's; torch aligns what it allocates.
+        unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(address), len) }
+    }
+    unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> &'a mut [T] {
+        if len == 0 {
+            return &mut [];
+        }
+        // SAFETY: the caller's; every bit pattern is a value of these types.
+        unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(address), len) }
+    }
+    fn reads<'a, T: Stored>(memory: &'a &[T]) -> &'a [T] {
+        memory
+    }
+    fn writes<'a, T: Stored>(memory: &'a mut &mut [T]) -> &'a mut [T] {
+        memory
+    }
+}

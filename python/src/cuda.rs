@@ -1,0 +1,53 @@
+//! PyTorch's CUDA devices and streams.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use batchnorm::{Cuda, DeviceRef, Stored};
+use cudarc::driver::{CudaContext, DevicePtr, DevicePtrMut};
+use pyo3::PyResult;
+use pyo3::exceptions::PyRuntimeError;
+
+use crate::buffers::Raw;
+use crate::call::error;
+
+/// The backend of a device's stream, made once for each: torch keeps its streams for ever.
+pub(crate) fn on((ordinal, stream): (usize, u64)) -> PyResult<Cuda> {
+    static KNOWN: LazyLock<Mutex<HashMap<(usize, u64), Cuda>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cuda) = known.get(&(ordinal, stream)) {
+        return Ok(cuda.clone());
+    }
+    let failed = |error| PyRuntimeError::new_err(format!("batchnorm: CUDA device {ordinal}: {error:?}"));
+    let context = CudaContext::new(ordinal).map_err(failed)?;
+    let stream_of_torch = if stream == 0 {
+        context.default_stream()
+    } else {
+        let raw = core::ptr::with_exposed_provenance_mut(stream as usize);
+        // SAFETY: a stream of this device's primary context, torch's, which it never destroys.
+        unsafe { context.wrap_borrowed_stream(raw) }
+    };
+    let cuda = Cuda::on(stream_of_torch).map_err(error)?;
+    known.insert((ordinal, stream), cuda.clone());
+    Ok(cuda)
+}
+
+impl Raw for Cuda {
+    type Read<'a, T: Stored> = DeviceRef<'a, T>;
+    type Write<'a, T: Stored> = DeviceRef<'a, T>;
+
+    unsafe fn read<'a, T: Stored>(&self, address: usize, len: usize) -> DeviceRef<'a, T> {
+        // SAFETY: the caller's; torch's tensors are of the stream's device, and of work that is ordered with it.
+        unsafe { DeviceRef::from_raw(address as u64, len, self.stream()) }
+    }
+    unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> DeviceRef<'a, T> {
+        // SAFETY: as above.
+        unsafe { DeviceRef::from_raw(address as u64, len, self.stream()) }
+    }
+    fn reads<'a, T: Stored>(memory: &'a DeviceRef<'_, T>) -> &'a dyn DevicePtr<T> {
+        memory
+    }
+    fn writes<'a, T: Stored>(memory: &'a mut DeviceRef<'_, T>) -> &'a mut dyn DevicePtrMut<T> {
+        memory
+    }
+}

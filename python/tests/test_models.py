@@ -1,0 +1,115 @@
+"""Models converted and folded, beside the originals."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import batchnorm.torch as bn
+
+
+class Block(nn.Module):
+    """A residual block as torchvision writes it."""
+
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + self.downsample(x))
+
+
+def resnet():
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    return nn.Sequential(stem, Block(8, 16, 1), Block(16, 32, 2), head)
+
+
+@pytest.mark.parametrize("fuse_relu", [True, False])
+def test_a_converted_resnet_trains_as_the_original(fuse_relu):
+    original = resnet()
+    converted = bn.convert(copy.deepcopy(original), fuse_relu=fuse_relu)
+    kinds = [type(module) for module in converted.modules()]
+    assert nn.BatchNorm2d not in kinds and bn.BatchNorm2d in kinds
+    assert (bn.BatchNormReLU in kinds) == fuse_relu
+    assert list(converted.state_dict()) == list(original.state_dict())
+    models = original, converted
+    optimizers = [torch.optim.SGD(model.parameters(), 0.05, momentum=0.9) for model in models]
+    generator = torch.Generator().manual_seed(1)
+    first = last = None
+    for step in range(12):
+        x = torch.randn(16, 3, 10, 10, generator=generator)
+        labels = torch.randint(0, 10, (16,), generator=generator) if step == 0 else labels
+        x = x if step == 0 else first_x
+        first_x = x
+        losses = []
+        for model, optimizer in zip(models, optimizers):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert abs(losses[0] - losses[1]) < 1e-3 * max(losses), f"step {step}: {losses}"
+        first, last = first or losses[1], losses[1]
+    assert last < 0.7 * first, "it learns nothing"
+    x = torch.randn(4, 3, 10, 10, generator=generator)
+    torch.testing.assert_close(converted.eval()(x), original.eval()(x), rtol=1e-2, atol=1e-2)
+
+
+def test_convert_keeps_tensors_hooks_and_subclasses():
+    class Special(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3), nn.ReLU(), Special(3), nn.BatchNorm1d(3).eval())
+    calls = []
+    model[2].register_forward_hook(lambda *_: calls.append(1))
+    weight = model[0].weight
+    assert bn.convert(model) is model
+    kinds = [type(module) for module in model]
+    assert kinds == [bn.BatchNormReLU, nn.Identity, bn.BatchNorm2d, nn.ReLU, Special, bn.BatchNorm1d]
+    assert model[0].weight is weight and not model[5].training
+    model[2](torch.rand(2, 3, 2, 2))
+    assert calls == [1]
+    assert type(bn.convert(nn.BatchNorm3d(2))) is bn.BatchNorm3d
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_folded_layer_gives_what_the_pair_gives(bias, affine):
+    torch.manual_seed(3)
+    pairs = [
+        (nn.Linear(4, 6, bias=bias), nn.BatchNorm1d, torch.rand(3, 4)),
+        (nn.Conv1d(4, 6, 3, bias=bias), nn.BatchNorm1d, torch.rand(3, 4, 8)),
+        (nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=bias), bn.BatchNorm2d, torch.rand(3, 4, 5, 5)),
+        (nn.Conv3d(4, 6, 2, bias=bias), bn.BatchNorm3d, torch.rand(2, 4, 3, 3, 3)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, bias=bias), bn.BatchNorm2d, torch.rand(3, 4, 5, 5)),
+        (nn.ConvTranspose1d(4, 6, 3, bias=bias), nn.BatchNorm1d, torch.rand(3, 4, 5)),
+    ]
+    for layer, norm, x in pairs:
+        norm = norm(6, affine=affine).eval()
+        with torch.no_grad():
+            norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+            for parameter in norm.parameters():
+                parameter.uniform_(-2, 2)
+        before = copy.deepcopy(layer.state_dict())
+        folded = bn.fold(layer, norm)
+        torch.testing.assert_close(folded(x), norm(layer(x)), rtol=1e-5, atol=1e-5)
+        assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), before.values()))
+        assert folded.weight.requires_grad and type(folded) is type(layer)
+
+
+def test_what_cannot_be_folded_is_refused():
+    with pytest.raises(TypeError, match="a Linear or a convolution to fold into, got ReLU"):
+        bn.fold(nn.ReLU(), nn.BatchNorm1d(3))
+    with pytest.raises(TypeError, match="a batch norm with running statistics"):
+        bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(ValueError, match="a layer of 4 outputs, got 3"):
+        bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(4))

@@ -1,0 +1,230 @@
+"""The modules beside those of torch.nn, whose values come from float64."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+import batchnorm.torch as bn
+
+SHAPES = [
+    (torch.nn.BatchNorm1d, bn.BatchNorm1d, (6, 5)),
+    (torch.nn.BatchNorm1d, bn.BatchNorm1d, (4, 5, 7)),
+    (torch.nn.BatchNorm2d, bn.BatchNorm2d, (3, 5, 4, 3)),
+    (torch.nn.BatchNorm3d, bn.BatchNorm3d, (2, 5, 2, 3, 2)),
+]
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def rand(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def pair(theirs, ours, **options):
+    """A torch module and ours with the same parameters, not 1 and 0."""
+    theirs = theirs(5, **options)
+    if theirs.weight is not None:
+        with torch.no_grad():
+            theirs.weight.copy_(rand(5, seed=1))
+            theirs.bias.copy_(rand(5, seed=2))
+    ours = ours(5, **options)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def close(got, want, tolerance, what=""):
+    assert got.shape == want.shape, what
+    scale = max(1.0, want.detach().abs().max().item()) if want.numel() else 1.0
+    error = (got.detach().double() - want.detach().double()).abs()
+    assert not error.numel() or not error.max().item() > tolerance * scale, f"{what}: off by {error.max().item()}"
+    assert not torch.isnan(got).any(), what
+
+
+@pytest.mark.parametrize("theirs_class, ours_class, shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"momentum": None}, {"momentum": 0.3, "eps": 1e-2}, {"affine": False}, {"track_running_stats": False}],
+    ids=str,
+)
+def test_steps_and_gradients_are_those_of_torch_in_float64(theirs_class, ours_class, shape, dtype, options):
+    theirs, ours = pair(theirs_class, ours_class, **options)
+    theirs = theirs.double()
+    if dtype == torch.float64:
+        ours = ours.double()
+    assert repr(ours).replace("batchnorm.torch.", "") == repr(theirs)
+    for step, training in enumerate([True, True, False]):
+        theirs.train(training), ours.train(training)
+        x = rand(*shape, seed=10 + step, dtype=dtype).requires_grad_()
+        x64 = x.detach().double().requires_grad_()
+        dy = rand(*shape, seed=20 + step, dtype=dtype)
+        y, want = ours(x), theirs(x64)
+        assert y.dtype == dtype
+        close(y, want, DTYPES[dtype], "y")
+        ours.zero_grad(), theirs.zero_grad()
+        y.backward(dy), want.backward(dy.double())
+        close(x.grad, x64.grad, 2 * DTYPES[dtype], "x.grad")
+        for (name, parameter), expected in zip(ours.named_parameters(), theirs.parameters()):
+            assert parameter.grad.dtype == parameter.dtype
+            close(parameter.grad, expected.grad, 2 * DTYPES[dtype], f"{name}.grad")
+        for (name, buffer), expected in zip(ours.named_buffers(), theirs.buffers()):
+            close(buffer, expected, max(1e-6, DTYPES[dtype]), name)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(6, 5), (3, 5, 4, 3)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_fused_modules_are_their_parts(training, shape, residual):
+    theirs, ours = pair(torch.nn.BatchNorm2d if len(shape) == 4 else torch.nn.BatchNorm1d,
+                        bn.BatchNormAddReLU if residual else bn.BatchNormReLU)
+    theirs, ours = theirs.double().train(training), ours.double().train(training)
+    x, z = rand(*shape, seed=3, dtype=torch.float64), rand(*shape, seed=4, dtype=torch.float64)
+    inputs = [t.clone().requires_grad_() for t in ((x, z) if residual else (x,))]
+    expected = [t.clone().requires_grad_() for t in ((x, z) if residual else (x,))]
+    y = ours(*inputs)
+    want = torch.relu(theirs(expected[0]) + (expected[1] if residual else 0.0))
+    close(y, want, 1e-12, "y")
+    dy = rand(*shape, seed=5, dtype=torch.float64)
+    y.backward(dy), want.backward(dy)
+    for got, wanted in zip([*inputs, *ours.parameters()], [*expected, *theirs.parameters()]):
+        close(got.grad, wanted.grad, 1e-12)
+
+
+def test_channels_last_stays_and_strides_are_read():
+    theirs, ours = pair(torch.nn.BatchNorm2d, bn.BatchNorm2d)
+    x = rand(2, 5, 4, 3)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert ours(last).is_contiguous(memory_format=torch.channels_last)
+    strided = rand(2, 3, 4, 5).permute(0, 3, 1, 2).flip(2).transpose(2, 3)
+    for x in (x, last, strided, rand(2, 5, 4, 6)[..., ::2], rand(4, 5, 4, 3)[1:3]):
+        for dy_format in (torch.contiguous_format, torch.channels_last):
+            a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+            dy = rand(*x.shape, seed=9).contiguous(memory_format=dy_format)
+            y, want = ours(a), theirs(b)
+            close(y, want, 2e-6)
+            y.backward(dy), want.backward(dy)
+            close(a.grad, b.grad, 4e-6)
+
+
+def test_state_dicts_fit_both_ways():
+    theirs, ours = torch.nn.BatchNorm2d(5), bn.BatchNorm2d(5)
+    ours(rand(2, 5, 3, 3))
+    theirs.load_state_dict(ours.state_dict())
+    assert theirs.num_batches_tracked.item() == 1
+    theirs(rand(2, 5, 3, 3))
+    ours.load_state_dict(theirs.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values()))
+
+
+def test_empty_batches_move_nothing():
+    ours = bn.BatchNorm2d(5)
+    before = copy.deepcopy(ours.state_dict())
+    for shape in [(0, 5, 3, 3), (2, 5, 0, 3)]:
+        x = torch.zeros(shape, requires_grad=True)
+        ours(x).sum().backward()
+        assert x.grad.shape == shape
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(ours.state_dict()[name], before[name]), name
+    assert ours.num_batches_tracked.item() == 2  # As torch.nn counts.
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (2, 5, 3, 2)])
+@pytest.mark.parametrize("training, residual, relu", list(itertools.product([True, False], repeat=3)))
+def test_gradcheck(shape, training, residual, relu):
+    x, z = rand(*shape, dtype=torch.float64).requires_grad_(), rand(*shape, seed=1, dtype=torch.float64).requires_grad_()
+    weight, bias = (rand(5, seed=s, dtype=torch.float64).requires_grad_() for s in (2, 3))
+    mean, var = rand(5, seed=4, dtype=torch.float64), rand(5, seed=5, dtype=torch.float64).abs() + 0.5
+
+    def f(x, z, weight, bias):
+        return bn.batch_norm(
+            x, mean.clone(), var.clone(), weight, bias, training, residual=z if residual else None, relu=relu
+        )
+
+    assert torch.autograd.gradcheck(f, (x, z, weight, bias))
+
+
+def test_a_second_backward_pass_is_refused():
+    x = rand(4, 5).requires_grad_()
+    (dx,) = torch.autograd.grad(bn.BatchNorm1d(5)(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
+
+
+def test_statistics_that_moved_before_a_backward_pass_are_noticed():
+    ours = bn.BatchNorm1d(5).eval()
+    x = rand(4, 5).requires_grad_()
+    y = ours(x)
+    ours.train()(rand(4, 5))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_autocast_gives_what_comes():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), bn.BatchNorm2d(5))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(rand(2, 3, 6, 6))
+    assert y.dtype == torch.bfloat16 and model[1].running_mean.dtype == torch.float32
+    y.float().sum().backward()
+    assert model[1].weight.grad.dtype == torch.float32
+
+
+def test_half_modules_keep_their_dtype():
+    ours, theirs = bn.BatchNorm1d(5).bfloat16(), torch.nn.BatchNorm1d(5).bfloat16()
+    x = rand(6, 5, dtype=torch.bfloat16)
+    close(ours(x), theirs(x), 1.6e-2)
+    assert ours.running_mean.dtype == torch.bfloat16
+    close(ours.running_mean, theirs.running_mean, 1.6e-2)
+    ours(x.requires_grad_()).sum().backward()
+    assert ours.weight.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "call, kind, words",
+    [
+        (lambda m: m(rand(5)), ValueError, "expected 4D input"),
+        (lambda m: m(rand(2, 5, 3)), ValueError, r"expected 4D input \(got 3D input\)"),
+        (lambda m: m(rand(2, 4, 3, 3)), RuntimeError, "running_mean should contain 4 elements not 5"),
+        (lambda m: m(rand(1, 5, 1, 1)), ValueError, "Expected more than 1 value per channel when training"),
+        (lambda m: m(torch.ones(2, 5, 3, 3, dtype=torch.int64)), NotImplementedError, "not implemented for 'int64'"),
+        (lambda m: m(rand(2, 5, 3, 3, dtype=torch.float64)), RuntimeError, "expected running_mean to have a dtype"),
+        (lambda m: m(torch.ones(2, 5, 3, 3, device="meta")), RuntimeError, "on the same device, but found"),
+    ],
+)
+def test_refusals_have_the_words_of_torch_and_change_nothing(call, kind, words):
+    module = bn.BatchNorm2d(5)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(kind, match=words):
+        call(module)
+    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.values()))
+
+
+def test_residuals_that_do_not_fit_are_refused():
+    module, x = bn.BatchNormAddReLU(5), rand(2, 5, 3)
+    for z, words in [(rand(2, 5, 1), "residual of size"), (rand(2, 5, 3, dtype=torch.float16), "residual in torch.float32")]:
+        with pytest.raises(RuntimeError, match=words):
+            module(x, z)
+    # Memory that a training step would write while it reads it.
+    x = torch.zeros(2, 5)
+    with pytest.raises(ValueError, match="expected running_mean in memory of its own, got that of input"):
+        bn.batch_norm(x, x[0], torch.ones(5), training=True)
+    assert torch.equal(x, torch.zeros(2, 5))
+
+
+def test_threads_share_a_module():
+    import threading
+
+    module, x = bn.BatchNorm2d(5), rand(4, 5, 8, 8)
+    want, failures = module(x).detach(), []
+
+    def work():
+        for _ in range(20):
+            y = module(x.clone().requires_grad_())
+            y.sum().backward()
+            if not torch.equal(y.detach(), want):
+                failures.append(y)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    assert not failures
+    assert module.num_batches_tracked.item() == 81
