@@ -82,10 +82,13 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
         step("python: a command of its README", &mut shell)?;
     }
     let mut tests = Command::new(fs::canonicalize(VENV)?.join("bin/python"));
-    // Away from the sources, so that what was installed is what is tested.
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]).current_dir("python");
-    tests.env("PYTHONSAFEPATH", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-    step("python: tests", &mut tests)
+    tests.env("PYTHONDONTWRITEBYTECODE", "1");
+    step("python: tests", &mut tests)?;
+    let mut bench = Command::new(format!("{VENV}/bin/python"));
+    bench.args(["python/benches/train_step.py", "--device", "cpu", "--batch", "2", "--size", "16"]);
+    bench.args(["--rounds", "2", "--warmup", "1", "--dtype", "bf16"]);
+    step("python: the step bench runs", &mut bench)
 }
 
 /// The lines of a page's shell blocks.
