@@ -34,16 +34,19 @@ fn close(got: &[f64], want: &[f64]) {
     }
 }
 
+/// Where the weight of an input and an output lies.
+type Index = fn(usize, usize) -> usize;
+
 #[test]
 fn a_folded_layer_gives_what_the_pair_gives() {
     let x: [f64; N * IN] = values(1);
-    let out_in = |i: usize, o: usize| o * IN + i;
-    let in_out = |i: usize, o: usize| i * OUT + o;
+    let out_in: Index = |i, o| o * IN + i;
+    let in_out: Index = |i, o| i * OUT + o;
     let first = Layout::ChannelsFirst;
-    let orders: [(Shape, &dyn Fn(usize, usize) -> usize); 3] = [
-        (Shape::new(&[1, OUT, IN], first).unwrap(), &out_in),
-        (Shape::nc(IN, OUT).unwrap(), &in_out),
-        (Shape::new(&[1, IN, OUT], Layout::ChannelsLast).unwrap(), &in_out),
+    let orders: [(Shape, Index); 3] = [
+        (Shape::new(&[1, OUT, IN], first).unwrap(), out_in),
+        (Shape::nc(IN, OUT).unwrap(), in_out),
+        (Shape::new(&[1, IN, OUT], Layout::ChannelsLast).unwrap(), in_out),
     ];
     for options in [Options::default(), Options { gamma: false, beta: false, ..Options::default() }] {
         for (shape, index) in orders {
