@@ -30,7 +30,6 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     };
     step("candle: rustfmt", Command::new("cargo").args(["fmt", "--manifest-path", CANDLE, "--check"]))?;
     step("candle: tests", &mut cargo("test", &[]))?;
-    step("candle: docs", cargo("doc", &["--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     for command in commands("integrations/candle/README.md")? {
         step("candle: a command of its README", Command::new("sh").args(["-c", &command]))?;
     }
@@ -38,13 +37,19 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     // Candle's CUDA devices make handles of cuBLAS and cuRAND, which the emulated device has not: so far as types go.
     let toolkit = Toolkit::ensure()?;
     let nvcc = nvcc_for_types(&toolkit.nvcc())?;
-    let mut check = cargo("clippy", &["--features", "cuda", "--all-targets", "--", "-D", "warnings"]);
-    check.env("NVCC", &nvcc).env("CUDA_COMPUTE_CAP", "90").env("CUDA_HOME", toolkit.nvcc().with_file_name(".."));
     // cudarc asks the nvcc of PATH for its version. With DOCS_RS our own kernels are left out.
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = nvcc.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&path));
-    check.env("PATH", env::join_paths(folders)?).env("DOCS_RS", "1");
-    step("candle: clippy, and so the types of its CUDA path", &mut check)
+    let path = env::join_paths(folders)?;
+    let for_types = |mut cargo: Command| {
+        cargo.env("NVCC", &nvcc).env("CUDA_COMPUTE_CAP", "90").env("CUDA_HOME", toolkit.nvcc().with_file_name(".."));
+        cargo.env("PATH", &path).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");
+        cargo
+    };
+    let clippy = cargo("clippy", &["--features", "cuda", "--all-targets", "--", "-D", "warnings"]);
+    step("candle: clippy, and so the types of its CUDA path", &mut for_types(clippy))?;
+    // With the same features, so that candle is not checked once more.
+    step("candle: docs", &mut for_types(cargo("doc", &["--no-deps", "--features", "cuda"])))
 }
 
 /// The Python package, built and installed as its README says: its tests on the CPU, and a type check of its CUDA path.
