@@ -363,7 +363,6 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
     Plan::new(&large, &HOPPER, Some(Strategy::TwoRead)).unwrap();
 }
 
-/// On both sides of every threshold: one element, one row, one channel more or less.
 #[test]
 fn for_an_empty_problem_nothing_is_planned() {
     for dims in [&[0, 3][..], &[2, 3, 0], &[0, 3, 0, 5]] {
@@ -380,6 +379,7 @@ fn for_an_empty_problem_nothing_is_planned() {
     }
 }
 
+/// On both sides of every threshold: one element, one row, one channel more or less.
 #[test]
 fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
     for limits in DEVICES {

@@ -7,6 +7,15 @@ use pyo3::{PyErr, PyResult};
 
 use crate::buffers::{Forward, Raw};
 
+/// An operation with its arguments.
+pub(crate) trait Operation: Sync {
+    /// Runs it on a backend, over data of a type.
+    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    where
+        T: Element,
+        B: Raw + Compute<T>;
+}
+
 /// A training forward's arguments.
 pub(crate) struct Train<'a> {
     pub(crate) forward: Forward<'a>,
@@ -16,6 +25,13 @@ pub(crate) struct Train<'a> {
     pub(crate) running: Option<[usize; 3]>,
     /// `None` is the cumulative average.
     pub(crate) momentum: Option<f64>,
+}
+
+/// An inference forward's arguments.
+pub(crate) struct Infer<'a> {
+    pub(crate) forward: Forward<'a>,
+    /// Mean and variance.
+    pub(crate) running: [usize; 2],
 }
 
 /// A backward pass's arguments.
@@ -86,151 +102,159 @@ fn check_apart(written: &[(&str, usize, usize)], read: &[(&str, Option<usize>, u
     Ok(())
 }
 
-pub(crate) fn train<B, T>(backend: &B, args: &Train<'_>) -> PyResult<()>
-where
-    T: Element,
-    B: Raw + Compute<T>,
-{
-    let Train { forward: Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. }, saved, running, momentum } =
-        *args;
-    let (len, c) = (shape.len(), shape.c());
-    let momentum = momentum.map_or(Momentum::Cumulative, Momentum::Ema);
-    let tracking = running.map(|_| Tracking { momentum, ..Tracking::default() });
-    let kind = epilogue(args.forward.epilogue, z.map(|_| ()))?;
-    let problem = Problem::new(Op::Train, shape, T::DTYPE, kind, eps, tracking).map_err(error)?;
-    let (data, channel) = (len * size_of::<T>(), c * size_of::<T::Param>());
-    if let Some([mean, var, count]) = running {
-        let written =
-            [("running_mean", mean, channel), ("running_var", var, channel), ("num_batches_tracked", count, 8)];
-        let read =
-            [("input", Some(x), data), ("residual", z, data), ("weight", gamma, channel), ("bias", beta, channel)];
-        check_apart(&written, &read)?;
-    }
-    let mut workspace = backend.workspace(&[problem]).map_err(error)?;
-    // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
-    // on a device torch frees memory in the order of its stream. What is written is new or was seen to be apart.
-    unsafe {
-        let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
-        let z = z.map(|z| backend.read::<T>(z, len));
-        let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
-        let [mut saved_mean, mut saved_inv_std] = saved.map(|at| backend.write::<T::Param>(at, c));
-        let mut relu_mask = relu_mask.map(|at| backend.write::<u32>(at, relu_mask_len(shape)));
-        let mut running = running.map(|[mean, var, count]| {
-            (backend.write::<T::Param>(mean, c), backend.write::<T::Param>(var, c), backend.write::<i64>(count, 1))
-        });
-        let running = running.as_mut().zip(tracking).map(|((mean, var, count), tracking)| RunningArgs {
-            tracking,
-            mean: B::writes(mean),
-            var: B::writes(var),
-            num_batches_tracked: B::writes(count),
-        });
-        let args = TrainArgs {
-            shape,
-            eps,
-            x: B::reads(&x),
-            epilogue: epilogue(args.forward.epilogue, z.as_ref().map(|z| B::reads(z)))?,
-            gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
-            beta: beta.as_ref().map(|beta| B::reads(beta)),
-            y: B::writes(&mut y),
-            saved_mean: B::writes(&mut saved_mean),
-            saved_inv_std: B::writes(&mut saved_inv_std),
-            relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
-            running,
-            workspace: &mut workspace,
-        };
-        backend.train(args).map_err(error)
-    }
-}
-
-pub(crate) fn infer<B, T>(backend: &B, args: &Forward<'_>, running: [usize; 2]) -> PyResult<()>
-where
-    T: Element,
-    B: Raw + Compute<T>,
-{
-    let Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. } = *args;
-    let (len, c) = (shape.len(), shape.c());
-    // SAFETY: as in `train`; everything that is written is new.
-    unsafe {
-        let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
-        let z = z.map(|z| backend.read::<T>(z, len));
-        let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
-        let [running_mean, running_var] = running.map(|at| backend.read::<T::Param>(at, c));
-        let mut relu_mask = relu_mask.map(|at| backend.write::<u32>(at, relu_mask_len(shape)));
-        let args = InferArgs {
-            shape,
-            eps,
-            x: B::reads(&x),
-            epilogue: epilogue(args.epilogue, z.as_ref().map(|z| B::reads(z)))?,
-            gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
-            beta: beta.as_ref().map(|beta| B::reads(beta)),
-            running_mean: B::reads(&running_mean),
-            running_var: B::reads(&running_var),
-            y: B::writes(&mut y),
-            relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
-        };
-        backend.infer(args).map_err(error)
-    }
-}
-
-pub(crate) fn backward<B, T>(backend: &B, args: &Backward<'_>) -> PyResult<()>
-where
-    T: Element,
-    B: Raw + Compute<T>,
-{
-    let Backward { shape, frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta, .. } = *args;
-    let (len, c) = (shape.len(), shape.c());
-    let op = if frozen_eps.is_some() { Op::BackwardFrozen } else { Op::Backward };
-    let kind = epilogue(args.epilogue, dz.map(|_| ()))?;
-    let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
-    let mut workspace = backend.workspace(&[problem]).map_err(error)?;
-    // SAFETY: as in `train`; everything that is written is new.
-    unsafe {
-        let (x, dy, mut dx) = (backend.read::<T>(x, len), backend.read::<T>(dy, len), backend.write::<T>(dx, len));
-        let mut dz = dz.map(|at| backend.write::<T>(at, len));
-        let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
-        let relu_mask = relu_mask.map(|at| backend.read::<u32>(at, relu_mask_len(shape)));
-        let [first, second] = statistics.map(|at| backend.read::<T::Param>(at, c));
-        let [mut dgamma, mut dbeta] = [dgamma, dbeta].map(|at| backend.write::<T::Param>(at, c));
-        let epilogue = epilogue(args.epilogue, dz.as_mut().map(|dz| B::writes(dz)))?;
-        let gradients = Gradients {
-            dx: B::writes(&mut dx),
-            dgamma: Some(B::writes(&mut dgamma)),
-            dbeta: Some(B::writes(&mut dbeta)),
-        };
-        let (x, dy) = (B::reads(&x), B::reads(&dy));
-        let gamma = gamma.as_ref().map(|gamma| B::reads(gamma));
-        let beta = beta.as_ref().map(|beta| B::reads(beta));
-        let relu_mask = relu_mask.as_ref().map(|mask| B::reads(mask));
-        let (first, second, workspace) = (B::reads(&first), B::reads(&second), &mut workspace);
-        match frozen_eps {
-            None => backend.backward(BackwardArgs {
-                shape,
-                x,
-                dy,
-                epilogue,
-                gamma,
-                beta,
-                saved_mean: first,
-                saved_inv_std: second,
-                relu_mask,
-                gradients,
-                workspace,
-            }),
-            Some(eps) => backend.backward_frozen(BackwardFrozenArgs {
+impl Operation for Train<'_> {
+    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    where
+        T: Element,
+        B: Raw + Compute<T>,
+    {
+        let Train { forward: Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. }, saved, running, momentum } =
+            *self;
+        let (len, c) = (shape.len(), shape.c());
+        let momentum = momentum.map_or(Momentum::Cumulative, Momentum::Ema);
+        let tracking = running.map(|_| Tracking { momentum, ..Tracking::default() });
+        let kind = epilogue(self.forward.epilogue, z.map(|_| ()))?;
+        let problem = Problem::new(Op::Train, shape, T::DTYPE, kind, eps, tracking).map_err(error)?;
+        let (data, channel) = (len * size_of::<T>(), c * size_of::<T::Param>());
+        if let Some([mean, var, count]) = running {
+            let written =
+                [("running_mean", mean, channel), ("running_var", var, channel), ("num_batches_tracked", count, 8)];
+            let read =
+                [("input", Some(x), data), ("residual", z, data), ("weight", gamma, channel), ("bias", beta, channel)];
+            check_apart(&written, &read)?;
+        }
+        let mut workspace = backend.workspace(&[problem]).map_err(error)?;
+        // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
+        // on a device torch frees memory in the order of its stream. What is written is new or was seen to be apart.
+        unsafe {
+            let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
+            let z = z.map(|z| backend.read::<T>(z, len));
+            let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
+            let [mut saved_mean, mut saved_inv_std] = saved.map(|at| backend.write::<T::Param>(at, c));
+            let mut relu_mask = relu_mask.map(|at| backend.write::<u32>(at, relu_mask_len(shape)));
+            let mut running = running.map(|[mean, var, count]| {
+                (backend.write::<T::Param>(mean, c), backend.write::<T::Param>(var, c), backend.write::<i64>(count, 1))
+            });
+            let running = running.as_mut().zip(tracking).map(|((mean, var, count), tracking)| RunningArgs {
+                tracking,
+                mean: B::writes(mean),
+                var: B::writes(var),
+                num_batches_tracked: B::writes(count),
+            });
+            let args = TrainArgs {
                 shape,
                 eps,
-                x,
-                dy,
-                epilogue,
-                gamma,
-                beta,
-                running_mean: first,
-                running_var: second,
-                relu_mask,
-                gradients,
-                workspace,
-            }),
+                x: B::reads(&x),
+                epilogue: epilogue(self.forward.epilogue, z.as_ref().map(|z| B::reads(z)))?,
+                gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
+                beta: beta.as_ref().map(|beta| B::reads(beta)),
+                y: B::writes(&mut y),
+                saved_mean: B::writes(&mut saved_mean),
+                saved_inv_std: B::writes(&mut saved_inv_std),
+                relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
+                running,
+                workspace: &mut workspace,
+            };
+            backend.train(args).map_err(error)
         }
-        .map_err(error)
+    }
+}
+
+impl Operation for Infer<'_> {
+    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    where
+        T: Element,
+        B: Raw + Compute<T>,
+    {
+        let Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
+        let running = self.running;
+        let (len, c) = (shape.len(), shape.c());
+        // SAFETY: as in training; everything that is written is new.
+        unsafe {
+            let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
+            let z = z.map(|z| backend.read::<T>(z, len));
+            let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
+            let [running_mean, running_var] = running.map(|at| backend.read::<T::Param>(at, c));
+            let mut relu_mask = relu_mask.map(|at| backend.write::<u32>(at, relu_mask_len(shape)));
+            let args = InferArgs {
+                shape,
+                eps,
+                x: B::reads(&x),
+                epilogue: epilogue(self.forward.epilogue, z.as_ref().map(|z| B::reads(z)))?,
+                gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
+                beta: beta.as_ref().map(|beta| B::reads(beta)),
+                running_mean: B::reads(&running_mean),
+                running_var: B::reads(&running_var),
+                y: B::writes(&mut y),
+                relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
+            };
+            backend.infer(args).map_err(error)
+        }
+    }
+}
+
+impl Operation for Backward<'_> {
+    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    where
+        T: Element,
+        B: Raw + Compute<T>,
+    {
+        let Backward { shape, frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta, .. } =
+            *self;
+        let (len, c) = (shape.len(), shape.c());
+        let op = if frozen_eps.is_some() { Op::BackwardFrozen } else { Op::Backward };
+        let kind = epilogue(self.epilogue, dz.map(|_| ()))?;
+        let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
+        let mut workspace = backend.workspace(&[problem]).map_err(error)?;
+        // SAFETY: as in training; everything that is written is new.
+        unsafe {
+            let (x, dy, mut dx) = (backend.read::<T>(x, len), backend.read::<T>(dy, len), backend.write::<T>(dx, len));
+            let mut dz = dz.map(|at| backend.write::<T>(at, len));
+            let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
+            let relu_mask = relu_mask.map(|at| backend.read::<u32>(at, relu_mask_len(shape)));
+            let [first, second] = statistics.map(|at| backend.read::<T::Param>(at, c));
+            let [mut dgamma, mut dbeta] = [dgamma, dbeta].map(|at| backend.write::<T::Param>(at, c));
+            let epilogue = epilogue(self.epilogue, dz.as_mut().map(|dz| B::writes(dz)))?;
+            let gradients = Gradients {
+                dx: B::writes(&mut dx),
+                dgamma: Some(B::writes(&mut dgamma)),
+                dbeta: Some(B::writes(&mut dbeta)),
+            };
+            let (x, dy) = (B::reads(&x), B::reads(&dy));
+            let gamma = gamma.as_ref().map(|gamma| B::reads(gamma));
+            let beta = beta.as_ref().map(|beta| B::reads(beta));
+            let relu_mask = relu_mask.as_ref().map(|mask| B::reads(mask));
+            let (first, second, workspace) = (B::reads(&first), B::reads(&second), &mut workspace);
+            match frozen_eps {
+                None => backend.backward(BackwardArgs {
+                    shape,
+                    x,
+                    dy,
+                    epilogue,
+                    gamma,
+                    beta,
+                    saved_mean: first,
+                    saved_inv_std: second,
+                    relu_mask,
+                    gradients,
+                    workspace,
+                }),
+                Some(eps) => backend.backward_frozen(BackwardFrozenArgs {
+                    shape,
+                    eps,
+                    x,
+                    dy,
+                    epilogue,
+                    gamma,
+                    beta,
+                    running_mean: first,
+                    running_var: second,
+                    relu_mask,
+                    gradients,
+                    workspace,
+                }),
+            }
+            .map_err(error)
+        }
     }
 }

@@ -6,77 +6,40 @@ mod call;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+#[cfg(feature = "cuda")]
+use batchnorm::Cuda;
 use batchnorm::{Cpu, Layout, Shape};
+use half::{bf16, f16};
 use pyo3::prelude::*;
 
 use buffers::Forward;
-use call::{Backward, Train, backward, infer, train, value_error};
+use call::{Backward, Infer, Operation, Train, value_error};
 
 /// A device with its stream: `None` is the CPU.
 type Place = Option<(usize, u64)>;
 
-/// Calls a function for the backend of a place and the type of a dtype, without holding Python's lock.
-macro_rules! dispatch {
-    ($py:expr, $place:expr, $dtype:expr, $B:ident, $T:ident, $backend:ident => $call:expr) => {
-        $py.detach(|| match ($place, $dtype) {
-            (None, "float32") => {
-                type $B = Cpu;
-                type $T = f32;
-                let $backend = &Cpu;
-                $call
-            }
-            (None, "float16") => {
-                type $B = Cpu;
-                type $T = half::f16;
-                let $backend = &Cpu;
-                $call
-            }
-            (None, "bfloat16") => {
-                type $B = Cpu;
-                type $T = half::bf16;
-                let $backend = &Cpu;
-                $call
-            }
-            (None, "float64") => {
-                type $B = Cpu;
-                type $T = f64;
-                let $backend = &Cpu;
-                $call
-            }
-            #[cfg(feature = "cuda")]
-            (Some(device), "float32") => {
-                type $B = batchnorm::Cuda;
-                type $T = f32;
-                let $backend = &cuda::on(device)?;
-                $call
-            }
-            #[cfg(feature = "cuda")]
-            (Some(device), "float16") => {
-                type $B = batchnorm::Cuda;
-                type $T = half::f16;
-                let $backend = &cuda::on(device)?;
-                $call
-            }
-            #[cfg(feature = "cuda")]
-            (Some(device), "bfloat16") => {
-                type $B = batchnorm::Cuda;
-                type $T = half::bf16;
-                let $backend = &cuda::on(device)?;
-                $call
-            }
-            (None, other) => {
-                Err(value_error(format!("batchnorm: expected float32, float16, bfloat16 or float64, got {other}")))
-            }
-            #[cfg(feature = "cuda")]
-            (Some(_), other) => {
-                Err(value_error(format!("batchnorm: expected float32, float16 or bfloat16 on CUDA, got {other}")))
-            }
-            #[cfg(not(feature = "cuda"))]
-            (Some(_), _) => Err(pyo3::exceptions::PyRuntimeError::new_err(
-                "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
-            )),
-        })
-    };
+/// Runs an operation on the backend of a place over data of a dtype, without holding Python's lock.
+fn dispatch(py: Python<'_>, place: Place, dtype: &str, operation: &impl Operation) -> PyResult<()> {
+    py.detach(|| match place {
+        None => match dtype {
+            "float32" => operation.run::<Cpu, f32>(&Cpu),
+            "float16" => operation.run::<Cpu, f16>(&Cpu),
+            "bfloat16" => operation.run::<Cpu, bf16>(&Cpu),
+            "float64" => operation.run::<Cpu, f64>(&Cpu),
+            other => Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}"))),
+        },
+        #[cfg(feature = "cuda")]
+        Some(device) => match dtype {
+            "float32" => operation.run::<Cuda, f32>(&cuda::on(device)?),
+            "float16" => operation.run::<Cuda, f16>(&cuda::on(device)?),
+            "bfloat16" => operation.run::<Cuda, bf16>(&cuda::on(device)?),
+            other => Err(value_error(format!("batchnorm: expected float32, float16 or bfloat16 on CUDA, got {other}"))),
+        },
+        #[cfg(not(feature = "cuda"))]
+        Some(_) => Err(pyo3::exceptions::PyRuntimeError::new_err(
+            "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
+        )),
+    })
 }
 
 fn shape((n, c, s): (usize, usize, usize), channels_last: bool) -> PyResult<Shape> {
@@ -90,8 +53,7 @@ fn shape((n, c, s): (usize, usize, usize), channels_last: bool) -> PyResult<Shap
 
 /// Normalizes by the batch's statistics.
 #[pyfunction]
-#[pyo3(name = "train")]
-fn train_py(
+fn train(
     py: Python<'_>,
     place: Place,
     dtype: &str,
@@ -110,14 +72,12 @@ fn train_py(
     momentum: Option<f64>,
 ) -> PyResult<()> {
     let forward = Forward { shape: shape(dims, channels_last)?, eps, epilogue, x, y, z, gamma, beta, relu_mask };
-    let arguments = Train { forward, saved, running, momentum };
-    dispatch!(py, place, dtype, B, T, backend => train::<B, T>(backend, &arguments))
+    dispatch(py, place, dtype, &Train { forward, saved, running, momentum })
 }
 
 /// Normalizes by running statistics.
 #[pyfunction]
-#[pyo3(name = "infer")]
-fn infer_py(
+fn infer(
     py: Python<'_>,
     place: Place,
     dtype: &str,
@@ -134,13 +94,12 @@ fn infer_py(
     running: [usize; 2],
 ) -> PyResult<()> {
     let forward = Forward { shape: shape(dims, channels_last)?, eps, epilogue, x, y, z, gamma, beta, relu_mask };
-    dispatch!(py, place, dtype, B, T, backend => infer::<B, T>(backend, &forward, running))
+    dispatch(py, place, dtype, &Infer { forward, running })
 }
 
 /// The gradients of either: by saved statistics, mean and `inv_std`, or by running ones, mean and variance with `eps`.
 #[pyfunction]
-#[pyo3(name = "backward")]
-fn backward_py(
+fn backward(
     py: Python<'_>,
     place: Place,
     dtype: &str,
@@ -160,15 +119,15 @@ fn backward_py(
     dbeta: usize,
 ) -> PyResult<()> {
     let shape = shape(dims, channels_last)?;
-    let arguments =
+    let operation =
         Backward { shape, epilogue, frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta };
-    dispatch!(py, place, dtype, B, T, backend => backward::<B, T>(backend, &arguments))
+    dispatch(py, place, dtype, &operation)
 }
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
-    module.add_function(wrap_pyfunction!(train_py, module)?)?;
-    module.add_function(wrap_pyfunction!(infer_py, module)?)?;
-    module.add_function(wrap_pyfunction!(backward_py, module)?)
+    module.add_function(wrap_pyfunction!(train, module)?)?;
+    module.add_function(wrap_pyfunction!(infer, module)?)?;
+    module.add_function(wrap_pyfunction!(backward, module)?)
 }

@@ -156,7 +156,7 @@ impl BatchNorm {
         };
         let named =
             ["running_mean", "running_var", "weight", "bias"].into_iter().zip(running.iter().chain(&weight_and_bias));
-        for (name, tensor) in named.clone() {
+        for (name, tensor) in named {
             if tensor.dims() != [num_features] {
                 candle_core::bail!("batch-norm: expected {name} of shape [{num_features}], got {:?}", tensor.dims());
             }
@@ -287,9 +287,8 @@ impl BatchNorm {
         let statistics = if train {
             Statistics::Batch
         } else {
-            let running = [&running.mean, &running.var].map(|of| of.as_detached_tensor());
+            let [mean, var] = [&running.mean, &running.var].map(|of| of.as_detached_tensor());
             // The backward pass is to see what this pass saw, also where a training forward comes between them.
-            let [mean, var] = running;
             Statistics::Frozen(if tracked { [mean.copy()?, var.copy()?] } else { [mean, var] })
         };
         let x = x.contiguous()?;
@@ -373,12 +372,9 @@ fn same_device(expected: &Tensor, got: &Tensor) -> Result<()> {
 /// A training forward writes the running statistics while it reads the other tensors. In one storage they would wait for
 /// each other for ever.
 fn unshared(name: &str, tensor: &Tensor, other_name: &str, other: &Tensor) -> Result<()> {
-    let is_shared = {
-        let (this, _) = tensor.storage_and_layout();
-        let (that, _) = other.storage_and_layout();
-        core::ptr::eq(&*this, &*that)
-    };
-    if is_shared {
+    // One lock after the other: two of one storage could wait for a thread that writes between them.
+    let address = |tensor: &Tensor| core::ptr::from_ref(&*tensor.storage_and_layout().0).addr();
+    if address(tensor) == address(other) {
         candle_core::bail!("batch-norm: expected {name} in memory of its own, got that of {other_name}");
     }
     Ok(())

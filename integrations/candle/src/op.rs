@@ -13,6 +13,8 @@ use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Tensor};
 
 use crate::layer::Inner;
 use crate::runner::Runners;
+#[cfg(feature = "cuda")]
+use crate::storage::elsewhere;
 use crate::storage::{CandleBackend, Data};
 
 /// What normalizes.
@@ -133,7 +135,7 @@ impl CustomOp3 for Normalize {
         match &self.layer.runners {
             Runners::Cpu(runner) => on_cpu!(self.dtype, T => self.forward::<Cpu, T>(runner, inputs)),
             #[cfg(feature = "cuda")]
-            Runners::Cuda(_) => Err(Error::BackwardNotSupported { op: NAME }.bt()),
+            Runners::Cuda(_) => Err(elsewhere()),
         }
     }
 
@@ -150,7 +152,7 @@ impl CustomOp3 for Normalize {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
         match &self.layer.runners {
             Runners::Cuda(runner) => on_cuda!(self.dtype, T => self.forward::<batchnorm::Cuda, T>(runner, inputs)),
-            Runners::Cpu(_) => Err(Error::BackwardNotSupported { op: NAME }.bt()),
+            Runners::Cpu(_) => Err(elsewhere()),
         }
     }
 

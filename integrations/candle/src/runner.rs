@@ -58,7 +58,7 @@ impl<B: CandleBackend> Runner<B> {
         let kept = || self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
         let found = {
             let mut kept = kept();
-            kept.iter().position(|(of, _)| *of == problem).map(|i| kept.swap_remove(i).1)
+            kept.iter().position(|(of, _)| *of == problem).map(|i| kept.remove(i).1)
         };
         let mut workspace = match found {
             Some(workspace) => workspace,
@@ -68,7 +68,7 @@ impl<B: CandleBackend> Runner<B> {
         operation(&self.backend, &mut workspace).map_err(Error::wrap)?;
         let mut kept = kept();
         if kept.len() == KEPT {
-            kept.remove(0);
+            kept.remove(0); // Unused for longest.
         }
         kept.push((problem, workspace));
         Ok(())

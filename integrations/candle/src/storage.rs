@@ -133,7 +133,7 @@ impl CandleBackend for Cpu {
 }
 
 /// A tensor of the layer is on another device than the layer: the checks of the layer let none pass.
-fn elsewhere() -> Error {
+pub(crate) fn elsewhere() -> Error {
     Error::Msg("batch-norm: expected every tensor on the device of the layer, got one on another".into()).bt()
 }
 
