@@ -1,11 +1,15 @@
 //! The layer.
 
+mod build;
+
 use std::fmt;
 use std::sync::Arc;
 
-use batchnorm::{Epilogue, Layout, Momentum, NonFinite, RunningVar, Shape, Tracking};
-use candle_core::{DType, Error, Result, Tensor, Var};
-use candle_nn::{BatchNormConfig, Init, Module, ModuleT, VarBuilder};
+use batchnorm::{Epilogue, Layout, Shape, Tracking};
+use candle_core::{DType, Error, Result, Tensor};
+use candle_nn::{Module, ModuleT};
+
+pub use build::batch_norm;
 
 use crate::op::{Normalize, Statistics};
 use crate::runner::Runners;
@@ -54,141 +58,7 @@ pub(crate) struct Inner {
     is_affine: bool,
 }
 
-/// A batch normalization of `num_features` channels, with the names of [`candle_nn::batch_norm()`]: `running_mean`,
-/// `running_var`, and where it is affine `weight` and `bias`.
-///
-/// Parameters and statistics are f32 whatever the dtype of `vb`, and f64 for f64.
-///
-/// # Errors
-/// Where `eps` is negative or not finite, `momentum` outside of [0, 1], `remove_mean` false (the kernels always remove it),
-/// a tensor missing or of another shape or dtype, or the device neither the CPU nor a CUDA device.
-pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: VarBuilder<'_>) -> Result<BatchNorm> {
-    let config = config.into();
-    if !config.remove_mean {
-        candle_core::bail!("batch-norm: expected remove_mean = true, got false: the kernels always remove the mean");
-    }
-    let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let get = |name, init| vb.get_with_hints_dtype(num_features, name, Init::Const(init), dtype);
-    let running = [get("running_mean", 0.0)?, get("running_var", 1.0)?];
-    let weight_and_bias = if config.affine { Some([get("weight", 1.0)?, get("bias", 0.0)?]) } else { None };
-    BatchNorm::build(num_features, running, weight_and_bias, config.eps, config.momentum)
-}
-
 impl BatchNorm {
-    /// A layer of these tensors, with a momentum of 0.1. Statistics that are variables are used as they are, and
-    /// others copied.
-    ///
-    /// # Errors
-    /// As [`batch_norm()`].
-    pub fn new(
-        num_features: usize,
-        running_mean: Tensor,
-        running_var: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: f64,
-    ) -> Result<Self> {
-        Self::new_with_momentum(num_features, running_mean, running_var, weight, bias, eps, 0.1)
-    }
-
-    /// As [`BatchNorm::new`], without weight and bias.
-    ///
-    /// # Errors
-    /// As [`batch_norm()`].
-    pub fn new_no_bias(num_features: usize, running_mean: Tensor, running_var: Tensor, eps: f64) -> Result<Self> {
-        Self::new_no_bias_with_momentum(num_features, running_mean, running_var, eps, 0.1)
-    }
-
-    /// As [`BatchNorm::new`], with this momentum: the weight of the new batch.
-    ///
-    /// # Errors
-    /// As [`batch_norm()`].
-    pub fn new_with_momentum(
-        num_features: usize,
-        running_mean: Tensor,
-        running_var: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        eps: f64,
-        momentum: f64,
-    ) -> Result<Self> {
-        Self::build(num_features, [running_mean, running_var], Some([weight, bias]), eps, momentum)
-    }
-
-    /// As [`BatchNorm::new_with_momentum`], without weight and bias.
-    ///
-    /// # Errors
-    /// As [`batch_norm()`].
-    pub fn new_no_bias_with_momentum(
-        num_features: usize,
-        running_mean: Tensor,
-        running_var: Tensor,
-        eps: f64,
-        momentum: f64,
-    ) -> Result<Self> {
-        Self::build(num_features, [running_mean, running_var], None, eps, momentum)
-    }
-
-    fn build(
-        num_features: usize,
-        running: [Tensor; 2],
-        weight_and_bias: Option<[Tensor; 2]>,
-        eps: f64,
-        momentum: f64,
-    ) -> Result<Self> {
-        if !eps.is_finite() || eps < 0.0 {
-            candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {eps}");
-        }
-        if !(0.0..=1.0).contains(&momentum) {
-            candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {momentum}");
-        }
-        if num_features == 0 {
-            candle_core::bail!("batch-norm: expected at least 1 feature, got 0");
-        }
-        let (dtype, device) = (running[0].dtype(), running[0].device().clone());
-        if !matches!(dtype, DType::F32 | DType::F64) {
-            candle_core::bail!("batch-norm: expected running_mean in f32 or f64, got {}", dtype.as_str());
-        }
-        let is_affine = weight_and_bias.is_some();
-        let weight_and_bias = match weight_and_bias {
-            Some(given) => given,
-            None => [Tensor::ones(num_features, dtype, &device)?, Tensor::zeros(num_features, dtype, &device)?],
-        };
-        let named =
-            ["running_mean", "running_var", "weight", "bias"].into_iter().zip(running.iter().chain(&weight_and_bias));
-        for (name, tensor) in named {
-            if tensor.dims() != [num_features] {
-                candle_core::bail!("batch-norm: expected {name} of shape [{num_features}], got {:?}", tensor.dims());
-            }
-            if tensor.dtype() != dtype {
-                let (expected, got) = (dtype.as_str(), tensor.dtype().as_str());
-                candle_core::bail!("batch-norm: expected {name} in {expected}, as running_mean, got {got}");
-            }
-            same_device(&running[0], tensor)?;
-            if !tensor.is_contiguous() {
-                candle_core::bail!("batch-norm: expected {name} contiguous, got strides {:?}", tensor.stride());
-            }
-        }
-        let [mean, var] = &running;
-        let (mean, var) = (Var::from_tensor(mean)?, Var::from_tensor(var)?);
-        let [weight, bias] = &weight_and_bias;
-        for (name, tensor) in [("running_var", var.as_tensor()), ("weight", weight), ("bias", bias)] {
-            unshared(name, tensor, "running_mean", &mean)?;
-        }
-        for (name, tensor) in [("weight", weight), ("bias", bias)] {
-            unshared(name, tensor, "running_var", &var)?;
-        }
-        let num_batches_tracked = Tensor::zeros(1, DType::I64, &device)?;
-        let tracking = Tracking {
-            momentum: Momentum::Ema(momentum),
-            variance: RunningVar::Unbiased,
-            non_finite: NonFinite::Propagate,
-        };
-        let running = Running { mean, var, num_batches_tracked };
-        let runners = Runners::of(&device)?;
-        Ok(Self { inner: Arc::new(Inner { running, eps, tracking, runners, momentum, weight_and_bias, is_affine }) })
-    }
-
     /// The running mean, `[c]`.
     pub fn running_mean(&self) -> &Tensor {
         self.inner.running.mean.as_tensor()
