@@ -5,9 +5,7 @@ use core::marker::PhantomData;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
-use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, DriverError, SyncOnDrop};
-
-use crate::Stored;
+use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice, DriverError, SyncOnDrop};
 
 /// Device memory that someone else owns, borrowed for `'a` and never freed: another framework's tensor, for instance.
 ///
@@ -33,7 +31,7 @@ pub struct DeviceRef<'a, T> {
     memory: PhantomData<&'a mut [T]>,
 }
 
-impl<T: Stored> DeviceRef<'_, T> {
+impl<T: DeviceRepr> DeviceRef<'_, T> {
     /// `len` values of type `T` at a device address.
     ///
     /// # Safety
@@ -74,13 +72,13 @@ impl<T> DeviceSlice<T> for DeviceRef<'_, T> {
     }
 }
 
-impl<T: Stored> DevicePtr<T> for DeviceRef<'_, T> {
+impl<T: DeviceRepr> DevicePtr<T> for DeviceRef<'_, T> {
     fn device_ptr<'a>(&'a self, stream: &'a CudaStream) -> (CUdeviceptr, SyncOnDrop<'a>) {
         (self.address_on(stream), SyncOnDrop::Record(None))
     }
 }
 
-impl<T: Stored> DevicePtrMut<T> for DeviceRef<'_, T> {
+impl<T: DeviceRepr> DevicePtrMut<T> for DeviceRef<'_, T> {
     fn device_ptr_mut<'a>(&'a mut self, stream: &'a CudaStream) -> (CUdeviceptr, SyncOnDrop<'a>) {
         (self.address_on(stream), SyncOnDrop::Record(None))
     }

@@ -1,9 +1,11 @@
 //! Scratch memory.
 
-use cudarc::driver::CudaSlice;
+use std::sync::Arc;
 
-use super::Cuda;
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DeviceSlice};
+
 use super::device::allocating;
+use super::{Cuda, DeviceRef};
 use crate::{Plan, Problem, Result};
 
 /// Scratch memory of one layer, one captured graph or one caller. What uses it must be in order: one stream, or streams
@@ -11,42 +13,83 @@ use crate::{Plan, Problem, Result};
 ///
 /// A counter that is 0 between launches comes first, the partial results of blocks of threads after it.
 pub struct CudaWorkspace {
-    memory: Option<CudaSlice<u8>>,
+    memory: Option<Memory>,
+}
+
+enum Memory {
+    Owned(CudaSlice<u8>),
+    /// Of whoever promised that it lives as long.
+    Foreign(DeviceRef<'static, u8>),
 }
 
 impl CudaWorkspace {
     /// Enough for each of these problems and for smaller batches of them, whatever the alignment of the data.
     pub(super) fn new(cuda: &Cuda, problems: &[Problem]) -> Result<Self> {
-        let mut bytes = 0;
-        let mut refused = None;
-        let mut any = false;
-        for problem in problems.iter().filter(|problem| !problem.shape().is_empty()) {
-            // Plans tell two alignments apart: that of whole vectors, and that of single elements.
-            for alignment in [16, problem.dtype().bytes() as usize] {
-                let (problem, limits) = (problem.with_alignment(alignment), cuda.limits());
-                match Plan::new(&problem, &limits, cuda.strategy) {
-                    Ok(_) => {
-                        bytes = bytes.max(Plan::most_workspace_bytes(&problem, &limits, cuda.strategy));
-                        any = true;
-                    }
-                    Err(error) => refused = refused.or(Some(error)),
-                }
-            }
+        let bytes = greatest(problems, |problem| {
+            // Also where there is memory enough: a plan that is refused is refused here.
+            cuda.plan(problem)?;
+            Ok(Plan::most_workspace_bytes(problem, &cuda.limits(), cuda.strategy))
+        })?;
+        if bytes == 0 {
+            return Ok(Self { memory: None });
         }
-        // A forced strategy may hold the forward pass and not the backward one: whoever runs only the former may.
-        if let (false, Some(error)) = (any, refused) {
-            return Err(error);
-        }
-        let memory = if bytes == 0 { None } else { Some(cuda.stream.alloc_zeros(bytes).map_err(allocating(bytes))?) };
-        Ok(Self { memory })
+        let memory = cuda.stream.alloc_zeros(bytes).map_err(allocating(bytes))?;
+        Ok(Self { memory: Some(Memory::Owned(memory)) })
+    }
+
+    /// `bytes` of memory that someone else owns and frees, at a device address: [`Cuda::workspace_bytes`] says how many an
+    /// operation needs.
+    ///
+    /// # Safety
+    /// As [`DeviceRef::from_raw`], for as long as the workspace or a graph that was captured with it lasts. The memory is
+    /// aligned to 256 bytes, and all zeros when its first operation begins. Between operations nothing writes it.
+    #[allow(unsafe_code)]
+    pub unsafe fn from_raw(address: u64, bytes: usize, stream: &Arc<CudaStream>) -> Self {
+        // SAFETY: the caller's.
+        let memory = (bytes > 0).then(|| unsafe { DeviceRef::from_raw(address, bytes, stream) });
+        Self { memory: memory.map(Memory::Foreign) }
     }
 
     /// The size in bytes.
     pub fn bytes(&self) -> usize {
-        self.memory.as_ref().map_or(0, CudaSlice::len)
+        match &self.memory {
+            None => 0,
+            Some(Memory::Owned(memory)) => memory.len(),
+            Some(Memory::Foreign(memory)) => memory.len(),
+        }
     }
 
-    pub(super) fn memory_mut(&mut self) -> Option<&mut CudaSlice<u8>> {
-        self.memory.as_mut()
+    pub(super) fn memory_mut(&mut self) -> Option<&mut dyn DevicePtrMut<u8>> {
+        match self.memory.as_mut()? {
+            Memory::Owned(memory) => Some(memory),
+            Memory::Foreign(memory) => Some(memory),
+        }
     }
+}
+
+impl Cuda {
+    /// How many bytes of scratch memory an operation needs, whatever the alignment of its data: 0 for an empty batch.
+    /// [`Backend::workspace`](crate::Backend::workspace) gives at least so many, and enough for smaller batches.
+    ///
+    /// # Errors
+    /// [`Error::Strategy`](crate::Error::Strategy), where a strategy is forced that holds none of them.
+    pub fn workspace_bytes(&self, problem: &Problem) -> Result<usize> {
+        greatest(&[*problem], |problem| Ok(self.plan(problem)?.workspace_bytes))
+    }
+}
+
+/// The greatest of what problems need for either alignment that plans tell apart: of whole vectors, and of single elements.
+fn greatest(problems: &[Problem], bytes: impl Fn(&Problem) -> Result<usize>) -> Result<usize> {
+    let mut most = None;
+    let mut refused = Ok(0);
+    for problem in problems.iter().filter(|problem| !problem.shape().is_empty()) {
+        for alignment in [16, problem.dtype().bytes() as usize] {
+            match bytes(&problem.with_alignment(alignment)) {
+                Ok(bytes) => most = most.max(Some(bytes)),
+                Err(error) => refused = refused.and(Err(error)),
+            }
+        }
+    }
+    // A forced strategy may hold the forward pass and not the backward one: whoever runs only the former may.
+    most.map_or(refused, Ok)
 }

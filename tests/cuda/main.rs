@@ -24,3 +24,4 @@ mod residency;
 mod step;
 mod table;
 mod thresholds;
+mod workspace;
