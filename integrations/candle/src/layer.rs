@@ -12,7 +12,7 @@ use candle_nn::{Module, ModuleT};
 pub use build::batch_norm;
 
 use crate::op::{Normalize, Statistics};
-use crate::runner::Runners;
+use crate::placement::Placement;
 use crate::running::Running;
 
 /// Batch normalization with its parameters and running statistics.
@@ -36,7 +36,9 @@ use crate::running::Running;
 ///
 /// # Effects
 /// A training forward updates the running statistics in place, on their device; on CUDA all work is put on candle's
-/// stream and nothing waits for it. Clones share parameters and statistics, as clones of candle's tensors do. Gradients
+/// stream and nothing waits for it. That stream is another one on every thread where the device came of
+/// [`Device::new_cuda`](candle_core::Device::new_cuda): threads that share tensors, a layer's statistics among them, wait
+/// for the device between each other's work, as candle's own operations ask. Clones share parameters and statistics, as clones of candle's tensors do. Gradients
 /// flow to `x`, the weight, the bias and the residual, of first order: the backward pass itself is not differentiable.
 ///
 /// # Errors
@@ -51,7 +53,7 @@ pub(crate) struct Inner {
     pub(crate) running: Running,
     pub(crate) eps: f64,
     pub(crate) tracking: Tracking,
-    pub(crate) runners: Runners,
+    pub(crate) placement: Placement,
     momentum: f64,
     /// Where there are none, 1 and 0.
     weight_and_bias: [Tensor; 2],

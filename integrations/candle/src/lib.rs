@@ -19,7 +19,7 @@
 mod fold;
 mod layer;
 mod op;
-mod runner;
+mod placement;
 mod running;
 mod storage;
 

@@ -12,7 +12,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Tensor};
 
 use crate::layer::Inner;
-use crate::runner::Runners;
+use crate::placement::Placement;
 #[cfg(feature = "cuda")]
 use crate::storage::elsewhere;
 use crate::storage::{CandleBackend, Data};
@@ -132,10 +132,10 @@ impl CustomOp3 for Normalize {
         l3: &Layout,
     ) -> Result<(CpuStorage, candle_core::Shape)> {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
-        match &self.layer.runners {
-            Runners::Cpu(runner) => on_cpu!(self.dtype, T => self.forward::<Cpu, T>(runner, inputs)),
+        match &self.layer.placement {
+            Placement::Cpu(backend) => on_cpu!(self.dtype, T => self.forward::<Cpu, T>(backend, inputs)),
             #[cfg(feature = "cuda")]
-            Runners::Cuda(_) => Err(elsewhere()),
+            Placement::Cuda(_) => Err(elsewhere()),
         }
     }
 
@@ -150,9 +150,9 @@ impl CustomOp3 for Normalize {
         l3: &Layout,
     ) -> Result<(CudaStorage, candle_core::Shape)> {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
-        match &self.layer.runners {
-            Runners::Cuda(runner) => on_cuda!(self.dtype, T => self.forward::<batchnorm::Cuda, T>(runner, inputs)),
-            Runners::Cpu(_) => Err(elsewhere()),
+        match &self.layer.placement {
+            Placement::Cuda(backend) => on_cuda!(self.dtype, T => self.forward::<batchnorm::Cuda, T>(backend, inputs)),
+            Placement::Cpu(_) => Err(elsewhere()),
         }
     }
 
@@ -165,11 +165,11 @@ impl CustomOp3 for Normalize {
         grad_res: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let args = [arg1, arg2, arg3];
-        let gradients = match &self.layer.runners {
-            Runners::Cpu(runner) => on_cpu!(self.dtype, T => self.backward::<Cpu, T>(runner, args, grad_res)),
+        let gradients = match &self.layer.placement {
+            Placement::Cpu(backend) => on_cpu!(self.dtype, T => self.backward::<Cpu, T>(backend, args, grad_res)),
             #[cfg(feature = "cuda")]
-            Runners::Cuda(runner) => {
-                on_cuda!(self.dtype, T => self.backward::<batchnorm::Cuda, T>(runner, args, grad_res))
+            Placement::Cuda(backend) => {
+                on_cuda!(self.dtype, T => self.backward::<batchnorm::Cuda, T>(backend, args, grad_res))
             }
         };
         gradients.map(Into::into)

@@ -2,11 +2,13 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(any(feature = "cuda", test))]
+mod kept;
 
 use core::marker::PhantomData;
 use std::cell::RefCell;
 
-use batchnorm::{Compute, Cpu, Element, Stored};
+use batchnorm::{Compute, Cpu, Element, Problem, Stored};
 use candle_core::{CpuStorage, CudaStorage, Error, InplaceOp1, Layout, Result, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
@@ -76,6 +78,12 @@ pub(crate) trait CandleBackend: Compute<f32> + Compute<f16> + Compute<bf16> {
     /// As an argument.
     fn writes<'a, T: Value>(values: &'a mut Self::ValuesMut<'_, T>) -> Self::Out<'a, T>;
 
+    /// Runs an operation with scratch memory for its problem, which no other thread uses.
+    fn with_scratch(
+        &self,
+        problem: Problem,
+        operation: impl FnOnce(&mut Self::Workspace) -> batchnorm::Result<()>,
+    ) -> Result<()>;
     /// A buffer of `len` values on the device of a storage, at least one: what is in it is to be written before it is read.
     fn alloc<T: Value>(beside: &Self::Storage, len: usize) -> Result<Self::Buf<T>>;
     /// The first `len` values of a buffer, and the rest.
@@ -121,6 +129,9 @@ impl CandleBackend for Cpu {
         values
     }
 
+    fn with_scratch(&self, _: Problem, operation: impl FnOnce(&mut ()) -> batchnorm::Result<()>) -> Result<()> {
+        operation(&mut ()).map_err(Error::wrap)
+    }
     fn alloc<T: Value>(_: &CpuStorage, len: usize) -> Result<Vec<T>> {
         Ok(vec![T::default(); len])
     }

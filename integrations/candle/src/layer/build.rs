@@ -7,7 +7,7 @@ use candle_core::{DType, Result, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
 use super::{BatchNorm, Inner, same_device, unshared};
-use crate::runner::Runners;
+use crate::placement::Placement;
 use crate::running::Running;
 
 /// A batch normalization of `num_features` channels, with the names of [`candle_nn::batch_norm()`]: `running_mean`,
@@ -141,7 +141,7 @@ impl BatchNorm {
             non_finite: NonFinite::Propagate,
         };
         let running = Running { mean, var, num_batches_tracked };
-        let runners = Runners::of(&device)?;
-        Ok(Self { inner: Arc::new(Inner { running, eps, tracking, runners, momentum, weight_and_bias, is_affine }) })
+        let placement = Placement::on(&device)?;
+        Ok(Self { inner: Arc::new(Inner { running, eps, tracking, placement, momentum, weight_and_bias, is_affine }) })
     }
 }

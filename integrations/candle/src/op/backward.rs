@@ -5,17 +5,11 @@ use batchnorm::{Compute, Epilogue, Gradients, Op, relu_mask_len};
 use candle_core::{Error, Result, Tensor};
 
 use super::{NAME, Normalize, Roles, Statistics, filled, tensor};
-use crate::runner::Runner;
 use crate::storage::{CandleBackend, Data};
 
 impl Normalize {
     /// The gradients of the inputs: of those that ask for none, none.
-    pub(super) fn backward<B, T>(
-        &self,
-        runner: &Runner<B>,
-        args: [&Tensor; 3],
-        dy: &Tensor,
-    ) -> Result<[Option<Tensor>; 3]>
+    pub(super) fn backward<B, T>(&self, backend: &B, args: [&Tensor; 3], dy: &Tensor) -> Result<[Option<Tensor>; 3]>
     where
         B: CandleBackend + Compute<T>,
         T: Data,
@@ -57,7 +51,7 @@ impl Normalize {
                     let saved_mean = B::values::<T::Param>(B::of(&saved)?, 0, c)?;
                     let saved_inv_std = B::values::<T::Param>(B::of(&saved)?, c, c)?;
                     let problem = self.problem::<T>(Op::Backward, fused)?;
-                    runner.run(problem, |backend, workspace| {
+                    backend.with_scratch(problem, |workspace| {
                         backend.backward(BackwardArgs {
                             shape,
                             x: B::reads(&x),
@@ -83,7 +77,7 @@ impl Normalize {
                     let mean = B::values::<T::Param>(B::of(&mean)?, mean_layout.start_offset(), c)?;
                     let var = B::values::<T::Param>(B::of(&var)?, var_layout.start_offset(), c)?;
                     let problem = self.problem::<T>(Op::BackwardFrozen, fused)?;
-                    runner.run(problem, |backend, workspace| {
+                    backend.with_scratch(problem, |workspace| {
                         backend.backward_frozen(BackwardFrozenArgs {
                             shape,
                             eps,

@@ -2,15 +2,14 @@
 
 use batchnorm::args::{InferArgs, RunningArgs, TrainArgs};
 use batchnorm::{Compute, Epilogue, Op, relu_mask_len};
-use candle_core::{Result, Shape};
+use candle_core::{Error, Result, Shape};
 
 use super::{Input, Normalize, Roles, Statistics, filled, tensor};
-use crate::runner::Runner;
 use crate::storage::{CandleBackend, Data};
 
 impl Normalize {
     /// Writes `y` and, in training, the running statistics; keeps what the backward pass needs.
-    pub(super) fn forward<B, T>(&self, runner: &Runner<B>, inputs: [Input<'_, B>; 3]) -> Result<(B::Storage, Shape)>
+    pub(super) fn forward<B, T>(&self, backend: &B, inputs: [Input<'_, B>; 3]) -> Result<(B::Storage, Shape)>
     where
         B: CandleBackend + Compute<T>,
         T: Data,
@@ -37,7 +36,7 @@ impl Normalize {
                     let problem = self.problem::<T>(Op::Train, self.fused)?;
                     let [mut saved_mean, mut saved_inv_std] = B::split(&mut saved, c);
                     self.layer.running.write::<B, T::Param>(|mut mean, mut var, mut counter| {
-                        runner.run(problem, |backend, workspace| {
+                        backend.with_scratch(problem, |workspace| {
                             backend.train(TrainArgs {
                                 shape,
                                 eps,
@@ -67,21 +66,19 @@ impl Normalize {
                         (mean.storage_and_layout(), var.storage_and_layout());
                     let mean = B::values::<T::Param>(B::of(&mean)?, mean_layout.start_offset(), c)?;
                     let var = B::values::<T::Param>(B::of(&var)?, var_layout.start_offset(), c)?;
-                    let problem = self.problem::<T>(Op::Infer, self.fused)?;
-                    runner.run(problem, |backend, _| {
-                        backend.infer(InferArgs {
-                            shape,
-                            eps,
-                            x: B::reads(&x),
-                            epilogue: filled(self.fused, z.as_ref().map(|z| B::reads(z))),
-                            gamma: Some(B::reads(&gamma)),
-                            beta: Some(B::reads(&beta)),
-                            running_mean: B::reads(&mean),
-                            running_var: B::reads(&var),
-                            y: B::writes(&mut y),
-                            relu_mask: mask.as_mut().map(|[mask, _]| B::writes(mask)),
-                        })
-                    })?;
+                    let args = InferArgs {
+                        shape,
+                        eps,
+                        x: B::reads(&x),
+                        epilogue: filled(self.fused, z.as_ref().map(|z| B::reads(z))),
+                        gamma: Some(B::reads(&gamma)),
+                        beta: Some(B::reads(&beta)),
+                        running_mean: B::reads(&mean),
+                        running_var: B::reads(&var),
+                        y: B::writes(&mut y),
+                        relu_mask: mask.as_mut().map(|[mask, _]| B::writes(mask)),
+                    };
+                    backend.infer(args).map_err(Error::wrap)?;
                 }
             }
         }

@@ -1,0 +1,29 @@
+//! Where a layer computes.
+
+use batchnorm::Cpu;
+use candle_core::{Device, Error, Result};
+
+/// The backend of a layer's device.
+pub(crate) enum Placement {
+    Cpu(Cpu),
+    #[cfg(feature = "cuda")]
+    Cuda(batchnorm::Cuda),
+}
+
+impl Placement {
+    /// On a device: on CUDA, on the stream that candle puts its own work on.
+    pub(crate) fn on(device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self::Cpu(Cpu)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Self::Cuda(batchnorm::Cuda::on(device.cuda_stream()).map_err(Error::wrap)?)),
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => Err(no_backend("a CUDA device, for which candle-batchnorm needs its feature `cuda`")),
+            Device::Metal(_) => Err(no_backend("a Metal device")),
+        }
+    }
+}
+
+fn no_backend(got: &str) -> Error {
+    Error::Msg(format!("batch-norm: expected tensors on the CPU or on a CUDA device, got {got}")).bt()
+}
