@@ -1,6 +1,6 @@
 //! Addresses as the buffers of a backend.
 
-use batchnorm::{Backend, Cpu, Shape, Stored};
+use batchnorm::{Backend, Cpu, Problem, Result, Shape, Stored};
 
 /// What both forward passes take.
 pub(crate) struct Forward<'a> {
@@ -14,6 +14,9 @@ pub(crate) struct Forward<'a> {
     pub(crate) beta: Option<usize>,
     pub(crate) relu_mask: Option<usize>,
 }
+
+/// The address of scratch memory and its bytes: none on the CPU.
+pub(crate) type Scratch = Option<(usize, usize)>;
 
 /// A backend over memory that Python's tensors own.
 pub(crate) trait Raw: Backend {
@@ -34,6 +37,13 @@ pub(crate) trait Raw: Backend {
     /// As [`Raw::read`], and nothing else reads them meanwhile. They may be not initialized where they are written before
     /// they are read.
     unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> Self::Write<'a, T>;
+    /// How many bytes of scratch memory an operation needs.
+    fn scratch_bytes(&self, problem: &Problem) -> Result<usize>;
+    /// Scratch memory: an address and bytes.
+    ///
+    /// # Safety
+    /// As [`Raw::write`], and it was all zeros before its first operation.
+    unsafe fn scratch(&self, memory: Scratch) -> Self::Workspace;
     /// As an argument.
     fn reads<'a, T: Stored>(memory: &'a Self::Read<'_, T>) -> Self::In<'a, T>;
     /// As an argument.
@@ -58,6 +68,10 @@ impl Raw for Cpu {
         // SAFETY: the caller's; every bit pattern is a value of these types.
         unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(address), len) }
     }
+    fn scratch_bytes(&self, _: &Problem) -> Result<usize> {
+        Ok(0)
+    }
+    unsafe fn scratch(&self, _: Scratch) {}
     fn reads<'a, T: Stored>(memory: &'a &[T]) -> &'a [T] {
         memory
     }

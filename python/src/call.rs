@@ -1,16 +1,18 @@
 //! The operations over addresses.
 
 use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, RunningArgs, TrainArgs};
-use batchnorm::{Compute, Element, Epilogue, Error, Gradients, Momentum, Op, Problem, Shape, Tracking, relu_mask_len};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
-use pyo3::{PyErr, PyResult};
+use batchnorm::{Compute, Element, Gradients, Momentum, Op, Problem, Shape, Tracking, relu_mask_len};
+use pyo3::PyResult;
 
-use crate::buffers::{Forward, Raw};
+use crate::buffers::{Forward, Raw, Scratch};
+use crate::check::{check_apart, epilogue, error, value_error};
 
 /// An operation with its arguments.
 pub(crate) trait Operation: Sync {
+    /// What it returns, beside what it writes.
+    type Output: Send;
     /// Runs it on a backend, over data of a type.
-    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    fn run<B, T>(&self, backend: &B) -> PyResult<Self::Output>
     where
         T: Element,
         B: Raw + Compute<T>;
@@ -25,6 +27,7 @@ pub(crate) struct Train<'a> {
     pub(crate) running: Option<[usize; 3]>,
     /// `None` is the cumulative average.
     pub(crate) momentum: Option<f64>,
+    pub(crate) scratch: Scratch,
 }
 
 /// An inference forward's arguments.
@@ -51,70 +54,33 @@ pub(crate) struct Backward<'a> {
     pub(crate) statistics: [usize; 2],
     pub(crate) dgamma: usize,
     pub(crate) dbeta: usize,
+    pub(crate) scratch: Scratch,
 }
 
-/// The crate's error as Python's.
-pub(crate) fn error(error: Error) -> PyErr {
-    let text = format!("batchnorm: {error}");
-    match error {
-        Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
-        Error::Driver { .. } | Error::Launch { .. } | Error::NoDriver { .. } | Error::NoDevice { .. } => {
-            PyRuntimeError::new_err(text)
-        }
-        _ => value_error(text),
-    }
-}
-
-pub(crate) fn value_error(text: String) -> PyErr {
-    PyValueError::new_err(text)
-}
-
-fn epilogue<Z>(name: &str, z: Option<Z>) -> PyResult<Epilogue<Z>> {
-    match (name, z) {
-        ("identity", None) => Ok(Epilogue::Identity),
-        ("relu", None) => Ok(Epilogue::Relu),
-        ("add", Some(z)) => Ok(Epilogue::Add(z)),
-        ("add_relu", Some(z)) => Ok(Epilogue::AddRelu(z)),
-        (name, z) => {
-            let residual = if z.is_some() { "with" } else { "without" };
-            Err(value_error(format!(
-                "batchnorm: expected the epilogue identity or relu, or add or add_relu with a residual, got {name:?} \
-                 {residual} one"
-            )))
-        }
-    }
-}
-
-/// Running statistics are the caller's, and could lie in another argument.
-fn check_apart(written: &[(&str, usize, usize)], read: &[(&str, Option<usize>, usize)]) -> PyResult<()> {
-    let overlap = |(a, len_a): (usize, usize), (b, len_b): (usize, usize)| a < b + len_b && b < a + len_a;
-    for (i, (name, address, bytes)) in written.iter().enumerate() {
-        let others = written[..i].iter().map(|(other, at, len)| (*other, *at, *len));
-        let read = read.iter().filter_map(|(other, at, len)| at.map(|at| (*other, at, *len)));
-        for (other, at, len) in others.chain(read) {
-            if overlap((*address, *bytes), (at, len)) {
-                return Err(value_error(format!(
-                    "batchnorm: expected {name} in memory of its own, got that of {other}"
-                )));
-            }
-        }
-    }
-    Ok(())
+/// The question how much scratch memory an operation needs.
+pub(crate) struct ScratchBytes<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) shape: Shape,
+    pub(crate) epilogue: &'a str,
 }
 
 impl Operation for Train<'_> {
+    type Output = ();
     fn run<B, T>(&self, backend: &B) -> PyResult<()>
     where
         T: Element,
         B: Raw + Compute<T>,
     {
-        let Train { forward: Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. }, saved, running, momentum } =
-            *self;
+        let Train {
+            forward: Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. },
+            saved,
+            running,
+            momentum,
+            scratch,
+        } = *self;
         let (len, c) = (shape.len(), shape.c());
         let momentum = momentum.map_or(Momentum::Cumulative, Momentum::Ema);
         let tracking = running.map(|_| Tracking { momentum, ..Tracking::default() });
-        let kind = epilogue(self.forward.epilogue, z.map(|_| ()))?;
-        let problem = Problem::new(Op::Train, shape, T::DTYPE, kind, eps, tracking).map_err(error)?;
         let (data, channel) = (len * size_of::<T>(), c * size_of::<T::Param>());
         if let Some([mean, var, count]) = running {
             let written =
@@ -123,10 +89,10 @@ impl Operation for Train<'_> {
                 [("input", Some(x), data), ("residual", z, data), ("weight", gamma, channel), ("bias", beta, channel)];
             check_apart(&written, &read)?;
         }
-        let mut workspace = backend.workspace(&[problem]).map_err(error)?;
         // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
         // on a device torch frees memory in the order of its stream. What is written is new or was seen to be apart.
         unsafe {
+            let mut workspace = backend.scratch(scratch);
             let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
             let z = z.map(|z| backend.read::<T>(z, len));
             let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
@@ -161,6 +127,7 @@ impl Operation for Train<'_> {
 }
 
 impl Operation for Infer<'_> {
+    type Output = ();
     fn run<B, T>(&self, backend: &B) -> PyResult<()>
     where
         T: Element,
@@ -194,20 +161,32 @@ impl Operation for Infer<'_> {
 }
 
 impl Operation for Backward<'_> {
+    type Output = ();
     fn run<B, T>(&self, backend: &B) -> PyResult<()>
     where
         T: Element,
         B: Raw + Compute<T>,
     {
-        let Backward { shape, frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta, .. } =
-            *self;
+        let Backward {
+            shape,
+            frozen_eps,
+            x,
+            dy,
+            dx,
+            dz,
+            gamma,
+            beta,
+            relu_mask,
+            statistics,
+            dgamma,
+            dbeta,
+            scratch,
+            ..
+        } = *self;
         let (len, c) = (shape.len(), shape.c());
-        let op = if frozen_eps.is_some() { Op::BackwardFrozen } else { Op::Backward };
-        let kind = epilogue(self.epilogue, dz.map(|_| ()))?;
-        let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
-        let mut workspace = backend.workspace(&[problem]).map_err(error)?;
         // SAFETY: as in training; everything that is written is new.
         unsafe {
+            let mut workspace = backend.scratch(scratch);
             let (x, dy, mut dx) = (backend.read::<T>(x, len), backend.read::<T>(dy, len), backend.write::<T>(dx, len));
             let mut dz = dz.map(|at| backend.write::<T>(at, len));
             let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
@@ -256,5 +235,28 @@ impl Operation for Backward<'_> {
             }
             .map_err(error)
         }
+    }
+}
+
+impl Operation for ScratchBytes<'_> {
+    type Output = usize;
+    fn run<B, T>(&self, backend: &B) -> PyResult<usize>
+    where
+        T: Element,
+        B: Raw + Compute<T>,
+    {
+        let op = match self.operation {
+            "train" => Op::Train,
+            "backward" => Op::Backward,
+            "backward_frozen" => Op::BackwardFrozen,
+            other => {
+                let text = format!("batchnorm: expected train, backward or backward_frozen, got {other:?}");
+                return Err(value_error(text));
+            }
+        };
+        let residual = self.epilogue.starts_with("add").then_some(());
+        let epilogue = epilogue(self.epilogue, residual)?;
+        let problem = Problem::new(op, self.shape, T::DTYPE, epilogue, 0.0, None).map_err(error)?;
+        backend.scratch_bytes(&problem).map_err(error)
     }
 }

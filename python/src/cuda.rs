@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use batchnorm::{Cuda, DeviceRef, Stored};
+use batchnorm::{Cuda, CudaWorkspace, DeviceRef, Problem, Result, Stored};
 use cudarc::driver::{CudaContext, DevicePtr, DevicePtrMut};
 use pyo3::PyResult;
 use pyo3::exceptions::PyRuntimeError;
 
-use crate::buffers::Raw;
-use crate::call::error;
+use crate::buffers::{Raw, Scratch};
+use crate::check::error;
 
 /// The backend of a device's stream, made once for each: torch keeps its streams for ever.
 pub(crate) fn on((ordinal, stream): (usize, u64)) -> PyResult<Cuda> {
@@ -43,6 +43,14 @@ impl Raw for Cuda {
     unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> DeviceRef<'a, T> {
         // SAFETY: as above.
         unsafe { DeviceRef::from_raw(address as u64, len, self.stream()) }
+    }
+    fn scratch_bytes(&self, problem: &Problem) -> Result<usize> {
+        self.workspace_bytes(problem)
+    }
+    unsafe fn scratch(&self, memory: Scratch) -> CudaWorkspace {
+        let (address, bytes) = memory.unwrap_or_default();
+        // SAFETY: the caller's; torch aligns what it allocates to 512 bytes.
+        unsafe { CudaWorkspace::from_raw(address as u64, bytes, self.stream()) }
     }
     fn reads<'a, T: Stored>(memory: &'a DeviceRef<'_, T>) -> &'a dyn DevicePtr<T> {
         memory

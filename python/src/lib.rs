@@ -3,6 +3,7 @@
 
 mod buffers;
 mod call;
+mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
 
@@ -12,14 +13,15 @@ use batchnorm::{Cpu, Layout, Shape};
 use half::{bf16, f16};
 use pyo3::prelude::*;
 
-use buffers::Forward;
-use call::{Backward, Infer, Operation, Train, value_error};
+use buffers::{Forward, Scratch};
+use call::{Backward, Infer, Operation, ScratchBytes, Train};
+use check::value_error;
 
 /// A device with its stream: `None` is the CPU.
 type Place = Option<(usize, u64)>;
 
 /// Runs an operation on the backend of a place over data of a dtype, without holding Python's lock.
-fn dispatch(py: Python<'_>, place: Place, dtype: &str, operation: &impl Operation) -> PyResult<()> {
+fn dispatch<O: Operation>(py: Python<'_>, place: Place, dtype: &str, operation: &O) -> PyResult<O::Output> {
     py.detach(|| match place {
         None => match dtype {
             "float32" => operation.run::<Cpu, f32>(&Cpu),
@@ -48,7 +50,7 @@ fn shape((n, c, s): (usize, usize, usize), channels_last: bool) -> PyResult<Shap
     } else {
         Shape::new(&[n, c, s], Layout::ChannelsFirst)
     };
-    shape.map_err(call::error)
+    shape.map_err(check::error)
 }
 
 /// Normalizes by the batch's statistics.
@@ -70,9 +72,10 @@ fn train(
     saved: [usize; 2],
     running: Option<[usize; 3]>,
     momentum: Option<f64>,
+    scratch: Scratch,
 ) -> PyResult<()> {
     let forward = Forward { shape: shape(dims, channels_last)?, eps, epilogue, x, y, z, gamma, beta, relu_mask };
-    dispatch(py, place, dtype, &Train { forward, saved, running, momentum })
+    dispatch(py, place, dtype, &Train { forward, saved, running, momentum, scratch })
 }
 
 /// Normalizes by running statistics.
@@ -117,11 +120,41 @@ fn backward(
     statistics: [usize; 2],
     dgamma: usize,
     dbeta: usize,
+    scratch: Scratch,
 ) -> PyResult<()> {
     let shape = shape(dims, channels_last)?;
-    let operation =
-        Backward { shape, epilogue, frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta };
+    let operation = Backward {
+        shape,
+        epilogue,
+        frozen_eps,
+        x,
+        dy,
+        dx,
+        dz,
+        gamma,
+        beta,
+        relu_mask,
+        statistics,
+        dgamma,
+        dbeta,
+        scratch,
+    };
     dispatch(py, place, dtype, &operation)
+}
+
+/// How many bytes of scratch memory an operation needs: `train`, `backward` or `backward_frozen`.
+#[pyfunction]
+fn scratch_bytes(
+    py: Python<'_>,
+    place: Place,
+    dtype: &str,
+    dims: (usize, usize, usize),
+    channels_last: bool,
+    operation: &str,
+    epilogue: &str,
+) -> PyResult<usize> {
+    let shape = shape(dims, channels_last)?;
+    dispatch(py, place, dtype, &ScratchBytes { operation, shape, epilogue })
 }
 
 #[pymodule]
@@ -129,5 +162,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
-    module.add_function(wrap_pyfunction!(backward, module)?)
+    module.add_function(wrap_pyfunction!(backward, module)?)?;
+    module.add_function(wrap_pyfunction!(scratch_bytes, module)?)
 }

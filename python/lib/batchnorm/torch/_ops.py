@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from batchnorm import _native
+from batchnorm.torch._scratch import scratch
 
 _LIBRARY = torch.library.Library("batchnorm", "DEF")
 _LIBRARY.define(
@@ -84,20 +85,23 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
         if counter is None:
             counter = torch.zeros(1, dtype=torch.int64, device=x.device)
         addresses = [tensor.data_ptr() for tensor in (*running, counter)]
-    _native.train(
-        *_where(x),
-        epilogue,
-        eps,
-        x.data_ptr(),
-        y.data_ptr(),
-        None if z is None else z.data_ptr(),
-        _address(weight),
-        _address(bias),
-        _address(mask),
-        [mean.data_ptr(), inv_std.data_ptr()],
-        None if running is None else addresses,
-        momentum,
-    )
+    where = _where(x)
+    with scratch(where, "train", epilogue) as memory:
+        _native.train(
+            *where,
+            epilogue,
+            eps,
+            x.data_ptr(),
+            y.data_ptr(),
+            None if z is None else z.data_ptr(),
+            _address(weight),
+            _address(bias),
+            _address(mask),
+            [mean.data_ptr(), inv_std.data_ptr()],
+            None if running is None else addresses,
+            momentum,
+            memory,
+        )
     if num_batches_tracked is not None and x.numel() == 0:
         num_batches_tracked.add_(1)  # As torch.nn counts; the kernels count no empty batch.
     if running is not None:
@@ -137,21 +141,24 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue)
     dx, dweight, dbias = _like(x), _per_channel(x), _per_channel(x)
     dz = _like(x) if epilogue == "add_relu" else _no_values(x)
     weight, bias, mean, scale = (_param(x, tensor) for tensor in (weight, bias, mean, scale))
-    _native.backward(
-        *_where(x),
-        epilogue,
-        frozen_eps,
-        x.data_ptr(),
-        dy.data_ptr(),
-        dx.data_ptr(),
-        dz.data_ptr() if epilogue == "add_relu" else None,
-        _address(weight),
-        _address(bias),
-        relu_mask.data_ptr() if epilogue == "add_relu" else None,
-        [mean.data_ptr(), scale.data_ptr()],
-        dweight.data_ptr(),
-        dbias.data_ptr(),
-    )
+    where = _where(x)
+    with scratch(where, "backward" if frozen_eps is None else "backward_frozen", epilogue) as memory:
+        _native.backward(
+            *where,
+            epilogue,
+            frozen_eps,
+            x.data_ptr(),
+            dy.data_ptr(),
+            dx.data_ptr(),
+            dz.data_ptr() if epilogue == "add_relu" else None,
+            _address(weight),
+            _address(bias),
+            relu_mask.data_ptr() if epilogue == "add_relu" else None,
+            [mean.data_ptr(), scale.data_ptr()],
+            dweight.data_ptr(),
+            dbias.data_ptr(),
+            memory,
+        )
     return dx, dz, dweight, dbias
 
 

@@ -1,0 +1,56 @@
+//! What is refused here, and all that the crate refuses, as Python's exceptions.
+
+use batchnorm::{Epilogue, Error};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
+use pyo3::{PyErr, PyResult};
+
+/// The crate's error as Python's.
+pub(crate) fn error(error: Error) -> PyErr {
+    let text = format!("batchnorm: {error}");
+    match error {
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
+        Error::Driver { .. } | Error::Launch { .. } | Error::NoDriver { .. } | Error::NoDevice { .. } => {
+            PyRuntimeError::new_err(text)
+        }
+        _ => value_error(text),
+    }
+}
+
+/// Bad input, as Python has it.
+pub(crate) fn value_error(text: String) -> PyErr {
+    PyValueError::new_err(text)
+}
+
+/// An epilogue by its name, with its residual where it has one.
+pub(crate) fn epilogue<Z>(name: &str, z: Option<Z>) -> PyResult<Epilogue<Z>> {
+    match (name, z) {
+        ("identity", None) => Ok(Epilogue::Identity),
+        ("relu", None) => Ok(Epilogue::Relu),
+        ("add", Some(z)) => Ok(Epilogue::Add(z)),
+        ("add_relu", Some(z)) => Ok(Epilogue::AddRelu(z)),
+        (name, z) => {
+            let residual = if z.is_some() { "with" } else { "without" };
+            Err(value_error(format!(
+                "batchnorm: expected the epilogue identity or relu, or add or add_relu with a residual, got {name:?} \
+                 {residual} one"
+            )))
+        }
+    }
+}
+
+/// Running statistics are the caller's, and could lie in another argument.
+pub(crate) fn check_apart(written: &[(&str, usize, usize)], read: &[(&str, Option<usize>, usize)]) -> PyResult<()> {
+    let overlap = |(a, len_a): (usize, usize), (b, len_b): (usize, usize)| a < b + len_b && b < a + len_a;
+    for (i, (name, address, bytes)) in written.iter().enumerate() {
+        let others = written[..i].iter().map(|(other, at, len)| (*other, *at, *len));
+        let read = read.iter().filter_map(|(other, at, len)| at.map(|at| (*other, at, *len)));
+        for (other, at, len) in others.chain(read) {
+            if overlap((*address, *bytes), (at, len)) {
+                return Err(value_error(format!(
+                    "batchnorm: expected {name} in memory of its own, got that of {other}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+"""The CUDA path on the emulated device: modules, operations and their native half, over tensors in its memory.
+
+PyTorch takes these tensors for the CPU's, since its own kernels cannot run there; what `_where` says, and where memory comes
+from, is the device's. It needs the native half with the feature `emulate`, whose file BATCHNORM_EMULATED names.
+"""
+
+import ctypes
+import importlib.util
+import os
+import threading
+from importlib.machinery import ExtensionFileLoader
+
+import pytest
+import torch
+
+import batchnorm.torch as bn
+from batchnorm.torch import _ops, _scratch
+
+PATH = os.environ.get("BATCHNORM_EMULATED")
+pytestmark = pytest.mark.skipif(not PATH, reason="needs BATCHNORM_EMULATED, a native half with the feature emulate")
+DTYPES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def load():
+    loader = ExtensionFileLoader("_native", PATH)
+    native = importlib.util.module_from_spec(importlib.util.spec_from_file_location("_native", PATH, loader=loader))
+    loader.exec_module(native)
+    return native
+
+
+class Driver:
+    """The emulated driver's functions, which loading the native half has brought in."""
+
+    def __init__(self):
+        self.library = ctypes.CDLL("libcuda.so.1")
+        self.context = ctypes.c_void_p()
+        self.call("cuInit", 0)
+        self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), 0)
+
+    def call(self, name, *args):
+        status = getattr(self.library, name)(*args)
+        assert status == 0, f"{name}: {status}"
+
+    def alloc(self, count):
+        address = ctypes.c_uint64()
+        self.call("cuCtxSetCurrent", self.context)  # A thread's own.
+        self.call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(count))
+        return address.value
+
+    def stream(self):
+        self.call("cuCtxSetCurrent", self.context)
+        stream = ctypes.c_void_p()
+        self.call("cuStreamCreate", ctypes.byref(stream), 1)
+        return stream.value
+
+
+class Device:
+    """What stands for a CUDA device: tensors in its memory, and a stream."""
+
+    def __init__(self, driver):
+        self.driver, self.stream = driver, 0
+
+    def empty(self, shape, dtype, memory_format=torch.contiguous_format):
+        like = torch.empty(shape, dtype=dtype, memory_format=memory_format)
+        if like.numel() == 0:
+            return like
+        count = like.numel() * like.itemsize
+        memory = (ctypes.c_byte * count).from_address(self.driver.alloc(count))
+        return torch.frombuffer(memory, dtype=dtype).as_strided(like.shape, like.stride())
+
+    def put(self, tensor):
+        copy = self.empty(tensor.shape, tensor.dtype, _ops._format(tensor) if tensor.dim() > 1 else torch.contiguous_format)
+        # By the driver, which notes what is initialized.
+        source = tensor.contiguous(memory_format=_ops._format(tensor)) if tensor.dim() > 1 else tensor.clone()
+        count = source.numel() * source.itemsize
+        if count:
+            self.driver.call("cuMemcpyHtoD_v2", ctypes.c_uint64(copy.data_ptr()), ctypes.c_void_p(source.data_ptr()),
+                             ctypes.c_size_t(count))
+        return copy
+
+    def module(self, module):
+        for name, tensor in [*module._parameters.items()]:
+            module._parameters[name] = torch.nn.Parameter(self.put(tensor.detach()))
+        for name, tensor in [*module._buffers.items()]:
+            module._buffers[name] = self.put(tensor.reshape(-1)).reshape(tensor.shape)
+        return module
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    native = load()
+    return native, Driver()
+
+
+@pytest.fixture
+def device(monkeypatch, loaded):
+    native, driver = loaded
+    device = Device(driver)
+    monkeypatch.setattr(_ops, "_native", native)
+    monkeypatch.setattr(_scratch, "_native", native)
+    where = _ops._where
+    monkeypatch.setattr(_ops, "_where", lambda x: ((0, device.stream), *where(x)[1:]))
+    monkeypatch.setattr(_ops, "_like", lambda x: device.empty(x.shape, x.dtype, _ops._format(x)))
+    monkeypatch.setattr(_ops, "_per_channel", lambda x: device.empty(x.shape[1], torch.float32))
+    mask = _ops._mask
+    monkeypatch.setattr(_ops, "_mask", lambda *given: device.empty(mask(*given).shape, torch.int32))
+
+    class Torch:
+        uint8, device = torch.uint8, staticmethod(torch.device)
+        made = 0
+
+        class cuda:
+            is_capturing = False
+            is_current_stream_capturing = staticmethod(lambda: Torch.cuda.is_capturing)
+
+        @staticmethod
+        def zeros(size, dtype, device):
+            Torch.made += 1
+            return of.put(torch.zeros(size, dtype=dtype))
+
+    of = device
+    device.torch = Torch
+    monkeypatch.setattr(_scratch, "torch", Torch)
+    monkeypatch.setattr(_scratch, "_KEPT", threading.local())
+    return device
+
+
+def step(module, inputs, dy):
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    y = module(*inputs)
+    y.backward(dy)
+    return [y, *(t.grad for t in inputs), *(p.grad for p in module.parameters()), *module.buffers()]
+
+
+def close(got, want, tolerance):
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        scale = max(1.0, b.detach().abs().max().item())
+        torch.testing.assert_close(a.float(), b.float(), rtol=0, atol=tolerance * scale, msg=lambda text: f"{i}: {text}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("cls", [bn.BatchNorm2d, bn.BatchNormReLU, bn.BatchNormAddReLU])
+def test_values_and_gradients_are_those_of_the_cpu(request, cls, format, dtype):
+    torch.manual_seed(0)
+    inputs = [torch.randn(4, 16, 6, 6).to(dtype).contiguous(memory_format=format) for _ in range(3)]
+    dy = inputs.pop()
+    inputs = inputs[: 2 if cls is bn.BatchNormAddReLU else 1]
+    wanted = []
+    for training in (True, False):
+        wanted.append(step(cls(16).train(training), [t.clone() for t in inputs], dy))
+    device = request.getfixturevalue("device")
+    for training, want in zip((True, False), wanted):
+        module = device.module(cls(16).train(training))
+        close(step(module, [device.put(t) for t in inputs], device.put(dy)), want, DTYPES[dtype])
+    assert 1 <= device.torch.made <= 2  # Kept from operation to operation.
+
+
+def test_scratch_memory_is_of_a_stream_and_of_a_thread_and_of_a_graph(device):
+    module = device.module(bn.BatchNorm1d(8))
+    x = device.put(torch.rand(64, 8))
+
+    def made():
+        before = device.torch.made
+        module(x)
+        return device.torch.made - before
+
+    assert [made(), made()] == [1, 0]
+    first, device.stream = device.stream, device.driver.stream()
+    assert [made(), made()] == [1, 0]
+    device.stream = first
+    assert made() == 0
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append([made(), made()]))
+    thread.start(), thread.join()
+    assert seen == [[1, 0]]
+    kept = dict(_scratch._KEPT.__dict__)
+    device.torch.cuda.is_capturing = True
+    assert [made(), made()] == [1, 1]
+    device.torch.cuda.is_capturing = False
+    assert made() == 0
+    assert all(memory is kept[place] for place, memory in _scratch._KEPT.__dict__.items())
+
+
+def test_an_empty_batch_needs_nothing(device):
+    module = device.module(bn.BatchNorm1d(8))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert module(device.empty((0, 8), torch.float32)).shape == (0, 8)
+    assert torch.equal(module.running_mean, before["running_mean"])
+
+
+def test_refusals_change_nothing_and_scratch_memory_is_given_up(device):
+    module = device.module(bn.BatchNorm1d(8, momentum=1.5))
+    x = device.put(torch.rand(64, 8))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    bn.batch_norm(x, training=True)
+    assert len(_scratch._KEPT.__dict__) == 1
+    with pytest.raises(ValueError, match="momentum"):
+        module(x)
+    assert not _scratch._KEPT.__dict__
+    with pytest.raises(ValueError, match="float32, float16 or bfloat16 on CUDA, got float64"):
+        bn.batch_norm(device.put(torch.rand(4, 8, dtype=torch.float64)), training=True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_device_that_is_not_there_is_named(loaded):
+    native, _ = loaded
+    with pytest.raises(RuntimeError, match="CUDA device 77"):
+        native.scratch_bytes((77, 0), "float32", (2, 3, 4), False, "train", "identity")
