@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use batchnorm::{Cuda, CudaWorkspace, DeviceRef, Problem, Result, Stored};
-use cudarc::driver::{CudaContext, DevicePtr, DevicePtrMut};
+use cudarc::driver::{DevicePtr, DevicePtrMut};
 use pyo3::PyResult;
-use pyo3::exceptions::PyRuntimeError;
 
 use crate::buffers::{Raw, Scratch};
 use crate::check::error;
@@ -18,16 +17,13 @@ pub(crate) fn on((ordinal, stream): (usize, u64)) -> PyResult<Cuda> {
     if let Some(cuda) = known.get(&(ordinal, stream)) {
         return Ok(cuda.clone());
     }
-    let failed = |error| PyRuntimeError::new_err(format!("batchnorm: CUDA device {ordinal}: {error:?}"));
-    let context = CudaContext::new(ordinal).map_err(failed)?;
-    let stream_of_torch = if stream == 0 {
-        context.default_stream()
-    } else {
+    let mut cuda = Cuda::new(ordinal).map_err(error)?; // On the default stream.
+    if stream != 0 {
         let raw = core::ptr::with_exposed_provenance_mut(stream as usize);
         // SAFETY: a stream of this device's primary context, torch's, which it never destroys.
-        unsafe { context.wrap_borrowed_stream(raw) }
-    };
-    let cuda = Cuda::on(stream_of_torch).map_err(error)?;
+        let of_torch = unsafe { cuda.stream().context().wrap_borrowed_stream(raw) };
+        cuda = Cuda::on(of_torch).map_err(error)?;
+    }
     known.insert((ordinal, stream), cuda.clone());
     Ok(cuda)
 }

@@ -106,10 +106,29 @@ def test_a_folded_layer_gives_what_the_pair_gives(bias, affine):
         assert folded.weight.requires_grad and type(folded) is type(layer)
 
 
+def test_folding_leaves_a_fused_relu_behind_the_layer():
+    conv, norm = nn.Conv2d(3, 4, 1), bn.BatchNormReLU(4)
+    x = torch.randn(2, 3, 5, 5)
+    norm(conv(x))
+    folded = bn.fold(conv, norm.eval())
+    want = norm(conv(x))
+    assert (want == 0).any()
+    torch.testing.assert_close(folded(x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_what_replaces_batch_norms_loses_no_relu():
+    """`SyncBatchNorm.convert_sync_batchnorm` takes every `_BatchNorm` for one without a relu."""
+    model = nn.Sequential(bn.BatchNorm2d(3), bn.BatchNormReLU(3), bn.BatchNormAddReLU(3))
+    kinds = [type(module) for module in nn.SyncBatchNorm.convert_sync_batchnorm(model)]
+    assert kinds == [nn.SyncBatchNorm, bn.BatchNormReLU, bn.BatchNormAddReLU]
+
+
 def test_what_cannot_be_folded_is_refused():
     with pytest.raises(TypeError, match="a Linear or a convolution to fold into, got ReLU"):
         bn.fold(nn.ReLU(), nn.BatchNorm1d(3))
     with pytest.raises(TypeError, match="a batch norm with running statistics"):
         bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(TypeError, match="a batch norm with running statistics, got BatchNormAddReLU"):
+        bn.fold(nn.Linear(2, 3), bn.BatchNormAddReLU(3))
     with pytest.raises(ValueError, match="a layer of 4 outputs, got 3"):
         bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(4))

@@ -2,10 +2,13 @@
 
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
+import torch.utils.checkpoint
 
+import batchnorm
 import batchnorm.torch as bn
 
 SHAPES = [
@@ -189,6 +192,15 @@ def test_half_modules_keep_their_dtype():
         (lambda m: m(torch.ones(2, 5, 3, 3, dtype=torch.int64)), NotImplementedError, "not implemented for 'int64'"),
         (lambda m: m(rand(2, 5, 3, 3, dtype=torch.float64)), RuntimeError, "expected running_mean to have a dtype"),
         (lambda m: m(torch.ones(2, 5, 3, 3, device="meta")), RuntimeError, "on the same device, but found"),
+        (lambda m: m(rand(2, 5, 3, 3).to(torch.complex64)), NotImplementedError, "not implemented for 'complex64'"),
+        (lambda m: m(rand(2, 5, 3, 3).to_sparse()), NotImplementedError, "'SparseCPU'"),
+        (lambda m: bn.batch_norm("x", m.running_mean, m.running_var), TypeError, "must be Tensor, not str"),
+        (lambda m: bn.batch_norm(rand(2, 5), m.running_mean, None, training=True), ValueError, "both be None or neither"),
+        (lambda m: bn.batch_norm(rand(2, 5), training=False), RuntimeError, "to be defined when training=False"),
+        (lambda m: bn.batch_norm(rand(2, 5), m.running_mean, m.running_var, training=True, momentum=2.0), ValueError, "got 2"),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, eps=0.0), ValueError, "eps must be positive during training"),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, eps=float("nan")), ValueError, "eps.*got NaN"),
+        (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), None), TypeError, "expected a residual tensor, got None"),
     ],
 )
 def test_refusals_have_the_words_of_torch_and_change_nothing(call, kind, words):
@@ -209,6 +221,48 @@ def test_residuals_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected running_mean in memory of its own, got that of input"):
         bn.batch_norm(x, x[0], torch.ones(5), training=True)
     assert torch.equal(x, torch.zeros(2, 5))
+
+
+@pytest.mark.skipif(batchnorm.has_cuda, reason="this build has CUDA kernels")
+def test_a_build_without_kernels_says_how_to_get_them():
+    from batchnorm import _native
+
+    with pytest.raises(RuntimeError, match="no CUDA kernels; build it with BATCHNORM_CUDA=1"):
+        _native.infer((0, 0), "float32", (1, 1, 1), False, "identity", 1e-5, 0, 0, None, None, None, None, [0, 0])
+
+
+@pytest.mark.skipif(not batchnorm.has_cuda or torch.cuda.is_available(), reason="needs CUDA kernels and no driver")
+def test_a_machine_without_a_driver_is_told():
+    from batchnorm import _native
+
+    with pytest.raises(RuntimeError, match="driver"):
+        _native.scratch_bytes((0, 0), "float32", (2, 3, 4), False, "train", "identity")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies_have_a_state_of_their_own(copied):
+    module = bn.BatchNormReLU(5)
+    other = copied(module)
+    module(rand(4, 5))
+    assert other.num_batches_tracked.item() == 0 and not torch.equal(other.running_mean, module.running_mean)
+
+
+def test_inference_mode_trains_and_evaluates():
+    module = bn.BatchNorm1d(5)
+    with torch.inference_mode():
+        module(rand(4, 5))
+        y = module.eval()(rand(4, 5))
+    assert module.num_batches_tracked.item() == 1 and y.is_inference()
+    module.train()(rand(4, 5).requires_grad_()).sum().backward()
+
+
+def test_checkpointing_recomputes_the_same():
+    module, x = bn.BatchNormReLU(5), rand(4, 5).requires_grad_()
+    module(x).square().sum().backward()
+    want, x.grad = x.grad, None
+    torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False).square().sum().backward()
+    assert torch.equal(x.grad, want)
+    assert module.num_batches_tracked.item() == 3  # The recomputation is a step of its own, as with torch.nn.
 
 
 def test_threads_share_a_module():

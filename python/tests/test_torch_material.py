@@ -97,17 +97,21 @@ def test_opcheck(epilogue, format):
     torch.library.opcheck(torch.ops.batchnorm.infer.default, (*given, 1e-5, epilogue, True))
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("training", [True, False])
-def test_compile_traces_it_without_a_break(training):
+def test_compile_traces_it_without_a_break(training, backend):
+    torch._dynamo.reset()
+
     def model():
         torch.manual_seed(0)
         layers = torch.nn.Conv2d(3, 4, 3), bn.BatchNorm2d(4), bn.BatchNormReLU(4), torch.nn.Conv2d(4, 2, 1)
         return torch.nn.Sequential(*layers).train(training)
 
-    x = torch.rand(2, 3, 6, 6)
     plain, traced = model(), model()
-    compiled = torch.compile(traced, fullgraph=True, backend="aot_eager")
-    for _ in range(2):
+    compiled = torch.compile(traced, fullgraph=True, backend=backend)
+    batches = 2, 3, 5  # The second size makes the batch symbolic.
+    for n in batches:
+        x = torch.rand(n, 3, 6, 6)
         for it, forward in ((plain, plain), (traced, compiled)):
             it.zero_grad()
             forward(x).square().sum().backward()
@@ -115,4 +119,12 @@ def test_compile_traces_it_without_a_break(training):
             torch.testing.assert_close(a.grad, b.grad)
         for (name, a), b in zip(traced.state_dict().items(), plain.state_dict().values()):
             torch.testing.assert_close(a, b, msg=name)
-    assert plain[1].num_batches_tracked.item() == (2 if training else 0)
+    assert plain[1].num_batches_tracked.item() == (len(batches) if training else 0)
+
+
+def test_export_keeps_it_as_one_operation():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), bn.BatchNormReLU(4)).eval()
+    x = torch.rand(2, 3, 6, 6)
+    exported = torch.export.export(model, (x,))
+    assert [str(node.target) for node in exported.graph.nodes if "batchnorm" in str(node.target)] == ["batchnorm.infer.default"]
+    torch.testing.assert_close(exported.module()(x), model(x))

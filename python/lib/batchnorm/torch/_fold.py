@@ -4,19 +4,23 @@ import copy
 
 import torch
 
+from batchnorm.torch._modules import BatchNormReLU
+
 
 def fold(layer, norm):
     """A copy of `layer` that gives what `layer` and then `norm`, in evaluation, give.
 
     `layer` is a `torch.nn.Linear`, a convolution or a transposed convolution of torch.nn; `norm` any batch norm with running
     statistics. `weight = weight * scale` and `bias = (bias - running_mean) * scale + norm.bias`, with
-    `scale = norm.weight / sqrt(running_var + eps)` for each output, computed in float64 and rounded once.
+    `scale = norm.weight / sqrt(running_var + eps)` for each output, computed in float64 and rounded once. Of a
+    `BatchNormReLU` its relu is left, in a `torch.nn.Sequential` behind the layer.
     """
     convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
     transposed = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
     if not isinstance(layer, (torch.nn.Linear, *convolutions, *transposed)):
         raise TypeError(f"expected a Linear or a convolution to fold into, got {type(layer).__name__}")
-    if not isinstance(norm, torch.nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
+    foldable = (torch.nn.modules.batchnorm._BatchNorm, BatchNormReLU)
+    if not isinstance(norm, foldable) or norm.running_mean is None:
         raise TypeError(f"expected a batch norm with running statistics, got {norm}")
     outputs = layer.out_features if isinstance(layer, torch.nn.Linear) else layer.out_channels
     if outputs != norm.num_features:
@@ -40,4 +44,4 @@ def fold(layer, norm):
         folded = copy.deepcopy(layer)
         folded.weight.copy_(weight)
         folded.bias = torch.nn.Parameter(((old_bias - norm.running_mean.double()) * scale + offset).to(layer.weight.dtype))
-    return folded
+    return torch.nn.Sequential(folded, torch.nn.ReLU()) if isinstance(norm, BatchNormReLU) else folded

@@ -56,6 +56,8 @@ def batch_norm(
 
 
 def _check(input, running_mean, running_var, weight, bias, training, residual):
+    if not isinstance(input, torch.Tensor):
+        raise TypeError(f"batch_norm(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
     if not input.dtype.is_floating_point or input.dtype.itemsize < 2:

@@ -47,21 +47,25 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` by this package's kernels."""
 
 
-class _AnyRank(torch.nn.modules.batchnorm._BatchNorm):
+class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):
+    """No `torch.nn.modules.batchnorm._BatchNorm`: what replaces those, as `SyncBatchNorm` does, would lose the relu."""
+
     def _check_input_dim(self, input):
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
 
 
-class BatchNormReLU(_BatchNorm, _AnyRank):
+class BatchNormReLU(_Fused):
     """`relu(batch_norm(input))` in one operation, for input of any rank from 2 on. NaN stays NaN."""
 
     def forward(self, input):
         return self._normalize(input, relu=True)
 
 
-class BatchNormAddReLU(_BatchNorm, _AnyRank):
+class BatchNormAddReLU(_Fused):
     """`relu(batch_norm(input) + residual)` in one operation, for input of any rank from 2 on. NaN stays NaN."""
 
     def forward(self, input, residual):
+        if residual is None:
+            raise TypeError("expected a residual tensor, got None: without one, use BatchNormReLU")
         return self._normalize(input, residual=residual, relu=True)
