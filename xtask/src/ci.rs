@@ -149,10 +149,16 @@ fn deny() -> Result<(), Box<dyn Error>> {
     let version = Command::new(&binary).arg("--version").output();
     let is_current = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(CARGO_DENY));
     if !is_current {
-        let install = ["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root", "target/tools"];
+        let install =
+            ["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--root", "target/tools"];
         cargo("cargo-deny, installed", &install)?;
     }
-    step("cargo-deny", Command::new(&binary).args(["--offline", "check", "bans", "licenses", "sources"]))
+    for manifest in ["Cargo.toml", "integrations/candle/Cargo.toml", "python/Cargo.toml"] {
+        let mut deny = Command::new(&binary);
+        deny.args(["--offline", "--manifest-path", manifest, "check", "--config", "deny.toml"]);
+        step("cargo-deny", deny.args(["bans", "licenses", "sources"]))?;
+    }
+    Ok(())
 }
 
 /// Every case of every framework, where the full set lies beside the project, on the CPU and on the emulated device.

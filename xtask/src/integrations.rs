@@ -10,15 +10,8 @@ use std::process::Command;
 use crate::ci::step;
 use crate::toolkit::Toolkit;
 
-/// The Python package's environment, with PyTorch: its own wheels, without what only a GPU needs.
+/// The Python package's environment, as its README makes it.
 const VENV: &str = "target/python-venv";
-/// PyTorch's libraries are named one by one, as it would ask for more of them.
-const TORCH: [&str; 2] = [
-    "torch==2.15.0",
-    "filelock typing-extensions sympy networkx jinja2 fsspec mpmath numpy pytest expecttest \
-     cuda-toolkit[cublas,cudart,cufft,cufile,cupti,cusparse,nvjitlink,nvrtc]==13.2.2 nvidia-cudnn-cu13==9.26.0.51 \
-     nvidia-cusparselt-cu13==0.8.1 nvidia-nccl-cu13==2.30.7 nvidia-nvshmem-cu13==3.7.2",
-];
 const CANDLE: &str = "integrations/candle/Cargo.toml";
 
 /// The candle package: its tests on the CPU, the commands of its README, and a type check of its CUDA path.
@@ -52,48 +45,45 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     step("candle: docs", &mut for_types(cargo("doc", &["--no-deps", "--features", "cuda"])))
 }
 
-/// The Python package, built and installed as its README says: its tests on the CPU, and a type check of its CUDA path.
+/// The Python package: the commands of its README, which install it and run its tests, those of the CUDA path on the emulated
+/// device among them; and the build with CUDA kernels, on a machine without a GPU.
 pub(crate) fn python() -> Result<(), Box<dyn Error>> {
-    let manifest = ["--manifest-path", "python/Cargo.toml"];
-    step("python: rustfmt", Command::new("cargo").arg("fmt").args(manifest).arg("--check"))?;
-    let toolkit = Toolkit::ensure()?;
-    let mut clippy = Command::new("cargo");
-    clippy.arg("clippy").args(manifest).args([
-        "--target-dir",
-        "target/python",
-        "--features",
-        "cuda",
-        "--",
-        "-D",
-        "warnings",
-    ]);
-    clippy.env("CUDA_HOME", toolkit.nvcc().with_file_name("..")).env("DOCS_RS", "1");
-    step("python: clippy, and so the types of its CUDA path", &mut clippy)?;
-
-    let pip = |args: &[&str]| {
-        let mut pip = Command::new(format!("{VENV}/bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(args);
-        pip
+    let cargo = |command: &str, args: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.args([command, "--manifest-path", "python/Cargo.toml"]).args(args);
+        cargo
     };
-    step("python: environment", Command::new("python3").args(["-m", "venv", VENV]))?;
-    let [torch, beside] = TORCH;
-    step("python: PyTorch", &mut pip(&["--no-deps", torch]))?;
-    step("python: what PyTorch needs", &mut pip(&beside.split_whitespace().collect::<Vec<_>>()))?;
-    for command in commands("python/README.md")? {
-        let path = env::var("PATH").unwrap_or_default();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &command]).env("PATH", format!("{}:{path}", fs::canonicalize(VENV)?.join("bin").display()));
-        shell.env("CARGO_TARGET_DIR", fs::canonicalize("target")?.join("python"));
-        step("python: a command of its README", &mut shell)?;
+    step("python: rustfmt", &mut cargo("fmt", &["--check"]))?;
+    let target = fs::canonicalize("target")?.join("python");
+    let emulate = ["--target-dir", "target/python", "--features", "emulate"];
+    step("python: clippy", cargo("clippy", &emulate).args(["--", "-D", "warnings"]))?;
+    step("python: the native half on the emulated device", &mut cargo("build", &emulate))?;
+
+    let in_environment = |mut command: Command| -> Result<Command, Box<dyn Error>> {
+        command.env("CARGO_TARGET_DIR", &target).env("BATCHNORM_EMULATED", target.join("debug/lib_native.so"));
+        // The tests read PyTorch's internals: of this version.
+        command.env("PIP_CONSTRAINT", fs::canonicalize("python/constraints.txt")?).env("PIP_QUIET", "1");
+        command.env("PIP_DISABLE_PIP_VERSION_CHECK", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    };
+    for line in commands("python/README.md")? {
+        let mut shell = in_environment(Command::new("sh"))?;
+        step("python: a command of its README", shell.args(["-c", &line]))?;
     }
-    let mut tests = Command::new(fs::canonicalize(VENV)?.join("bin/python"));
-    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]).current_dir("python");
-    tests.env("PYTHONDONTWRITEBYTECODE", "1");
-    step("python: tests", &mut tests)?;
-    let mut bench = Command::new(format!("{VENV}/bin/python"));
+    let python = fs::canonicalize(VENV)?.join("bin/python");
+    let mut bench = in_environment(Command::new(&python))?;
     bench.args(["python/benches/train_step.py", "--device", "cpu", "--batch", "2", "--size", "16"]);
-    bench.args(["--rounds", "2", "--warmup", "1", "--dtype", "bf16"]);
-    step("python: the step bench runs", &mut bench)
+    step("python: the step bench runs", bench.args(["--rounds", "2", "--warmup", "1", "--dtype", "bf16"]))?;
+
+    let toolkit = Toolkit::ensure()?;
+    let folder = fs::canonicalize("target")?.join("python-cuda");
+    let mut install = in_environment(Command::new(&python))?;
+    install.args(["-m", "pip", "install", "--upgrade", "--no-deps", "--target"]).arg(&folder).arg("./python");
+    install.env("BATCHNORM_CUDA", "1").env("BATCHNORM_CUDA_ARCHS", "90");
+    step("python: built with CUDA kernels", install.env("CUDA_HOME", toolkit.nvcc().with_file_name("..")))?;
+    let mut tests = in_environment(Command::new(&python))?;
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_modules.py", "tests/test_cuda.py"]);
+    step("python: that build's tests", tests.current_dir("python").env("PYTHONPATH", &folder))
 }
 
 /// The lines of a page's shell blocks.

@@ -25,3 +25,8 @@ mod storage;
 
 pub use candle_nn::BatchNormConfig;
 pub use layer::{BatchNorm, BatchNormRelu, Inference, batch_norm};
+
+/// Compiles and runs the Rust in README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -50,11 +50,18 @@ enum Where {
     Cuda,
 }
 
+/// The first CUDA device. Candle's own way there panics where there is no driver.
+fn cuda() -> candle_core::Result<Device> {
+    #[cfg(feature = "cuda")]
+    batchnorm::Cuda::new(0).map_err(candle_core::Error::wrap)?;
+    Device::new_cuda(0)
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let device = match args.device {
         Where::Cpu => Device::Cpu,
-        Where::Cuda => Device::new_cuda(0).map_err(|error| format!("--device cuda: {error}"))?,
+        Where::Cuda => cuda().map_err(|error| format!("--device cuda: {error}"))?,
     };
     let digits = Digits::load(&args.data, &device)?;
     fs::create_dir_all(&args.out).map_err(|error| format!("{}: {error}", args.out.display()))?;
