@@ -155,7 +155,7 @@ fn deny() -> Result<(), Box<dyn Error>> {
     }
     for manifest in ["Cargo.toml", "integrations/candle/Cargo.toml", "python/Cargo.toml"] {
         let mut deny = Command::new(&binary);
-        deny.args(["--offline", "--manifest-path", manifest, "check", "--config", "deny.toml"]);
+        deny.args(["--offline", "--manifest-path", manifest, "check"]);
         step("cargo-deny", deny.args(["bans", "licenses", "sources"]))?;
     }
     Ok(())
