@@ -45,6 +45,7 @@
 //! | to | see |
 //! |---|---|
 //! | normalize with a layer that keeps parameters and statistics | [`BatchNorm`], [`Options`], [`Saved`] |
+//! | train on with frozen statistics | [`BatchNorm::frozen`], [`BatchNorm::backward_frozen`] |
 //! | call an operation over your own buffers | [`Compute`], [`args`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |

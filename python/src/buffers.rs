@@ -15,7 +15,7 @@ pub(crate) struct Forward<'a> {
     pub(crate) relu_mask: Option<usize>,
 }
 
-/// The address of scratch memory and its bytes: none on the CPU.
+/// The address of scratch memory and its bytes, where it is not the thread's own.
 pub(crate) type Scratch = Option<(usize, usize)>;
 
 /// A backend over memory that Python's tensors own.
@@ -39,11 +39,16 @@ pub(crate) trait Raw: Backend {
     unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> Self::Write<'a, T>;
     /// How many bytes of scratch memory an operation needs.
     fn scratch_bytes(&self, problem: &Problem) -> Result<usize>;
-    /// Scratch memory: an address and bytes.
+    /// Runs an operation with scratch memory.
     ///
     /// # Safety
     /// As [`Raw::write`], and it was all zeros before its first operation.
-    unsafe fn scratch(&self, memory: Scratch) -> Self::Workspace;
+    unsafe fn with_scratch(
+        &self,
+        problem: &Problem,
+        memory: Scratch,
+        operation: impl FnOnce(&mut Self::Workspace) -> Result<()>,
+    ) -> Result<()>;
     /// As an argument.
     fn reads<'a, T: Stored>(memory: &'a Self::Read<'_, T>) -> Self::In<'a, T>;
     /// As an argument.
@@ -71,7 +76,14 @@ impl Raw for Cpu {
     fn scratch_bytes(&self, _: &Problem) -> Result<usize> {
         Ok(0)
     }
-    unsafe fn scratch(&self, _: Scratch) {}
+    unsafe fn with_scratch(
+        &self,
+        _: &Problem,
+        _: Scratch,
+        operation: impl FnOnce(&mut ()) -> Result<()>,
+    ) -> Result<()> {
+        operation(&mut ())
+    }
     fn reads<'a, T: Stored>(memory: &'a &[T]) -> &'a [T] {
         memory
     }

@@ -5,12 +5,14 @@ use batchnorm::{Compute, Element, Gradients, Momentum, Op, Problem, Shape, Track
 use pyo3::PyResult;
 
 use crate::buffers::{Forward, Raw, Scratch};
-use crate::check::{check_apart, epilogue, error, value_error};
+use crate::check::{check_apart, epilogue, error, filled, value_error};
 
 /// An operation with its arguments.
 pub(crate) trait Operation: Sync {
     /// What it returns, beside what it writes.
     type Output: Send;
+    /// How many values its data has.
+    fn len(&self) -> usize;
     /// Runs it on a backend, over data of a type.
     fn run<B, T>(&self, backend: &B) -> PyResult<Self::Output>
     where
@@ -66,6 +68,9 @@ pub(crate) struct ScratchBytes<'a> {
 
 impl Operation for Train<'_> {
     type Output = ();
+    fn len(&self) -> usize {
+        self.forward.shape.len()
+    }
     fn run<B, T>(&self, backend: &B) -> PyResult<()>
     where
         T: Element,
@@ -81,6 +86,8 @@ impl Operation for Train<'_> {
         let (len, c) = (shape.len(), shape.c());
         let momentum = momentum.map_or(Momentum::Cumulative, Momentum::Ema);
         let tracking = running.map(|_| Tracking { momentum, ..Tracking::default() });
+        let kind = epilogue(self.forward.epilogue, z.map(|_| ()))?;
+        let problem = Problem::new(Op::Train, shape, T::DTYPE, kind, eps, tracking).map_err(error)?;
         let (data, channel) = (len * size_of::<T>(), c * size_of::<T::Param>());
         if let Some([mean, var, count]) = running {
             let written =
@@ -92,7 +99,6 @@ impl Operation for Train<'_> {
         // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
         // on a device torch frees memory in the order of its stream. What is written is new or was seen to be apart.
         unsafe {
-            let mut workspace = backend.scratch(scratch);
             let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
             let z = z.map(|z| backend.read::<T>(z, len));
             let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
@@ -101,33 +107,38 @@ impl Operation for Train<'_> {
             let mut running = running.map(|[mean, var, count]| {
                 (backend.write::<T::Param>(mean, c), backend.write::<T::Param>(var, c), backend.write::<i64>(count, 1))
             });
-            let running = running.as_mut().zip(tracking).map(|((mean, var, count), tracking)| RunningArgs {
-                tracking,
-                mean: B::writes(mean),
-                var: B::writes(var),
-                num_batches_tracked: B::writes(count),
-            });
-            let args = TrainArgs {
-                shape,
-                eps,
-                x: B::reads(&x),
-                epilogue: epilogue(self.forward.epilogue, z.as_ref().map(|z| B::reads(z)))?,
-                gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
-                beta: beta.as_ref().map(|beta| B::reads(beta)),
-                y: B::writes(&mut y),
-                saved_mean: B::writes(&mut saved_mean),
-                saved_inv_std: B::writes(&mut saved_inv_std),
-                relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
-                running,
-                workspace: &mut workspace,
+            let train = |workspace: &mut B::Workspace| {
+                let running = running.as_mut().zip(tracking).map(|((mean, var, count), tracking)| RunningArgs {
+                    tracking,
+                    mean: B::writes(mean),
+                    var: B::writes(var),
+                    num_batches_tracked: B::writes(count),
+                });
+                backend.train(TrainArgs {
+                    shape,
+                    eps,
+                    x: B::reads(&x),
+                    epilogue: filled(kind, z.as_ref().map(|z| B::reads(z))),
+                    gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
+                    beta: beta.as_ref().map(|beta| B::reads(beta)),
+                    y: B::writes(&mut y),
+                    saved_mean: B::writes(&mut saved_mean),
+                    saved_inv_std: B::writes(&mut saved_inv_std),
+                    relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
+                    running,
+                    workspace,
+                })
             };
-            backend.train(args).map_err(error)
+            backend.with_scratch(&problem, scratch, train).map_err(error)
         }
     }
 }
 
 impl Operation for Infer<'_> {
     type Output = ();
+    fn len(&self) -> usize {
+        self.forward.shape.len()
+    }
     fn run<B, T>(&self, backend: &B) -> PyResult<()>
     where
         T: Element,
@@ -136,6 +147,7 @@ impl Operation for Infer<'_> {
         let Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
         let running = self.running;
         let (len, c) = (shape.len(), shape.c());
+        let kind = epilogue(self.forward.epilogue, z.map(|_| ()))?;
         // SAFETY: as in training; everything that is written is new.
         unsafe {
             let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
@@ -147,7 +159,7 @@ impl Operation for Infer<'_> {
                 shape,
                 eps,
                 x: B::reads(&x),
-                epilogue: epilogue(self.forward.epilogue, z.as_ref().map(|z| B::reads(z)))?,
+                epilogue: filled(kind, z.as_ref().map(|z| B::reads(z))),
                 gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
                 beta: beta.as_ref().map(|beta| B::reads(beta)),
                 running_mean: B::reads(&running_mean),
@@ -162,6 +174,9 @@ impl Operation for Infer<'_> {
 
 impl Operation for Backward<'_> {
     type Output = ();
+    fn len(&self) -> usize {
+        self.shape.len()
+    }
     fn run<B, T>(&self, backend: &B) -> PyResult<()>
     where
         T: Element,
@@ -184,62 +199,69 @@ impl Operation for Backward<'_> {
             ..
         } = *self;
         let (len, c) = (shape.len(), shape.c());
+        let op = if frozen_eps.is_some() { Op::BackwardFrozen } else { Op::Backward };
+        let kind = epilogue(self.epilogue, dz.map(|_| ()))?;
+        let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
         // SAFETY: as in training; everything that is written is new.
         unsafe {
-            let mut workspace = backend.scratch(scratch);
             let (x, dy, mut dx) = (backend.read::<T>(x, len), backend.read::<T>(dy, len), backend.write::<T>(dx, len));
             let mut dz = dz.map(|at| backend.write::<T>(at, len));
             let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
             let relu_mask = relu_mask.map(|at| backend.read::<u32>(at, relu_mask_len(shape)));
             let [first, second] = statistics.map(|at| backend.read::<T::Param>(at, c));
             let [mut dgamma, mut dbeta] = [dgamma, dbeta].map(|at| backend.write::<T::Param>(at, c));
-            let epilogue = epilogue(self.epilogue, dz.as_mut().map(|dz| B::writes(dz)))?;
-            let gradients = Gradients {
-                dx: B::writes(&mut dx),
-                dgamma: Some(B::writes(&mut dgamma)),
-                dbeta: Some(B::writes(&mut dbeta)),
+            let backward = |workspace: &mut B::Workspace| {
+                let epilogue = filled(kind, dz.as_mut().map(|dz| B::writes(dz)));
+                let gradients = Gradients {
+                    dx: B::writes(&mut dx),
+                    dgamma: Some(B::writes(&mut dgamma)),
+                    dbeta: Some(B::writes(&mut dbeta)),
+                };
+                let (x, dy) = (B::reads(&x), B::reads(&dy));
+                let gamma = gamma.as_ref().map(|gamma| B::reads(gamma));
+                let beta = beta.as_ref().map(|beta| B::reads(beta));
+                let relu_mask = relu_mask.as_ref().map(|mask| B::reads(mask));
+                let (first, second) = (B::reads(&first), B::reads(&second));
+                match frozen_eps {
+                    None => backend.backward(BackwardArgs {
+                        shape,
+                        x,
+                        dy,
+                        epilogue,
+                        gamma,
+                        beta,
+                        saved_mean: first,
+                        saved_inv_std: second,
+                        relu_mask,
+                        gradients,
+                        workspace,
+                    }),
+                    Some(eps) => backend.backward_frozen(BackwardFrozenArgs {
+                        shape,
+                        eps,
+                        x,
+                        dy,
+                        epilogue,
+                        gamma,
+                        beta,
+                        running_mean: first,
+                        running_var: second,
+                        relu_mask,
+                        gradients,
+                        workspace,
+                    }),
+                }
             };
-            let (x, dy) = (B::reads(&x), B::reads(&dy));
-            let gamma = gamma.as_ref().map(|gamma| B::reads(gamma));
-            let beta = beta.as_ref().map(|beta| B::reads(beta));
-            let relu_mask = relu_mask.as_ref().map(|mask| B::reads(mask));
-            let (first, second, workspace) = (B::reads(&first), B::reads(&second), &mut workspace);
-            match frozen_eps {
-                None => backend.backward(BackwardArgs {
-                    shape,
-                    x,
-                    dy,
-                    epilogue,
-                    gamma,
-                    beta,
-                    saved_mean: first,
-                    saved_inv_std: second,
-                    relu_mask,
-                    gradients,
-                    workspace,
-                }),
-                Some(eps) => backend.backward_frozen(BackwardFrozenArgs {
-                    shape,
-                    eps,
-                    x,
-                    dy,
-                    epilogue,
-                    gamma,
-                    beta,
-                    running_mean: first,
-                    running_var: second,
-                    relu_mask,
-                    gradients,
-                    workspace,
-                }),
-            }
-            .map_err(error)
+            backend.with_scratch(&problem, scratch, backward).map_err(error)
         }
     }
 }
 
 impl Operation for ScratchBytes<'_> {
     type Output = usize;
+    fn len(&self) -> usize {
+        0 // It reads none.
+    }
     fn run<B, T>(&self, backend: &B) -> PyResult<usize>
     where
         T: Element,

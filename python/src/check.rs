@@ -21,20 +21,30 @@ pub(crate) fn value_error(text: String) -> PyErr {
     PyValueError::new_err(text)
 }
 
-/// An epilogue by its name, with its residual where it has one.
-pub(crate) fn epilogue<Z>(name: &str, z: Option<Z>) -> PyResult<Epilogue<Z>> {
-    match (name, z) {
+/// An epilogue by its name, with a residual or without.
+pub(crate) fn epilogue(name: &str, residual: Option<()>) -> PyResult<Epilogue<()>> {
+    match (name, residual) {
         ("identity", None) => Ok(Epilogue::Identity),
         ("relu", None) => Ok(Epilogue::Relu),
-        ("add", Some(z)) => Ok(Epilogue::Add(z)),
-        ("add_relu", Some(z)) => Ok(Epilogue::AddRelu(z)),
-        (name, z) => {
-            let residual = if z.is_some() { "with" } else { "without" };
+        ("add", Some(())) => Ok(Epilogue::Add(())),
+        ("add_relu", Some(())) => Ok(Epilogue::AddRelu(())),
+        (name, residual) => {
+            let residual = if residual.is_some() { "with" } else { "without" };
             Err(value_error(format!(
                 "batchnorm: expected the epilogue identity or relu, or add or add_relu with a residual, got {name:?} \
                  {residual} one"
             )))
         }
+    }
+}
+
+/// The epilogue with its tensor, for those that have one.
+pub(crate) fn filled<Z>(epilogue: Epilogue<()>, z: Option<Z>) -> Epilogue<Z> {
+    match (epilogue, z) {
+        (Epilogue::Add(()), Some(z)) => Epilogue::Add(z),
+        (Epilogue::AddRelu(()), Some(z)) => Epilogue::AddRelu(z),
+        (Epilogue::Relu, _) => Epilogue::Relu,
+        _ => Epilogue::Identity,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::buffers::{Raw, Scratch};
 use crate::check::error;
 
 /// The backend of a device's stream, made once for each: torch keeps its streams for ever.
-pub(crate) fn on((ordinal, stream): (usize, u64)) -> PyResult<Cuda> {
+pub(crate) fn on(ordinal: usize, stream: u64) -> PyResult<Cuda> {
     static KNOWN: LazyLock<Mutex<HashMap<(usize, u64), Cuda>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(cuda) = known.get(&(ordinal, stream)) {
@@ -43,10 +43,20 @@ impl Raw for Cuda {
     fn scratch_bytes(&self, problem: &Problem) -> Result<usize> {
         self.workspace_bytes(problem)
     }
-    unsafe fn scratch(&self, memory: Scratch) -> CudaWorkspace {
-        let (address, bytes) = memory.unwrap_or_default();
-        // SAFETY: the caller's; torch aligns what it allocates to 512 bytes.
-        unsafe { CudaWorkspace::from_raw(address as u64, bytes, self.stream()) }
+    unsafe fn with_scratch(
+        &self,
+        problem: &Problem,
+        memory: Scratch,
+        operation: impl FnOnce(&mut CudaWorkspace) -> Result<()>,
+    ) -> Result<()> {
+        match memory {
+            None => self.with_thread_workspace(problem, operation),
+            Some((address, bytes)) => {
+                // SAFETY: the caller's; torch aligns what it allocates to 512 bytes.
+                let mut workspace = unsafe { CudaWorkspace::from_raw(address as u64, bytes, self.stream()) };
+                operation(&mut workspace)
+            }
+        }
     }
     fn reads<'a, T: Stored>(memory: &'a DeviceRef<'_, T>) -> &'a dyn DevicePtr<T> {
         memory

@@ -6,6 +6,7 @@ mod call;
 mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod threads;
 
 #[cfg(feature = "cuda")]
 use batchnorm::Cuda;
@@ -17,28 +18,28 @@ use buffers::{Forward, Scratch};
 use call::{Backward, Infer, Operation, ScratchBytes, Train};
 use check::value_error;
 
-/// A device with its stream: `None` is the CPU.
-type Place = Option<(usize, u64)>;
+/// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
+type Place = (Option<usize>, u64);
 
 /// Runs an operation on the backend of a place over data of a dtype, without holding Python's lock.
 fn dispatch<O: Operation>(py: Python<'_>, place: Place, dtype: &str, operation: &O) -> PyResult<O::Output> {
     py.detach(|| match place {
-        None => match dtype {
+        (None, threads) => threads::run(threads, operation.len(), || match dtype {
             "float32" => operation.run::<Cpu, f32>(&Cpu),
             "float16" => operation.run::<Cpu, f16>(&Cpu),
             "bfloat16" => operation.run::<Cpu, bf16>(&Cpu),
             "float64" => operation.run::<Cpu, f64>(&Cpu),
             other => Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}"))),
-        },
+        })?,
         #[cfg(feature = "cuda")]
-        Some(device) => match dtype {
-            "float32" => operation.run::<Cuda, f32>(&cuda::on(device)?),
-            "float16" => operation.run::<Cuda, f16>(&cuda::on(device)?),
-            "bfloat16" => operation.run::<Cuda, bf16>(&cuda::on(device)?),
+        (Some(ordinal), stream) => match dtype {
+            "float32" => operation.run::<Cuda, f32>(&cuda::on(ordinal, stream)?),
+            "float16" => operation.run::<Cuda, f16>(&cuda::on(ordinal, stream)?),
+            "bfloat16" => operation.run::<Cuda, bf16>(&cuda::on(ordinal, stream)?),
             other => Err(value_error(format!("batchnorm: expected float32, float16 or bfloat16 on CUDA, got {other}"))),
         },
         #[cfg(not(feature = "cuda"))]
-        Some(_) => Err(pyo3::exceptions::PyRuntimeError::new_err(
+        (Some(_), _) => Err(pyo3::exceptions::PyRuntimeError::new_err(
             "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
         )),
     })

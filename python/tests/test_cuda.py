@@ -65,6 +65,33 @@ def test_a_cuda_graph_replays_a_step():
     assert module.num_batches_tracked.item() == graphed.num_batches_tracked.item() == 3
 
 
+def test_compiled_with_graphs_it_trains_as_without():
+    module, x = bn.BatchNormReLU(16).cuda(), torch.randn(8, 16, 14, 14, device="cuda")
+    other = copy.deepcopy(module)
+    compiled = torch.compile(other, mode="reduce-overhead", fullgraph=True)
+    for _ in range(5):
+        a, b = (x.clone().requires_grad_() for _ in range(2))
+        compiled(a).sum().backward(), module(b).sum().backward()
+        torch.testing.assert_close(a.grad, b.grad)
+    torch.testing.assert_close(other.running_var, module.running_var)
+    assert other.num_batches_tracked.item() == 5
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")
+def test_the_current_device_stays():
+    module, x = bn.BatchNorm1d(4).to("cuda:1"), torch.rand(3, 4, device="cuda:1", requires_grad=True)
+    with torch.cuda.device(0):
+        module(x).sum().backward()
+        assert torch.cuda.current_device() == 0
+
+
+def test_a_number_of_batches_on_the_cpu_is_counted():
+    module = bn.BatchNorm1d(4).cuda()
+    module.num_batches_tracked = torch.tensor(3)
+    module(torch.rand(3, 4, device="cuda"))
+    assert module.num_batches_tracked.item() == 4
+
+
 def test_float64_and_mixed_devices_are_refused():
     module = bn.BatchNorm1d(4).cuda()
     with pytest.raises(RuntimeError, match="on the same device"):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import batchnorm.torch as bn
@@ -123,12 +124,81 @@ def test_what_replaces_batch_norms_loses_no_relu():
     assert kinds == [nn.SyncBatchNorm, bn.BatchNormReLU, bn.BatchNormAddReLU]
 
 
+def test_convert_looks_at_what_is_right_behind():
+    act = nn.LogSigmoid()
+    model = nn.Sequential(act, nn.BatchNorm1d(3), act, nn.ReLU()).eval()
+    x = torch.randn(4, 3)
+    want = model(x)
+    assert torch.equal(bn.convert(model)(x), want)
+    kinds = [type(module) for module in model._modules.values()]
+    assert kinds == [nn.LogSigmoid, bn.BatchNorm1d, nn.LogSigmoid, nn.ReLU]
+
+
+def test_convert_keeps_shared_modules_shared():
+    shared, fused, relu = nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.ReLU()
+    model = nn.ModuleDict(
+        {
+            "a": nn.Sequential(shared, relu, fused, relu),
+            "b": nn.Sequential(shared, nn.Tanh(), fused, nn.ReLU()),
+        }
+    )
+    model.again = shared
+    bn.convert(model)
+    a, b = model["a"], model["b"]
+    assert a[0] is b[0] is model.again and type(a[0]) is bn.BatchNorm1d and a[1] is relu
+    assert a[2] is b[2] and type(a[2]) is bn.BatchNormReLU and type(a[3]) is type(b[3]) is nn.Identity
+
+
+def test_convert_leaves_replaced_forwards_alone():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU(), nn.BatchNorm1d(3), nn.ReLU()).eval()
+    norm, relu = model[0].forward, model[3].forward
+    model[0].forward = lambda x: norm(x) + 1.0
+    model[3].forward = lambda x: relu(x) + 1.0
+    x = torch.randn(5, 3)
+    want = model(x)
+    torch.testing.assert_close(bn.convert(model)(x), want)
+    assert [type(module) for module in model] == [nn.BatchNorm1d, nn.ReLU, bn.BatchNorm1d, nn.ReLU]
+
+
+def test_a_fused_module_takes_what_it_took_before():
+    model = bn.convert(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()))
+    assert type(model[0]) is bn.BatchNormReLU
+    with pytest.raises(ValueError, match=r"expected 4D input \(got 3D input\)"):
+        copy.deepcopy(model)(torch.randn(3, 3, 3))
+
+
+class Activated(nn.BatchNorm2d):
+    def forward(self, input):
+        return torch.relu(super().forward(input))
+
+
+@pytest.mark.parametrize(
+    "layer, norm, kind, words",
+    [
+        (nn.Conv2d(3, 4, 1), Activated(4).eval(), TypeError, "a batch norm with running statistics, got Activated"),
+        (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4).eval(), TypeError, "ParametrizedConv2d"),
+        (nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), ValueError, "in evaluation, got one in training"),
+        (nn.Conv2d(3, 4, 1), nn.BatchNorm1d(4).eval(), TypeError, "what a Conv2d gives, got BatchNorm1d"),
+        (nn.utils.prune.identity(nn.Linear(3, 4), "weight"), nn.BatchNorm1d(4).eval(), ValueError, "layer without hooks"),
+        (nn.LazyConv2d(4, 1), nn.BatchNorm2d(4).eval(), TypeError, "got LazyConv2d"),
+    ],
+)
+def test_what_a_fold_would_drop_is_refused(layer, norm, kind, words):
+    with pytest.raises(kind, match=words):
+        bn.fold(layer, norm)
+
+
+def test_a_frozen_layer_folds_to_a_frozen_one():
+    folded = bn.fold(nn.Conv2d(3, 4, 1, bias=False).requires_grad_(False), nn.BatchNorm2d(4).eval())
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+
+
 def test_what_cannot_be_folded_is_refused():
-    with pytest.raises(TypeError, match="a Linear or a convolution to fold into, got ReLU"):
+    with pytest.raises(TypeError, match="a Linear or a convolution of torch.nn to fold into, got ReLU"):
         bn.fold(nn.ReLU(), nn.BatchNorm1d(3))
     with pytest.raises(TypeError, match="a batch norm with running statistics"):
         bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False))
     with pytest.raises(TypeError, match="a batch norm with running statistics, got BatchNormAddReLU"):
         bn.fold(nn.Linear(2, 3), bn.BatchNormAddReLU(3))
     with pytest.raises(ValueError, match="a layer of 4 outputs, got 3"):
-        bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(4))
+        bn.fold(nn.Linear(2, 3), nn.BatchNorm1d(4).eval())

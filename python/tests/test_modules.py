@@ -3,6 +3,8 @@
 import copy
 import itertools
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -200,6 +202,9 @@ def test_half_modules_keep_their_dtype():
         (lambda m: bn.batch_norm(rand(2, 5), m.running_mean, m.running_var, training=True, momentum=2.0), ValueError, "got 2"),
         (lambda m: bn.batch_norm(rand(2, 5), training=True, eps=0.0), ValueError, "eps must be positive during training"),
         (lambda m: bn.batch_norm(rand(2, 5), training=True, eps=float("nan")), ValueError, "eps.*got NaN"),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, weight=1.0), TypeError, "'weight' \\(position 4\\) must be Tensor"),
+        (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), 1.0), TypeError, "'residual'.* must be Tensor, not float"),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, weight=rand(5).to(torch.float8_e5m2)), RuntimeError, "expected weight"),
         (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), None), TypeError, "expected a residual tensor, got None"),
     ],
 )
@@ -245,6 +250,128 @@ def test_copies_have_a_state_of_their_own(copied):
     other = copied(module)
     module(rand(4, 5))
     assert other.num_batches_tracked.item() == 0 and not torch.equal(other.running_mean, module.running_mean)
+
+
+@pytest.mark.parametrize("kept_as", [torch.float32, torch.int32, torch.int64])
+def test_the_number_of_batches_may_be_of_any_dtype(kept_as):
+    theirs, ours = torch.nn.BatchNorm1d(1, momentum=None), bn.BatchNorm1d(1, momentum=None)
+    for module in (theirs, ours):
+        beside = torch.tensor([1, 7], dtype=kept_as)
+        module.num_batches_tracked = beside[0]
+        for _ in range(3):
+            module(torch.tensor([[6.0], [8.0]]))
+        module(torch.empty(0, 1)) if module is ours else None
+        assert beside.tolist() == [5 if module is ours else 4, 7]
+    assert torch.equal(ours.running_mean, theirs.running_mean)
+
+
+def test_it_is_counted_without_statistics_too():
+    module = bn.BatchNorm1d(5)
+    module.running_mean = module.running_var = None
+    module(rand(4, 5))
+    assert module.num_batches_tracked.item() == 1
+
+
+@pytest.mark.parametrize(
+    "counter, words",
+    [
+        (torch.empty(0, dtype=torch.int64), "num_batches_tracked should contain 1 element not 0"),
+        (torch.zeros(3, dtype=torch.int64), "num_batches_tracked should contain 1 element not 3"),
+        (torch.tensor(0, device="meta"), "on the same device, but found"),
+    ],
+)
+def test_what_is_no_number_of_batches_is_refused(counter, words):
+    module = bn.BatchNorm1d(5)
+    module.num_batches_tracked = counter
+    with pytest.raises(RuntimeError, match=words):
+        module(rand(4, 5))
+    assert torch.equal(module.running_mean, torch.zeros(5))
+
+
+def inference(*shape):
+    with torch.inference_mode():
+        return rand(*shape)
+
+
+@pytest.mark.parametrize(
+    "change, x, words",
+    [
+        (lambda m: None, inference(4, 5), "Inference tensors cannot be saved for backward"),
+        (lambda m: m.running_mean.requires_grad_(), rand(4, 5), "not differentiable with respect to argument 'running_mean'"),
+        (lambda m: setattr(m, "running_var", torch.ones(1).expand(5)), rand(4, 5), "running_var is written"),
+    ],
+)
+def test_what_autograd_would_refuse_later_moves_no_statistics(change, x, words):
+    module = bn.BatchNorm1d(5)
+    change(module)
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(RuntimeError, match=words):
+        module(x)
+    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.values()))
+
+
+def test_parameters_of_another_shape_get_their_gradients():
+    x, weight, bias = rand(4, 5, 2, 2), rand(1, 5, 1, 1).requires_grad_(), rand(5, dtype=torch.bfloat16).requires_grad_()
+    bn.batch_norm(x, weight=weight, bias=bias, training=True).square().sum().backward()
+    flat = weight.detach().flatten().requires_grad_()
+    bn.batch_norm(x, weight=flat, bias=bias, training=True).square().sum().backward()
+    assert torch.equal(weight.grad.flatten(), flat.grad) and bias.grad.dtype == torch.bfloat16
+
+
+def test_a_bias_may_change_before_the_backward_pass_that_does_not_read_it():
+    for module in (bn.BatchNorm1d(5), torch.nn.BatchNorm1d(5)):
+        y = module(rand(4, 5).requires_grad_())
+        with torch.no_grad():
+            module.bias.add_(1.0)
+        y.square().sum().backward()
+
+
+def test_statistics_that_inference_mode_moved_are_noticed():
+    module = bn.BatchNorm1d(5).eval()
+    y = module(rand(4, 5).requires_grad_())
+    with torch.inference_mode():
+        module.train()(rand(4, 5))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("part", [lambda x: x[:, :4], lambda x: x[:, :, 1:], lambda x: x[:, :, :, ::2], lambda x: x[:1]])
+def test_parts_of_channels_last_give_what_torch_gives(part):
+    x = part(rand(2, 8, 4, 6).contiguous(memory_format=torch.channels_last))
+    theirs, ours = torch.nn.BatchNorm2d(x.shape[1]), bn.BatchNorm2d(x.shape[1])
+    a, b = ours(x), theirs(x)
+    assert a.stride() == b.stride()
+    close(a, b, 2e-6)
+
+
+def test_threads_are_as_many_as_torch_may_use():
+    code = """
+import os, torch, batchnorm.torch as bn
+torch.set_num_threads({n})
+names = lambda: [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
+bn.BatchNorm2d(16)(torch.rand(64, 16, 32, 32))
+print(sum(name.startswith("batchnorm-") for name in names()))
+"""
+    for n in (1, 3):
+        ran = subprocess.run([sys.executable, "-c", code.format(n=n)], capture_output=True, text=True, check=True)
+        assert ran.stdout.strip() == str(n)
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    code = """
+import os, signal, torch, batchnorm.torch as bn
+x, module = torch.rand(64, 16, 32, 32), bn.BatchNorm2d(16).eval()
+torch.set_num_threads(2)
+want = module(x)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if torch.equal(module(x), want) else 1)
+_, status = os.waitpid(child, 0)
+print(status)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "0"
 
 
 def test_inference_mode_trains_and_evaluates():

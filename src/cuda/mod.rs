@@ -32,6 +32,7 @@ mod ffi;
 mod ffi {
     include!(concat!(env!("OUT_DIR"), "/ffi.rs"));
 }
+mod kept;
 mod launch;
 mod plans;
 mod state;

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DeviceSlice};
 
 use super::device::allocating;
+use super::kept::Kept;
 use super::{Cuda, DeviceRef};
-use crate::{Plan, Problem, Result};
+use crate::{Backend, Plan, Problem, Result};
+
+thread_local! {
+    static KEPT: Kept<Arc<CudaStream>, CudaWorkspace> = const { Kept::new() };
+}
 
 /// Scratch memory of one layer, one captured graph or one caller. What uses it must be in order: one stream, or streams
 /// that wait for each other.
@@ -75,6 +80,24 @@ impl Cuda {
     /// [`Error::Strategy`](crate::Error::Strategy), where a strategy is forced that holds none of them.
     pub fn workspace_bytes(&self, problem: &Problem) -> Result<usize> {
         greatest(&[*problem], |problem| Ok(self.plan(problem)?.workspace_bytes))
+    }
+
+    /// Runs an operation of this problem with scratch memory that the calling thread keeps for the backend's stream, for
+    /// those who have no layer to keep a workspace in: a framework's functions, for instance. It is allocated where there
+    /// is none yet or it is too small, and freed when the thread ends, or by the thread's use of other streams.
+    ///
+    /// A graph that is captured keeps its address: give that a workspace of its own.
+    ///
+    /// # Errors
+    /// Those of [`Backend::workspace`] and of the operation. After an error it is given up, and the next one is new.
+    pub fn with_thread_workspace<R>(
+        &self,
+        problem: &Problem,
+        operation: impl FnOnce(&mut CudaWorkspace) -> Result<R>,
+    ) -> Result<R> {
+        let needed = self.workspace_bytes(problem)?;
+        let is_enough = |kept: &CudaWorkspace| kept.bytes() >= needed;
+        KEPT.with(|kept| kept.with(Arc::clone(&self.stream), is_enough, || self.workspace(&[*problem]), operation))
     }
 }
 

@@ -68,3 +68,22 @@ fn a_strategy_that_holds_no_plan_is_refused() {
     let error = cuda.with_strategy(Some(Strategy::Block)).workspace_bytes(&problem).unwrap_err();
     assert!(matches!(error, Error::Strategy { strategy: Strategy::Block, .. }), "{error}");
 }
+
+#[test]
+fn a_thread_keeps_its_own_for_each_stream() {
+    let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
+    let of =
+        |c| Problem::new(Op::Moments, Shape::nhwc(64, 64, 64, c).unwrap(), Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let (small, large) = (of(1), of(512));
+    let bytes = |cuda: &Cuda, problem| cuda.with_thread_workspace(problem, |workspace| Ok(workspace.bytes())).unwrap();
+    let [own, most] = [&small, &large].map(|problem| cuda.workspace(&[*problem]).unwrap().bytes());
+    let needed = cuda.workspace_bytes(&large).unwrap();
+    assert!(own < needed && needed <= most, "{own} {needed} {most}");
+    assert_eq!([bytes(&cuda, &small), bytes(&cuda, &large), bytes(&cuda, &small)], [own, most, most]);
+    let elsewhere = Cuda::on(cuda.stream().context().new_stream().unwrap()).unwrap();
+    assert_eq!([bytes(&elsewhere, &small), bytes(&cuda, &small)], [own, most]);
+    assert_eq!(std::thread::scope(|scope| scope.spawn(|| bytes(&cuda, &small)).join().unwrap()), own);
+    let refused = cuda.with_thread_workspace(&small, |_| Err::<(), _>(Error::NotTracking));
+    assert!(matches!(refused, Err(Error::NotTracking)));
+    assert_eq!(bytes(&cuda, &small), own, "kept after an error");
+}

@@ -1,6 +1,6 @@
 //! The layer beside candle_nn's on the CPU: a training forward, and forward with backward.
 //!
-//! `cargo bench --manifest-path integrations/candle/Cargo.toml`
+//! `cargo bench --manifest-path integrations/candle/Cargo.toml --target-dir target/candle`
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{ModuleT, VarBuilder, VarMap};

@@ -36,9 +36,9 @@ use crate::running::Running;
 ///
 /// # Effects
 /// A training forward updates the running statistics in place, on their device; on CUDA all work is put on candle's
-/// stream and nothing waits for it. That stream is another one on every thread where the device came of
-/// [`Device::new_cuda`](candle_core::Device::new_cuda): threads that share tensors, a layer's statistics among them, wait
-/// for the device between each other's work, as candle's own operations ask. Clones share parameters and statistics, as clones of candle's tensors do. Gradients
+/// stream and nothing here waits for it. [`Device::new_cuda`](candle_core::Device::new_cuda) uses one stream a thread:
+/// threads that share tensors, or a layer's statistics, have to call `Device::synchronize` between their uses, as for
+/// candle's own operations. Clones share parameters and statistics, as clones of candle's tensors do. Gradients
 /// flow to `x`, the weight, the bias and the residual, of first order: the backward pass itself is not differentiable.
 ///
 /// # Errors

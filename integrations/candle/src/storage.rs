@@ -2,8 +2,6 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
-#[cfg(any(feature = "cuda", test))]
-mod kept;
 
 use core::marker::PhantomData;
 use std::cell::RefCell;

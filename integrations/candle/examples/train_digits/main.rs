@@ -2,7 +2,7 @@
 //! without any; then a network that batch norm harms.
 //!
 //! ```sh
-//! cargo run --example train_digits
+//! cargo run --manifest-path integrations/candle/Cargo.toml --target-dir target/candle --example train_digits
 //! ```
 
 mod data;

@@ -1,18 +1,11 @@
 //! Candle's tensors on a CUDA device.
 
-use std::sync::Arc;
-
-use batchnorm::{Backend, Cuda, CudaWorkspace, Problem};
+use batchnorm::{Cuda, CudaWorkspace, Problem};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, Error, Result, Storage};
-use cudarc::driver::{CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut};
+use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, DevicePtrMut};
 
-use super::kept::Kept;
 use super::{CandleBackend, Value, beyond, elsewhere};
-
-thread_local! {
-    static SCRATCH: Kept<Arc<CudaStream>, CudaWorkspace> = const { Kept::new() };
-}
 
 impl CandleBackend for Cuda {
     type Storage = CudaStorage;
@@ -56,13 +49,7 @@ impl CandleBackend for Cuda {
         problem: Problem,
         operation: impl FnOnce(&mut CudaWorkspace) -> batchnorm::Result<()>,
     ) -> Result<()> {
-        SCRATCH
-            .with(|kept| {
-                let needed = self.workspace_bytes(&problem)?;
-                let is_enough = |kept: &CudaWorkspace| kept.bytes() >= needed;
-                kept.with(Arc::clone(self.stream()), is_enough, || self.workspace(&[problem]), operation)
-            })
-            .map_err(Error::wrap)
+        self.with_thread_workspace(&problem, operation).map_err(Error::wrap)
     }
     #[allow(unsafe_code)]
     fn alloc<T: Value>(beside: &CudaStorage, len: usize) -> Result<CudaSlice<T>> {

@@ -20,31 +20,51 @@ def convert(model, fuse_relu=True):
 
     Parameters and buffers stay the same tensors, so that an optimizer and a state_dict still fit. With `fuse_relu` a batch
     norm with a `torch.nn.ReLU` right behind it in a `torch.nn.Sequential` becomes a `BatchNormReLU`, and the relu a
-    `torch.nn.Identity`. Subclasses of torch's are left alone, and nothing with hooks is fused.
+    `torch.nn.Identity`: not for a model that takes single modules out of a `Sequential`, nor for code that looks for
+    `torch.nn`'s batch norms, which a `BatchNormReLU` is none of. Subclasses of torch's, and modules whose `forward` was
+    replaced, are left alone; nothing with hooks is fused. A module that is used twice is replaced by one.
     """
-    if type(model) in _REPLACED:
+    if _is_replaced(model):
         return _replaced(model, _REPLACED[type(model)])
-    for module in list(model.modules()):
-        children = list(module.named_children())
-        following = {name: behind for (name, _), behind in zip(children, children[1:])}
-        for name, child in children:
-            cls = _REPLACED.get(type(child))
-            if cls is None:
-                continue
-            behind_name, behind = following.get(name, (None, None))
-            is_sequence = type(module) is torch.nn.Sequential
-            if fuse_relu and is_sequence and type(behind) is torch.nn.ReLU and not _has_hooks(child, behind):
-                setattr(module, name, _replaced(child, BatchNormReLU))
-                setattr(module, behind_name, torch.nn.Identity())
-            else:
-                setattr(module, name, _replaced(child, cls))
+    found = [(module, name, child, behind) for module in model.modules() for name, child, behind in _children(module)]
+    # One that is used elsewhere without a relu is not fused.
+    unfused = {id(child) for module, _, child, behind in found if not (fuse_relu and _is_fused(module, child, behind))}
+    new = {}
+    for module, name, child, behind in found:
+        fused = id(child) not in unfused
+        if id(child) not in new:
+            new[id(child)] = _replaced(child, BatchNormReLU if fused else _REPLACED[type(child)])
+        module._modules[name] = new[id(child)]
+        if fused:
+            module._modules[behind] = torch.nn.Identity()
     return model
+
+
+def _children(module):
+    """The batch norms of a module that are replaced, by name, each with the name of what comes right behind it."""
+    children = [(name, child) for name, child in module._modules.items() if child is not None]
+    for (name, child), (behind, _) in zip(children, [*children[1:], (None, None)]):
+        if _is_replaced(child):
+            yield name, child, behind
+
+
+def _is_replaced(module):
+    return type(module) in _REPLACED and "forward" not in module.__dict__
+
+
+def _is_fused(module, norm, behind):
+    relu = module._modules.get(behind)
+    if type(module) is not torch.nn.Sequential or type(relu) is not torch.nn.ReLU:
+        return False
+    return not any("forward" in each.__dict__ for each in (module, relu)) and not _has_hooks(norm, relu)
 
 
 def _replaced(old, cls):
     new = cls.__new__(cls)
     # All that there is: settings, parameters, buffers, hooks, whether it trains.
     new.__dict__.update(old.__dict__)
+    if cls is BatchNormReLU:
+        new._unfused = _REPLACED[type(old)]
     return new
 
 

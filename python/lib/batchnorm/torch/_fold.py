@@ -4,25 +4,33 @@ import copy
 
 import torch
 
-from batchnorm.torch._modules import BatchNormReLU
+from batchnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormReLU
+
+_TRANSPOSED = {torch.nn.ConvTranspose1d: 1, torch.nn.ConvTranspose2d: 2, torch.nn.ConvTranspose3d: 3}
+# With the dimensions of what they give and take: `None` takes any.
+_LAYERS = {torch.nn.Linear: 1, torch.nn.Conv1d: 1, torch.nn.Conv2d: 2, torch.nn.Conv3d: 3, **_TRANSPOSED}
+_NORMS = {
+    torch.nn.BatchNorm1d: 1,
+    torch.nn.BatchNorm2d: 2,
+    torch.nn.BatchNorm3d: 3,
+    BatchNorm1d: 1,
+    BatchNorm2d: 2,
+    BatchNorm3d: 3,
+    BatchNormReLU: None,
+    torch.nn.SyncBatchNorm: None,
+}
 
 
 def fold(layer, norm):
     """A copy of `layer` that gives what `layer` and then `norm`, in evaluation, give.
 
-    `layer` is a `torch.nn.Linear`, a convolution or a transposed convolution of torch.nn; `norm` any batch norm with running
-    statistics. `weight = weight * scale` and `bias = (bias - running_mean) * scale + norm.bias`, with
-    `scale = norm.weight / sqrt(running_var + eps)` for each output, computed in float64 and rounded once. Of a
-    `BatchNormReLU` its relu is left, in a `torch.nn.Sequential` behind the layer.
+    `layer` is a `torch.nn.Linear`, a convolution or a transposed convolution of torch.nn; `norm` a batch norm of torch.nn or of
+    this package with running statistics. Neither is of a subclass or has hooks. `weight = weight * scale` and
+    `bias = (bias - running_mean) * scale + norm.bias`, with `scale = norm.weight / sqrt(running_var + eps)` for each output,
+    computed in float64 and rounded once. Of a `BatchNormReLU` its relu is left, in a `torch.nn.Sequential` behind the layer.
     """
-    convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-    transposed = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
-    if not isinstance(layer, (torch.nn.Linear, *convolutions, *transposed)):
-        raise TypeError(f"expected a Linear or a convolution to fold into, got {type(layer).__name__}")
-    foldable = (torch.nn.modules.batchnorm._BatchNorm, BatchNormReLU)
-    if not isinstance(norm, foldable) or norm.running_mean is None:
-        raise TypeError(f"expected a batch norm with running statistics, got {norm}")
-    outputs = layer.out_features if isinstance(layer, torch.nn.Linear) else layer.out_channels
+    _check(layer, norm)
+    outputs = layer.out_features if type(layer) is torch.nn.Linear else layer.out_channels
     if outputs != norm.num_features:
         raise ValueError(f"expected a layer of {norm.num_features} outputs, got {outputs}")
     with torch.no_grad():
@@ -34,7 +42,7 @@ def fold(layer, norm):
             offset = norm.bias.double()
         old_bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
         weight = layer.weight.double()
-        if isinstance(layer, transposed):
+        if type(layer) in _TRANSPOSED:
             # [in, out / groups, ...], group after group along the first dimension.
             grouped = weight.unflatten(0, (layer.groups, -1))
             shape = (layer.groups, 1, outputs // layer.groups, *(1,) * (weight.dim() - 2))
@@ -43,5 +51,24 @@ def fold(layer, norm):
             weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
         folded = copy.deepcopy(layer)
         folded.weight.copy_(weight)
-        folded.bias = torch.nn.Parameter(((old_bias - norm.running_mean.double()) * scale + offset).to(layer.weight.dtype))
-    return torch.nn.Sequential(folded, torch.nn.ReLU()) if isinstance(norm, BatchNormReLU) else folded
+        bias = ((old_bias - norm.running_mean.double()) * scale + offset).to(layer.weight.dtype)
+        folded.bias = torch.nn.Parameter(bias, requires_grad=layer.weight.requires_grad)
+    return torch.nn.Sequential(folded, torch.nn.ReLU()) if type(norm) is BatchNormReLU else folded
+
+
+def _check(layer, norm):
+    """Exactly these types: a subclass may compute something else."""
+    dims = _LAYERS.get(type(layer))
+    if dims is None:
+        raise TypeError(f"expected a Linear or a convolution of torch.nn to fold into, got {type(layer).__name__}")
+    if type(norm) not in _NORMS or norm.running_mean is None:
+        raise TypeError(f"expected a batch norm with running statistics, got {norm}")
+    if _NORMS[type(norm)] not in (None, dims):
+        raise TypeError(f"expected a batch norm that takes what a {type(layer).__name__} gives, got {type(norm).__name__}")
+    if norm.training:
+        raise ValueError("expected a batch norm in evaluation, got one in training: call its eval() first")
+    for name, module in (("layer", layer), ("batch norm", norm)):
+        # Among them those of pruning, and of weight and spectral normalization.
+        hooks = module._forward_pre_hooks or module._forward_hooks
+        if hooks or "forward" in module.__dict__:
+            raise ValueError(f"expected a {name} without hooks and with a forward of its class, got {module}")

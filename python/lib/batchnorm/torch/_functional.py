@@ -2,7 +2,7 @@
 
 import torch
 
-from batchnorm.torch import _ops  # noqa: F401: registers the operations
+from batchnorm.torch import _autograd
 
 
 def batch_norm(
@@ -29,15 +29,18 @@ def batch_norm(
     The result keeps `channels_last`. Gradients are of first order. On CUDA all work is put on the current stream.
     """
     _check(input, running_mean, running_var, weight, bias, training, residual)
+    _check_counter(input, num_batches_tracked)
     if training and eps <= 0.0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     epilogue = ("add_relu" if relu else "add") if residual is not None else ("relu" if relu else "identity")
-    differentiated = (input, residual, weight, bias)
-    keep_mask = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in differentiated)
+    differentiated = [tensor for tensor in (input, residual, weight, bias) if tensor is not None]
+    keep_mask = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
+    if keep_mask:
+        _check_differentiable(differentiated, running_mean, running_var)
     if training:
-        return torch.ops.batchnorm.train(
+        return _autograd.train(
             input,
             residual,
             weight,
@@ -50,17 +53,21 @@ def batch_norm(
             epilogue,
             keep_mask,
         )[0]
-    return torch.ops.batchnorm.infer(
+    return _autograd.infer(
         input, residual, weight, bias, running_mean, running_var, eps, epilogue, keep_mask
     )[0]
 
 
 def _check(input, running_mean, running_var, weight, bias, training, residual):
-    if not isinstance(input, torch.Tensor):
-        raise TypeError(f"batch_norm(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+    per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for position, (name, tensor) in enumerate({"input": input, **per_channel, "residual": residual}.items(), 1):
+        if not isinstance(tensor, torch.Tensor) and (tensor is not None or name == "input"):
+            raise TypeError(
+                f"batch_norm(): argument '{name}' (position {position}) must be Tensor, not {type(tensor).__name__}"
+            )
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
-    if not input.dtype.is_floating_point or input.dtype.itemsize < 2:
+    if not _is_taken(input.dtype):
         name = str(input.dtype).removeprefix("torch.")
         raise NotImplementedError(f'"batch_norm" not implemented for {name!r}')
     if (running_mean is None) != (running_var is None):
@@ -70,21 +77,48 @@ def _check(input, running_mean, running_var, weight, bias, training, residual):
     if training and input.numel() and input.numel() == input.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
     c = input.shape[1]
-    per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, tensor in per_channel.items():
         if tensor is None:
             continue
         if tensor.numel() != c:
             raise RuntimeError(f"{name} should contain {c} elements not {tensor.numel()}")
         _check_device(input, tensor)
-        if not tensor.dtype.is_floating_point or (tensor.dtype == torch.float64) != (input.dtype == torch.float64):
+        if not _is_taken(tensor.dtype) or (tensor.dtype == torch.float64) != (input.dtype == torch.float64):
             raise RuntimeError(f"expected {name} to have a dtype that goes with {input.dtype}, got {tensor.dtype}")
+        if training and name.startswith("running") and c > 1 and 0 in tensor.stride():
+            raise RuntimeError(f"unsupported operation: {name} is written, and some elements of it are one memory location")
     if residual is not None:
         if residual.shape != input.shape:
             raise RuntimeError(f"expected residual of size {tuple(input.shape)}, got {tuple(residual.shape)}")
         if residual.dtype != input.dtype:
             raise RuntimeError(f"expected residual in {input.dtype}, got {residual.dtype}")
         _check_device(input, residual)
+
+
+def _is_taken(dtype):
+    return dtype.is_floating_point and dtype.itemsize >= 2
+
+
+def _check_counter(input, counter):
+    if counter is None:
+        return
+    if counter.numel() != 1:
+        raise RuntimeError(f"num_batches_tracked should contain 1 element not {counter.numel()}")
+    if counter.device.type != "cpu":  # From a file it may be there.
+        _check_device(input, counter)
+
+
+def _check_differentiable(tensors, running_mean, running_var):
+    """What autograd would refuse only when statistics have been moved."""
+    # A compiler says so itself.
+    if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors):
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward: expected tensors that were made outside of inference mode, or "
+            "clones of such as were made in it"
+        )
+    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
+        if tensor is not None and tensor.requires_grad:
+            raise RuntimeError(f"batch_norm is not differentiable with respect to argument '{name}'")
 
 
 def _check_device(input, tensor):

@@ -50,7 +50,12 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):
     """No `torch.nn.modules.batchnorm._BatchNorm`: what replaces those, as `SyncBatchNorm` does, would lose the relu."""
 
+    # What `convert` has fused takes what it took before.
+    _unfused = None
+
     def _check_input_dim(self, input):
+        if self._unfused is not None:
+            return self._unfused._check_input_dim(self, input)
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
 

@@ -1,38 +1,44 @@
-"""The operations as PyTorch's: schemas, kernels, shapes for tracing, and gradients.
+"""The operations as PyTorch's: schemas, kernels, and shapes for tracing. Their gradients are in _autograd.py.
 
 Registered by hand and not by `torch.library.custom_op`, which gives no gradient to an operation that writes its inputs, as
 a training forward writes the running statistics.
 """
 
+import functools
+
 import torch
-from torch.autograd.function import once_differentiable
 
 from batchnorm import _native
-from batchnorm.torch._scratch import scratch
+from batchnorm.torch._scratch import place_of, scratch
 
-_LIBRARY = torch.library.Library("batchnorm", "DEF")
-_LIBRARY.define(
+LIBRARY = torch.library.Library("batchnorm", "DEF")
+LIBRARY.define(
     "train(Tensor x, Tensor? z, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
     "Tensor(c!)? num_batches_tracked, float? momentum, float eps, str epilogue, bool keep_mask) "
     "-> (Tensor y, Tensor mean, Tensor inv_std, Tensor relu_mask)"
 )
-_LIBRARY.define(
+LIBRARY.define(
     "infer(Tensor x, Tensor? z, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float eps, "
     "str epilogue, bool keep_mask) -> (Tensor y, Tensor relu_mask)"
 )
-_LIBRARY.define(
+LIBRARY.define(
     "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor scale, Tensor relu_mask, "
     "float? frozen_eps, str epilogue) -> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)"
 )
 
 
 def _format(x):
-    """The memory format of results: channels-last where `x` is that and nothing else."""
+    """The memory format of results: channels-last where the strides of `x` are in that order, as torch's own batch norm has it."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    last = formats.get(x.dim())
-    if last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous():
-        return last
-    return torch.contiguous_format
+    if x.dim() not in formats or x.is_contiguous():
+        return torch.contiguous_format
+    least = 0
+    for axis in (1, *range(x.dim() - 1, 1, -1), 0):
+        size, stride = x.shape[axis], x.stride(axis)
+        if size == 0 or stride < least or (axis == 0 and least == x.stride(1)):
+            return torch.contiguous_format
+        least = stride * max(size, 1)
+    return formats[x.dim()]
 
 
 def _param_dtype(x):
@@ -54,7 +60,16 @@ def _mask(x, epilogue, keep_mask):
 
 def _param(x, tensor):
     """Per-channel values as the kernels read them."""
-    return None if tensor is None else tensor.detach().to(_param_dtype(x)).contiguous()
+    if tensor is None or (tensor.dtype == _param_dtype(x) and tensor.is_contiguous()):
+        return tensor
+    return tensor.detach().to(_param_dtype(x)).contiguous()
+
+
+def _counter(x, tensor):
+    """The number of batches as the kernels read it: of a module without one, from 0."""
+    if tensor is None:
+        return torch.zeros(1, dtype=torch.int64, device=x.device)
+    return tensor if tensor.dtype == torch.int64 and tensor.device == x.device else tensor.to(x.device, torch.int64)
 
 
 def _address(tensor):
@@ -62,8 +77,11 @@ def _address(tensor):
 
 
 def _where(x):
-    """Device and stream, dtype, dimensions and layout, as the native functions take them."""
-    place = None if x.device.type == "cpu" else (x.device.index, torch.cuda.current_stream(x.device).cuda_stream)
+    """Device and stream, or no device and threads; dtype, dimensions and layout, as the native functions take them."""
+    if x.device.type == "cpu":
+        place = None, torch.get_num_threads()
+    else:
+        place = x.device.index, torch.cuda.current_stream(x.device).cuda_stream
     spatial = 1
     for size in x.shape[2:]:
         spatial *= size
@@ -77,37 +95,38 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
     z = None if z is None else z.contiguous(memory_format=memory_format)
     y, mean, inv_std, mask = _like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
     weight, bias = _param(x, weight), _param(x, bias)
-    running = None
+    updated = None
     if running_mean is not None:
-        # Those of another dtype, or not contiguous, are updated in a copy.
-        running = [_param(x, running_mean), _param(x, running_var)]
-        counter = num_batches_tracked
-        if counter is None:
-            counter = torch.zeros(1, dtype=torch.int64, device=x.device)
-        addresses = [tensor.data_ptr() for tensor in (*running, counter)]
+        # Those of another dtype or device, or not contiguous, are updated in a copy.
+        updated = [_param(x, running_mean), _param(x, running_var), _counter(x, num_batches_tracked)]
     where = _where(x)
-    with scratch(where, "train", epilogue) as memory:
-        _native.train(
-            *where,
-            epilogue,
-            eps,
-            x.data_ptr(),
-            y.data_ptr(),
-            None if z is None else z.data_ptr(),
-            _address(weight),
-            _address(bias),
-            _address(mask),
-            [mean.data_ptr(), inv_std.data_ptr()],
-            None if running is None else addresses,
-            momentum,
-            memory,
-        )
-    if num_batches_tracked is not None and x.numel() == 0:
-        num_batches_tracked.add_(1)  # As torch.nn counts; the kernels count no empty batch.
-    if running is not None:
-        for tensor, updated in zip((running_mean, running_var), running):
-            if tensor.data_ptr() != updated.data_ptr():
-                tensor.copy_(updated)
+    memory = scratch(where, "train", epilogue)
+    _native.train(
+        *where,
+        epilogue,
+        eps,
+        x.data_ptr(),
+        y.data_ptr(),
+        None if z is None else z.data_ptr(),
+        _address(weight),
+        _address(bias),
+        _address(mask),
+        [mean.data_ptr(), inv_std.data_ptr()],
+        None if updated is None else [tensor.data_ptr() for tensor in updated],
+        momentum,
+        place_of(memory),
+    )
+    given = running_mean, running_var, num_batches_tracked
+    for tensor, copy in zip(given, updated or given):
+        if tensor is None:
+            continue
+        if copy.data_ptr() != tensor.data_ptr():
+            tensor.copy_(copy)
+        elif not tensor.is_inference():
+            # So that a graph that kept the statistics of before says that they were modified.
+            torch.autograd.graph.increment_version(tensor)
+    if num_batches_tracked is not None and (updated is None or x.numel() == 0):
+        num_batches_tracked.add_(1)  # As torch.nn counts; the kernels count what they track, and no empty batch.
     return y, mean, inv_std, mask
 
 
@@ -142,23 +161,23 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue)
     dz = _like(x) if epilogue == "add_relu" else _no_values(x)
     weight, bias, mean, scale = (_param(x, tensor) for tensor in (weight, bias, mean, scale))
     where = _where(x)
-    with scratch(where, "backward" if frozen_eps is None else "backward_frozen", epilogue) as memory:
-        _native.backward(
-            *where,
-            epilogue,
-            frozen_eps,
-            x.data_ptr(),
-            dy.data_ptr(),
-            dx.data_ptr(),
-            dz.data_ptr() if epilogue == "add_relu" else None,
-            _address(weight),
-            _address(bias),
-            relu_mask.data_ptr() if epilogue == "add_relu" else None,
-            [mean.data_ptr(), scale.data_ptr()],
-            dweight.data_ptr(),
-            dbias.data_ptr(),
-            memory,
-        )
+    memory = scratch(where, "backward" if frozen_eps is None else "backward_frozen", epilogue)
+    _native.backward(
+        *where,
+        epilogue,
+        frozen_eps,
+        x.data_ptr(),
+        dy.data_ptr(),
+        dx.data_ptr(),
+        dz.data_ptr() if epilogue == "add_relu" else None,
+        _address(weight),
+        _address(bias),
+        _address(relu_mask),
+        [mean.data_ptr(), scale.data_ptr()],
+        dweight.data_ptr(),
+        dbias.data_ptr(),
+        place_of(memory),
+    )
     return dx, dz, dweight, dbias
 
 
@@ -166,83 +185,33 @@ def _no_values(x):
     return torch.empty(0, dtype=x.dtype, device=x.device)
 
 
-for _key in ("CPU", "CUDA"):
-    _LIBRARY.impl("train", _train, _key)
-    _LIBRARY.impl("infer", _infer, _key)
-    _LIBRARY.impl("backward", _backward, _key)
+def _on_its_device(kernel):
+    """A kernel that makes the device of its tensors the current one, and then the one of before again."""
+
+    @functools.wraps(kernel)
+    def run(x, *args):
+        with torch.cuda.device(x.device):
+            return kernel(x, *args)
+
+    return run
 
 
-@torch.library.register_fake("batchnorm::train", lib=_LIBRARY)
+for _name, _kernel in (("train", _train), ("infer", _infer), ("backward", _backward)):
+    LIBRARY.impl(_name, _kernel, "CPU")
+    LIBRARY.impl(_name, _on_its_device(_kernel), "CUDA")
+
+
+@torch.library.register_fake("batchnorm::train", lib=LIBRARY)
 def _(x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask):
     return _like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
 
 
-@torch.library.register_fake("batchnorm::infer", lib=_LIBRARY)
+@torch.library.register_fake("batchnorm::infer", lib=LIBRARY)
 def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
     return _like(x), _mask(x, epilogue, keep_mask)
 
 
-@torch.library.register_fake("batchnorm::backward", lib=_LIBRARY)
+@torch.library.register_fake("batchnorm::backward", lib=LIBRARY)
 def _(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue):
     dz = _like(x) if epilogue == "add_relu" else _no_values(x)
     return _like(x), dz, _per_channel(x), _per_channel(x)
-
-
-def _gradients(ctx, dy, frozen_eps):
-    x, weight, bias, mean, scale, mask = ctx.saved_tensors
-    dx, dz, dweight, dbias = torch.ops.batchnorm.backward(
-        dy, x, weight, bias, mean, scale, mask, frozen_eps, ctx.epilogue
-    )
-    if ctx.epilogue == "add":
-        dz = dy
-    needs = ctx.needs_input_grad
-    return (
-        dx if needs[0] else None,
-        dz if needs[1] else None,
-        dweight.to(weight.dtype) if needs[2] else None,
-        dbias.to(bias.dtype) if needs[3] else None,
-    )
-
-
-class _Train(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, z, weight, bias, running_mean, running_var, num_batches_tracked, *rest):
-        with torch._C._AutoDispatchBelowAutograd():
-            y, mean, inv_std, mask = torch.ops.batchnorm.train(
-                x, z, weight, bias, running_mean, running_var, num_batches_tracked, *rest
-            )
-        # So that a graph that kept the statistics of before says that they were modified.
-        for tensor in (running_mean, running_var, num_batches_tracked):
-            if tensor is not None:
-                torch.autograd.graph.increment_version(tensor)
-        ctx.epilogue = rest[2]
-        ctx.save_for_backward(x, weight, bias, mean, inv_std, mask)
-        ctx.mark_non_differentiable(mean, inv_std, mask)
-        return y, mean, inv_std, mask
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy, *_):
-        return *_gradients(ctx, dy, None), *(None,) * 7
-
-
-class _Infer(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
-        with torch._C._AutoDispatchBelowAutograd():
-            y, mask = torch.ops.batchnorm.infer(
-                x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask
-            )
-        ctx.epilogue, ctx.eps = epilogue, eps
-        ctx.save_for_backward(x, weight, bias, running_mean, running_var, mask)
-        ctx.mark_non_differentiable(mask)
-        return y, mask
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy, *_):
-        return *_gradients(ctx, dy, ctx.eps), *(None,) * 5
-
-
-_LIBRARY.impl("train", lambda *args: _Train.apply(*args), "Autograd")
-_LIBRARY.impl("infer", lambda *args: _Infer.apply(*args), "Autograd")

@@ -7,19 +7,19 @@ const MOST: usize = 8;
 
 /// Scratch memory by the stream that it is used on, the last used one last.
 ///
-/// One of these belongs to one thread. Candle's usual stream is another one on every thread under one handle, so memory that
+/// One of these belongs to one thread. A per-thread stream is another one on every thread under one handle, so memory that
 /// went from thread to thread would be written by two of them at once; and two threads on one stream may put the launches
 /// of an operation between each other's.
-pub(crate) struct Kept<K, W>(RefCell<Vec<(K, W)>>);
+pub(super) struct Kept<K, W>(RefCell<Vec<(K, W)>>);
 
 impl<K: PartialEq, W> Kept<K, W> {
-    pub(crate) const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 
     /// Runs `f` with what is kept under `key`, or with a new one where there is none or it is not enough. After an error
     /// it is not kept.
-    pub(crate) fn with<R, E>(
+    pub(super) fn with<R, E>(
         &self,
         key: K,
         is_enough: impl FnOnce(&W) -> bool,
