@@ -188,6 +188,16 @@ def test_what_a_fold_would_drop_is_refused(layer, norm, kind, words):
         bn.fold(layer, norm)
 
 
+def test_a_channel_without_variance_folds_to_its_bias():
+    norm = bn.BatchNorm1d(4, eps=0.0).eval()
+    with torch.no_grad():
+        norm.running_var.copy_(torch.tensor([0.0, 1.0, 0.0, 2.0])), norm.bias.uniform_(1, 2)
+    layer, x = nn.Linear(3, 4), torch.randn(5, 3)
+    folded = bn.fold(layer, norm)(x)
+    torch.testing.assert_close(folded, norm(layer(x)))
+    assert torch.equal(folded[:, 0], norm.bias[0].expand(5))
+
+
 def test_a_frozen_layer_folds_to_a_frozen_one():
     folded = bn.fold(nn.Conv2d(3, 4, 1, bias=False).requires_grad_(False), nn.BatchNorm2d(4).eval())
     assert not any(parameter.requires_grad for parameter in folded.parameters())

@@ -9,7 +9,7 @@ impl BatchNorm {
     /// A convolution that gives what `conv` and this layer in inference give, one after the other:
     ///
     /// ```text
-    /// scale  = weight_of_layer / sqrt(running_var + eps)
+    /// scale  = weight_of_layer / sqrt(running_var + eps)              0 where running_var + eps = 0
     /// weight = weight_of_conv * scale
     /// bias   = (bias_of_conv - running_mean) * scale + bias_of_layer
     /// ```
@@ -49,7 +49,9 @@ impl BatchNorm {
         }
         let (mean, var) = (self.running_mean().detach(), self.running_var().detach());
         let dtype = mean.dtype();
-        let inv_std = (var + self.eps())?.sqrt()?.recip()?;
+        let var = (var + self.eps())?;
+        // 0 where there is nothing to divide by, as in the layer.
+        let inv_std = var.ne(0.0)?.where_cond(&var.sqrt()?.recip()?, &var.zeros_like()?)?;
         let (scale, offset) = match self.weight_and_bias() {
             Some((weight, bias)) => ((inv_std * weight.detach())?, bias.detach()),
             None => (inv_std, mean.zeros_like()?),

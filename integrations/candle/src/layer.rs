@@ -39,11 +39,14 @@ use crate::running::Running;
 /// stream and nothing here waits for it. [`Device::new_cuda`](candle_core::Device::new_cuda) uses one stream a thread:
 /// threads that share tensors, or a layer's statistics, have to call `Device::synchronize` between their uses, as for
 /// candle's own operations. Clones share parameters and statistics, as clones of candle's tensors do. Gradients
-/// flow to `x`, the weight, the bias and the residual, of first order: the backward pass itself is not differentiable.
+/// flow to `x`, the weight, the bias and the residual, of first order: the backward pass itself is not differentiable. It
+/// reads `x`, the weight and the bias as they then are. Where a relu's result is 0, its gradient is 0, as PyTorch's;
+/// candle's relu lets it pass there.
 ///
 /// # Errors
-/// [`Error::UnexpectedShape`], [`Error::UnsupportedDTypeForOp`], [`Error::DeviceMismatchBinaryOp`] and messages of
-/// the crate `batchnorm`, for instance where training has one value per channel. After an error nothing has changed.
+/// [`Error::UnexpectedNumberOfDims`], [`Error::UnexpectedShape`], [`Error::UnexpectedDType`],
+/// [`Error::DTypeMismatchBinaryOp`], [`Error::DeviceMismatchBinaryOp`], and messages of the crate `batchnorm`, for instance
+/// where training has one value per channel. After an error nothing has changed.
 #[derive(Clone)]
 pub struct BatchNorm {
     inner: Arc<Inner>,
@@ -176,19 +179,26 @@ impl BatchNorm {
         let (dims, c, mean) = (x.dims(), self.num_features(), &self.inner.running.mean);
         match dims {
             [_, channels, ..] if *channels == c => {}
-            [_, _, ..] => candle_core::bail!("batch-norm: expected x of {c} channels, [n, {c}, ...], got {dims:?}"),
-            _ => candle_core::bail!("batch-norm: expected x of at least 2 dimensions, [n, {c}, ...], got {dims:?}"),
+            [n, _, spatial @ ..] => {
+                let (msg, got) = ("batch-norm: channels of x".into(), x.shape().clone());
+                return Err(Error::UnexpectedShape { msg, expected: [&[*n, c], spatial].concat().into(), got }.bt());
+            }
+            _ => {
+                let (got, shape) = (dims.len(), x.shape().clone());
+                return Err(Error::UnexpectedNumberOfDims { expected: 2, got, shape }.bt());
+            }
         }
         let is_taken = match mean.dtype() {
             DType::F64 => x.dtype() == DType::F64,
             _ => matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16),
         };
         if !is_taken {
-            return Err(Error::UnsupportedDTypeForOp(x.dtype(), "batch-norm").context(format!(
-                "batch-norm: expected x in {}, as its statistics are in {}",
-                if mean.dtype() == DType::F64 { "f64" } else { "f32, f16 or bf16" },
-                mean.dtype().as_str()
-            )));
+            let msg = if mean.dtype() == DType::F64 {
+                "batch-norm: x in f64, as its statistics are"
+            } else {
+                "batch-norm: x in f32, f16 or bf16, as its statistics are in f32"
+            };
+            return Err(Error::UnexpectedDType { msg, expected: mean.dtype(), got: x.dtype() }.bt());
         }
         same_device(mean, x)?;
         let s: usize = dims[2..].iter().product();
@@ -234,10 +244,11 @@ impl fmt::Debug for BatchNorm {
 }
 
 fn same_device(expected: &Tensor, got: &Tensor) -> Result<()> {
-    if expected.device().same_device(got.device()) {
+    // As candle's own operations: two handles of one device are one.
+    let (lhs, rhs) = (expected.device().location(), got.device().location());
+    if lhs == rhs {
         return Ok(());
     }
-    let (lhs, rhs) = (expected.device().location(), got.device().location());
     Err(Error::DeviceMismatchBinaryOp { lhs, rhs, op: "batch-norm" }.bt())
 }
 

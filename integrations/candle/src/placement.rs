@@ -1,7 +1,7 @@
 //! Where a layer computes.
 
 use batchnorm::Cpu;
-use candle_core::{Device, Error, Result};
+use candle_core::{DType, Device, Error, Result};
 
 /// The backend of a layer's device.
 pub(crate) enum Placement {
@@ -11,10 +11,11 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    /// On a device: on CUDA, on the stream that candle puts its own work on.
-    pub(crate) fn on(device: &Device) -> Result<Self> {
+    /// On a device, with parameters and statistics of a dtype: on CUDA, on the stream that candle puts its own work on.
+    pub(crate) fn on(device: &Device, dtype: DType) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self::Cpu(Cpu)),
+            Device::Cuda(_) if dtype == DType::F64 => Err(no_backend("f64 on a CUDA device")),
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => Ok(Self::Cuda(batchnorm::Cuda::on(device.cuda_stream()).map_err(Error::wrap)?)),
             #[cfg(not(feature = "cuda"))]

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, Var};
 
-use crate::storage::{CandleBackend, Value, write};
+use crate::storage::{CandleBackend, Value};
 
 /// Mean and variance, variables of the model, and how many batches they have seen.
 pub(crate) struct Running {
@@ -22,15 +22,6 @@ impl Running {
         B: CandleBackend,
         P: Value,
     {
-        let c = self.mean.elem_count();
-        write::<B, _>(&self.mean, |mean, layout| {
-            let mean = B::values_mut::<P>(mean, layout.start_offset(), c)?;
-            write::<B, _>(&self.var, |var, layout| {
-                let var = B::values_mut::<P>(var, layout.start_offset(), c)?;
-                write::<B, _>(&self.num_batches_tracked, |counter, _| {
-                    f(mean, var, B::values_mut::<i64>(counter, 0, 1)?)
-                })
-            })
-        })
+        B::update::<P>([&self.mean, &self.var], &self.num_batches_tracked, f)
     }
 }

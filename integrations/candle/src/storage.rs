@@ -76,6 +76,12 @@ pub(crate) trait CandleBackend: Compute<f32> + Compute<f16> + Compute<bf16> {
     /// As an argument.
     fn writes<'a, T: Value>(values: &'a mut Self::ValuesMut<'_, T>) -> Self::Out<'a, T>;
 
+    /// Runs `f` over the values of two tensors and of a counter, which it may write. After an error they have not changed.
+    fn update<P: Value>(
+        tensors: [&Tensor; 2],
+        counter: &Tensor,
+        f: impl FnOnce(Self::ValuesMut<'_, P>, Self::ValuesMut<'_, P>, Self::ValuesMut<'_, i64>) -> Result<()>,
+    ) -> Result<()>;
     /// Runs an operation with scratch memory for its problem, which no other thread uses.
     fn with_scratch(
         &self,
@@ -127,6 +133,18 @@ impl CandleBackend for Cpu {
         values
     }
 
+    fn update<P: Value>(
+        [first, second]: [&Tensor; 2],
+        counter: &Tensor,
+        f: impl FnOnce(&mut [P], &mut [P], &mut [i64]) -> Result<()>,
+    ) -> Result<()> {
+        // In copies, so that no lock is held while threads compute, one of which could want it.
+        let (mut a, mut b, mut count) = (copy::<P>(first)?, copy::<P>(second)?, copy::<i64>(counter)?);
+        f(&mut a, &mut b, &mut count)?;
+        store(first, &a)?;
+        store(second, &b)?;
+        store(counter, &count)
+    }
     fn with_scratch(&self, _: Problem, operation: impl FnOnce(&mut ()) -> batchnorm::Result<()>) -> Result<()> {
         operation(&mut ()).map_err(Error::wrap)
     }
@@ -141,6 +159,20 @@ impl CandleBackend for Cpu {
     }
 }
 
+/// The values of a tensor on the CPU.
+fn copy<T: Value>(tensor: &Tensor) -> Result<Vec<T>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    Ok(Cpu::values::<T>(Cpu::of(&storage)?, layout.start_offset(), tensor.elem_count())?.to_vec())
+}
+
+/// Gives a tensor on the CPU these values.
+fn store<T: Value>(tensor: &Tensor, values: &[T]) -> Result<()> {
+    write::<Cpu, _>(tensor, |storage, layout| {
+        Cpu::values_mut::<T>(storage, layout.start_offset(), values.len())?.copy_from_slice(values);
+        Ok(())
+    })
+}
+
 /// A tensor of the layer is on another device than the layer: the checks of the layer let none pass.
 pub(crate) fn elsewhere() -> Error {
     Error::Msg("batch-norm: expected every tensor on the device of the layer, got one on another".into()).bt()
@@ -151,7 +183,7 @@ fn beyond(start: usize, len: usize, held: usize) -> Error {
 }
 
 /// Runs `f` over the storage of a tensor, which it may write. Candle lends it to operations in place alone.
-pub(crate) fn write<B: CandleBackend, F>(tensor: &Tensor, f: F) -> Result<()>
+fn write<B: CandleBackend, F>(tensor: &Tensor, f: F) -> Result<()>
 where
     F: FnOnce(&mut B::Storage, &Layout) -> Result<()>,
 {

@@ -13,7 +13,8 @@ use crate::running::Running;
 /// A batch normalization of `num_features` channels, with the names of [`candle_nn::batch_norm()`]: `running_mean`,
 /// `running_var`, and where it is affine `weight` and `bias`.
 ///
-/// Parameters and statistics are f32 whatever the dtype of `vb`, and f64 for f64.
+/// Parameters and statistics are f32 whatever the dtype of `vb`, and f64 for f64. Values of a file in half are converted;
+/// variables in half are refused, since the layer could not follow them.
 ///
 /// # Errors
 /// Where `eps` is negative or not finite, `momentum` outside of [0, 1], `remove_mean` false (the kernels always remove it),
@@ -24,7 +25,19 @@ pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: 
         candle_core::bail!("batch-norm: expected remove_mean = true, got false: the kernels always remove the mean");
     }
     let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let get = |name, init| vb.get_with_hints_dtype(num_features, name, Init::Const(init), dtype);
+    // Before the builder makes a variable.
+    check(num_features, config.eps, config.momentum)?;
+    Placement::on(vb.device(), dtype)?;
+    let get = |name, init| {
+        let tensor = vb.get_with_hints_dtype(num_features, name, Init::Const(init), dtype)?;
+        if tensor.track_op() && !tensor.is_variable() {
+            let expected = dtype.as_str();
+            candle_core::bail!(
+                "batch-norm: expected a variable {name} in {expected}, got one that has to be converted"
+            );
+        }
+        Ok(tensor)
+    };
     let running = [get("running_mean", 0.0)?, get("running_var", 1.0)?];
     let weight_and_bias = if config.affine { Some([get("weight", 1.0)?, get("bias", 0.0)?]) } else { None };
     BatchNorm::build(num_features, running, weight_and_bias, config.eps, config.momentum)
@@ -92,15 +105,7 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        if !eps.is_finite() || eps < 0.0 {
-            candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {eps}");
-        }
-        if !(0.0..=1.0).contains(&momentum) {
-            candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {momentum}");
-        }
-        if num_features == 0 {
-            candle_core::bail!("batch-norm: expected at least 1 feature, got 0");
-        }
+        check(num_features, eps, momentum)?;
         let (dtype, device) = (running[0].dtype(), running[0].device().clone());
         if !matches!(dtype, DType::F32 | DType::F64) {
             candle_core::bail!("batch-norm: expected running_mean in f32 or f64, got {}", dtype.as_str());
@@ -141,7 +146,20 @@ impl BatchNorm {
             non_finite: NonFinite::Propagate,
         };
         let running = Running { mean, var, num_batches_tracked };
-        let placement = Placement::on(&device)?;
+        let placement = Placement::on(&device, dtype)?;
         Ok(Self { inner: Arc::new(Inner { running, eps, tracking, placement, momentum, weight_and_bias, is_affine }) })
     }
+}
+
+fn check(num_features: usize, eps: f64, momentum: f64) -> Result<()> {
+    if !eps.is_finite() || eps < 0.0 {
+        candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {eps}");
+    }
+    if !(0.0..=1.0).contains(&momentum) {
+        candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {momentum}");
+    }
+    if num_features == 0 {
+        candle_core::bail!("batch-norm: expected at least 1 feature, got 0");
+    }
+    Ok(())
 }

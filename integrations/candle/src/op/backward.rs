@@ -14,6 +14,10 @@ impl Normalize {
         B: CandleBackend + Compute<T>,
         T: Data,
     {
+        if dy.track_op() {
+            // With it the gradients here would have to be differentiable, and would be taken for constants.
+            return Err(Error::BackwardNotSupported { op: "the backward pass of batch-norm" }.bt());
+        }
         let (shape, c, eps) = (self.shape, self.shape.c(), self.layer.eps);
         let contiguous = dy.contiguous()?;
         let (dy_storage, dy_layout) = contiguous.storage_and_layout();

@@ -2,10 +2,10 @@
 
 use batchnorm::{Cuda, CudaWorkspace, Problem};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, Error, Result, Storage};
+use candle_core::{CpuStorage, CudaStorage, Error, Result, Storage, Tensor};
 use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, DevicePtrMut};
 
-use super::{CandleBackend, Value, beyond, elsewhere};
+use super::{CandleBackend, Value, beyond, elsewhere, write};
 
 impl CandleBackend for Cuda {
     type Storage = CudaStorage;
@@ -44,6 +44,21 @@ impl CandleBackend for Cuda {
         values
     }
 
+    fn update<P: Value>(
+        [first, second]: [&Tensor; 2],
+        counter: &Tensor,
+        f: impl FnOnce(CudaViewMut<'_, P>, CudaViewMut<'_, P>, CudaViewMut<'_, i64>) -> Result<()>,
+    ) -> Result<()> {
+        // In place: the locks are held for as long as it takes to launch.
+        let len = first.elem_count();
+        write::<Self, _>(first, |storage, layout| {
+            let first = Self::values_mut::<P>(storage, layout.start_offset(), len)?;
+            write::<Self, _>(second, |storage, layout| {
+                let second = Self::values_mut::<P>(storage, layout.start_offset(), len)?;
+                write::<Self, _>(counter, |counter, _| f(first, second, Self::values_mut::<i64>(counter, 0, 1)?))
+            })
+        })
+    }
     fn with_scratch(
         &self,
         problem: Problem,

@@ -34,7 +34,8 @@ def fold(layer, norm):
     if outputs != norm.num_features:
         raise ValueError(f"expected a layer of {norm.num_features} outputs, got {outputs}")
     with torch.no_grad():
-        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        var = norm.running_var.double() + norm.eps
+        scale = torch.where(var == 0, 0.0, var.rsqrt())  # Nothing to divide by: the norm gives its bias.
         offset = torch.zeros_like(scale)
         if norm.weight is not None:
             scale = scale * norm.weight.double()
