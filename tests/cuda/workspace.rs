@@ -72,8 +72,10 @@ fn a_strategy_that_holds_no_plan_is_refused() {
 #[test]
 fn a_thread_keeps_its_own_for_each_stream() {
     let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
-    let of =
-        |c| Problem::new(Op::Moments, Shape::nhwc(64, 64, 64, c).unwrap(), Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let of = |c| {
+        Problem::new(Op::Moments, Shape::nhwc(64, 64, 64, c).unwrap(), Dtype::F32, Epilogue::Identity, 0.0, None)
+            .unwrap()
+    };
     let (small, large) = (of(1), of(512));
     let bytes = |cuda: &Cuda, problem| cuda.with_thread_workspace(problem, |workspace| Ok(workspace.bytes())).unwrap();
     let [own, most] = [&small, &large].map(|problem| cuda.workspace(&[*problem]).unwrap().bytes());

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Holds this machine's CUDA device against the tests beside this file, and measures it.
 #
-#   run.sh [verify|test|sanitize|bench|criterion|all] [FILTER...]
+#   run.sh [verify|test|sanitize|bench|criterion|torch|all] [FILTER...]
 #
 # It needs an NVIDIA driver and nothing else. What it finds goes to $OUT, or to results/ in the current folder; the folder
 # of this file is only read. FILTERs are names of tests, words of the rows that `bench` is to measure, or one regular
 # expression for criterion's benches. Peers are measured where they are found: cuDNN's library, and PyTorch by
-# PYTHON=PROGRAM (python3 otherwise). `all` is everything but criterion's benches. A step that fails or
-# runs out of time is reported, the later ones still run, and the exit code is 1 at the end. LIMIT=SECONDS is another
+# PYTHON=PROGRAM (python3 otherwise). `torch` tests and measures the Python package with that PyTorch, and pytest. `all` is
+# everything but criterion's benches and `torch`. A step that fails or runs out of time is reported, the later ones still run, and the exit code is 1 at the end. LIMIT=SECONDS is another
 # time-out a step.
 set -uo pipefail
 
@@ -15,9 +15,9 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) || exit 2
 what=${1:-all}
 shift $(($# > 0))
 case $what in
-verify | test | sanitize | bench | criterion | all) ;;
+verify | test | sanitize | bench | criterion | torch | all) ;;
 *)
-  echo "usage: run.sh [verify|test|sanitize|bench|criterion|all] [FILTER...]" >&2
+  echo "usage: run.sh [verify|test|sanitize|bench|criterion|torch|all] [FILTER...]" >&2
   exit 2
   ;;
 esac
@@ -116,6 +116,17 @@ case $what in criterion)
   rm -f -- "$BATCHNORM_BENCH_OUT" # It is appended to.
   step criterion criterion.log 540 "$here/cuda-bench" --bench --noplot "$@"
   grep '^skipped' criterion.log
+  ;;
+esac
+case $what in torch)
+  python=${PYTHON:-python3}
+  step install install.log 60 "$python" -m pip install --quiet --no-deps --no-index --upgrade --target "$out/python" \
+    "$here"/python/*.whl
+  export PYTHONPATH=$out/python PYTHONDONTWRITEBYTECODE=1
+  step torch-tests torch-tests.log 180 "$python" -m pytest -q -p no:cacheprovider "$here/python/tests" "$@"
+  tail -n 1 torch-tests.log
+  step digits digits.log 60 "$python" "$here/python/examples/train_digits.py" --device cuda --out "$out/digits.safetensors"
+  step train-step train-step.log 240 "$python" "$here/python/benches/train_step.py" --device cuda --json "$out/train-step.json"
   ;;
 esac
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::toolkit::Toolkit;
+use crate::wheel::wheel;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -19,10 +20,14 @@ const LIMIT: u64 = 40_000_000;
 const EXECUTABLES: [(&str, &str, &str); 3] =
     [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test"), ("cuda-bench", "cuda", "bench")];
 /// Files and folders beside them, and their paths in the bundle: the repository's where tests look for them.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 7] = [
     ("xtask/bundle/run.sh", "run.sh"),
     ("benches/suites.json", "benches/suites.json"),
     ("tests/data/conformance", "tests/data/conformance"),
+    ("python/tests/test_cuda.py", "python/tests/test_cuda.py"),
+    ("python/benches/train_step.py", "python/benches/train_step.py"),
+    ("python/examples/train_digits.py", "python/examples/train_digits.py"),
+    ("data/digits.safetensors", "data/digits.safetensors"),
 ];
 
 /// What to make.
@@ -107,6 +112,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     for (from, to) in FILES {
         copy(Path::new(from), &partial.join(to))?;
+    }
+    if !options.emulate {
+        wheel(&options.arch, &partial.join("python"))?;
     }
     fs::write(partial.join("built.txt"), description(options)?)?;
     let entries = sizes(&partial)?;

@@ -8,6 +8,7 @@ mod conformance;
 mod integrations;
 mod kernels;
 mod toolkit;
+mod wheel;
 
 use std::env;
 use std::error::Error;
