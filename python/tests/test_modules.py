@@ -3,15 +3,13 @@
 import copy
 import itertools
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.utils.checkpoint
 
-import batchnorm
 import batchnorm.torch as bn
+from support import close, rand
 
 SHAPES = [
     (torch.nn.BatchNorm1d, bn.BatchNorm1d, (6, 5)),
@@ -20,10 +18,6 @@ SHAPES = [
     (torch.nn.BatchNorm3d, bn.BatchNorm3d, (2, 5, 2, 3, 2)),
 ]
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-
-
-def rand(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def pair(theirs, ours, **options):
@@ -36,14 +30,6 @@ def pair(theirs, ours, **options):
     ours = ours(5, **options)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
-
-
-def close(got, want, tolerance, what=""):
-    assert got.shape == want.shape, what
-    scale = max(1.0, want.detach().abs().max().item()) if want.numel() else 1.0
-    error = (got.detach().double() - want.detach().double()).abs()
-    assert not error.numel() or not error.max().item() > tolerance * scale, f"{what}: off by {error.max().item()}"
-    assert not torch.isnan(got).any(), what
 
 
 @pytest.mark.parametrize("theirs_class, ours_class, shape", SHAPES)
@@ -149,22 +135,6 @@ def test_gradcheck(shape, training, residual, relu):
     assert torch.autograd.gradcheck(f, (x, z, weight, bias))
 
 
-def test_a_second_backward_pass_is_refused():
-    x = rand(4, 5).requires_grad_()
-    (dx,) = torch.autograd.grad(bn.BatchNorm1d(5)(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()
-
-
-def test_statistics_that_moved_before_a_backward_pass_are_noticed():
-    ours = bn.BatchNorm1d(5).eval()
-    x = rand(4, 5).requires_grad_()
-    y = ours(x)
-    ours.train()(rand(4, 5))
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
-
-
 def test_autocast_gives_what_comes():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), bn.BatchNorm2d(5))
     with torch.autocast("cpu", torch.bfloat16):
@@ -182,66 +152,6 @@ def test_half_modules_keep_their_dtype():
     close(ours.running_mean, theirs.running_mean, 1.6e-2)
     ours(x.requires_grad_()).sum().backward()
     assert ours.weight.grad.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    "call, kind, words",
-    [
-        (lambda m: m(rand(5)), ValueError, "expected 4D input"),
-        (lambda m: m(rand(2, 5, 3)), ValueError, r"expected 4D input \(got 3D input\)"),
-        (lambda m: m(rand(2, 4, 3, 3)), RuntimeError, "running_mean should contain 4 elements not 5"),
-        (lambda m: m(rand(1, 5, 1, 1)), ValueError, "Expected more than 1 value per channel when training"),
-        (lambda m: m(torch.ones(2, 5, 3, 3, dtype=torch.int64)), NotImplementedError, "not implemented for 'int64'"),
-        (lambda m: m(rand(2, 5, 3, 3, dtype=torch.float64)), RuntimeError, "expected running_mean to have a dtype"),
-        (lambda m: m(torch.ones(2, 5, 3, 3, device="meta")), RuntimeError, "on the same device, but found"),
-        (lambda m: m(rand(2, 5, 3, 3).to(torch.complex64)), NotImplementedError, "not implemented for 'complex64'"),
-        (lambda m: m(rand(2, 5, 3, 3).to_sparse()), NotImplementedError, "'SparseCPU'"),
-        (lambda m: bn.batch_norm("x", m.running_mean, m.running_var), TypeError, "must be Tensor, not str"),
-        (lambda m: bn.batch_norm(rand(2, 5), m.running_mean, None, training=True), ValueError, "both be None or neither"),
-        (lambda m: bn.batch_norm(rand(2, 5), training=False), RuntimeError, "to be defined when training=False"),
-        (lambda m: bn.batch_norm(rand(2, 5), m.running_mean, m.running_var, training=True, momentum=2.0), ValueError, "got 2"),
-        (lambda m: bn.batch_norm(rand(2, 5), training=True, eps=0.0), ValueError, "eps must be positive during training"),
-        (lambda m: bn.batch_norm(rand(2, 5), training=True, eps=float("nan")), ValueError, "eps.*got NaN"),
-        (lambda m: bn.batch_norm(rand(2, 5), training=True, weight=1.0), TypeError, "'weight' \\(position 4\\) must be Tensor"),
-        (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), 1.0), TypeError, "'residual'.* must be Tensor, not float"),
-        (lambda m: bn.batch_norm(rand(2, 5), training=True, weight=rand(5).to(torch.float8_e5m2)), RuntimeError, "expected weight"),
-        (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), None), TypeError, "expected a residual tensor, got None"),
-    ],
-)
-def test_refusals_have_the_words_of_torch_and_change_nothing(call, kind, words):
-    module = bn.BatchNorm2d(5)
-    before = copy.deepcopy(module.state_dict())
-    with pytest.raises(kind, match=words):
-        call(module)
-    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.values()))
-
-
-def test_residuals_that_do_not_fit_are_refused():
-    module, x = bn.BatchNormAddReLU(5), rand(2, 5, 3)
-    for z, words in [(rand(2, 5, 1), "residual of size"), (rand(2, 5, 3, dtype=torch.float16), "residual in torch.float32")]:
-        with pytest.raises(RuntimeError, match=words):
-            module(x, z)
-    # Memory that a training step would write while it reads it.
-    x = torch.zeros(2, 5)
-    with pytest.raises(ValueError, match="expected running_mean in memory of its own, got that of input"):
-        bn.batch_norm(x, x[0], torch.ones(5), training=True)
-    assert torch.equal(x, torch.zeros(2, 5))
-
-
-@pytest.mark.skipif(batchnorm.has_cuda, reason="this build has CUDA kernels")
-def test_a_build_without_kernels_says_how_to_get_them():
-    from batchnorm import _native
-
-    with pytest.raises(RuntimeError, match="no CUDA kernels; build it with BATCHNORM_CUDA=1"):
-        _native.infer((0, 0), "float32", (1, 1, 1), False, "identity", 1e-5, 0, 0, None, None, None, None, [0, 0])
-
-
-@pytest.mark.skipif(not batchnorm.has_cuda or torch.cuda.is_available(), reason="needs CUDA kernels and no driver")
-def test_a_machine_without_a_driver_is_told():
-    from batchnorm import _native
-
-    with pytest.raises(RuntimeError, match="driver"):
-        _native.scratch_bytes((0, 0), "float32", (2, 3, 4), False, "train", "identity")
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
@@ -272,44 +182,6 @@ def test_it_is_counted_without_statistics_too():
     assert module.num_batches_tracked.item() == 1
 
 
-@pytest.mark.parametrize(
-    "counter, words",
-    [
-        (torch.empty(0, dtype=torch.int64), "num_batches_tracked should contain 1 element not 0"),
-        (torch.zeros(3, dtype=torch.int64), "num_batches_tracked should contain 1 element not 3"),
-        (torch.tensor(0, device="meta"), "on the same device, but found"),
-    ],
-)
-def test_what_is_no_number_of_batches_is_refused(counter, words):
-    module = bn.BatchNorm1d(5)
-    module.num_batches_tracked = counter
-    with pytest.raises(RuntimeError, match=words):
-        module(rand(4, 5))
-    assert torch.equal(module.running_mean, torch.zeros(5))
-
-
-def inference(*shape):
-    with torch.inference_mode():
-        return rand(*shape)
-
-
-@pytest.mark.parametrize(
-    "change, x, words",
-    [
-        (lambda m: None, inference(4, 5), "Inference tensors cannot be saved for backward"),
-        (lambda m: m.running_mean.requires_grad_(), rand(4, 5), "not differentiable with respect to argument 'running_mean'"),
-        (lambda m: setattr(m, "running_var", torch.ones(1).expand(5)), rand(4, 5), "running_var is written"),
-    ],
-)
-def test_what_autograd_would_refuse_later_moves_no_statistics(change, x, words):
-    module = bn.BatchNorm1d(5)
-    change(module)
-    before = copy.deepcopy(module.state_dict())
-    with pytest.raises(RuntimeError, match=words):
-        module(x)
-    assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.values()))
-
-
 def test_parameters_of_another_shape_get_their_gradients():
     x, weight, bias = rand(4, 5, 2, 2), rand(1, 5, 1, 1).requires_grad_(), rand(5, dtype=torch.bfloat16).requires_grad_()
     bn.batch_norm(x, weight=weight, bias=bias, training=True).square().sum().backward()
@@ -326,15 +198,6 @@ def test_a_bias_may_change_before_the_backward_pass_that_does_not_read_it():
         y.square().sum().backward()
 
 
-def test_statistics_that_inference_mode_moved_are_noticed():
-    module = bn.BatchNorm1d(5).eval()
-    y = module(rand(4, 5).requires_grad_())
-    with torch.inference_mode():
-        module.train()(rand(4, 5))
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
-
-
 @pytest.mark.parametrize("part", [lambda x: x[:, :4], lambda x: x[:, :, 1:], lambda x: x[:, :, :, ::2], lambda x: x[:1]])
 def test_parts_of_channels_last_give_what_torch_gives(part):
     x = part(rand(2, 8, 4, 6).contiguous(memory_format=torch.channels_last))
@@ -342,36 +205,6 @@ def test_parts_of_channels_last_give_what_torch_gives(part):
     a, b = ours(x), theirs(x)
     assert a.stride() == b.stride()
     close(a, b, 2e-6)
-
-
-def test_threads_are_as_many_as_torch_may_use():
-    code = """
-import os, torch, batchnorm.torch as bn
-torch.set_num_threads({n})
-names = lambda: [open(f"/proc/self/task/{{task}}/comm").read() for task in os.listdir("/proc/self/task")]
-bn.BatchNorm2d(16)(torch.rand(64, 16, 32, 32))
-print(sum(name.startswith("batchnorm-") for name in names()))
-"""
-    for n in (1, 3):
-        ran = subprocess.run([sys.executable, "-c", code.format(n=n)], capture_output=True, text=True, check=True)
-        assert ran.stdout.strip() == str(n)
-
-
-def test_a_forked_process_has_threads_of_its_own():
-    code = """
-import os, signal, torch, batchnorm.torch as bn
-x, module = torch.rand(64, 16, 32, 32), bn.BatchNorm2d(16).eval()
-torch.set_num_threads(2)
-want = module(x)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)
-    os._exit(0 if torch.equal(module(x), want) else 1)
-_, status = os.waitpid(child, 0)
-print(status)
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "0"
 
 
 def test_inference_mode_trains_and_evaluates():
@@ -390,22 +223,3 @@ def test_checkpointing_recomputes_the_same():
     torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False).square().sum().backward()
     assert torch.equal(x.grad, want)
     assert module.num_batches_tracked.item() == 3  # The recomputation is a step of its own, as with torch.nn.
-
-
-def test_threads_share_a_module():
-    import threading
-
-    module, x = bn.BatchNorm2d(5), rand(4, 5, 8, 8)
-    want, failures = module(x).detach(), []
-
-    def work():
-        for _ in range(20):
-            y = module(x.clone().requires_grad_())
-            y.sum().backward()
-            if not torch.equal(y.detach(), want):
-                failures.append(y)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    [thread.start() for thread in threads], [thread.join() for thread in threads]
-    assert not failures
-    assert module.num_batches_tracked.item() == 81

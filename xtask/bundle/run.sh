@@ -7,8 +7,8 @@
 # of this file is only read. FILTERs are names of tests, words of the rows that `bench` is to measure, or one regular
 # expression for criterion's benches. Peers are measured where they are found: cuDNN's library, and PyTorch by
 # PYTHON=PROGRAM (python3 otherwise). `torch` tests and measures the Python package with that PyTorch, and pytest. `all` is
-# everything but criterion's benches and `torch`. A step that fails or runs out of time is reported, the later ones still run, and the exit code is 1 at the end. LIMIT=SECONDS is another
-# time-out a step.
+# everything but criterion's benches and `torch`. A step that fails or runs out of time is reported, the later ones still
+# run, and the exit code is 1 at the end. LIMIT=SECONDS is another time-out a step.
 set -uo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) || exit 2

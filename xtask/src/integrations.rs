@@ -84,7 +84,8 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
     install.args(["-m", "pip", "install", "--no-deps", "--no-index", "--target"]).arg(&folder).arg(built);
     step("python: that wheel, installed", &mut install)?;
     let mut tests = in_environment(Command::new(&python))?;
-    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_modules.py", "tests/test_cuda.py"]);
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    tests.args(["tests/test_modules.py", "tests/test_refusals.py", "tests/test_cuda.py"]);
     step("python: that build's tests", tests.current_dir("python").env("PYTHONPATH", &folder))
 }
 

@@ -26,8 +26,8 @@ pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: 
     }
     let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     // Before the builder makes a variable.
-    check(num_features, config.eps, config.momentum)?;
-    Placement::on(vb.device(), dtype)?;
+    let settings = Settings::checked(num_features, config.eps, config.momentum)?;
+    let placement = Placement::on(vb.device(), dtype)?;
     let get = |name, init| {
         let tensor = vb.get_with_hints_dtype(num_features, name, Init::Const(init), dtype)?;
         if tensor.track_op() && !tensor.is_variable() {
@@ -40,7 +40,7 @@ pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: 
     };
     let running = [get("running_mean", 0.0)?, get("running_var", 1.0)?];
     let weight_and_bias = if config.affine { Some([get("weight", 1.0)?, get("bias", 0.0)?]) } else { None };
-    BatchNorm::build(num_features, running, weight_and_bias, config.eps, config.momentum)
+    BatchNorm::build(settings, placement, running, weight_and_bias)
 }
 
 impl BatchNorm {
@@ -81,7 +81,9 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        Self::build(num_features, [running_mean, running_var], Some([weight, bias]), eps, momentum)
+        let settings = Settings::checked(num_features, eps, momentum)?;
+        let placement = Placement::on(running_mean.device(), running_mean.dtype())?;
+        Self::build(settings, placement, [running_mean, running_var], Some([weight, bias]))
     }
 
     /// As [`BatchNorm::new_with_momentum`], without weight and bias.
@@ -95,17 +97,17 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        Self::build(num_features, [running_mean, running_var], None, eps, momentum)
+        let settings = Settings::checked(num_features, eps, momentum)?;
+        let placement = Placement::on(running_mean.device(), running_mean.dtype())?;
+        Self::build(settings, placement, [running_mean, running_var], None)
     }
 
     fn build(
-        num_features: usize,
+        Settings { num_features, eps, momentum }: Settings,
+        placement: Placement,
         running: [Tensor; 2],
         weight_and_bias: Option<[Tensor; 2]>,
-        eps: f64,
-        momentum: f64,
     ) -> Result<Self> {
-        check(num_features, eps, momentum)?;
         let (dtype, device) = (running[0].dtype(), running[0].device().clone());
         if !matches!(dtype, DType::F32 | DType::F64) {
             candle_core::bail!("batch-norm: expected running_mean in f32 or f64, got {}", dtype.as_str());
@@ -146,20 +148,28 @@ impl BatchNorm {
             non_finite: NonFinite::Propagate,
         };
         let running = Running { mean, var, num_batches_tracked };
-        let placement = Placement::on(&device, dtype)?;
         Ok(Self { inner: Arc::new(Inner { running, eps, tracking, placement, momentum, weight_and_bias, is_affine }) })
     }
 }
 
-fn check(num_features: usize, eps: f64, momentum: f64) -> Result<()> {
-    if !eps.is_finite() || eps < 0.0 {
-        candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {eps}");
+/// Numbers that a layer can have.
+struct Settings {
+    num_features: usize,
+    eps: f64,
+    momentum: f64,
+}
+
+impl Settings {
+    fn checked(num_features: usize, eps: f64, momentum: f64) -> Result<Self> {
+        if !eps.is_finite() || eps < 0.0 {
+            candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {eps}");
+        }
+        if !(0.0..=1.0).contains(&momentum) {
+            candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {momentum}");
+        }
+        if num_features == 0 {
+            candle_core::bail!("batch-norm: expected at least 1 feature, got 0");
+        }
+        Ok(Self { num_features, eps, momentum })
     }
-    if !(0.0..=1.0).contains(&momentum) {
-        candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {momentum}");
-    }
-    if num_features == 0 {
-        candle_core::bail!("batch-norm: expected at least 1 feature, got 0");
-    }
-    Ok(())
 }
