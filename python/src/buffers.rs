@@ -1,19 +1,6 @@
 //! Addresses as the buffers of a backend.
 
-use batchnorm::{Backend, Cpu, Problem, Result, Shape, Stored};
-
-/// What both forward passes take.
-pub(crate) struct Forward<'a> {
-    pub(crate) shape: Shape,
-    pub(crate) eps: f64,
-    pub(crate) epilogue: &'a str,
-    pub(crate) x: usize,
-    pub(crate) y: usize,
-    pub(crate) z: Option<usize>,
-    pub(crate) gamma: Option<usize>,
-    pub(crate) beta: Option<usize>,
-    pub(crate) relu_mask: Option<usize>,
-}
+use batchnorm::{Backend, Cpu, Problem, Result, Stored};
 
 /// The address of scratch memory and its bytes, where it is not the thread's own.
 pub(crate) type Scratch = Option<(usize, usize)>;

@@ -2,27 +2,39 @@
 
 use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, RunningArgs, TrainArgs};
 use batchnorm::{Compute, Element, Gradients, Momentum, Op, Problem, Shape, Tracking, relu_mask_len};
-use pyo3::PyResult;
+use pyo3::{FromPyObject, PyResult};
 
-use crate::buffers::{Forward, Raw, Scratch};
+use crate::buffers::{Raw, Scratch};
 use crate::check::{check_apart, epilogue, error, filled, value_error};
 
 /// An operation with its arguments.
 pub(crate) trait Operation: Sync {
     /// What it returns, beside what it writes.
     type Output: Send;
-    /// How many values its data has.
-    fn len(&self) -> usize;
-    /// Runs it on a backend, over data of a type.
-    fn run<B, T>(&self, backend: &B) -> PyResult<Self::Output>
+    /// Runs it on a backend, over data of a type and a shape.
+    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<Self::Output>
     where
         T: Element,
         B: Raw + Compute<T>;
 }
 
-/// A training forward's arguments.
-pub(crate) struct Train<'a> {
-    pub(crate) forward: Forward<'a>,
+/// What both forward passes take: addresses, and how they compute.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Forward {
+    eps: f64,
+    epilogue: String,
+    x: usize,
+    y: usize,
+    z: Option<usize>,
+    gamma: Option<usize>,
+    beta: Option<usize>,
+    relu_mask: Option<usize>,
+}
+
+/// A training forward.
+pub(crate) struct Train {
+    pub(crate) forward: Forward,
     /// Mean and `inv_std`, written.
     pub(crate) saved: [usize; 2],
     /// Mean, variance and counter, updated.
@@ -32,61 +44,53 @@ pub(crate) struct Train<'a> {
     pub(crate) scratch: Scratch,
 }
 
-/// An inference forward's arguments.
-pub(crate) struct Infer<'a> {
-    pub(crate) forward: Forward<'a>,
+/// An inference forward.
+pub(crate) struct Infer {
+    pub(crate) forward: Forward,
     /// Mean and variance.
     pub(crate) running: [usize; 2],
 }
 
-/// A backward pass's arguments.
-pub(crate) struct Backward<'a> {
-    pub(crate) shape: Shape,
-    pub(crate) epilogue: &'a str,
+/// A backward pass.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Backward {
+    epilogue: String,
     /// Of frozen statistics.
-    pub(crate) frozen_eps: Option<f64>,
-    pub(crate) x: usize,
-    pub(crate) dy: usize,
-    pub(crate) dx: usize,
-    pub(crate) dz: Option<usize>,
-    pub(crate) gamma: Option<usize>,
-    pub(crate) beta: Option<usize>,
-    pub(crate) relu_mask: Option<usize>,
+    frozen_eps: Option<f64>,
+    x: usize,
+    dy: usize,
+    dx: usize,
+    dz: Option<usize>,
+    gamma: Option<usize>,
+    beta: Option<usize>,
+    relu_mask: Option<usize>,
     /// Saved mean and `inv_std`, or running mean and variance.
-    pub(crate) statistics: [usize; 2],
-    pub(crate) dgamma: usize,
-    pub(crate) dbeta: usize,
-    pub(crate) scratch: Scratch,
+    statistics: [usize; 2],
+    dgamma: usize,
+    dbeta: usize,
+    scratch: Scratch,
 }
 
 /// The question how much scratch memory an operation needs.
 pub(crate) struct ScratchBytes<'a> {
     pub(crate) operation: &'a str,
-    pub(crate) shape: Shape,
     pub(crate) epilogue: &'a str,
 }
 
-impl Operation for Train<'_> {
+impl Operation for Train {
     type Output = ();
-    fn len(&self) -> usize {
-        self.forward.shape.len()
-    }
-    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<()>
     where
         T: Element,
         B: Raw + Compute<T>,
     {
-        let Train {
-            forward: Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. },
-            saved,
-            running,
-            momentum,
-            scratch,
-        } = *self;
+        let Train { forward: Forward { eps, x, y, z, gamma, beta, relu_mask, .. }, saved, running, momentum, scratch } =
+            *self;
         let (len, c) = (shape.len(), shape.c());
         let momentum = momentum.map_or(Momentum::Cumulative, Momentum::Ema);
         let tracking = running.map(|_| Tracking { momentum, ..Tracking::default() });
-        let kind = epilogue(self.forward.epilogue, z.map(|_| ()))?;
+        let kind = epilogue(&self.forward.epilogue, z.map(|_| ()))?;
         let problem = Problem::new(Op::Train, shape, T::DTYPE, kind, eps, tracking).map_err(error)?;
         let (data, channel) = (len * size_of::<T>(), c * size_of::<T::Param>());
         if let Some([mean, var, count]) = running {
@@ -134,20 +138,17 @@ impl Operation for Train<'_> {
     }
 }
 
-impl Operation for Infer<'_> {
+impl Operation for Infer {
     type Output = ();
-    fn len(&self) -> usize {
-        self.forward.shape.len()
-    }
-    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<()>
     where
         T: Element,
         B: Raw + Compute<T>,
     {
-        let Forward { shape, eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
+        let Forward { eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
         let running = self.running;
         let (len, c) = (shape.len(), shape.c());
-        let kind = epilogue(self.forward.epilogue, z.map(|_| ()))?;
+        let kind = epilogue(&self.forward.epilogue, z.map(|_| ()))?;
         // SAFETY: as in training; everything that is written is new.
         unsafe {
             let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
@@ -172,35 +173,18 @@ impl Operation for Infer<'_> {
     }
 }
 
-impl Operation for Backward<'_> {
+impl Operation for Backward {
     type Output = ();
-    fn len(&self) -> usize {
-        self.shape.len()
-    }
-    fn run<B, T>(&self, backend: &B) -> PyResult<()>
+    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<()>
     where
         T: Element,
         B: Raw + Compute<T>,
     {
-        let Backward {
-            shape,
-            frozen_eps,
-            x,
-            dy,
-            dx,
-            dz,
-            gamma,
-            beta,
-            relu_mask,
-            statistics,
-            dgamma,
-            dbeta,
-            scratch,
-            ..
-        } = *self;
+        let Backward { frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta, scratch, .. } =
+            *self;
         let (len, c) = (shape.len(), shape.c());
         let op = if frozen_eps.is_some() { Op::BackwardFrozen } else { Op::Backward };
-        let kind = epilogue(self.epilogue, dz.map(|_| ()))?;
+        let kind = epilogue(&self.epilogue, dz.map(|_| ()))?;
         let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
         // SAFETY: as in training; everything that is written is new.
         unsafe {
@@ -259,10 +243,7 @@ impl Operation for Backward<'_> {
 
 impl Operation for ScratchBytes<'_> {
     type Output = usize;
-    fn len(&self) -> usize {
-        0 // It reads none.
-    }
-    fn run<B, T>(&self, backend: &B) -> PyResult<usize>
+    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<usize>
     where
         T: Element,
         B: Raw + Compute<T>,
@@ -278,7 +259,7 @@ impl Operation for ScratchBytes<'_> {
         };
         let residual = self.epilogue.starts_with("add").then_some(());
         let epilogue = epilogue(self.epilogue, residual)?;
-        let problem = Problem::new(op, self.shape, T::DTYPE, epilogue, 0.0, None).map_err(error)?;
+        let problem = Problem::new(op, shape, T::DTYPE, epilogue, 0.0, None).map_err(error)?;
         backend.scratch_bytes(&problem).map_err(error)
     }
 }

@@ -198,4 +198,4 @@ def test_a_device_that_is_not_there_is_named(loaded):
     native, _ = loaded
     for stream in (0, 2):
         with pytest.raises(RuntimeError, match="77"):
-            native.scratch_bytes((77, stream), "float32", (2, 3, 4), False, "train", "identity")
+            native.scratch_bytes(((77, stream), "float32", (2, 3, 4), False), "train", "identity")

@@ -89,6 +89,20 @@ def _where(x):
     return place, str(x.dtype).removeprefix("torch."), dims, _format(x) != torch.contiguous_format
 
 
+def _forward(eps, epilogue, x, y, z, weight, bias, mask):
+    """What both forward passes take."""
+    return {
+        "eps": eps,
+        "epilogue": epilogue,
+        "x": x.data_ptr(),
+        "y": y.data_ptr(),
+        "z": None if z is None else z.data_ptr(),
+        "gamma": _address(weight),
+        "beta": _address(bias),
+        "relu_mask": _address(mask),
+    }
+
+
 def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask):
     memory_format = _format(x)
     x = x.contiguous(memory_format=memory_format)
@@ -102,15 +116,8 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
     where = _where(x)
     memory = scratch(where, "train", epilogue)
     _native.train(
-        *where,
-        epilogue,
-        eps,
-        x.data_ptr(),
-        y.data_ptr(),
-        None if z is None else z.data_ptr(),
-        _address(weight),
-        _address(bias),
-        _address(mask),
+        where,
+        _forward(eps, epilogue, x, y, z, weight, bias, mask),
         [mean.data_ptr(), inv_std.data_ptr()],
         None if updated is None else [tensor.data_ptr() for tensor in updated],
         momentum,
@@ -136,18 +143,8 @@ def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_ma
     z = None if z is None else z.contiguous(memory_format=memory_format)
     y, mask = _like(x), _mask(x, epilogue, keep_mask)
     weight, bias, mean, var = (_param(x, tensor) for tensor in (weight, bias, running_mean, running_var))
-    _native.infer(
-        *_where(x),
-        epilogue,
-        eps,
-        x.data_ptr(),
-        y.data_ptr(),
-        None if z is None else z.data_ptr(),
-        _address(weight),
-        _address(bias),
-        _address(mask),
-        [mean.data_ptr(), var.data_ptr()],
-    )
+    forward = _forward(eps, epilogue, x, y, z, weight, bias, mask)
+    _native.infer(_where(x), forward, [mean.data_ptr(), var.data_ptr()])
     return y, mask
 
 
@@ -162,22 +159,22 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue)
     weight, bias, mean, scale = (_param(x, tensor) for tensor in (weight, bias, mean, scale))
     where = _where(x)
     memory = scratch(where, "backward" if frozen_eps is None else "backward_frozen", epilogue)
-    _native.backward(
-        *where,
-        epilogue,
-        frozen_eps,
-        x.data_ptr(),
-        dy.data_ptr(),
-        dx.data_ptr(),
-        dz.data_ptr() if epilogue == "add_relu" else None,
-        _address(weight),
-        _address(bias),
-        _address(relu_mask),
-        [mean.data_ptr(), scale.data_ptr()],
-        dweight.data_ptr(),
-        dbias.data_ptr(),
-        place_of(memory),
-    )
+    arguments = {
+        "epilogue": epilogue,
+        "frozen_eps": frozen_eps,
+        "x": x.data_ptr(),
+        "dy": dy.data_ptr(),
+        "dx": dx.data_ptr(),
+        "dz": dz.data_ptr() if epilogue == "add_relu" else None,
+        "gamma": _address(weight),
+        "beta": _address(bias),
+        "relu_mask": _address(relu_mask),
+        "statistics": [mean.data_ptr(), scale.data_ptr()],
+        "dgamma": dweight.data_ptr(),
+        "dbeta": dbias.data_ptr(),
+        "scratch": place_of(memory),
+    }
+    _native.backward(where, arguments)
     return dx, dz, dweight, dbias
 
 

@@ -14,7 +14,7 @@ def scratch(where, operation, epilogue):
     device = where[0][0]
     if device is None or not torch.cuda.is_current_stream_capturing():
         return None
-    return torch.zeros(_native.scratch_bytes(*where, operation, epilogue), dtype=torch.uint8, device=f"cuda:{device}")
+    return torch.zeros(_native.scratch_bytes(where, operation, epilogue), dtype=torch.uint8, device=f"cuda:{device}")
 
 
 def place_of(memory):
