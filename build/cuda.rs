@@ -10,11 +10,14 @@ use std::thread;
 
 #[cfg(feature = "bindgen")]
 mod bindings;
+mod cache;
 mod flags;
 #[cfg(not(feature = "bindgen"))]
 mod hash;
 mod nvcc;
 mod toolkit;
+
+use cache::Cache;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -27,7 +30,8 @@ pub(crate) fn build() -> Result<()> {
     for path in ["build", "kernels", "src/cuda/ffi.rs"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    for name in ["DOCS_RS", "BATCHNORM_CUDA_ARCHS", "BATCHNORM_CUDA_LINEINFO", "NVCC", "CUDA_HOME", "CUDA_PATH"] {
+    let ours = ["BATCHNORM_CUDA_ARCHS", "BATCHNORM_CUDA_CACHE", "BATCHNORM_CUDA_LINEINFO"];
+    for name in ours.into_iter().chain(["DOCS_RS", "NVCC", "CUDA_HOME", "CUDA_PATH"]) {
         println!("cargo::rerun-if-env-changed={name}");
     }
     bind(&root)?;
@@ -69,20 +73,17 @@ fn native(root: &Path) -> Result<()> {
     // SAFETY: the build script has one thread here. cc takes nvcc from the environment alone.
     unsafe { env::set_var("NVCC", &nvcc) };
 
+    let mut flags: Vec<String> = flags::FLAGS.map(String::from).into_iter().chain(gencode).collect();
+    flags.extend(strict.then(|| flags::STRICT.into()));
+    flags.extend(lines.then(|| "-lineinfo".into()));
+    let cache = Cache::open(&root.join("kernels"), &nvcc, &flags)?;
     let compiler = || {
         let mut build = cc::Build::new();
         // No defaults: they bring the profile's -O, and with debug information -G, which is unoptimized device code.
-        build.cuda(true).cudart("none").no_default_flags(true).debug(false);
-        build.flags(flags::FLAGS).flags(&gencode);
-        if strict {
-            build.flag(flags::STRICT);
-        }
-        if lines {
-            build.flag("-lineinfo");
-        }
+        build.cuda(true).cudart("none").no_default_flags(true).debug(false).flags(&flags);
         build
     };
-    compile(root, &compiler)?;
+    compile(root, &compiler, cache.as_ref())?;
     println!("cargo::rustc-link-search=native={}", nvcc::runtime(&nvcc)?.display());
     println!("cargo::rustc-link-lib=static=cudart_static");
     for library in ["dl", "rt", "pthread"] {
@@ -100,20 +101,27 @@ fn emulated(root: &Path) -> Result<()> {
         build.cpp(true).no_default_flags(true).debug(false).include(&include).flags(flags.split_whitespace());
         build
     };
-    compile(root, &compiler)
+    compile(root, &compiler, None)
 }
 
-/// Compiles every kernels/*.cu, several at a time, into one static library.
-fn compile(root: &Path, compiler: &Compiler<'_>) -> Result<()> {
+/// Compiles every kernels/*.cu that the cache has no object of, several at a time, into one static library.
+fn compile(root: &Path, compiler: &Compiler<'_>, cache: Option<&Cache>) -> Result<()> {
     let sources = sources(&root.join("kernels"))?;
     let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).map_or(1, NonZero::<usize>::get);
     let (waiting, objects) = (Mutex::new(sources.iter()), Mutex::new(Vec::new()));
     let work = || -> std::result::Result<(), String> {
         loop {
             let Some(source) = waiting.lock().map_err(|e| e.to_string())?.next() else { return Ok(()) };
-            let mut build = compiler();
-            let object = build.cargo_metadata(false).file(source).try_compile_intermediates();
-            let object = object.map_err(|e| format!("{} does not compile: {e}", source.display()))?;
+            let object = match cache.and_then(|cache| cache.find(source)) {
+                Some(kept) => vec![kept],
+                None => {
+                    let mut build = compiler();
+                    let made = build.cargo_metadata(false).file(source).try_compile_intermediates();
+                    let made = made.map_err(|e| format!("{} does not compile: {e}", source.display()))?;
+                    cache.map_or(Ok(()), |cache| made.iter().try_for_each(|made| cache.keep(source, made)))?;
+                    made
+                }
+            };
             objects.lock().map_err(|e| e.to_string())?.push((source, object));
         }
     };

@@ -1,0 +1,55 @@
+// Objects of the kernels, kept from build to build: the crate, the command line and the Python package are several builds
+// of the same kernels, and nvcc takes a minute for them.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+/// A folder of objects that were made of the same sources by the same command. `BATCHNORM_CUDA_CACHE` names its parent.
+pub(crate) struct Cache(PathBuf);
+
+impl Cache {
+    /// `None` where nobody asked for one.
+    pub(crate) fn open(kernels: &Path, nvcc: &Path, flags: &[String]) -> Result<Option<Self>, String> {
+        let Some(parent) = env::var_os("BATCHNORM_CUDA_CACHE").filter(|parent| !parent.is_empty()) else {
+            return Ok(None);
+        };
+        let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+        let mut key = DefaultHasher::new();
+        // One compiler, by whatever path it was found.
+        let found = nvcc.canonicalize().and_then(|nvcc| Ok((fs::metadata(&nvcc)?, nvcc)));
+        let (facts, nvcc) = found.map_err(|error| told(nvcc, error))?;
+        (nvcc, facts.len(), facts.modified().ok(), flags).hash(&mut key);
+        // Every file, since any of them may be included.
+        let entries = fs::read_dir(kernels).map_err(|error| told(kernels, error))?;
+        let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+        let files = files.as_mut().map_err(|error| format!("{}: {error}", kernels.display()))?;
+        files.sort();
+        for file in files {
+            let text = fs::read(&*file).map_err(|error| told(file, error))?;
+            (file.file_name(), text).hash(&mut key);
+        }
+        let folder = Path::new(&parent).join(format!("{:016x}", key.finish()));
+        fs::create_dir_all(&folder).map_err(|error| told(&folder, error))?;
+        Ok(Some(Self(folder)))
+    }
+
+    fn object(&self, source: &Path) -> PathBuf {
+        self.0.join(source.file_stem().unwrap_or(OsStr::new("kernel"))).with_extension("o")
+    }
+
+    /// The object of this source, where it was made before.
+    pub(crate) fn find(&self, source: &Path) -> Option<PathBuf> {
+        Some(self.object(source)).filter(|object| object.is_file())
+    }
+
+    /// Keeps an object. It appears whole: several builds may share the folder.
+    pub(crate) fn keep(&self, source: &Path, object: &Path) -> Result<(), String> {
+        let kept = self.object(source);
+        let partial = kept.with_extension(format!("partial-{}", std::process::id()));
+        let copied = fs::copy(object, &partial).and_then(|_| fs::rename(&partial, &kept));
+        copied.map_err(|error| format!("{}: {error}", kept.display()))
+    }
+}
