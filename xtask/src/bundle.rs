@@ -1,7 +1,9 @@
-//! `cargo xtask bundle [--arch N] [--emulate]`: what a machine with a GPU and no toolchain needs to test and measure this
+//! `cargo xtask bundle [--arch N] [--no-wheel] [--emulate]`: what a machine with a GPU and no toolchain needs to test and measure this
 //! crate, in one folder that can be copied anywhere.
 
+use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,15 +16,19 @@ use crate::wheel::wheel;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// Where compiled kernels are kept from build to build.
+pub(crate) const CACHE: &str = "target/cuda-cache";
 /// The most that a bundle may be, in bytes: it is sent to the machine for each use.
 const LIMIT: u64 = 40_000_000;
 /// The executables: their names in the bundle, and cargo's name and kind of the target each is made of.
-const EXECUTABLES: [(&str, &str, &str); 3] =
-    [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test"), ("cuda-bench", "cuda", "bench")];
+const EXECUTABLES: [(&str, &str, &str); 2] = [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test")];
 /// Files and folders beside them, and their paths in the bundle: the repository's where tests look for them.
-const FILES: [(&str, &str); 7] = [
-    ("xtask/bundle/run.sh", "run.sh"),
-    ("benches/suites.json", "benches/suites.json"),
+const FILES: [(&str, &str); 10] = [
+    ("xtask/bundle/evidence.py", "evidence.py"),
+    ("xtask/bundle/steps.py", "steps.py"),
+    ("xtask/bundle/watch.py", "watch.py"),
+    ("xtask/bundle/record.py", "record.py"),
+    ("xtask/bundle/smoke.py", "smoke.py"),
     ("tests/data/conformance", "tests/data/conformance"),
     ("python/tests/test_cuda.py", "python/tests/test_cuda.py"),
     ("python/benches/train_step.py", "python/benches/train_step.py"),
@@ -37,27 +43,31 @@ pub(crate) struct Options {
     arch: String,
     /// For the emulated device, on this machine alone: it finds the device in its build's folder.
     emulate: bool,
+    /// Whether there is a wheel of the Python package: a second try of a kernel needs none.
+    wheel: bool,
 }
 
 impl Options {
     /// Of the command line.
     pub(crate) fn parse(args: &[&str]) -> std::result::Result<Self, String> {
-        let (mut arch, mut emulate) = (None, false);
+        let (mut arch, mut emulate, mut wheel) = (None, false, true);
         let mut args = args.iter();
         while let Some(&arg) = args.next() {
             match arg {
                 "--emulate" => emulate = true,
+                "--no-wheel" => wheel = false,
                 "--arch" => {
                     let name = args.next().ok_or("--arch needs a compute capability, such as 90")?;
                     arch = Some(architecture(name)?);
                 }
-                _ => return Err(format!("bundle: expected --arch N or --emulate, got \"{arg}\"")),
+                _ => return Err(format!("bundle: expected --arch N, --no-wheel or --emulate, got \"{arg}\"")),
             }
         }
         if emulate && arch.is_some() {
             return Err("bundle: the emulated device has no architecture: give --arch or --emulate".into());
         }
-        Ok(Self { arch: arch.unwrap_or_else(|| "90".into()), emulate })
+        // On the emulated device PyTorch's own kernels do not run.
+        Ok(Self { arch: arch.unwrap_or_else(|| "90".into()), emulate, wheel: wheel && !emulate })
     }
 
     /// Where it is made. A folder of its own for the emulated device, so that CI does not put it in a real one's place.
@@ -70,13 +80,24 @@ impl Options {
     fn build(&self) -> Command {
         let mut cargo = Command::new("cargo");
         cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
-        cargo.args(["--test", "cuda", "--test", "cli", "--bench", "cuda"]);
+        cargo.args(["--test", "cuda", "--test", "cli"]);
         if self.emulate {
             cargo.args(["--features", "emulate"]);
         } else {
-            cargo.args(["--release", "--features", "cuda,batchnorm-cli/cudnn"]).env("BATCHNORM_CUDA_ARCHS", &self.arch);
+            cargo.args(["--release", "--features", "cuda,batchnorm-cli/cudnn"]).envs(self.kernels());
         }
         cargo
+    }
+
+    /// How the kernels are compiled, in every part of the bundle: once, and with line numbers, by which a fault or a profile
+    /// names its source. The machine code is the same with them.
+    fn kernels(&self) -> [(&'static str, OsString); 3] {
+        let cache = env::current_dir().unwrap_or_default().join(CACHE);
+        [
+            ("BATCHNORM_CUDA_ARCHS", self.arch.clone().into()),
+            ("BATCHNORM_CUDA_LINEINFO", "1".into()),
+            ("BATCHNORM_CUDA_CACHE", cache.into()),
+        ]
     }
 }
 
@@ -113,8 +134,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (from, to) in FILES {
         copy(Path::new(from), &partial.join(to))?;
     }
-    if !options.emulate {
-        wheel(&options.arch, &partial.join("python"))?;
+    if options.wheel {
+        wheel(&options.kernels(), &partial.join("python"))?;
     }
     fs::write(partial.join("built.txt"), description(options)?)?;
     let entries = sizes(&partial)?;
@@ -224,10 +245,11 @@ mod tests {
 
     #[test]
     fn arguments() {
-        let options = |arch: &str, emulate| Ok(Options { arch: arch.into(), emulate });
-        assert_eq!(Options::parse(&[]), options("90", false));
-        assert_eq!(Options::parse(&["--arch", "100a"]), options("100a", false));
-        assert_eq!(Options::parse(&["--emulate"]), options("90", true));
+        let options = |arch: &str, emulate, wheel| Ok(Options { arch: arch.into(), emulate, wheel });
+        assert_eq!(Options::parse(&[]), options("90", false, true));
+        assert_eq!(Options::parse(&["--arch", "100a"]), options("100a", false, true));
+        assert_eq!(Options::parse(&["--no-wheel", "--arch", "80"]), options("80", false, false));
+        assert_eq!(Options::parse(&["--emulate"]), options("90", true, false));
         let refused: [&[&str]; 8] = [
             &["--arch"],
             &["--arch", ""],
@@ -261,11 +283,10 @@ mod tests {
                 .to_owned(),
             message("batchnorm", "bin", true, "unit-tests"),
             message("batchnorm", "bin", false, "cli"),
-            message("cuda", "bench", true, "bench"),
             message("cuda", "test", true, "tests"),
         ];
         let found = executables(&all.join("\n")).unwrap();
-        assert_eq!(found, ["cli", "tests", "bench"].map(PathBuf::from));
+        assert_eq!(found, ["cli", "tests"].map(PathBuf::from));
         let error = executables(&all[..3].join("\n")).unwrap_err();
         assert_eq!(error.to_string(), "cargo named no executable of the test \"cuda\"");
     }

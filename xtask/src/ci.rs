@@ -3,12 +3,13 @@
 
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::integrations;
+use crate::{bundle, integrations};
 
 /// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them.
 const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verify"];
@@ -39,7 +40,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
     cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "bench,verify"])?;
     cuda()?;
-    bundle()?;
+    evidence()?;
     msrv()?;
     fuzz_targets()?;
     integrations::candle()?;
@@ -57,54 +58,61 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     step("CUDA toolkit", Command::new(&xtask).arg("toolkit"))?;
     step("bindings", Command::new(&xtask).args(["bindings", "--check"]))?;
     step("kernels", Command::new(&xtask).args(["kernels", "--json", "target/kernels.json"]))?;
-    // One architecture: the step before has compiled them all, with the same flags. Without a GPU the device tests say
+    // One architecture, and one object a source: the step before has compiled them all, with the same flags. Without a GPU the device tests say
     // that they are skipped, which shows that a machine without a driver gets an error and no panic.
     let test = ["test", "--package", "batchnorm", "--features", "cuda", "--lib", "--test", "cuda"];
-    step("tests [cuda] by nvcc", Command::new("cargo").args(test).env("BATCHNORM_CUDA_ARCHS", "90"))?;
+    step("tests [cuda] by nvcc", Command::new("cargo").args(test).envs(kernels()))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
-    step("clippy [cuda]", Command::new("cargo").args(clippy).env("BATCHNORM_CUDA_ARCHS", "90"))?;
+    step("clippy [cuda]", Command::new("cargo").args(clippy).envs(kernels()))?;
     let clippy =
         ["clippy", "--package", "batchnorm-cli", "--all-targets", "--features", "cudnn", "--", "-D", "warnings"];
-    step("clippy [cudnn]", Command::new("cargo").args(clippy).env("BATCHNORM_CUDA_ARCHS", "90"))?;
+    step("clippy [cudnn]", Command::new("cargo").args(clippy).envs(kernels()))?;
     let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", "cuda"];
     let mut cargo = Command::new("cargo");
     cargo.args(doc).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");
     step("docs [cuda], as docs.rs builds them", &mut cargo)
 }
 
-/// What `cargo xtask bundle` makes works from another folder, on the emulated device: device facts, the table, some tests.
-fn bundle() -> Result<(), Box<dyn Error>> {
-    step("bundle [emulate]", Command::new(env::current_exe()?).args(["bundle", "--emulate"]))?;
-    let script = fs::canonicalize("target/bundle-emulated/run.sh")?;
-    let results = fs::canonicalize("target")?.join("bundle-results");
-    if results.exists() {
-        fs::remove_dir_all(&results)?;
-    }
-    let run = |what: &str, filters: &[&str]| -> Result<PathBuf, Box<dyn Error>> {
-        let out = results.join(what);
-        let mut command = Command::new(&script);
-        command.arg(what).args(filters).env("OUT", &out).current_dir(env::temp_dir());
-        step(&format!("the bundle's {what}"), &mut command)?;
-        Ok(out)
-    };
-    let verified = run("verify", &[])?;
-    let tested = run("test", &["api::", "references::the_subset"])?;
+/// How the kernels are compiled in steps that need only that they are there: for one architecture, once for all steps.
+pub(crate) fn kernels() -> [(&'static str, OsString); 2] {
+    let cache = env::current_dir().unwrap_or_default().join(bundle::CACHE);
+    [("BATCHNORM_CUDA_ARCHS", "90".into()), ("BATCHNORM_CUDA_CACHE", cache.into())]
+}
 
-    let checks = [(&verified, "verify.json"), (&verified, "summary.json"), (&tested, "summary.json")];
-    for (folder, file) in checks {
-        let found = json(&folder.join(file))?;
-        if found["failed"] != 0 || found["cases"] == 0 {
-            return Err(format!("the bundle's {file} does not say that nothing failed: {found}").into());
+/// What `cargo xtask bundle` makes turns into evidence, on the emulated device and from another folder: the whole script once,
+/// with few cases. How it takes hangs, faults and being killed is tested over stand-ins.
+fn evidence() -> Result<(), Box<dyn Error>> {
+    let python = |script: &Path| {
+        let mut python = Command::new("python3");
+        python.arg(script).env("PYTHONDONTWRITEBYTECODE", "1");
+        python
+    };
+    step("the evidence script, over stand-ins", &mut python(Path::new("xtask/bundle/test_evidence.py")))?;
+    step("bundle [emulate]", Command::new(env::current_exe()?).args(["bundle", "--emulate"]))?;
+    let script = fs::canonicalize("target/bundle-emulated/evidence.py")?;
+    let target = fs::canonicalize("target")?;
+    let (out, work) = (target.join("evidence"), target.join("evidence-work"));
+    for folder in [&out, &work] {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
         }
     }
-    let info = json(&verified.join("info.json"))?;
-    let models = info["devices"].as_array().into_iter().flatten().filter_map(|device| device["model"].as_str());
-    if !models.clone().any(|model| model.starts_with("emulated")) {
-        return Err(format!("the bundle's info.json names no emulated device: {info}").into());
+    let mut evidence = python(&script);
+    evidence.args(["900", "--small", "--out"]).arg(&out).arg("--work").arg(&work).current_dir(env::temp_dir());
+    step("the evidence script, on the emulated device", &mut evidence)?;
+
+    let summary = json(&out.join("summary.json"))?;
+    let status = |name: &str| summary["steps"][name]["status"].as_str().unwrap_or("missing").to_owned();
+    for name in
+        ["info", "smoke", "tests-api", "verify-thin", "head-small", "tests-litmus", "tests-graphs", "tests-rest"]
+    {
+        if status(name) != "passed" {
+            return Err(format!("{name} of the evidence script: expected passed, got {}", status(name)).into());
+        }
     }
-    let log = fs::read_to_string(tested.join("tests.log"))?;
-    if !log.contains("test result: ok. ") || log.contains("ok. 0 passed") {
-        return Err("the bundle's tests did not run".into());
+    let names = fs::read_dir(&out)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
+    if names.len() != 3 {
+        return Err(format!("the evidence script: expected three files, got {names:?}").into());
     }
     Ok(())
 }

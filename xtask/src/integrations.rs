@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::ci::step;
+use crate::ci::{kernels, step};
 use crate::toolkit::Toolkit;
 use crate::wheel::wheel;
 
@@ -78,7 +78,7 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    wheel("90", &folder)?;
+    wheel(&kernels(), &folder)?;
     let built = fs::read_dir(&folder)?.next().ok_or("pip left no wheel")??.path();
     let mut install = in_environment(Command::new(&python))?;
     install.args(["-m", "pip", "install", "--no-deps", "--no-index", "--target"]).arg(&folder).arg(built);

@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask ci                     all checks beyond
        cargo xtask toolkit                installs the CUDA compiler and libclang from PyPI into target/
        cargo xtask bindings [--check]     makes src/cuda/ffi.rs of kernels/abi.h, or sees that it is so made
        cargo xtask kernels [--json FILE]  what each kernel takes on each GPU architecture
-       cargo xtask bundle [--arch N] [--emulate]
+       cargo xtask bundle [--arch N] [--no-wheel] [--emulate]
                                           what a machine with a GPU and no toolchain needs, in target/bundle/
        cargo xtask conformance            makes tests/data/conformance out of ../shared/conformance";
 

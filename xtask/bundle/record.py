@@ -1,0 +1,114 @@
+"""What was done, and what came of it: marks that a later call goes on from, lines for people, one archive.
+
+Results lie in a folder of the build that gave them, so that a corrected build begins anew and the old one's are kept. `$OUT` gets
+three files, each whole or not at all, made anew after each step: `evidence.tgz`, `summary.txt`, `summary.json`.
+"""
+
+import hashlib
+import json
+import os
+import tarfile
+from pathlib import Path
+
+# The end of an archive must come back within what a transfer takes: a log gives its first and last bytes.
+LOG_BYTES = 1_000_000
+# Inputs, GPU cores and installed packages: large, and nothing that was found out.
+LEFT_OUT = ("in-", "want-", "got-")
+FOLDERS_LEFT_OUT = ("cores", "site", "stub")
+
+
+class Record:
+    """The steps of one build of the bundle, in a folder of their own below `work`."""
+
+    def __init__(self, bundle: Path, work: Path, out: Path, device: str) -> None:
+        build = hashlib.sha256(device.encode())
+        for name in ["built.txt", "batchnorm", "cuda-tests"]:
+            build.update((bundle / name).read_bytes())
+        self.work, self.out = work, out
+        self.folder = work / build.hexdigest()[:12]
+        (self.folder / "cores").mkdir(parents=True, exist_ok=True)
+        self.marks = self.folder / "steps.json"
+        self.summary = work / "summary.txt"
+        self.steps: dict[str, dict] = {}
+        # A process that was killed while it wrote has left the old marks: they are replaced whole.
+        if self.marks.exists():
+            self.steps = json.loads(self.marks.read_text())
+        self.troubles: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """A line for people: on stdout at once, and in the summary."""
+        print(text, flush=True)
+        self.attempt("summary.txt", lambda: self.append(text))
+
+    def append(self, text: str) -> None:
+        with open(self.summary, "a") as file:
+            file.write(text + "\n")
+
+    def mark(self, name: str, **facts: object) -> None:
+        """How a step went. What is marked as running when a call begins was interrupted."""
+        self.steps[name] = facts
+        self.attempt("steps.json", lambda: write_whole(self.marks, json.dumps(self.steps, indent=1)))
+
+    def status(self, name: str) -> str:
+        return str(self.steps.get(name, {}).get("status", ""))
+
+    def failed(self) -> list[str]:
+        return [name for name, facts in self.steps.items() if facts["status"] in ("failed", "out of time")]
+
+    def pack(self, **facts: object) -> None:
+        """Makes the files of `$OUT` anew."""
+        summary = {"failed": self.failed(), **facts, "steps": self.steps}
+        self.attempt("summary.json", lambda: write_whole(self.out / "summary.json", json.dumps(summary, indent=1)))
+        if self.summary.exists():
+            self.attempt("summary.txt", lambda: write_whole(self.out / "summary.txt", self.summary.read_text()))
+        self.attempt("evidence.tgz", self.archive)
+
+    def archive(self) -> None:
+        partial = self.out / ".evidence.tgz.partial"
+        try:
+            with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
+                for path in sorted(self.work.rglob("*")):
+                    below = path.relative_to(self.work)
+                    wanted = path.is_file() and not path.name.startswith(LEFT_OUT)
+                    if wanted and not set(below.parts) & set(FOLDERS_LEFT_OUT):
+                        add(archive, path, Path("evidence") / below)
+            os.replace(partial, self.out / "evidence.tgz")
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def attempt(self, what: str, write) -> None:
+        """Writes; a disk that is full or gone costs one line and not the run."""
+        try:
+            write()
+        except OSError as error:
+            if what not in self.troubles:
+                print(f"!! {what} is not written: {error.strerror or error}", flush=True)
+            self.troubles.add(what)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file that is there whole or as it was."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def add(archive: tarfile.TarFile, path: Path, name: Path) -> None:
+    """A file; a long log by its two ends."""
+    if path.suffix not in (".log", ".journal") or path.stat().st_size <= 2 * LOG_BYTES:
+        archive.add(path, name)
+        return
+    from io import BytesIO
+
+    with open(path, "rb") as file:
+        first = file.read(LOG_BYTES)
+        file.seek(-LOG_BYTES, os.SEEK_END)
+        text = first + b"\n... left out ...\n" + file.read()
+    member = archive.gettarinfo(path, str(name))
+    member.size = len(text)
+    archive.addfile(member, BytesIO(text))

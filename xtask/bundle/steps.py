@@ -1,0 +1,250 @@
+"""What there is to find out about a GPU, in the order of its worth.
+
+A step that a machine lacks something for is left out with the reason. `{within}` in a command is the time that it has, less what
+it needs to come to an end by itself.
+"""
+
+import importlib.util
+import shutil
+import site
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TABLE = "table::the_table_holds_under_every_strategy"
+# Sanitizers make kernels some hundred times slower. One group in this many has all four forms, with grids of several CTAs.
+SANITIZED_EVERY = "172"
+SANITIZERS = ["memcheck", "racecheck", "synccheck"]
+# Sections of Nsight Compute that say what a kernel waits for.
+SECTIONS = ["SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats", "SchedulerStats"]
+
+
+@dataclass
+class Step:
+    """One command, and what it is for."""
+
+    name: str
+    # Seconds that it may take.
+    seconds: int
+    command: list[str]
+    # "gate": nothing is timed where one of these fails. "diagnosis": done then, and only then. "evidence": all others.
+    stage: str = "evidence"
+    env: dict[str, str] = field(default_factory=dict)
+    # Why it cannot be done on this machine.
+    lacks: str = ""
+    # The step that makes what it takes.
+    after: str = ""
+    # Whether a fault is to leave a GPU core: not beside what is timed.
+    cores: bool = True
+    # What lines of its output begin with that belong into the summary.
+    shows: tuple[str, ...] = ()
+
+
+@dataclass
+class Machine:
+    """What the steps depend on: the bundle, the interpreter's packages, the programs on PATH."""
+
+    bundle: Path
+    # Where the steps leave their files.
+    folder: Path
+    # A rehearsal on the emulated device: few cases, small rows.
+    small: bool = False
+    # The share of its seconds that each step has in a rehearsal.
+    pace: float = 1
+    python: str = sys.executable
+
+    def __post_init__(self) -> None:
+        self.cudnn = libraries()
+        self.has_torch = importlib.util.find_spec("torch") is not None
+        self.wheels = sorted(map(str, (self.bundle / "python").glob("*.whl")))
+        self.site = str(self.folder / "site")
+        # `batchnorm bench` starts this interpreter for its peers.
+        self.peers = ["--python", self.python] if self.has_torch else ["--no-python"]
+
+    def program(self, name: str) -> str:
+        return str(self.bundle / name)
+
+    def notes(self) -> list[str]:
+        """What is missing, in a line each."""
+        missing = [
+            (not self.has_torch, f"no PyTorch in {self.python}: no peers in Python, and the package is not tested"),
+            (not self.cudnn, "no cuDNN beside PyTorch: it is no peer unless the loader finds it"),
+            (not self.wheels, "no wheel in this bundle: the PyTorch package is not tested"),
+            (shutil.which("compute-sanitizer") is None, "no compute-sanitizer"),
+            (shutil.which("ncu") is None, "no ncu"),
+            (shutil.which("cuda-gdb") is None, "no cuda-gdb: a hang or fault is not looked into"),
+        ]
+        return [text for is_missing, text in missing if is_missing]
+
+
+def libraries() -> str:
+    """The folders of cuDNN and cuBLAS as pip installs them, where no loader looks for them."""
+    tops = dict.fromkeys([sysconfig.get_paths()["purelib"], *site.getsitepackages(), *sys.path])
+    found = [
+        folder
+        for top in tops if top
+        for name in ("cudnn", "cu13", "cublas")
+        for folder in [Path(top) / "nvidia" / name / "lib"]
+        if folder.is_dir()
+    ]
+    has_cudnn = any(list(folder.glob("libcudnn.so*")) for folder in found)
+    return ":".join(map(str, found)) if has_cudnn else ""
+
+
+def steps(machine: Machine) -> list[Step]:
+    """Every step, most telling first."""
+    every = {"thin": "9", "wide": "2"} if not machine.small else {"thin": "400", "wide": "300"}
+    return [
+        info(machine),
+        *smoke(machine),
+        tests(machine, "tests-api", 45, "api::", "workspace::", stage="gate"),
+        verify(machine, "verify-thin", 75, every["thin"], stage="gate"),
+        *diagnosis(machine),
+        *headline(machine, "channels-last"),
+        *pytorch(machine),
+        tests(machine, "tests-litmus", 90, "litmus::", "residency::"),
+        tests(machine, "tests-graphs", 45, "graphs::"),
+        tests(machine, "tests-rest", 60, "references::", "thresholds::"),
+        *headline(machine, "channels-first"),
+        verify(machine, "verify-wide", 120, every["wide"]),
+        tests(machine, "tests-unaligned", 60, "--exact", "table::pointers_need_no_alignment"),
+        *[sanitizer(machine, f"{tool}", tool, "--exact", TABLE, "thresholds::the_length_of_a_chunk") for tool in SANITIZERS],
+        *counters(machine),
+        *cost_rows(machine),
+        tests(machine, "tests-bits", 60, "bits::"),
+        tests(machine, "tests-properties", 60, "properties::", env={"PROPTEST_CASES": "300"}),
+        digits(machine),
+        # Last, since two grids on streams of different priority may wait for each other for ever.
+        tests(machine, "tests-priorities", 30, "priorities::"),
+    ]
+
+
+def info(machine: Machine) -> Step:
+    """The device and its limits: without it there is nothing to do."""
+    return Step("info", 30, [machine.program("batchnorm"), "info", "--device", "cuda", "--json"], "gate")
+
+
+def smoke(machine: Machine) -> list[Step]:
+    """One launch of each kernel family, strategy and epilogue, each in a process and under a watchdog of its own."""
+    script = [machine.python, str(machine.bundle / "smoke.py")]
+    program = machine.program("batchnorm")
+    jobs = "2" if machine.small else "6"
+    return [
+        Step("smoke-input", 60, [*script, "make", ".", program], "gate"),
+        Step("smoke", 90, [*script, "run", ".", program, jobs], "gate", after="smoke-input",
+             shows=("HANG", "FAIL", "WRONG", "smoke:")),
+    ]
+
+
+def tests(machine: Machine, name: str, seconds: int, *filters: str, stage: str = "evidence", env: dict | None = None) -> Step:
+    """Tests of the device, one after the other, so that the log's last line names what hangs."""
+    command = [machine.program("cuda-tests"), "--nocapture", "--test-threads", "1", *filters]
+    if machine.small and filters[0].endswith("::"):
+        # The suite runs them all: here each group's executable and log count.
+        command += ["--skip", "many_launches", "--skip", "properties", "--skip", "h100"]
+    return Step(name, seconds, command, stage, {"BATCHNORM_JOURNAL": f"{name}.journal", **(env or {})}, shows=("test result",))
+
+
+def verify(machine: Machine, name: str, seconds: int, every: str, stage: str = "evidence") -> Step:
+    """THE table of cases, every strategy, against the f64 oracle."""
+    command = [machine.program("batchnorm"), "verify", "--device", "cuda", "--every", every, "--within", "{within}"]
+    command += ["--journal", f"{name}.journal", "--json", f"{name}.json"]
+    return Step(name, seconds, command, stage, shows=("FAILED", "LOST"))
+
+
+def bench(machine: Machine, name: str, seconds: int, *args: str, stage: str = "evidence", strategy: str = "auto") -> Step:
+    """Rows of the suites, beside the floor and the peers that this machine has."""
+    command = [machine.program("batchnorm"), "bench", "--device", "cuda", "--seconds", "0.1", "--within", "{within}"]
+    command += ["--json", f"{name}.json", "--journal", f"{name}.journal", *args]
+    if strategy:
+        command += ["--strategy", strategy]
+    env = {"LD_LIBRARY_PATH": machine.cudnn} if machine.cudnn else {}
+    return Step(name, seconds, command, stage, env, cores=False, shows=("ResNet-50 step", "failed:", "LOST"))
+
+
+def headline(machine: Machine, layout: str) -> list[Step]:
+    """ResNet-50's 53 layers in the configurations that users have first: a whole configuration, or there is no total."""
+    if machine.small:
+        rows = ["--suite", "edge", "--operation", "train", "--filter", "odd-everything f32 channels-last"]
+        return [bench(machine, "head-small", 120, "--no-python", *rows)] if layout == "channels-last" else []
+    def of(n: int, seconds: int) -> Step:
+        rows = ["--suite", "resnet50", "--operation", "train", "--operation", "backward", "--filter", f"n={n} {layout} f16"]
+        peers = ["--peer", "torch", "--peer", "torch-cudnn", "--peer", "cudnn"]
+        return bench(machine, f"head-n{n}-{layout}-f16", seconds, *rows, *peers, *machine.peers)
+    return [of(256, 170), of(32, 110)]
+
+
+def pytorch(machine: Machine) -> list[Step]:
+    """The package in PyTorch: its CUDA tests, and a training step."""
+    lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
+    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile", "--no-cache-dir", "--upgrade"]
+    env = {"PYTHONPATH": machine.site}
+    test = ["-m", "pytest", "-v", "-p", "no:cacheprovider", str(machine.bundle / "python/tests/test_cuda.py")]
+    has = importlib.util.find_spec
+    step = [str(machine.bundle / "python/benches/train_step.py"), "--device", "cuda", "--rounds", "20"]
+    step += ["--dtype", "f16", "--dtype", "f32", "--json", "train-step.json"]
+    if has("pytest_timeout"):
+        test.append("--timeout=45")
+    return [
+        Step("torch-install", 40, [machine.python, *install, "--target", machine.site, *machine.wheels], lacks=lacks),
+        Step("torch-tests", 90, [machine.python, *test], env=env, lacks=lacks or ("" if has("pytest") else "no pytest"),
+             after="torch-install"),
+        Step("train-step", 70, [machine.python, *step], env=env, lacks=lacks, after="torch-install", cores=False),
+    ]
+
+
+def digits(machine: Machine) -> Step:
+    """A network that learns: what a user would try first."""
+    lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
+    script = str(machine.bundle / "python/examples/train_digits.py")
+    command = [machine.python, script, "--device", "cuda", "--out", "digits.safetensors"]
+    return Step("digits", 60, command, env={"PYTHONPATH": machine.site}, lacks=lacks, after="torch-install")
+
+
+def sanitizer(machine: Machine, name: str, tool: str, *filters: str, stage: str = "evidence") -> Step:
+    """A few tests under compute-sanitizer."""
+    found = shutil.which("compute-sanitizer")
+    command = [found or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
+    command += [machine.program("cuda-tests"), "--nocapture", "--test-threads", "1", *filters]
+    env = {"BATCHNORM_TABLE_EVERY": SANITIZED_EVERY}
+    return Step(name, 75, command, stage, env, "" if found else "no compute-sanitizer", False, ("========= ERROR",))
+
+
+def diagnosis(machine: Machine) -> list[Step]:
+    """Why the gate is closed: what a sanitizer says of small launches, and whether the device itself is well."""
+    small = ["--exact", "api::every_strategy_gives_the_reference"]
+    rows = ["--no-python", "--suite", "edge", "--operation", "infer", "--filter", "odd-everything f32 channels-first"]
+    return [
+        *[sanitizer(machine, f"diagnosis-{tool}", tool, *small, stage="diagnosis") for tool in SANITIZERS],
+        bench(machine, "diagnosis-probes", 60, *rows, stage="diagnosis"),
+    ]
+
+
+def counters(machine: Machine) -> list[Step]:
+    """What the kernels of the largest channels-first row wait for, by Nsight Compute."""
+    found = shutil.which("ncu")
+    lacks = "" if found else "no ncu"
+    make = [machine.python, str(machine.bundle / "smoke.py"), "large", "."]
+    sections = [word for section in SECTIONS for word in ("--section", section)]
+    ncu = [found or "ncu", "--clock-control", "none", "--csv", "--page", "details", *sections]
+    def of(strategy: str, op: str) -> Step:
+        run = [machine.program("batchnorm"), "run", "--device", "cuda", "--strategy", strategy, "--op", op]
+        run += ["--layout", "channels-first", "--input", "in-large.safetensors", "--output", "got-large.safetensors"]
+        return Step(f"ncu-{strategy}-{op}", 30, [*ncu, *run], lacks=lacks, after="ncu-input", cores=False)
+    kernels = [of(strategy, op) for strategy in ("cluster", "grid", "two-read") for op in ("train", "backward")]
+    return [Step("ncu-input", 60, make, lacks=lacks), *kernels]
+
+
+def cost_rows(machine: Machine) -> list[Step]:
+    """Rows by every strategy, for the constants of the planner's cost model."""
+    if machine.small:
+        return []
+    both = ["--operation", "train", "--operation", "backward", "--no-python"]
+    rows = {
+        "n64-f16": ["--suite", "resnet50", "--filter", "n=64 f16"],
+        "n32-f32": ["--suite", "resnet50", "--filter", "n=32 channels-first f32"],
+        "edge": ["--suite", "edge"],
+        "mlp": ["--suite", "mlp"],
+    }
+    return [bench(machine, f"cost-{name}", 120, *both, *args, strategy="") for name, args in rows.items()]
