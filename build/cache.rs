@@ -1,21 +1,17 @@
 // Objects of the kernels, kept from build to build: the crate, the command line and the Python package are several builds
-// of the same kernels, and nvcc takes a minute for them.
+// of the same kernels, and nvcc takes a minute for them. Shared by build.rs and by the tests of xtask.
 
-use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-/// A folder of objects that were made of the same sources by the same command. `BATCHNORM_CUDA_CACHE` names its parent.
+/// A folder of objects that were made of the same sources by the same command.
 pub(crate) struct Cache(PathBuf);
 
 impl Cache {
-    /// `None` where nobody asked for one.
-    pub(crate) fn open(kernels: &Path, nvcc: &Path, flags: &[String]) -> Result<Option<Self>, String> {
-        let Some(parent) = env::var_os("BATCHNORM_CUDA_CACHE").filter(|parent| !parent.is_empty()) else {
-            return Ok(None);
-        };
+    /// The cache below `parent` of what this nvcc makes of these sources with these flags.
+    pub(crate) fn open(parent: &Path, kernels: &Path, nvcc: &Path, flags: &[String]) -> Result<Self, String> {
         let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
         let mut key = DefaultHasher::new();
         // One compiler, by whatever path it was found.
@@ -31,9 +27,9 @@ impl Cache {
             let text = fs::read(&*file).map_err(|error| told(file, error))?;
             (file.file_name(), text).hash(&mut key);
         }
-        let folder = Path::new(&parent).join(format!("{:016x}", key.finish()));
+        let folder = parent.join(format!("{:016x}", key.finish()));
         fs::create_dir_all(&folder).map_err(|error| told(&folder, error))?;
-        Ok(Some(Self(folder)))
+        Ok(Self(folder))
     }
 
     fn object(&self, source: &Path) -> PathBuf {

@@ -76,7 +76,9 @@ fn native(root: &Path) -> Result<()> {
     let mut flags: Vec<String> = flags::FLAGS.map(String::from).into_iter().chain(gencode).collect();
     flags.extend(strict.then(|| flags::STRICT.into()));
     flags.extend(lines.then(|| "-lineinfo".into()));
-    let cache = Cache::open(&root.join("kernels"), &nvcc, &flags)?;
+    let cache = env::var_os("BATCHNORM_CUDA_CACHE").filter(|folder| !folder.is_empty());
+    let cache =
+        cache.map(|folder| Cache::open(Path::new(&folder), &root.join("kernels"), &nvcc, &flags)).transpose()?;
     let compiler = || {
         let mut build = cc::Build::new();
         // No defaults: they bring the profile's -O, and with debug information -G, which is unoptimized device code.

@@ -140,7 +140,8 @@ class Call:
         first, *others = steps.steps(self.machine)
         chosen = [step for step in others if not self.options.only or step.name in self.options.only]
         if not self.step(first):
-            self.record.say("!! no device that this bundle can use: nothing else is run")
+            built = (self.machine.bundle / "built.txt").read_text().split("\n")[0]
+            self.record.say(f"!! no device that this bundle can use ({built}): nothing else is run")
             return 2
         gate = [self.step(step) for step in chosen if step.stage == "gate"]
         stage = "evidence" if all(gate) else "diagnosis"

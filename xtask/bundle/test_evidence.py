@@ -48,7 +48,7 @@ CUDA_GDB = """#!/bin/sh
 # Whom it looks at must be alive, and it says of whom it was asked.
 before=
 for word in "$@"; do
-    [ "$before" = -p ] && kill -0 "$word" && echo "Kernel 0: train_held_kernel, grid (66,1,1), of process $word"
+    [ "$before" = -p ] && [ "$(cut -d' ' -f3 "/proc/$word/stat")" != Z ] && echo "Kernel 0: train_held_kernel, grid (66,1,1), of process $word"
     case $word in "target cudacore "*) [ -s "${word#target cudacore }" ] && echo "Kernel 3: CUDA Exception: Illegal Address";; esac
     before=$word
 done

@@ -1,9 +1,9 @@
 //! `cargo xtask bundle [--arch N] [--no-wheel] [--emulate]`: what a machine with a GPU and no toolchain needs to test and measure this
 //! crate, in one folder that can be copied anywhere.
 
-use std::env;
+mod options;
+
 use std::error::Error;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::toolkit::Toolkit;
 use crate::wheel::wheel;
+pub(crate) use options::Options;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -35,83 +36,6 @@ const FILES: [(&str, &str); 10] = [
     ("python/examples/train_digits.py", "python/examples/train_digits.py"),
     ("data/digits.safetensors", "data/digits.safetensors"),
 ];
-
-/// What to make.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Options {
-    /// The one architecture that machine code is made for, such as 90 or 90a.
-    arch: String,
-    /// For the emulated device, on this machine alone: it finds the device in its build's folder.
-    emulate: bool,
-    /// Whether there is a wheel of the Python package: a second try of a kernel needs none.
-    wheel: bool,
-}
-
-impl Options {
-    /// Of the command line.
-    pub(crate) fn parse(args: &[&str]) -> std::result::Result<Self, String> {
-        let (mut arch, mut emulate, mut wheel) = (None, false, true);
-        let mut args = args.iter();
-        while let Some(&arg) = args.next() {
-            match arg {
-                "--emulate" => emulate = true,
-                "--no-wheel" => wheel = false,
-                "--arch" => {
-                    let name = args.next().ok_or("--arch needs a compute capability, such as 90")?;
-                    arch = Some(architecture(name)?);
-                }
-                _ => return Err(format!("bundle: expected --arch N, --no-wheel or --emulate, got \"{arg}\"")),
-            }
-        }
-        if emulate && arch.is_some() {
-            return Err("bundle: the emulated device has no architecture: give --arch or --emulate".into());
-        }
-        // On the emulated device PyTorch's own kernels do not run.
-        Ok(Self { arch: arch.unwrap_or_else(|| "90".into()), emulate, wheel: wheel && !emulate })
-    }
-
-    /// Where it is made. A folder of its own for the emulated device, so that CI does not put it in a real one's place.
-    pub(crate) fn folder(&self) -> &'static Path {
-        Path::new(if self.emulate { "target/bundle-emulated" } else { "target/bundle" })
-    }
-
-    /// cargo's command line. For the emulated device it is the README's test command, whose build is then used again;
-    /// `--test cli` is there for the executable that the command line's tests are built with.
-    fn build(&self) -> Command {
-        let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
-        cargo.args(["--test", "cuda", "--test", "cli"]);
-        if self.emulate {
-            cargo.args(["--features", "emulate"]);
-        } else {
-            cargo.args(["--release", "--features", "cuda,batchnorm-cli/cudnn"]).envs(self.kernels());
-        }
-        cargo
-    }
-
-    /// How the kernels are compiled, in every part of the bundle: once, and with line numbers, by which a fault or a profile
-    /// names its source. The machine code is the same with them.
-    fn kernels(&self) -> [(&'static str, OsString); 3] {
-        let cache = env::current_dir().unwrap_or_default().join(CACHE);
-        [
-            ("BATCHNORM_CUDA_ARCHS", self.arch.clone().into()),
-            ("BATCHNORM_CUDA_LINEINFO", "1".into()),
-            ("BATCHNORM_CUDA_CACHE", cache.into()),
-        ]
-    }
-}
-
-/// One compute capability. A list would be as many times the machine code.
-fn architecture(name: &str) -> std::result::Result<String, String> {
-    let number = name.strip_suffix(['a', 'f']).unwrap_or(name);
-    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let is_known = is_number && number.parse().is_ok_and(|capability: u32| (80..1000).contains(&capability));
-    if is_known {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("--arch: expected one compute capability from 80 on, such as 90, got \"{name}\""))
-    }
-}
 
 /// Builds, gathers and weighs.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -240,29 +164,39 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
+#[path = "../../build/cache.rs"]
+mod cache;
+
+#[cfg(test)]
 mod tests {
+    use std::env;
+
+    use super::cache::Cache;
     use super::*;
 
     #[test]
-    fn arguments() {
-        let options = |arch: &str, emulate, wheel| Ok(Options { arch: arch.into(), emulate, wheel });
-        assert_eq!(Options::parse(&[]), options("90", false, true));
-        assert_eq!(Options::parse(&["--arch", "100a"]), options("100a", false, true));
-        assert_eq!(Options::parse(&["--no-wheel", "--arch", "80"]), options("80", false, false));
-        assert_eq!(Options::parse(&["--emulate"]), options("90", true, false));
-        let refused: [&[&str]; 8] = [
-            &["--arch"],
-            &["--arch", ""],
-            &["--arch", "a"],
-            &["--arch", "+90"],
-            &["--arch", "75"],
-            &["--arch", "80,90"],
-            &["--arch", "90", "--emulate"],
-            &["--release"],
-        ];
-        for args in refused {
-            assert!(Options::parse(args).is_err(), "{args:?}");
+    fn an_object_is_found_again_by_the_same_sources_compiler_and_flags_alone() {
+        let top = env::temp_dir().join(format!("batchnorm-cache-{}", std::process::id()));
+        let (parent, kernels, nvcc) = (top.join("cache"), top.join("kernels"), top.join("nvcc"));
+        fs::create_dir_all(&kernels).unwrap();
+        let (source, header) = (kernels.join("a.cu"), kernels.join("b.cuh"));
+        for file in [&source, &header, &nvcc] {
+            fs::write(file, "1").unwrap();
         }
+        let open = |flags: &[&str]| {
+            Cache::open(&parent, &kernels, &nvcc, &flags.iter().map(|f| (*f).into()).collect::<Vec<_>>())
+        };
+        let finds = |flags: &[&str]| open(flags).unwrap().find(&source).is_some();
+        assert!(!finds(&["-O3"]));
+        open(&["-O3"]).unwrap().keep(&source, &header).unwrap();
+        assert!(finds(&["-O3"]) && !finds(&["-O3", "-lineinfo"]));
+        for file in [&source, &header, &nvcc] {
+            fs::write(file, "22").unwrap();
+            assert!(!finds(&["-O3"]), "{}", file.display());
+            open(&["-O3"]).unwrap().keep(&source, &header).unwrap();
+        }
+        assert!(finds(&["-O3"]));
+        fs::remove_dir_all(&top).unwrap();
     }
 
     #[test]
