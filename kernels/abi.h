@@ -225,6 +225,11 @@ typedef struct BnDevice {
 
 /// What `bn_*_prepare` found of the kernels of one operation. All 0 at first.
 typedef struct BnResident {
+    /// The kernel that was made ready last, its dtype and form, and the CUDA call that was made last: after a failure, those
+    /// that failed. Text that is never freed; null before the first.
+    const char* kernel;
+    const char* instance;
+    const char* call;
     /// The fewest CTAs of `BN_MAX_THREADS` threads that an SM holds of any of them.
     uint32_t ctas;
     /// How many kernels there are.
@@ -234,6 +239,8 @@ typedef struct BnResident {
     uint32_t clusters[2][BN_CLUSTER_SIZES];
     /// How many kernels these are.
     uint32_t clustered_kernels;
+    /// Static shared memory of a kernel that failed for it, in bytes. No plan leaves room for any.
+    uint32_t static_bytes;
 } BnResident;
 
 /// The most threads of a CTA, and the CTAs of that size that every kernel leaves room for on an SM.

@@ -13,8 +13,8 @@ extern "C" BnStatus bn_backward_frozen(const BnBackwardFrozen* args, void* strea
 }
 
 extern "C" BnStatus bn_backward_frozen_prepare(const BnDevice* device, BnResident* resident) {
-    const BnStatus status = with_every_owner([&](auto owner) {
-        return prepare(backward_frozen_kernel<typename decltype(owner)::Type>, *device, resident);
+    const BnStatus status = with_every_owner(resident, [&](auto owner) {
+        return prepare(backward_frozen_kernel<typename decltype(owner)::Type>, "backward_frozen", *device, resident);
     });
-    return status != BN_SUCCESS ? status : prepare(frozen_finish_kernel, *device, resident);
+    return status != BN_SUCCESS ? status : prepare(frozen_finish_kernel, "frozen_finish", *device, resident);
 }

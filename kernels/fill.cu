@@ -9,5 +9,5 @@ extern "C" BnStatus bn_fill(float* out, uint64_t len, float value, void* stream)
 }
 
 extern "C" BnStatus bn_fill_prepare(const BnDevice* device, BnResident* resident) {
-    return prepare(fill_kernel, *device, resident);
+    return prepare(fill_kernel, "fill", *device, resident);
 }

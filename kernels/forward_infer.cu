@@ -12,8 +12,8 @@ extern "C" BnStatus bn_infer(const BnInfer* args, void* stream) {
 }
 
 extern "C" BnStatus bn_infer_prepare(const BnDevice* device, BnResident* resident) {
-    const BnStatus status = with_every_owner([&](auto owner) {
-        return prepare(infer_kernel<typename decltype(owner)::Type>, *device, resident);
+    const BnStatus status = with_every_owner(resident, [&](auto owner) {
+        return prepare(infer_kernel<typename decltype(owner)::Type>, "infer", *device, resident);
     });
     return status != BN_SUCCESS ? status : prepare_pack_mask(*device, resident);
 }

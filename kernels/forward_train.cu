@@ -28,17 +28,17 @@ extern "C" BnStatus bn_train(const BnTrain* args, void* stream) {
 }
 
 extern "C" BnStatus bn_moments_prepare(const BnDevice* device, BnResident* resident) {
-    const BnStatus status = with_every_owner([&](auto owner) {
-        return prepare_team(moments_kernel<typename decltype(owner)::Type>, *device, resident);
+    const BnStatus status = with_every_owner(resident, [&](auto owner) {
+        return prepare_team(moments_kernel<typename decltype(owner)::Type>, "moments", *device, resident);
     });
-    return status != BN_SUCCESS ? status : prepare(moments_finish_kernel, *device, resident);
+    return status != BN_SUCCESS ? status : prepare(moments_finish_kernel, "moments_finish", *device, resident);
 }
 
 extern "C" BnStatus bn_train_prepare(const BnDevice* device, BnResident* resident) {
-    const BnStatus status = with_every_owner([&](auto owner) {
+    const BnStatus status = with_every_owner(resident, [&](auto owner) {
         using Owner = typename decltype(owner)::Type;
-        const BnStatus held = prepare_team(train_held_kernel<Owner>, *device, resident);
-        return held != BN_SUCCESS ? held : prepare(train_second_kernel<Owner>, *device, resident);
+        const BnStatus held = prepare_held(train_held_kernel<Owner>, "train_held", *device, resident);
+        return held != BN_SUCCESS ? held : prepare(train_second_kernel<Owner>, "train_second", *device, resident);
     });
     return status != BN_SUCCESS ? status : prepare_pack_mask(*device, resident);
 }

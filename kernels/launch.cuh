@@ -33,16 +33,35 @@ BnStatus with_owner(BnDtype dtype, BnForm form, With with) {
     return static_cast<BnStatus>(cudaErrorInvalidValue);
 }
 
+// The text that names an instance where it cannot be made ready.
+inline const char* instance_name(uint32_t dtype, uint32_t form) {
+    static const char* const kNames[3][4] = {
+        {" (f32, rows)", " (f32, columns)", " (f32, scalar rows)", " (f32, scalar columns)"},
+        {" (f16, rows)", " (f16, columns)", " (f16, scalar rows)", " (f16, scalar columns)"},
+        {" (bf16, rows)", " (bf16, columns)", " (bf16, scalar rows)", " (bf16, scalar columns)"},
+    };
+    return kNames[dtype][form];
+}
+
 // Calls `with` for every instance, up to the first that fails.
 template <class With>
-BnStatus with_every_owner(With with) {
-    for (BnDtype dtype : {BN_F32, BN_F16, BN_BF16}) {
-        for (BnForm form : {BN_ROWS, BN_COLUMNS, BN_SCALAR_ROWS, BN_SCALAR_COLUMNS}) {
-            const BnStatus status = with_owner(dtype, form, with);
-            if (status != BN_SUCCESS) return status;
-        }
+BnStatus with_every_owner(BnResident* resident, With with) {
+    static constexpr BnDtype kDtypes[3] = {BN_F32, BN_F16, BN_BF16};
+    static constexpr BnForm kForms[4] = {BN_ROWS, BN_COLUMNS, BN_SCALAR_ROWS, BN_SCALAR_COLUMNS};
+    for (uint32_t i = 0; i < 12; i++) {
+        resident->instance = instance_name(i / 4, i % 4);
+        const BnStatus status = with_owner(kDtypes[i / 4], kForms[i % 4], with);
+        if (status != BN_SUCCESS) return status;
     }
+    resident->instance = nullptr;
     return BN_SUCCESS;
+}
+
+// The status of a call of ours. The runtime keeps a failure as its last error too, where other code of the process would
+// find it and take it for its own.
+inline BnStatus returned(cudaError_t status) {
+    if (status != cudaSuccess) (void)cudaGetLastError();
+    return static_cast<BnStatus>(status);
 }
 
 template <class... Params, class... Args>
@@ -53,7 +72,7 @@ BnStatus launch(void (*kernel)(Params...), uint32_t ctas, uint32_t threads, uint
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared_bytes;
     config.stream = static_cast<cudaStream_t>(stream);
-    return static_cast<BnStatus>(cudaLaunchKernelEx(&config, kernel, args...));
+    return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
 inline cudaLaunchAttribute cluster_of(uint32_t ctas) {
@@ -89,36 +108,44 @@ BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream
         attribute = cooperative();
         config.numAttrs = 1;
     }
-    return static_cast<BnStatus>(cudaLaunchKernelEx(&config, kernel, args...));
+    return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
 // Loads a kernel, lets it use what shared memory the device has, and counts its CTAs on an SM.
 template <class... Params>
-BnStatus prepare(void (*kernel)(Params...), const BnDevice& device, BnResident* resident) {
+BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
+    resident->kernel = name;
+    resident->call = "cudaFuncGetAttributes";
     cudaFuncAttributes attributes;
-    cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
-    if (status != cudaSuccess) return static_cast<BnStatus>(status);
-    const int dynamic = static_cast<int>(device.shared_bytes) - static_cast<int>(attributes.sharedSizeBytes);
-    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic);
-    if (status != cudaSuccess) return static_cast<BnStatus>(status);
+    BnStatus status = returned(cudaFuncGetAttributes(&attributes, kernel));
+    if (status != BN_SUCCESS) return status;
+    resident->static_bytes = static_cast<uint32_t>(attributes.sharedSizeBytes);
+    if (resident->static_bytes != 0) return static_cast<BnStatus>(cudaErrorInvalidConfiguration);
+    resident->call = "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)";
+    const int dynamic = static_cast<int>(device.shared_bytes);
+    status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic));
+    if (status != BN_SUCCESS) return status;
+    resident->call = "cudaOccupancyMaxActiveBlocksPerMultiprocessor";
     int ctas = 0;
-    status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, BN_MAX_THREADS, 0);
-    if (status != cudaSuccess) return static_cast<BnStatus>(status);
+    status = returned(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, BN_MAX_THREADS, 0));
+    if (status != BN_SUCCESS) return status;
     const uint32_t found = static_cast<uint32_t>(ctas);
     resident->ctas = resident->kernels == 0 || found < resident->ctas ? found : resident->ctas;
     resident->kernels += 1;
-    return BN_SUCCESS;
+    return found < BN_MIN_CTAS ? static_cast<BnStatus>(cudaErrorLaunchOutOfResources) : BN_SUCCESS;
 }
 
 // As prepare, for a kernel that is launched in clusters too, where the device has them.
 template <class... Params>
-BnStatus prepare_team(void (*kernel)(Params...), const BnDevice& device, BnResident* resident) {
+BnStatus prepare_team(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
     const bool is_first = resident->clustered_kernels == 0;
-    const BnStatus prepared = prepare(kernel, device, resident);
-    if (prepared != BN_SUCCESS || device.has_clusters == 0) return prepared;
+    BnStatus status = prepare(kernel, name, device, resident);
+    if (status != BN_SUCCESS || device.has_clusters == 0) return status;
     // Beyond eight CTAs a cluster fits some devices and not others; one that it does not fit says so below.
-    cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    if (status != cudaSuccess) return static_cast<BnStatus>(status);
+    resident->call = "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)";
+    status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+    if (status != BN_SUCCESS) return status;
+    resident->call = "cudaOccupancyMaxActiveClusters";
     for (uint32_t i = 0; i < 2 * BN_CLUSTER_SIZES; i++) {
         const uint32_t share = i / BN_CLUSTER_SIZES, size = i % BN_CLUSTER_SIZES;
         cudaLaunchAttribute attribute = cluster_of(2u << size);
@@ -129,9 +156,11 @@ BnStatus prepare_team(void (*kernel)(Params...), const BnDevice& device, BnResid
         config.attrs = &attribute;
         config.numAttrs = 1;
         int clusters = 0;
-        if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess) {
-            (void)cudaGetLastError(); // a size that the device does not have
-            clusters = 0;
+        status = returned(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+        if (status == static_cast<BnStatus>(cudaErrorInvalidClusterSize)) {
+            clusters = 0; // a size that the device does not have
+        } else if (status != BN_SUCCESS) {
+            return status;
         }
         const uint32_t found = static_cast<uint32_t>(clusters);
         uint32_t& least = resident->clusters[share][size];
@@ -139,4 +168,15 @@ BnStatus prepare_team(void (*kernel)(Params...), const BnDevice& device, BnResid
     }
     resident->clustered_kernels += 1;
     return BN_SUCCESS;
+}
+
+// As prepare_team, for a kernel that holds its tiles in shared memory: beside another stream's kernel the driver might
+// leave an SM too little of it for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
+template <class... Params>
+BnStatus prepare_held(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
+    const BnStatus status = prepare_team(kernel, name, device, resident);
+    if (status != BN_SUCCESS) return status;
+    resident->call = "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)";
+    return returned(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                         cudaSharedmemCarveoutMaxShared));
 }

@@ -45,7 +45,7 @@ inline BnStatus pack_mask(const BnTiling& t, const void* y, uint32_t* mask, void
 inline BnStatus prepare_pack_mask(const BnDevice& device, BnResident* resident) {
     for (BnDtype dtype : {BN_F32, BN_F16, BN_BF16}) {
         const BnStatus status =
-            with_dtype(dtype, [&](auto kernel) { return prepare(kernel, device, resident); });
+            with_dtype(dtype, [&](auto kernel) { return prepare(kernel, "pack_mask", device, resident); });
         if (status != BN_SUCCESS) return status;
     }
     return BN_SUCCESS;

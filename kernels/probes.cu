@@ -31,9 +31,9 @@ extern "C" BnStatus bn_probe(const BnProbe* args, void* stream) {
 }
 
 extern "C" BnStatus bn_probe_prepare(const BnDevice* device, BnResident* resident) {
-    BnStatus status = prepare(stream_kernel<false>, *device, resident);
-    if (status == BN_SUCCESS) status = prepare(stream_kernel<true>, *device, resident);
-    if (status == BN_SUCCESS) status = prepare(strided_kernel, *device, resident);
-    if (status == BN_SUCCESS) status = prepare(meeting_kernel, *device, resident);
-    return status == BN_SUCCESS ? prepare_team(exchange_kernel, *device, resident) : status;
+    BnStatus status = prepare(stream_kernel<false>, "stream", *device, resident);
+    if (status == BN_SUCCESS) status = prepare(stream_kernel<true>, "stream (written)", *device, resident);
+    if (status == BN_SUCCESS) status = prepare(strided_kernel, "strided", *device, resident);
+    if (status == BN_SUCCESS) status = prepare(meeting_kernel, "meeting", *device, resident);
+    return status == BN_SUCCESS ? prepare_team(exchange_kernel, "exchange", *device, resident) : status;
 }

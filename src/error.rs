@@ -143,10 +143,14 @@ pub enum Error {
         actual: (u32, u32),
     },
     /// Kernels need more registers or shared memory than a plan counts on: crate and device do not suit each other.
-    #[error("{call}: expected room for {expected} blocks of threads on a multiprocessor, got {actual}")]
+    #[error(
+        "{call}: expected room for {expected} blocks of threads of kernel {kernel} on a multiprocessor, got {actual}"
+    )]
     Residency {
         /// The function that found it.
         call: &'static str,
+        /// The kernel, with its dtype and form.
+        kernel: String,
         /// The blocks that every plan counts on.
         expected: u32,
         /// The blocks that fit.
@@ -166,13 +170,39 @@ pub enum Error {
         /// The `CUresult`.
         code: u32,
     },
-    /// The CUDA runtime refused a launch, or to make the kernels ready for it.
+    /// The CUDA runtime refused a launch.
     #[error("{call}: expected success, got CUDA runtime error {code}{}", known(*code))]
     Launch {
         /// The launch function.
         call: &'static str,
         /// The `cudaError_t`.
         code: u32,
+    },
+    /// The CUDA runtime refused to make a kernel ready for its launches.
+    #[error("kernel {kernel}, {call}: expected success, got CUDA runtime error {code}{}", known(*code))]
+    Prepare {
+        /// The kernel, with its dtype and form.
+        kernel: String,
+        /// The function of the CUDA runtime.
+        call: String,
+        /// The `cudaError_t`.
+        code: u32,
+    },
+    /// A kernel was compiled with static shared memory, which no plan leaves room for.
+    #[error("kernel {kernel}: expected no static shared memory, got {actual} bytes")]
+    StaticShared {
+        /// The kernel, with its dtype and form.
+        kernel: String,
+        /// Its static shared memory, in bytes.
+        actual: u32,
+    },
+    /// A device whose architecture has thread-block clusters of this size has room for none.
+    #[error("clusters of {size} thread blocks: expected room for at least 1 on the device, got {actual}")]
+    Clusters {
+        /// The thread blocks of a cluster.
+        size: u32,
+        /// The clusters that fit.
+        actual: u32,
     },
     /// A workspace is too small. [`BatchNorm::reserve`](crate::BatchNorm::reserve) and
     /// [`Backend::workspace`](crate::Backend::workspace) make one that is not.
@@ -340,6 +370,7 @@ fn known(code: u32) -> &'static str {
         901 => " (the capture is invalidated)",
         905 => " (work of a capture is not joined to it)",
         906 => " (the legacy stream would join a capture)",
+        912 => " (invalid cluster size)",
         _ => "",
     }
 }

@@ -407,6 +407,10 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct BnResident {
+    #[doc = " The kernel that was made ready last, its dtype and form, and the CUDA call that was made last: after a failure, those\n that failed. Text that is never freed; null before the first."]
+    pub kernel: *const ::core::ffi::c_char,
+    pub instance: *const ::core::ffi::c_char,
+    pub call: *const ::core::ffi::c_char,
     #[doc = " The fewest CTAs of `BN_MAX_THREADS` threads that an SM holds of any of them."]
     pub ctas: u32,
     #[doc = " How many kernels there are."]
@@ -415,16 +419,22 @@ pub struct BnResident {
     pub clusters: [[u32; 4usize]; 2usize],
     #[doc = " How many kernels these are."]
     pub clustered_kernels: u32,
+    #[doc = " Static shared memory of a kernel that failed for it, in bytes. No plan leaves room for any."]
+    pub static_bytes: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of BnResident"][::core::mem::size_of::<BnResident>() - 44usize];
-    ["Alignment of BnResident"][::core::mem::align_of::<BnResident>() - 4usize];
-    ["Offset of field: BnResident::ctas"][::core::mem::offset_of!(BnResident, ctas) - 0usize];
-    ["Offset of field: BnResident::kernels"][::core::mem::offset_of!(BnResident, kernels) - 4usize];
-    ["Offset of field: BnResident::clusters"][::core::mem::offset_of!(BnResident, clusters) - 8usize];
+    ["Size of BnResident"][::core::mem::size_of::<BnResident>() - 72usize];
+    ["Alignment of BnResident"][::core::mem::align_of::<BnResident>() - 8usize];
+    ["Offset of field: BnResident::kernel"][::core::mem::offset_of!(BnResident, kernel) - 0usize];
+    ["Offset of field: BnResident::instance"][::core::mem::offset_of!(BnResident, instance) - 8usize];
+    ["Offset of field: BnResident::call"][::core::mem::offset_of!(BnResident, call) - 16usize];
+    ["Offset of field: BnResident::ctas"][::core::mem::offset_of!(BnResident, ctas) - 24usize];
+    ["Offset of field: BnResident::kernels"][::core::mem::offset_of!(BnResident, kernels) - 28usize];
+    ["Offset of field: BnResident::clusters"][::core::mem::offset_of!(BnResident, clusters) - 32usize];
     ["Offset of field: BnResident::clustered_kernels"]
-        [::core::mem::offset_of!(BnResident, clustered_kernels) - 40usize];
+        [::core::mem::offset_of!(BnResident, clustered_kernels) - 64usize];
+    ["Offset of field: BnResident::static_bytes"][::core::mem::offset_of!(BnResident, static_bytes) - 68usize];
 };
 unsafe extern "C" {
     #[doc = " Writes mean and var of every channel."]

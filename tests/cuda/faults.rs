@@ -35,9 +35,15 @@ fn operations_allocate_nothing_and_make_few_calls() {
     }
 }
 
-/// An error of the driver or the runtime, with the number that it was given.
+/// An error of the driver or the runtime, with the number that it was given. A kernel that cannot be made ready is named.
 fn assert_typed(error: &Error) {
-    assert!(matches!(error, Error::Driver { code: 999, .. } | Error::Launch { code: 999, .. }), "{error}");
+    match error {
+        Error::Driver { code: 999, .. } | Error::Launch { code: 999, .. } => {}
+        Error::Prepare { kernel, call, code: 999 } => {
+            assert!(!kernel.is_empty() && call.starts_with("cuda"), "{error}");
+        }
+        other => panic!("{other}"),
+    }
 }
 
 /// Whether the state is as before the operation or as after it, nothing in between.
@@ -158,4 +164,32 @@ fn a_failed_set_up_can_be_repeated() {
         }
     }
     panic!("no end of calls");
+}
+
+#[test]
+fn a_kernel_that_cannot_be_made_ready_is_named() {
+    let mut calls = std::collections::BTreeSet::new();
+    for k in 1..120 {
+        cuda_emulator::fail_call(k, UNKNOWN);
+        let result = Cuda::new(Profile::Hopper4.ordinal());
+        cuda_emulator::clear_faults();
+        if let Err(Error::Prepare { kernel, call, code }) = result {
+            assert_eq!(code, UNKNOWN as u32);
+            if call.contains("Clusters") || call.contains("Carveout") {
+                assert!(kernel.contains(" (f32, "), "{call}: {kernel}");
+            }
+            calls.insert(call);
+        }
+    }
+    let names: Vec<&str> = calls.iter().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "cudaFuncGetAttributes",
+            "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)",
+            "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)",
+            "cudaOccupancyMaxActiveBlocksPerMultiprocessor",
+            "cudaOccupancyMaxActiveClusters",
+        ]
+    );
 }

@@ -1,10 +1,12 @@
 //! What comes before any launch: a driver, and kernels that are loaded.
 
+use core::ffi::{CStr, c_char};
+use core::ptr;
+
 use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
 use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
-use super::checked;
 use crate::{DeviceLimits, Error, Result};
 
 /// The first compute capability with thread-block clusters.
@@ -51,16 +53,56 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
     };
     let mut clusters = [[u32::MAX; 4]; 2];
     for &(call, prepare) in OPERATIONS {
-        let mut resident = BnResident { ctas: 0, kernels: 0, clusters: [[0; 4]; 2], clustered_kernels: 0 };
+        let mut resident = BnResident {
+            kernel: ptr::null(),
+            instance: ptr::null(),
+            call: ptr::null(),
+            ctas: 0,
+            kernels: 0,
+            clusters: [[0; 4]; 2],
+            clustered_kernels: 0,
+            static_bytes: 0,
+        };
         // SAFETY: a context is bound; the function reads and writes the structs that it is given, and keeps no pointer.
-        checked(call, unsafe { prepare(&device, &mut resident) })?;
-        if resident.ctas < ffi::BN_MIN_CTAS {
-            return Err(Error::Residency { call, expected: ffi::BN_MIN_CTAS, actual: resident.ctas });
+        let status = unsafe { prepare(&device, &mut resident) };
+        if status != BnStatus::BN_SUCCESS {
+            return Err(refused(call, status, &resident));
         }
         if resident.clustered_kernels > 0 {
             let found = resident.clusters.as_flattened();
             clusters.as_flattened_mut().iter_mut().zip(found).for_each(|(least, &found)| *least = found.min(*least));
         }
     }
-    Ok(clusters.map(|of_share| of_share.map(|found| if found == u32::MAX { 0 } else { found })))
+    let clusters = clusters.map(|of_share| of_share.map(|found| if found == u32::MAX { 0 } else { found }));
+    // Clusters of up to eight CTAs are portable: where these devices have the SMs for one but room for none,
+    // something is wrong.
+    if matches!(limits.compute_capability, (9, 0) | (10, _)) {
+        for (size, actual) in [2, 4, 8].into_iter().zip(clusters[0]) {
+            if actual == 0 && size <= limits.sms {
+                return Err(Error::Clusters { size, actual });
+            }
+        }
+    }
+    Ok(clusters)
+}
+
+/// Why an operation's kernels cannot be made ready, and which of them.
+fn refused(call: &'static str, status: BnStatus, resident: &BnResident) -> Error {
+    let kernel = text(resident.kernel) + &text(resident.instance);
+    if resident.static_bytes > 0 {
+        return Error::StaticShared { kernel, actual: resident.static_bytes };
+    }
+    if resident.kernels > 0 && resident.ctas < ffi::BN_MIN_CTAS {
+        return Error::Residency { call, kernel, expected: ffi::BN_MIN_CTAS, actual: resident.ctas };
+    }
+    Error::Prepare { kernel, call: text(resident.call), code: status.0 }
+}
+
+/// A name that the kernels' half set, or nothing.
+fn text(name: *const c_char) -> String {
+    if name.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, so it is one of the string literals of launch.cuh, which end in a zero and live for ever.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
