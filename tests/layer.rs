@@ -7,6 +7,9 @@ use batchnorm::{
     Saved, Shape, StateDict, Tracking,
 };
 
+#[path = "passes/mod.rs"]
+mod passes;
+
 type Layer = BatchNorm<Cpu>;
 
 const SHAPE: [usize; 3] = [4, 3, 5];
@@ -174,6 +177,9 @@ fn an_empty_batch_changes_nothing() {
         assert_eq!(layer.state_dict().unwrap(), before);
         assert_eq!((saved.mean(), saved.inv_std()), (&vec![0.0; 3], &vec![0.0; 3]));
         for frozen in [false, true] {
+            if frozen {
+                layer.frozen::<f32>(shape, &[], Epilogue::Relu, &mut [], &mut saved).unwrap();
+            }
             let (mut dgamma, mut dbeta) = ([7.0; 3], [7.0; 3]);
             let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
             let backward = if frozen { Layer::backward_frozen::<f32> } else { Layer::backward::<f32> };
@@ -257,18 +263,22 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
         "saved statistics: expected [4, 3, 5] channels-first, got [4, 5, 3] channels-last"
     );
 
-    let relu_only = layer.saved(shape(), Epilogue::Relu).unwrap();
+    let mut relu_only = layer.saved(shape(), Epilogue::Relu).unwrap();
+    let add_relu = Epilogue::AddRelu(&x[..]);
+    let error = layer.train(shape(), &x, add_relu, &mut y, &mut relu_only).unwrap_err();
+    assert_eq!(error.to_string(), "relu_mask is missing: `saved` was made for another epilogue than add-relu");
     let mut dx = vec![9.0f32; 60];
     let mut dz = vec![9.0f32; 60];
     let mut refused = |saved: &Saved<Cpu>, dy: &[f32], epilogue, dgamma: &mut [f32]| {
         let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(dgamma), dbeta: None };
         layer.backward(shape(), &x, dy, epilogue, saved, gradients).unwrap_err().to_string()
     };
-    assert_eq!(refused(&saved, &x[..1], Epilogue::Relu, &mut [0.0; 3]), "dy: expected 60 values, got 1");
-    assert_eq!(refused(&saved, &x, Epilogue::Relu, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
+    assert_eq!(refused(&saved, &x[..1], Epilogue::Identity, &mut [0.0; 3]), "dy: expected 60 values, got 1");
+    assert_eq!(refused(&saved, &x, Epilogue::Identity, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
     assert_eq!(
         refused(&relu_only, &x, Epilogue::AddRelu(&mut dz), &mut [0.0; 3]),
-        "relu_mask is missing: `saved` was made for another epilogue than add-relu"
+        "saved statistics: expected those of `train` with the epilogue add-relu, got none, since no forward pass has \
+         written them or the last one failed"
     );
     assert!(y.iter().chain(&dx).chain(&dz).all(|v| *v == 9.0), "an output was written");
     assert_eq!(before, (layer.state_dict().unwrap(), saved.mean().clone(), saved.inv_std().clone()));
@@ -382,6 +392,16 @@ fn fine_tuning_with_frozen_statistics_keeps_the_mask_of_add_relu() {
         assert_eq!(dz[i], if y[i] > 0.0 { dy[i] } else { 0.0 });
     }
     assert_eq!(layer.state_dict().unwrap(), state, "frozen passes move nothing");
+}
+
+#[test]
+fn each_backward_pass_has_its_forward_pass() {
+    passes::assert_each_backward_has_its_forward(&Cpu);
+}
+
+#[test]
+fn a_refused_forward_pass_leaves_what_was_saved() {
+    passes::assert_a_refusal_leaves_what_was_saved(&Cpu);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use batchnorm::{
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
 use crate::device::cuda as device;
+use crate::passes;
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
 /// A training step, and whether it is the CPU's.
@@ -229,6 +230,18 @@ fn foreign_memory_is_borrowed() {
         layer.infer(shape, &x, Epilogue::Relu, &mut y).unwrap();
     }
     assert_eq!(cuda.download(&y).unwrap(), cuda.download(&want).unwrap());
+}
+
+#[test]
+fn each_backward_pass_has_its_forward_pass() {
+    let Some(cuda) = device() else { return };
+    passes::assert_each_backward_has_its_forward(&cuda);
+}
+
+#[test]
+fn a_refused_forward_pass_leaves_what_was_saved() {
+    let Some(cuda) = device() else { return };
+    passes::assert_a_refusal_leaves_what_was_saved(&cuda);
 }
 
 #[test]

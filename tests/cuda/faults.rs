@@ -69,6 +69,12 @@ fn fail_each_call(layer: &mut BatchNorm<Cuda>, step: &mut Step<Cuda>, operation:
         // Nothing is half done, nothing is lost, and the layer goes on.
         assert_whole(layer, &after);
         assert_eq!(cuda_emulator::live(), live, "{operation:?}, call {k}: {error}");
+        // A forward pass that failed may have begun to write, so that its backward pass has nothing to stand on.
+        if let Some(backward) = operation.backward() {
+            assert_eq!(step.saved.pass(), None, "{operation:?}, call {k}: {error}");
+            let refused = step.run(layer, backward).unwrap_err();
+            assert!(matches!(refused, Error::SavedPass { actual: None, .. }), "{refused}");
+        }
         layer.load_state_dict(&state()).unwrap();
         step.run(layer, operation).unwrap();
         assert_state(&layer.state_dict().unwrap(), &after);
