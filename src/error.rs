@@ -290,6 +290,36 @@ pub enum Error {
         /// The dimensions found.
         actual: Vec<usize>,
     },
+    /// A tensor to be written has another number of values than its dimensions say.
+    #[error("{tensor} of dimensions {dims:?}: expected {expected} values, got {actual}")]
+    TensorLength {
+        /// The tensor's name.
+        tensor: String,
+        /// The dimensions given.
+        dims: Vec<usize>,
+        /// Their product; `usize::MAX` where it is beyond that.
+        expected: usize,
+        /// The number of values given.
+        actual: usize,
+    },
+    /// A file to be written has a tensor of that name already.
+    #[error("{tensor}: expected a name that the file has not yet, got it twice")]
+    TensorRepeated {
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A file can hold no tensor of that name.
+    #[error("{tensor}: expected the name of a tensor, got the one that the format keeps for itself")]
+    TensorName {
+        /// The name.
+        tensor: String,
+    },
+    /// A file to be written has more names and dimensions than the format allows.
+    #[error("a safetensors file: expected a header of at most 100000000 bytes, got {reason}")]
+    Header {
+        /// What the serializer found.
+        reason: String,
+    },
     /// A count of batches is negative.
     #[error("{tensor}: expected a count >= 0, got {actual}")]
     NegativeCount {

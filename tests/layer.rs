@@ -305,6 +305,19 @@ fn state_survives_files_and_devices() {
 }
 
 #[test]
+fn a_state_is_added_to_a_file_as_a_whole_or_not_at_all() {
+    let state = StateDict::<f32>::new(3, &Options::default());
+    let mut file = TensorFile::default();
+    file.push("bn.running_var", &[1], &[7.0f32]).unwrap();
+    let error = state.to_tensors(&mut file, "bn.").unwrap_err().to_string();
+    assert_eq!(error, "bn.running_var: expected a name that the file has not yet, got it twice");
+    assert_eq!(file.names().collect::<Vec<_>>(), ["bn.running_var"]);
+    state.to_tensors(&mut file, "bn2.").unwrap();
+    assert!(matches!(state.to_tensors(&mut file, "bn2."), Err(Error::TensorRepeated { .. })));
+    assert_eq!(file.names().count(), 6);
+}
+
+#[test]
 fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
@@ -323,10 +336,10 @@ fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
         }
         error
     };
-    let all = |file: &mut TensorFile| before.to_tensors(file, "bn.");
+    let all = |file: &mut TensorFile| before.to_tensors(file, "bn.").unwrap();
     let default = Options::default();
     assert_eq!(
-        refused(default, &|file| before.to_tensors(file, "")),
+        refused(default, &|file| before.to_tensors(file, "").unwrap()),
         "bn.weight: expected in the file, which has bias, num_batches_tracked, running_mean, running_var, weight"
     );
     assert_eq!(
@@ -337,23 +350,22 @@ fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
         refused(Options { tracking: None, ..default }, &all),
         "bn.running_mean: not expected in the file, since the layer was built without it"
     );
-    let with = |f: &'static dyn Fn(&mut TensorFile)| {
-        let before = before.clone();
-        move |file: &mut TensorFile| {
-            before.to_tensors(file, "bn.");
-            f(file);
-        }
-    };
+    let mut wide = before.clone();
+    wide.running.as_mut().unwrap().var.push(1.0);
     assert_eq!(
-        refused(default, &with(&|file| file.push("bn.running_var", &[4], &[1.0f32; 4]))),
+        refused(default, &|file| wide.to_tensors(file, "bn.").unwrap()),
         "bn.running_var: expected dimensions [3], got [4]"
     );
+    let without_bias = StateDict { beta: None, ..before.clone() };
+    let with_a_count = |file: &mut TensorFile| {
+        without_bias.to_tensors(file, "bn.").unwrap();
+        file.push_count("bn.bias", 3).unwrap();
+    };
+    assert_eq!(refused(default, &with_a_count), "bn.bias: expected f32, f16, bf16 or f64, got dtype I64");
+    let mut uncounted = before.clone();
+    uncounted.running.as_mut().unwrap().num_batches_tracked = -1;
     assert_eq!(
-        refused(default, &with(&|file| file.push_count("bn.bias", 3))),
-        "bn.bias: expected f32, f16, bf16 or f64, got dtype I64"
-    );
-    assert_eq!(
-        refused(default, &with(&|file| file.push_count("bn.num_batches_tracked", -1))),
+        refused(default, &|file| uncounted.to_tensors(file, "bn.").unwrap()),
         "bn.num_batches_tracked: expected a count >= 0, got -1"
     );
     std::fs::write(&path, &read(&path).unwrap()[..100]).unwrap();

@@ -139,6 +139,31 @@ fn memory_runs_out_with_the_number_of_bytes() {
 }
 
 #[test]
+fn a_device_may_have_no_memory_pool() {
+    let cuda = Cuda::new(Profile::NoCoop.ordinal()).unwrap();
+    cuda.keep_memory().unwrap();
+    let host = vec![1.5f32; 1000];
+    let copy = cuda.upload(&host).unwrap();
+    assert_eq!(cuda.download(&copy).unwrap(), host);
+}
+
+#[test]
+fn every_call_that_sets_up_a_memory_pool_may_fail() {
+    let cuda = Cuda::new(Profile::Ada99.ordinal()).unwrap();
+    for k in 1.. {
+        cuda_emulator::fail_call(k, UNKNOWN);
+        let result = cuda.keep_memory();
+        let is_pending = cuda_emulator::fault_pending();
+        cuda_emulator::clear_faults();
+        if is_pending {
+            assert!(k > 3, "attribute, pool and threshold are three calls");
+            return result.unwrap();
+        }
+        assert_typed(&result.expect_err("a call failed"));
+    }
+}
+
+#[test]
 fn a_device_may_be_too_old() {
     let error = Cuda::new(Profile::Turing.ordinal()).unwrap_err();
     assert_eq!(error.to_string(), "CUDA device 4: expected compute capability 8.0 or newer, got 7.5");
