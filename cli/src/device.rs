@@ -73,7 +73,7 @@ pub(crate) fn limits_json(limits: &DeviceLimits) -> Value {
     } = *limits;
     let by_size = |[of_2, of_4, of_8, of_16]: [u32; 4]| json!({ "2": of_2, "4": of_4, "8": of_8, "16": of_16 });
     json!({
-        "compute_capability": format!("{major}.{minor}"),
+        "compute_capability": [major, minor],
         "sms": sms,
         "shared_per_sm": shared_per_sm,
         "shared_per_cta": shared_per_cta,
@@ -102,12 +102,13 @@ mod tests {
 
     #[test]
     fn limits_have_their_names() {
-        let limits = DeviceLimits::KNOWN.iter().find(|(name, _)| *name == "h100").unwrap().1;
+        let [_, (_, known), ..] = DeviceLimits::KNOWN;
+        let limits = DeviceLimits { sms: 132, clusters: [[66, 32, 15, 7], [132, 64, 30, 14]], ..known };
         let json = limits_json(&limits);
         // As `Debug` has them: none is left out.
         let named = format!("{limits:?}").matches(": ").count();
         assert_eq!(json.as_object().unwrap().len(), named);
-        assert_eq!((&json["compute_capability"], &json["sms"]), (&json!("9.0"), &json!(132)));
+        assert_eq!((&json["compute_capability"], &json["sms"]), (&json!([9, 0]), &json!(132)));
         assert_eq!(json["clusters"]["one_cta_per_sm"], json!({ "2": 66, "4": 32, "8": 15, "16": 7 }));
         assert_eq!(json["clusters"]["two_ctas_per_sm"], json!({ "2": 132, "4": 64, "8": 30, "16": 14 }));
     }

@@ -80,7 +80,7 @@ fn info_lists_every_device() {
     assert_eq!(devices[1]["compute_capability"], "9.0");
     assert_eq!(devices[1]["multiprocessors"], 4);
     let limits = &devices[1]["limits"];
-    assert_eq!((&limits["compute_capability"], &limits["sms"]), (&json!("9.0"), &json!(4)));
+    assert_eq!((&limits["compute_capability"], &limits["sms"]), (&json!([9, 0]), &json!(4)));
     assert_eq!((&limits["shared_per_cta"], &limits["cooperative"]), (&json!(227 << 10), &json!(true)));
     // Four multiprocessors: two clusters of two with one for each CTA.
     assert_eq!(limits["clusters"]["one_cta_per_sm"], json!({ "2": 2, "4": 1, "8": 0, "16": 0 }));
