@@ -36,11 +36,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// The devices that were asked for.
 struct Found {
     has_cpu: bool,
-    /// By their numbers, each with why it cannot be used where that is so.
-    cuda: Vec<(usize, Result<CudaDevice, String>)>,
+    cuda: CudaDevices,
     /// Why there are none, where they were asked for.
     no_cuda: Option<String>,
 }
+
+/// CUDA devices by their numbers, each with why it cannot be used where that is so.
+type CudaDevices = Vec<(usize, Result<CudaDevice, String>)>;
 
 /// What there is to say about a CUDA device that can be used.
 struct CudaDevice {
@@ -154,7 +156,7 @@ fn describe(cuda: &batchnorm::Cuda) -> batchnorm::Result<CudaDevice> {
 
 /// The CUDA devices, or why there are none.
 #[cfg(feature = "cuda")]
-fn cuda_devices() -> Result<Vec<(usize, Result<CudaDevice, String>)>, String> {
+fn cuda_devices() -> Result<CudaDevices, String> {
     let told = |error: batchnorm::Error| error.to_string();
     let of_number = |number| batchnorm::Cuda::new(number).and_then(|cuda| describe(&cuda)).map_err(told);
     let count = batchnorm::Cuda::count().map_err(told)?;
@@ -168,7 +170,7 @@ fn cuda_device(number: usize) -> Result<CudaDevice, Failure> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda_devices() -> Result<Vec<(usize, Result<CudaDevice, String>)>, String> {
+fn cuda_devices() -> Result<CudaDevices, String> {
     Err("not in this build".into())
 }
 

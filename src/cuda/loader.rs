@@ -30,7 +30,7 @@ pub(super) fn find_driver() -> Result<()> {
 fn first_usable(names: &[&str]) -> Result<()> {
     let mut reasons = Vec::new();
     for name in names {
-        match load(name).and_then(|library| check(&library)) {
+        match load(name).and_then(check) {
             Ok(()) => return Ok(()),
             Err(reason) => reasons.push(format!("{name}: {reason}")),
         }
