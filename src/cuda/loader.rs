@@ -72,13 +72,6 @@ fn reason(error: &dyn core::error::Error) -> String {
 mod tests {
     use super::*;
 
-    fn refused(names: &[&str]) -> (String, String) {
-        match first_usable(names) {
-            Err(Error::NoDriver { names, reason }) => (names, reason),
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn every_name_has_its_reason_in_the_words_of_the_loader() {
         let folder = tempfile::tempdir().unwrap();
@@ -86,8 +79,10 @@ mod tests {
         std::fs::write(&text, "no library, and long enough to be taken for one".repeat(8)).unwrap();
         let text = text.to_str().unwrap();
         // The C library is a library, and has no function of the driver.
-        let (names, reason) = refused(&["libabsent-driver.so.1", text, "libc.so.6"]);
-        assert_eq!(names, format!("libabsent-driver.so.1, {text}, libc.so.6"));
+        let error = first_usable(&["libabsent-driver.so.1", text, "libc.so.6"]).unwrap_err().to_string();
+        let (names, reason) = error.split_once(", got ").unwrap();
+        let expected = "no CUDA driver: expected a library of the names libabsent-driver.so.1, ";
+        assert_eq!(names, format!("{expected}{text}, libc.so.6"));
         let reasons: Vec<&str> = reason.split("; ").collect();
         assert_eq!(reasons.len(), 3, "{reason}");
         assert!(reasons[0].starts_with("libabsent-driver.so.1: ") && reasons[0].contains("No such file"), "{reason}");
