@@ -32,6 +32,7 @@ fn first_usable(names: &[&str]) -> Result<()> {
     for name in names {
         match load(name).and_then(check) {
             Ok(()) => return Ok(()),
+            Err(reason) if reason.starts_with(name) => reasons.push(reason),
             Err(reason) => reasons.push(format!("{name}: {reason}")),
         }
     }
