@@ -171,7 +171,7 @@ pub trait Compute<T: Element>: Backend {
     /// `relu_mask` `[ceil(n*c*s / 32)]`.
     ///
     /// # Errors
-    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu without its mask.
+    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu of a value or more without its mask.
     fn backward(&self, args: BackwardArgs<'_, Self, T>) -> Result<()>;
 
     /// The backward pass of [`infer`](Compute::infer), where the statistics are constants:
@@ -186,6 +186,6 @@ pub trait Compute<T: Element>: Backend {
     /// As [`backward`](Compute::backward), with `running_mean`, `running_var` `[c]`.
     ///
     /// # Errors
-    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu without its mask.
+    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu of a value or more without its mask.
     fn backward_frozen(&self, args: BackwardFrozenArgs<'_, Self, T>) -> Result<()>;
 }

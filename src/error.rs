@@ -1,6 +1,6 @@
 //! Every way a call can be refused, one variant a cause, with the numbers in it.
 
-use crate::{Op, Shape, Strategy};
+use crate::{ForwardPass, Op, Shape, Strategy};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
@@ -109,6 +109,14 @@ pub enum Error {
         expected: Shape,
         /// The shape of the call.
         actual: Shape,
+    },
+    /// `saved` was written by another forward pass than the one that this is the backward pass of, or by none.
+    #[error("saved statistics: expected those of {expected}, got {}", written_by(actual))]
+    SavedPass {
+        /// The forward pass that was asked for.
+        expected: ForwardPass,
+        /// The forward pass that wrote them; `None` where none has, or the last one failed on the device.
+        actual: Option<ForwardPass>,
     },
     /// A layer that tracks no running statistics was asked to use them.
     #[error("the layer tracks no running statistics: expected `Options::tracking`, got `None`")]
@@ -282,6 +290,36 @@ pub enum Error {
         /// The dimensions found.
         actual: Vec<usize>,
     },
+    /// A tensor to be written has another number of values than its dimensions say.
+    #[error("{tensor} of dimensions {dims:?}: expected {expected} values, got {actual}")]
+    TensorLength {
+        /// The tensor's name.
+        tensor: String,
+        /// The dimensions given.
+        dims: Vec<usize>,
+        /// Their product; `usize::MAX` where it is beyond that.
+        expected: usize,
+        /// The number of values given.
+        actual: usize,
+    },
+    /// A file to be written has a tensor of that name already.
+    #[error("{tensor}: expected a name that the file has not yet, got it twice")]
+    TensorRepeated {
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A file can hold no tensor of that name.
+    #[error("{tensor}: expected the name of a tensor, got the one that the format keeps for itself")]
+    TensorName {
+        /// The name.
+        tensor: String,
+    },
+    /// A file to be written has more names and dimensions than the format allows.
+    #[error("a safetensors file: expected a header of at most 100000000 bytes, got {reason}")]
+    Header {
+        /// What the serializer found.
+        reason: String,
+    },
     /// A count of batches is negative.
     #[error("{tensor}: expected a count >= 0, got {actual}")]
     NegativeCount {
@@ -344,6 +382,14 @@ fn known(code: u32) -> &'static str {
     }
 }
 
+/// The forward pass that wrote saved statistics, in words.
+fn written_by(pass: &Option<ForwardPass>) -> String {
+    match pass {
+        Some(pass) => format!("those of {pass}"),
+        None => "none, since no forward pass has written them or the last one failed".into(),
+    }
+}
+
 /// What a device must have for a strategy.
 fn needs(strategy: &Strategy) -> &'static str {
     match strategy {
@@ -356,9 +402,10 @@ fn needs(strategy: &Strategy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epilogue;
 
     #[test]
-    fn texts_of_device_errors_say_expected_and_actual() {
+    fn texts_say_expected_and_actual() {
         for (error, text) in [
             (
                 Error::NoDevice { ordinal: 3, count: 1 },
@@ -375,6 +422,19 @@ mod tests {
             (
                 Error::Launch { call: "bn_train", code: 12345 },
                 "bn_train: expected success, got CUDA runtime error 12345",
+            ),
+            (
+                Error::SavedPass {
+                    expected: ForwardPass::Train(Epilogue::Relu),
+                    actual: Some(ForwardPass::Frozen(Epilogue::AddRelu(()))),
+                },
+                "saved statistics: expected those of `train` with the epilogue relu, got those of `frozen` with the \
+                 epilogue add-relu",
+            ),
+            (
+                Error::SavedPass { expected: ForwardPass::Frozen(Epilogue::Identity), actual: None },
+                "saved statistics: expected those of `frozen` with the epilogue identity, got none, since no forward \
+                 pass has written them or the last one failed",
             ),
             (Error::Workspace { needed: 512, actual: 0 }, "workspace: expected at least 512 bytes, got 0"),
             (

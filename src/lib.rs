@@ -87,7 +87,7 @@ pub use cuda::{Cuda, CudaState, CudaWorkspace, DeviceRef};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
 pub use layer::{BatchNorm, Options};
-pub use op::{Epilogue, Op};
+pub use op::{Epilogue, ForwardPass, Op};
 pub use plan::{DeviceLimits, Form, Plan, Strategy, Tiling};
 pub use problem::Problem;
 pub use shape::{Layout, Shape};

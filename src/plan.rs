@@ -90,10 +90,11 @@ impl Plan {
     /// [`Error::Strategy`] where the forced strategy cannot hold the problem on this device, [`Error::NoStrategy`] where
     /// the device does not have what it takes.
     pub fn new(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> Result<Self> {
+        let limits = &limits.countable();
         let plans = |strategy| Self::best_of(problem, limits, strategy);
         let best = match forced {
             Some(strategy) if Self::has_choice(problem) => plans(strategy),
-            _ => Self::candidates(problem, limits).into_iter().reduce(|best, plan| {
+            _ => Self::all_of(problem, limits).into_iter().reduce(|best, plan| {
                 // The earlier one where they are equal.
                 if plan.predicted_ns < best.predicted_ns { plan } else { best }
             }),
@@ -104,6 +105,10 @@ impl Plan {
     /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`]. For an empty problem the
     /// one that does nothing.
     pub fn candidates(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
+        Self::all_of(problem, &limits.countable())
+    }
+
+    fn all_of(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
         let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoRead] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }
@@ -141,6 +146,7 @@ impl Plan {
         if problem.shape().is_empty() {
             return Self::HEAD_BYTES;
         }
+        let limits = &limits.countable();
         let forced = forced.filter(|_| Self::has_choice(problem));
         let partials = |strategy| match strategy {
             Strategy::Block | Strategy::Cluster => 0,

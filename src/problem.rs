@@ -84,7 +84,9 @@ impl Problem {
             let reason = "only the epilogue add-relu keeps a mask";
             return Err(Error::Unexpected { tensor: "relu_mask", reason });
         }
-        if makes_mask && !has_mask && matches!(self.op, Op::Backward | Op::BackwardFrozen) {
+        let is_backward = matches!(self.op, Op::Backward | Op::BackwardFrozen);
+        // The mask of no value has no words, and who keeps it by its address has none.
+        if makes_mask && !has_mask && is_backward && !self.shape.is_empty() {
             let reason = "the backward pass of add-relu reads the mask that its forward pass kept";
             return Err(Error::Missing { tensor: "relu_mask", reason });
         }
@@ -277,6 +279,9 @@ mod tests {
         for op in [Op::Backward, Op::BackwardFrozen] {
             let error = problem(op, Epilogue::AddRelu(())).over(&[None]).unwrap_err();
             assert!(matches!(error, Error::Missing { tensor: "relu_mask", .. }));
+            let empty = Problem::new(op, shape(&[0, 30]), Dtype::F32, Epilogue::AddRelu(()), 0.0, None).unwrap();
+            empty.over(&[None]).unwrap();
+            assert!(matches!(empty.over(&[mask]), Err(Error::Length { expected: 0, actual: 4, .. })));
         }
         problem(Op::Train, Epilogue::AddRelu(())).over(&[None]).unwrap();
     }

@@ -360,3 +360,46 @@ fn frozen_passes_read_the_running_statistics_alone() {
     .unwrap();
     assert_eq!((dx, dgamma), ([1.5, 0.0], [6.0, 0.0]));
 }
+
+/// A mask of no words may be absent: frameworks give the address of an empty tensor as none.
+#[test]
+fn add_relu_of_an_empty_batch_needs_no_mask() {
+    for (dims, frozen) in [([0, 3, 5], false), ([0, 3, 5], true), ([4, 3, 0], false), ([4, 3, 0], true)] {
+        let shape = Shape::new(&dims, Layout::ChannelsFirst).unwrap();
+        let (mut dgamma, mut dbeta) = ([7.0f32; 3], [7.0f32; 3]);
+        let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+        let (epilogue, ones) = (Epilogue::AddRelu(&mut [][..]), [1.0f32; 3]);
+        let result = if frozen {
+            Cpu.backward_frozen(BackwardFrozenArgs {
+                shape,
+                eps: 1e-5,
+                x: &[],
+                dy: &[],
+                epilogue,
+                gamma: None,
+                beta: None,
+                running_mean: &ones,
+                running_var: &ones,
+                relu_mask: None,
+                gradients,
+                workspace: &mut (),
+            })
+        } else {
+            Cpu.backward(BackwardArgs {
+                shape,
+                x: &[],
+                dy: &[],
+                epilogue,
+                gamma: None,
+                beta: None,
+                saved_mean: &ones,
+                saved_inv_std: &ones,
+                relu_mask: None,
+                gradients,
+                workspace: &mut (),
+            })
+        };
+        result.unwrap();
+        assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
+    }
+}

@@ -38,16 +38,6 @@ pub(crate) fn epilogue(name: &str, residual: Option<()>) -> PyResult<Epilogue<()
     }
 }
 
-/// The epilogue with its tensor, for those that have one.
-pub(crate) fn filled<Z>(epilogue: Epilogue<()>, z: Option<Z>) -> Epilogue<Z> {
-    match (epilogue, z) {
-        (Epilogue::Add(()), Some(z)) => Epilogue::Add(z),
-        (Epilogue::AddRelu(()), Some(z)) => Epilogue::AddRelu(z),
-        (Epilogue::Relu, _) => Epilogue::Relu,
-        _ => Epilogue::Identity,
-    }
-}
-
 /// Running statistics are the caller's, and could lie in another argument.
 pub(crate) fn check_apart(written: &[(&str, usize, usize)], read: &[(&str, Option<usize>, usize)]) -> PyResult<()> {
     let overlap = |(a, len_a): (usize, usize), (b, len_b): (usize, usize)| a < b + len_b && b < a + len_a;

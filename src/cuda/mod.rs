@@ -17,6 +17,8 @@
 //! must outlive it. [`BatchNorm::reserve`](crate::BatchNorm::reserve) and
 //! [`BatchNorm::load_state_dict`](crate::BatchNorm::load_state_dict) replace memory that a graph may know.
 //!
+//! The stream that is captured is to be a non-blocking one, as [`CudaContext::new_stream`] makes: [`Cuda::on`] says why.
+//!
 //! # From buffers to a launch
 //! `launch/` has a file an operation: it names the arguments, the rest is the same for all. The facts of the arguments
 //! go through [`Problem`], then the [`Plan`](crate::Plan) is made, then one function of `ffi` is called, which
@@ -34,6 +36,8 @@ mod ffi {
 }
 mod kept;
 mod launch;
+mod loader;
+mod memory_pool;
 mod plans;
 mod state;
 mod workspace;
@@ -93,7 +97,7 @@ impl Cuda {
     /// The device of this number, on its default stream.
     ///
     /// The default stream needs no events to stay in order, and cannot be captured into a graph: for that, see
-    /// [`Cuda::on`].
+    /// [`Cuda::on`]. While a blocking stream of the same device is captured anywhere in the process, it cannot be used.
     ///
     /// # Errors
     /// [`Error::NoDriver`](crate::Error::NoDriver), [`Error::NoDevice`](crate::Error::NoDevice), and those of [`Cuda::on`].
@@ -114,9 +118,14 @@ impl Cuda {
     /// The first time for a context, this loads all kernels and lets them use the device's shared memory, so that no
     /// later operation does: a capture permits neither.
     ///
-    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`] after
-    /// [`CudaContext::disable_event_tracking`], or [`CudaContext::per_thread_stream`]. The latter is another stream on
-    /// every thread: a backend on it, and whatever it made, is to be used on one thread.
+    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`], which is a non-blocking one, after
+    /// [`CudaContext::disable_event_tracking`]. Make it before the capture begins: with tracking on, the first one of a
+    /// context waits for the whole context, which a capture on any of its streams forbids.
+    ///
+    /// Do not capture on [`CudaContext::per_thread_stream`]. It is a blocking stream: while it is captured, the default
+    /// stream of the same device, and with it every backend of [`Cuda::new`], fails with the code 906 on all threads of
+    /// the process, and the capture may be lost. It is also another stream on every thread, so that a backend on it, and
+    /// whatever that made, is to be used on one thread.
     ///
     /// # Errors
     /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Residency`](crate::Error::Residency),
@@ -168,6 +177,18 @@ impl Cuda {
     /// [`Error::Driver`](crate::Error::Driver).
     pub fn name(&self) -> Result<String> {
         self.context().name().map_err(driver("cuDeviceGetName"))
+    }
+
+    /// Lets the default memory pool of the device keep what is freed, for later allocations. By default it gives memory
+    /// back to the system at every synchronization, which a program that allocates and waits in turns pays for each time.
+    ///
+    /// This is a setting of the pool, for all of the process and until it ends: a program's to choose, and none of a
+    /// library. Nothing of this crate calls it. A device without memory pools is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    pub fn keep_memory(&self) -> Result<()> {
+        memory_pool::keep_memory(self.context())
     }
 
     /// Waits until all work on the stream is done.

@@ -37,6 +37,20 @@ impl DeviceLimits {
     pub const KNOWN: [(&str, Self); 6] =
         [("a100", A100), ("h100", H100), ("h200", H200), ("b200", B200), ("rtx4090", RTX4090), ("rtx5090", RTX5090)];
 
+    /// These limits, as far as a plan can count with them: at least one SM, and no numbers that no device has, whose
+    /// products would not fit. The fields are anyone's to set.
+    pub(super) fn countable(&self) -> Self {
+        const MOST_SMS: u32 = 1 << 16;
+        const MOST_BYTES: u32 = 1 << 28;
+        Self {
+            sms: self.sms.clamp(1, MOST_SMS),
+            shared_per_sm: self.shared_per_sm.min(MOST_BYTES),
+            shared_per_cta: self.shared_per_cta.min(MOST_BYTES),
+            shared_reserved: self.shared_reserved.min(MOST_BYTES),
+            ..*self
+        }
+    }
+
     /// How many clusters of so many CTAs the device holds at once, with so many CTAs on an SM.
     pub(crate) fn clusters_of(&self, size: u32, ctas_per_sm: u32) -> u32 {
         let of_share = &self.clusters[usize::from(ctas_per_sm > 1)];

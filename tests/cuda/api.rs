@@ -8,6 +8,7 @@ use batchnorm::{
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
 use crate::device::cuda as device;
+use crate::passes;
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
 /// A training step, and whether it is the CPU's.
@@ -144,6 +145,26 @@ fn there_is_no_device_of_a_large_number() {
 }
 
 #[test]
+fn the_memory_pool_keeps_what_is_freed() {
+    use cudarc::driver::{result, sys};
+    let Some(cuda) = device() else { return };
+    let context = cuda.stream().context();
+    let pools = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED).unwrap();
+    if pools == 0 {
+        println!("skipped: a device without memory pools");
+        return;
+    }
+    let mut threshold = 0u64;
+    // SAFETY: the device is that of a context, the pool is its own, and the attribute is a u64.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device()).unwrap();
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::get_attribute(pool, attribute, (&raw mut threshold).cast()).unwrap();
+    }
+    assert_eq!(threshold, u64::MAX);
+}
+
+#[test]
 fn a_buffer_of_another_device_is_refused() {
     let Some(cuda) = device() else { return };
     if CudaContext::device_count().is_ok_and(|count| count < 2) {
@@ -229,6 +250,18 @@ fn foreign_memory_is_borrowed() {
         layer.infer(shape, &x, Epilogue::Relu, &mut y).unwrap();
     }
     assert_eq!(cuda.download(&y).unwrap(), cuda.download(&want).unwrap());
+}
+
+#[test]
+fn each_backward_pass_has_its_forward_pass() {
+    let Some(cuda) = device() else { return };
+    passes::assert_each_backward_has_its_forward(&cuda);
+}
+
+#[test]
+fn a_refused_forward_pass_leaves_what_was_saved() {
+    let Some(cuda) = device() else { return };
+    passes::assert_a_refusal_leaves_what_was_saved(&cuda);
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(crate) const STRATEGIES: [Option<Strategy>; 5] =
 
 /// The first device; `None`, with a message, where there is none and none is required.
 pub(crate) fn cuda() -> Option<Cuda> {
-    match Cuda::new(0) {
+    match Cuda::new(0).and_then(|cuda| cuda.keep_memory().map(|()| cuda)) {
         Ok(cuda) => Some(cuda),
         Err(error @ (Error::NoDriver { .. } | Error::NoDevice { .. })) => {
             let required = std::env::var("BATCHNORM_REQUIRE_GPU").is_ok_and(|value| value == "1");

@@ -69,6 +69,12 @@ fn fail_each_call(layer: &mut BatchNorm<Cuda>, step: &mut Step<Cuda>, operation:
         // Nothing is half done, nothing is lost, and the layer goes on.
         assert_whole(layer, &after);
         assert_eq!(cuda_emulator::live(), live, "{operation:?}, call {k}: {error}");
+        // A forward pass that failed may have begun to write, so that its backward pass has nothing to stand on.
+        if let Some(backward) = operation.backward() {
+            assert_eq!(step.saved.pass(), None, "{operation:?}, call {k}: {error}");
+            let refused = step.run(layer, backward).unwrap_err();
+            assert!(matches!(refused, Error::SavedPass { actual: None, .. }), "{refused}");
+        }
         layer.load_state_dict(&state()).unwrap();
         step.run(layer, operation).unwrap();
         assert_state(&layer.state_dict().unwrap(), &after);
@@ -130,6 +136,31 @@ fn memory_runs_out_with_the_number_of_bytes() {
     assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == 128 << 20), "{error}");
     assert_eq!(cuda_emulator::live(), live);
     cuda.upload(&[1.0f32]).unwrap();
+}
+
+#[test]
+fn a_device_may_have_no_memory_pool() {
+    let cuda = Cuda::new(Profile::NoCoop.ordinal()).unwrap();
+    cuda.keep_memory().unwrap();
+    let host = vec![1.5f32; 1000];
+    let copy = cuda.upload(&host).unwrap();
+    assert_eq!(cuda.download(&copy).unwrap(), host);
+}
+
+#[test]
+fn every_call_that_sets_up_a_memory_pool_may_fail() {
+    let cuda = Cuda::new(Profile::Ada99.ordinal()).unwrap();
+    for k in 1.. {
+        cuda_emulator::fail_call(k, UNKNOWN);
+        let result = cuda.keep_memory();
+        let is_pending = cuda_emulator::fault_pending();
+        cuda_emulator::clear_faults();
+        if is_pending {
+            assert!(k > 3, "attribute, pool and threshold are three calls");
+            return result.unwrap();
+        }
+        assert_typed(&result.expect_err("a call failed"));
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod device;
 #[cfg(feature = "emulate")]
 mod faults;
 mod litmus;
+#[path = "../passes/mod.rs"]
+mod passes;
 mod properties;
 #[path = "../random/mod.rs"]
 mod random;

@@ -34,6 +34,9 @@ const Profile& profile(int ordinal) {
     return kProfiles[ordinal <= first ? ordinal - 1 : ordinal];
 }
 
+// A device that is a share of another has neither cooperative launch nor memory pools.
+bool has_memory_pools(const Profile& p) { return p.cooperative; }
+
 bool device_attribute(const Profile& p, int attribute, int ordinal, int* value) {
     switch (attribute) {
         case 1: *value = kMaxThreadsPerBlock; return true;
@@ -68,7 +71,7 @@ bool device_attribute(const Profile& p, int attribute, int ordinal, int* value) 
         case 97: *value = p.shared_opt_in; return true;
         case 106: *value = p.blocks_per_multiprocessor; return true;
         case 111: *value = kReservedSharedPerBlock; return true;
-        case 115: *value = 1; return true;  // MEMORY_POOLS_SUPPORTED
+        case 115: *value = has_memory_pools(p); return true;
         case 120: *value = p.gpc_multiprocessors > 0; return true;  // CLUSTER_LAUNCH
         case 15: case 17: case 18: case 19: case 20: case 32: case 34: case 35: case 50: case 83: case 84: case 85:
         case 86: case 88: case 89: case 90: case 91: case 96: case 98: case 99: case 100: case 101: case 102: case 107:

@@ -32,6 +32,8 @@ constexpr unsigned kMostClusterSize = 16;  // where the kernel allows it
 const Profile& profile(int ordinal);
 // False for attributes that this device does not know.
 bool device_attribute(const Profile& profile, int attribute, int ordinal, int* value);
+// Whether memory can be allocated in the order of a stream.
+bool has_memory_pools(const Profile& profile);
 // CTAs that fit one multiprocessor at a time.
 int resident_blocks(const Profile& profile, int threads, size_t shared_bytes);
 // Clusters that fit the device at a time, while others hold `held` of its multiprocessors.

@@ -32,7 +32,7 @@ pub(super) use backward::backward;
 pub(super) use backward_frozen::backward_frozen;
 pub(super) use infer::infer;
 pub(super) use moments::moments;
-pub(super) use prepare::{find_driver, prepare};
+pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
 pub use probes::{Probe, Probes};
 pub(super) use train::train;
