@@ -129,6 +129,14 @@ impl Problem {
         Ok(Self { alignment, ..self })
     }
 
+    /// The same operation over data that begins so many elements behind the start of its memory, to plan for buffers not
+    /// known yet.
+    #[must_use]
+    pub fn with_offset(self, elements: usize) -> Self {
+        let bytes = elements * self.dtype.bytes() as usize;
+        Self { alignment: self.alignment.min(1 << bytes.trailing_zeros().min(31)), ..self }
+    }
+
     /// The same operation over data of this alignment, to plan for buffers not known yet.
     #[cfg(feature = "cuda")]
     pub(crate) fn with_alignment(self, alignment: usize) -> Self {

@@ -58,6 +58,29 @@ pub(crate) fn is_emulated(name: &str) -> bool {
     name.starts_with("emulated")
 }
 
+/// Every limit of a device by its name.
+#[cfg(feature = "cuda")]
+pub(crate) fn limits_json(limits: &batchnorm::DeviceLimits) -> serde_json::Value {
+    let (major, minor) = limits.compute_capability;
+    let clusters = |of_share: [u32; 4]| serde_json::json!({ "2": of_share[0], "4": of_share[1], "8": of_share[2], "16": of_share[3] });
+    serde_json::json!({
+        "compute_capability": [major, minor],
+        "sms": limits.sms,
+        "shared_per_sm": limits.shared_per_sm,
+        "shared_per_cta": limits.shared_per_cta,
+        "shared_reserved": limits.shared_reserved,
+        "threads_per_sm": limits.threads_per_sm,
+        "ctas_per_sm": limits.ctas_per_sm,
+        "l2_bytes": limits.l2_bytes,
+        "memory_gb_per_s": limits.memory_gb_per_s,
+        "cooperative": limits.cooperative,
+        "clusters": {
+            "one_cta_per_sm": clusters(limits.clusters[0]),
+            "two_ctas_per_sm": clusters(limits.clusters[1]),
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,46 +1,69 @@
 //! Runs a case on a backend.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use half::{bf16, f16};
 
 use super::oracle::expected;
+use super::report::{Report, plan_text};
 use super::tolerance::Arithmetic;
-use super::{Case, Failure, Group, Inputs, cases::EPS, compare};
+use super::{Case, Failure, Group, Inputs, Journal, cases::EPS, compare};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
-use crate::{Backend, Compute, Cpu, Dtype, Element, Epilogue, Op, Problem, Result, Stored, relu_mask_len};
+use crate::{Backend, Compute, Cpu, Dtype, Element, Epilogue, Op, Plan, Problem, Result, Stored, relu_mask_len};
 
 /// The tensors that an operation wrote, as f64 by name.
 pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
-
-/// How a case went.
-#[derive(Debug)]
-pub struct Report {
-    /// The case.
-    pub case: Case,
-    /// The largest error as a share of what is allowed, or what failed.
-    pub result: core::result::Result<f64, Failure>,
-}
 
 /// A backend that the table can be held against.
 pub trait Verified: Backend {
     /// What it computes in.
     const ARITHMETIC: Arithmetic;
 
-    /// Every case of a group; `None` for a dtype that the backend does not compute.
-    fn check(&self, group: &Group) -> Option<Vec<Report>>;
+    /// The name of the strategy that it plans by, where one is forced.
+    fn strategy_name(&self) -> &'static str {
+        AUTO
+    }
+
+    /// The plan of a case whose data begins so many elements behind the start of its memory; `None` of a backend that plans
+    /// nothing.
+    ///
+    /// # Errors
+    /// That a forced strategy cannot hold it.
+    fn plan_of(&self, _case: &Case, _start: usize) -> Result<Option<Plan>> {
+        Ok(None)
+    }
+
+    /// THE way through the table: every case on each of the backends, which may be one device under several strategies. A
+    /// case's data and what the oracle says of it are made once for all of them. `None` for a dtype that the backend does not
+    /// compute.
+    ///
+    /// Cases with the same data should be neighbours, as those of [`Group::cases`] are. Each data tensor begins `start` elements
+    /// behind the start of its memory. Where the journal is over, the cases that are left are reported as
+    /// [`Failure::NotReached`].
+    fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>>;
+
+    /// Every case of a group on this backend.
+    fn check(&self, group: &Group) -> Option<Vec<Report>> {
+        let journal = Journal::new(Instant::now());
+        Self::check_all(core::slice::from_ref(self), &group.cases(), 0, &journal)
+    }
 }
+
+/// The name of a plan that nobody forced.
+const AUTO: &str = "auto";
 
 impl Verified for Cpu {
     const ARITHMETIC: Arithmetic = Arithmetic::F64;
 
-    fn check(&self, group: &Group) -> Option<Vec<Report>> {
-        Some(match group.dtype {
-            Dtype::F32 => check_group::<Self, f32>(self, group),
-            Dtype::F16 => check_group::<Self, f16>(self, group),
-            Dtype::Bf16 => check_group::<Self, bf16>(self, group),
-            Dtype::F64 => check_group::<Self, f64>(self, group),
-        })
+    fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
+        let of_group = |cases: &[Case]| match cases[0].group.dtype {
+            Dtype::F32 => check_group::<Self, f32>(backends, cases, start, journal),
+            Dtype::F16 => check_group::<Self, f16>(backends, cases, start, journal),
+            Dtype::Bf16 => check_group::<Self, bf16>(backends, cases, start, journal),
+            Dtype::F64 => check_group::<Self, f64>(backends, cases, start, journal),
+        };
+        Some(groups_of(cases).flat_map(of_group).collect())
     }
 }
 
@@ -48,31 +71,77 @@ impl Verified for Cpu {
 impl Verified for crate::Cuda {
     const ARITHMETIC: Arithmetic = Arithmetic::F32;
 
-    fn check(&self, group: &Group) -> Option<Vec<Report>> {
-        match group.dtype {
-            Dtype::F32 => Some(check_group::<Self, f32>(self, group)),
-            Dtype::F16 => Some(check_group::<Self, f16>(self, group)),
-            Dtype::Bf16 => Some(check_group::<Self, bf16>(self, group)),
+    fn strategy_name(&self) -> &'static str {
+        self.strategy().map_or(AUTO, crate::Strategy::name)
+    }
+
+    fn plan_of(&self, case: &Case, start: usize) -> Result<Option<Plan>> {
+        let Case { group: Group { shape, dtype, .. }, op, epilogue, tracking, .. } = *case;
+        let problem = Problem::new(op, shape, dtype, epilogue, EPS, tracking)?;
+        self.plan(&problem.with_offset(start)).map(Some)
+    }
+
+    fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
+        let of_group = |cases: &[Case]| match cases[0].group.dtype {
+            Dtype::F32 => Some(check_group::<Self, f32>(backends, cases, start, journal)),
+            Dtype::F16 => Some(check_group::<Self, f16>(backends, cases, start, journal)),
+            Dtype::Bf16 => Some(check_group::<Self, bf16>(backends, cases, start, journal)),
             Dtype::F64 => None,
-        }
+        };
+        let reports: Option<Vec<Vec<Report>>> = groups_of(cases).map(of_group).collect();
+        reports.map(|reports| reports.into_iter().flatten().collect())
     }
 }
 
-/// Runs every case of a group and compares it with the oracle.
-pub fn check_group<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group) -> Vec<Report> {
-    check_group_at(backend, group, 0)
+/// Neighbours on the same data, none of them empty.
+fn groups_of(cases: &[Case]) -> impl Iterator<Item = &[Case]> {
+    cases.chunk_by(|a, b| a.group == b.group)
 }
 
-/// As [`check_group`], with all data tensors this many elements behind the start of their memory.
-pub fn check_group_at<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group, start: usize) -> Vec<Report> {
-    let inputs = Inputs::<T>::new(group);
-    let check = |case: Case| {
-        let dy = inputs.dy_of(&case);
-        let expected = expected(&case, &inputs, &dy, B::ARITHMETIC);
-        let outputs = run(backend, &case, &inputs, &dy, start).map_err(Failure::Refused);
-        Report { case, result: outputs.and_then(|outputs| compare(&case, &expected, &outputs)) }
-    };
-    group.cases().into_iter().map(check).collect()
+/// Cases on the same data, on each of the backends.
+fn check_group<B: Verified + Compute<T>, T: Element>(
+    backends: &[B],
+    cases: &[Case],
+    start: usize,
+    journal: &Journal,
+) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut inputs = None;
+    for case in cases {
+        let report =
+            |backend: &B, plan, result| Report { case: *case, strategy: backend.strategy_name(), plan, result };
+        if journal.is_over() {
+            reports.extend(backends.iter().map(|backend| report(backend, None, Err(Failure::NotReached))));
+            continue;
+        }
+        let inputs = inputs.get_or_insert_with(|| Inputs::<T>::new(&case.group));
+        let dy = inputs.dy_of(case);
+        let expected = expected(case, inputs, &dy, B::ARITHMETIC);
+        for backend in backends {
+            let plan = match backend.plan_of(case, start) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    reports.push(report(backend, None, Err(Failure::Refused(error))));
+                    continue;
+                }
+            };
+            let call = || run(backend, case, inputs, &dy, start);
+            let lost = |outputs: &core::result::Result<Outputs, Failure>| {
+                outputs.as_ref().err().filter(|failure| failure.is_device_lost()).map(ToString::to_string)
+            };
+            let (strategy, plan_text, what) = (backend.strategy_name(), plan_text(plan.as_ref()), case.to_string());
+            let result = match journal.run(strategy, &plan_text, &what, call, lost) {
+                Some(outputs) => outputs.and_then(|outputs| compare(case, &expected, &outputs)),
+                None => Err(Failure::NotReached),
+            };
+            let report = report(backend, plan, result);
+            if report.is_failure() && !report.is_lost() {
+                journal.failed(strategy, &plan_text, &what, &report.why());
+            }
+            reports.push(report);
+        }
+    }
+    reports
 }
 
 /// Runs a case through the functions over a caller's buffers. `dy` is [`Inputs::dy_of`] the case.
@@ -81,16 +150,18 @@ pub fn check_group_at<B: Verified + Compute<T>, T: Element>(backend: &B, group: 
 /// elements behind the start of its memory, which decides its alignment.
 ///
 /// # Errors
-/// Those of the operation.
+/// [`Failure::Refused`] with the error of the operation, [`Failure::Forward`] with that of the forward pass before it.
 pub fn run<B: Compute<T>, T: Element>(
     backend: &B,
     case: &Case,
     inputs: &Inputs<T>,
     dy: &[T],
     start: usize,
-) -> Result<Outputs> {
+) -> core::result::Result<Outputs, Failure> {
     let Case { op, group: Group { shape, .. }, .. } = *case;
     let c = shape.c();
+    let is_backward = matches!(op, Op::Backward | Op::BackwardFrozen);
+    let of_forward = |error| if is_backward { Failure::Forward(error) } else { Failure::Refused(error) };
     let behind = |values: &[T]| backend.upload(&[&vec![T::default(); start][..], values].concat());
     let data = || behind(&vec![T::default(); shape.len()]);
     let channels = || backend.upload(&vec![T::Param::default(); c]);
@@ -124,18 +195,20 @@ pub fn run<B: Compute<T>, T: Element>(
 
     let mut y_view = B::slice_mut(&mut y, start);
     if matches!(op, Op::Infer | Op::BackwardFrozen) {
-        backend.infer(InferArgs::<B, T> {
-            shape,
-            eps: EPS,
-            x: B::view_input(x),
-            epilogue: case.epilogue.map(|()| B::view_input(z)),
-            gamma: case.affine.then(|| B::input(gamma)),
-            beta: case.affine.then(|| B::input(beta)),
-            running_mean: B::input(&running_mean),
-            running_var: B::input(&running_var),
-            y: B::view_output(&mut y_view),
-            relu_mask: keeps_mask.then(|| B::output(&mut mask)),
-        })?;
+        backend
+            .infer(InferArgs::<B, T> {
+                shape,
+                eps: EPS,
+                x: B::view_input(x),
+                epilogue: case.epilogue.map(|()| B::view_input(z)),
+                gamma: case.affine.then(|| B::input(gamma)),
+                beta: case.affine.then(|| B::input(beta)),
+                running_mean: B::input(&running_mean),
+                running_var: B::input(&running_var),
+                y: B::view_output(&mut y_view),
+                relu_mask: keeps_mask.then(|| B::output(&mut mask)),
+            })
+            .map_err(of_forward)?;
     } else {
         let running = case.tracking.map(|tracking| RunningArgs {
             tracking,
@@ -143,22 +216,28 @@ pub fn run<B: Compute<T>, T: Element>(
             var: B::output(&mut running_var),
             num_batches_tracked: B::output(&mut count),
         });
-        backend.train(TrainArgs::<B, T> {
-            shape,
-            eps: EPS,
-            x: B::view_input(x),
-            epilogue: case.epilogue.map(|()| B::view_input(z)),
-            gamma: case.affine.then(|| B::input(gamma)),
-            beta: case.affine.then(|| B::input(beta)),
-            y: B::view_output(&mut y_view),
-            saved_mean: B::output(&mut saved_mean),
-            saved_inv_std: B::output(&mut saved_inv_std),
-            relu_mask: keeps_mask.then(|| B::output(&mut mask)),
-            running,
-            workspace,
-        })?;
+        backend
+            .train(TrainArgs::<B, T> {
+                shape,
+                eps: EPS,
+                x: B::view_input(x),
+                epilogue: case.epilogue.map(|()| B::view_input(z)),
+                gamma: case.affine.then(|| B::input(gamma)),
+                beta: case.affine.then(|| B::input(beta)),
+                y: B::view_output(&mut y_view),
+                saved_mean: B::output(&mut saved_mean),
+                saved_inv_std: B::output(&mut saved_inv_std),
+                relu_mask: keeps_mask.then(|| B::output(&mut mask)),
+                running,
+                workspace,
+            })
+            .map_err(of_forward)?;
     }
     drop(y_view);
+    if is_backward {
+        // Waits for the forward pass, so that its fault is not taken for the backward one's.
+        backend.download(&count).map_err(of_forward)?;
+    }
     if matches!(op, Op::Train | Op::Infer) {
         outputs.insert("y", values(backend, &y)?.split_off(start));
         outputs.insert("saved_mean", values(backend, &saved_mean)?);

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod bench;
+#[cfg(all(test, feature = "emulate"))]
+mod bench_cuda;
 #[cfg(test)]
 mod contract;
 #[cfg(all(test, feature = "emulate"))]
@@ -10,6 +12,8 @@ mod cuda;
 mod formulas;
 #[cfg(test)]
 mod harness;
+#[cfg(all(test, feature = "emulate"))]
+mod interrupted;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
