@@ -24,18 +24,18 @@ pub(super) struct Timer {
     stream: Arc<CudaStream>,
     launches: usize,
     warm_up: Duration,
-    /// The share of the seconds asked for that counts.
-    share: f64,
+    /// Whether events of the device tell time.
+    is_timed: bool,
 }
 
 impl Timer {
     pub(super) fn new(stream: Arc<CudaStream>) -> Self {
-        Self { stream, launches: LAUNCHES, warm_up: WARM_UP, share: 1.0 }
+        Self { stream, launches: LAUNCHES, warm_up: WARM_UP, is_timed: true }
     }
 
-    /// As few launches as go all ways, for a device whose times are not kept.
+    /// As few launches as go all ways, each sample of no seconds, for a device that has no time of its own.
     pub(super) fn once(stream: Arc<CudaStream>) -> Self {
-        Self { stream, launches: 2, warm_up: Duration::ZERO, share: 0.0 }
+        Self { stream, launches: 2, warm_up: Duration::ZERO, is_timed: false }
     }
 
     /// Times launches that take so many sets of buffers in turn, in all three ways.
@@ -46,7 +46,7 @@ impl Timer {
         launch: &mut dyn FnMut() -> Result<(), String>,
     ) -> Result<Samples, String> {
         let (stream, launches) = (&self.stream, self.launches.div_ceil(sets) * sets);
-        let seconds = seconds * self.share / 3.0;
+        let seconds = if self.is_timed { seconds / 3.0 } else { 0.0 };
         let mut samples = Samples::new();
         // Once through, so that nothing is done for the first time.
         (0..sets).try_for_each(|_| launch())?;
@@ -55,11 +55,11 @@ impl Timer {
         if let Ok(graph) = capture(stream, launches, launch) {
             let replay = &mut || graph.launch().map_err(told);
             self.warm_up(replay)?;
-            samples.insert(Way::Graph, between_events(stream, seconds, launches, replay)?);
+            samples.insert(Way::Graph, self.between_events(seconds, launches, replay)?);
         }
         let mut all = || (0..launches).try_for_each(|_| launch());
         self.warm_up(&mut all)?;
-        samples.insert(Way::Eager, between_events(stream, seconds, launches, &mut all)?);
+        samples.insert(Way::Eager, self.between_events(seconds, launches, &mut all)?);
 
         let (start, mut host) = (Instant::now(), Vec::new());
         while goes_on(&host, start, seconds) {
@@ -81,6 +81,27 @@ impl Timer {
         }
         Ok(())
     }
+
+    /// Seconds an operation, by the device's clock around each call, which makes so many launches.
+    fn between_events(
+        &self,
+        seconds: f64,
+        launches: usize,
+        call: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<Vec<f64>, String> {
+        let (stream, begin, mut samples) = (&self.stream, Instant::now(), Vec::new());
+        while goes_on(&samples, begin, seconds) {
+            // One call ahead keeps the device at work while the host queues the one that counts.
+            call()?;
+            let start = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(told)?;
+            call()?;
+            let end = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(told)?;
+            end.synchronize().map_err(told)?;
+            let ms = if self.is_timed { start.elapsed_ms(&end).map_err(told)? } else { 0.0 };
+            samples.push(f64::from(ms) / 1e3 / launches as f64);
+        }
+        Ok(samples)
+    }
 }
 
 /// Whether one more sample is to be taken: at least one, at most [`MOST_SAMPLES`].
@@ -100,25 +121,6 @@ fn capture(
     let graph = stream.end_capture(flags).map_err(told);
     launched?;
     graph?.ok_or_else(|| "the capture has no launches".into())
-}
-
-/// Seconds an operation, by the device's clock around each call, which makes so many launches.
-fn between_events(
-    stream: &Arc<CudaStream>,
-    seconds: f64,
-    launches: usize,
-    call: &mut dyn FnMut() -> Result<(), String>,
-) -> Result<Vec<f64>, String> {
-    let (begin, mut samples) = (Instant::now(), Vec::new());
-    while goes_on(&samples, begin, seconds) {
-        // One call ahead keeps the device at work while the host queues the one that counts.
-        call()?;
-        let start = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(told)?;
-        call()?;
-        let end = stream.record_event(Some(CU_EVENT_DEFAULT)).map_err(told)?;
-        samples.push(f64::from(start.elapsed_ms(&end).map_err(told)?) / 1e3 / launches as f64);
-    }
-    Ok(samples)
 }
 
 /// A driver's error by its number: its text would be asked of a driver that may not be there.
