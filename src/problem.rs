@@ -319,6 +319,17 @@ mod tests {
     }
 
     #[test]
+    fn an_offset_leaves_the_alignment_of_its_bytes() {
+        for (dtype, offset, alignment) in
+            [(Dtype::F32, 0, 16), (Dtype::F32, 1, 4), (Dtype::F32, 4, 16), (Dtype::F16, 1, 2), (Dtype::F16, 4, 8)]
+        {
+            let shape = Shape::nc(2, 3).unwrap();
+            let problem = Problem::new(Op::Train, shape, dtype, Epilogue::Identity, 1e-5, None).unwrap();
+            assert_eq!(problem.with_offset(offset).alignment(), alignment, "{dtype} {offset}");
+        }
+    }
+
+    #[test]
     fn alignment_is_that_of_the_least_aligned_data() {
         let problem = train(&[4, 4], 1e-5, None).unwrap();
         assert_eq!(problem.alignment(), 16);

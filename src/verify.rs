@@ -15,6 +15,7 @@
 //! ```
 
 mod cases;
+mod check;
 mod compare;
 mod input;
 mod journal;
@@ -24,8 +25,9 @@ mod run;
 pub mod tolerance;
 
 pub use cases::{Case, Group, groups, thinned};
+pub use check::Verified;
 pub use compare::{Failure, compare};
 pub use input::{Input, Inputs};
 pub use journal::{Journal, Lost};
 pub use report::Report;
-pub use run::{Outputs, Verified, run};
+pub use run::{Outputs, run};

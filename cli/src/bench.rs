@@ -187,6 +187,7 @@ impl Run<'_> {
         let Self { args, tasks, journal, files, .. } = self;
         let mut peers = Peers::start(args, self.wanted);
         report.peers = peers.said.clone();
+        report.lost = journal.lost().cloned();
         report.width = tasks.iter().map(|task| task.name().len()).max().unwrap_or(0);
         files.keep(&report);
 
@@ -197,17 +198,18 @@ impl Run<'_> {
         say(&report.head());
         for task in *tasks {
             progress.set_message(task.name());
+            if let Some(reason) = self.reason_to_leave_out(task, limit) {
+                report.push(Measured::left_out(task, reason));
+                progress.inc(1);
+                continue;
+            }
             let before = machine::clocks(args.device);
-            let outcomes = self.reason_to_leave_out(task, limit).map_or_else(
-                || {
-                    let mut subjects = ours(task)?;
-                    subjects.extend(peers.subjects(task));
-                    let what = task.name();
-                    let turns = Turns { journal, what: &what, is_timed: report.is_timed, is_lost };
-                    Ok(turns.measure(&mut subjects, args.seconds))
-                },
-                Err,
-            );
+            let outcomes = ours(task).map(|mut subjects| {
+                subjects.extend(peers.subjects(task));
+                let what = task.name();
+                let turns = Turns { journal, what: &what, is_timed: report.is_timed, is_lost };
+                turns.measure(&mut subjects, args.seconds)
+            });
             let measured = Measured::new(task, outcomes, [before, machine::clocks(args.device)]);
             say(&report.line(&measured));
             report.push(measured);

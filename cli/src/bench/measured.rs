@@ -29,6 +29,10 @@ impl Measured {
         Self { row: task.row.clone(), operation: task.operation, name: task.name(), outcomes, clocks }
     }
 
+    pub(super) fn left_out(task: &Task, reason: String) -> Self {
+        Self::new(task, Err(reason), [Value::Null, Value::Null])
+    }
+
     /// Bytes that must be moved.
     pub(super) fn bytes(&self) -> f64 {
         self.operation.bytes(&self.row) as f64

@@ -28,8 +28,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub(super) struct Wanted {
     python: Vec<&'static str>,
     pub(super) cudnn: bool,
-    /// Whether cuDNN was asked for by its name, so that its absence is worth a word.
-    cudnn_by_name: bool,
+    /// Whether they were named, so that the absence of each is worth a word.
+    are_named: bool,
 }
 
 impl Wanted {
@@ -44,7 +44,7 @@ impl Wanted {
         Ok(Self {
             python: PEER_NAMES.into_iter().filter(|name| is_asked(name)).collect(),
             cudnn: is_asked(CUDNN),
-            cudnn_by_name: !asked.is_empty() && is_asked(CUDNN),
+            are_named: !asked.is_empty(),
         })
     }
 }
@@ -62,7 +62,7 @@ impl Peers {
     /// Starts the process, unless nobody asks for what it measures.
     pub(super) fn start(args: &Args, wanted: &Wanted) -> Self {
         let mut found: Vec<(String, Result<String, String>)> = Vec::new();
-        if wanted.cudnn_by_name && (args.device == Device::Cpu || !cfg!(feature = "cudnn")) {
+        if wanted.cudnn && wanted.are_named && (args.device == Device::Cpu || !cfg!(feature = "cudnn")) {
             let reason = if args.device == Device::Cpu { "it needs a CUDA device" } else { "not in this build" };
             found.push((CUDNN.into(), Err(reason.into())));
         }

@@ -19,4 +19,6 @@ mod oracle;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod verify;
+#[cfg(test)]
 mod whole_or_nothing;
