@@ -87,7 +87,8 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
     let range = |of: fn(&(f64, f64)) -> f64| {
         let least = all().map(of).fold(f64::INFINITY, f64::min);
         let most = all().map(of).fold(0.0, f64::max);
-        least * 0.7..most * 1.5
+        // A logarithmic scale has no 0, and would be divided without end.
+        least.max(1e-3) * 0.7..most.max(1e-3) * 1.5
     };
     let mut chart = ChartBuilder::on(panel)
         .caption(title, (FONT, 18))
