@@ -52,6 +52,10 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
     /// Where the device has no memory left, or fails.
     fn workspace(&self, problems: &[Problem]) -> Result<Self::Workspace>;
 
+    /// A copy of `buf` beside it, on a device without a way over the host.
+    #[doc(hidden)]
+    fn duplicate<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Self::Buf<T>>;
+
     #[doc(hidden)]
     fn slice<T: Stored>(buf: &Self::Buf<T>, start: usize) -> Self::View<'_, T>;
 

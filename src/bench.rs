@@ -10,7 +10,7 @@ mod work;
 #[cfg(feature = "cuda")]
 pub use crate::cuda::{Probe, Probes};
 pub use operation::Operation;
-pub use peers::PEERS;
+pub use peers::{PEER_NAMES, PEERS};
 pub use reference::{Outputs, Reference};
 pub use suites::{Row, SUITES, rows};
 pub use work::{Work, inputs, parameters};

@@ -345,6 +345,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the device's context is lost with this error: every later call of the process fails by it, whatever it asks
+    /// for, and only another process can go on.
+    ///
+    /// These are the codes of which the CUDA driver API says that they leave the process in an inconsistent state, or that the
+    /// context can no longer be used, and those of uncorrectable errors of the hardware.
+    pub fn is_device_lost(&self) -> bool {
+        let is_fatal = |code| matches!(code, 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 999);
+        matches!(self, Self::Driver { code, .. } | Self::Launch { code, .. } if is_fatal(*code))
+    }
+
     pub(crate) fn dtype(tensor: &str, expected: &str, actual: impl ToString) -> Self {
         Self::Dtype { tensor: tensor.into(), expected: expected.into(), actual: actual.to_string() }
     }
@@ -369,6 +379,7 @@ fn known(code: u32) -> &'static str {
         700 => " (illegal address)",
         701 => " (out of launch resources)",
         702 => " (launch timed out)",
+        715 => " (illegal instruction)",
         716 => " (misaligned address)",
         719 => " (launch failed)",
         720 => " (cooperative launch too large)",
@@ -403,6 +414,19 @@ fn needs(strategy: &Strategy) -> &'static str {
 mod tests {
     use super::*;
     use crate::Epilogue;
+
+    #[test]
+    fn a_lost_device_is_told_from_a_refused_launch() {
+        let both = |code| [Error::Driver { call: "upload", code }, Error::Launch { call: "bn_train", code }];
+        for code in [214, 700, 702, 710, 715, 716, 719, 999] {
+            assert!(both(code).iter().all(Error::is_device_lost), "{code}");
+        }
+        // Out of resources, a cooperative launch too large, what a capture does not permit: the next launch may do.
+        for code in [1, 2, 400, 701, 720, 801, 900, 906] {
+            assert!(!both(code).iter().any(Error::is_device_lost), "{code}");
+        }
+        assert!(!Error::OutOfMemory { bytes: 700 }.is_device_lost());
+    }
 
     #[test]
     fn texts_say_expected_and_actual() {

@@ -63,6 +63,19 @@ pub struct Plan {
     pub predicted_ns: f64,
 }
 
+/// On one line, by the names of its fields: what goes into journals and messages.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tiling { form, threads, strips, splits, teams, held_steps, shared_bytes, .. } = self.tiling;
+        let (strategy, steps) = (self.strategy, self.tiling.steps());
+        write!(
+            f,
+            "{strategy} {form:?} threads={threads} strips={strips} splits={splits} teams={teams} \
+             held_steps={held_steps}/{steps} shared_bytes={shared_bytes}"
+        )
+    }
+}
+
 impl Plan {
     /// The most threads of a CTA. The kernels are compiled for it.
     pub const MAX_THREADS: u32 = 256;

@@ -131,6 +131,14 @@ impl Problem {
         Ok(Self { alignment, ..self })
     }
 
+    /// The same operation over data that begins so many elements behind the start of its memory, to plan for buffers not
+    /// known yet.
+    #[must_use]
+    pub fn with_offset(self, elements: usize) -> Self {
+        let bytes = elements * self.dtype.bytes() as usize;
+        Self { alignment: self.alignment.min(1 << bytes.trailing_zeros().min(31)), ..self }
+    }
+
     /// The same operation over data of this alignment, to plan for buffers not known yet.
     #[cfg(feature = "cuda")]
     pub(crate) fn with_alignment(self, alignment: usize) -> Self {
@@ -312,6 +320,17 @@ mod tests {
             (here, true, tracked, capture),
         ] {
             assert_eq!(check(here, is_capturing, place).unwrap_err(), text);
+        }
+    }
+
+    #[test]
+    fn an_offset_leaves_the_alignment_of_its_bytes() {
+        for (dtype, offset, alignment) in
+            [(Dtype::F32, 0, 16), (Dtype::F32, 1, 4), (Dtype::F32, 4, 16), (Dtype::F16, 1, 2), (Dtype::F16, 4, 8)]
+        {
+            let shape = Shape::nc(2, 3).unwrap();
+            let problem = Problem::new(Op::Train, shape, dtype, Epilogue::Identity, 1e-5, None).unwrap();
+            assert_eq!(problem.with_offset(offset).alignment(), alignment, "{dtype} {offset}");
         }
     }
 

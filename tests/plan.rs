@@ -460,3 +460,22 @@ fn limits_that_no_device_has_panic_nowhere() {
         Tiling { form, width: 0, threads: 0, ..tiling }.steps();
     }
 }
+
+/// The text in journals and messages names every number that says what was launched.
+#[test]
+fn a_plan_is_one_line() {
+    let shape = Shape::nchw(256, 64, 56, 56).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+    let plan = Plan::new(&problem, &DeviceLimits::KNOWN[1].1, Some(Strategy::Cluster)).unwrap();
+    let t = plan.tiling;
+    let wanted = format!(
+        "cluster Rows threads={} strips=64 splits={} teams={} held_steps={}/{} shared_bytes={}",
+        t.threads,
+        t.splits,
+        t.teams,
+        t.held_steps,
+        t.steps(),
+        t.shared_bytes
+    );
+    assert_eq!(plan.to_string(), wanted);
+}

@@ -156,8 +156,11 @@ impl Cuda {
         DeviceLimits { sms: self.device.sms.min(self.max_sms).max(1), ..self.device }
     }
 
-    /// The plan of a problem, made once for each.
-    fn plan(&self, problem: &Problem) -> Result<Plan> {
+    /// The plan that an operation of this problem is launched by: made once for each, and by [`Cuda::with_strategy`].
+    ///
+    /// # Errors
+    /// [`Error::Strategy`](crate::Error::Strategy), [`Error::NoStrategy`](crate::Error::NoStrategy).
+    pub fn plan(&self, problem: &Problem) -> Result<Plan> {
         self.plans.of(problem, &self.limits(), self.strategy)
     }
 
@@ -262,6 +265,12 @@ impl Backend for Cuda {
     }
     fn workspace(&self, problems: &[Problem]) -> Result<CudaWorkspace> {
         CudaWorkspace::new(self, problems)
+    }
+    fn duplicate<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<CudaSlice<T>> {
+        if buf.is_empty() {
+            return self.empty();
+        }
+        self.stream.clone_dtod(buf).map_err(allocating(size_of::<T>() * buf.len()))
     }
     fn slice<T: Stored>(buf: &CudaSlice<T>, start: usize) -> CudaView<'_, T> {
         buf.slice(start..)

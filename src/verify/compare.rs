@@ -7,12 +7,16 @@ use super::tolerance::rounding;
 use super::{Case, Outputs};
 use crate::{Dtype, Error, Layout, Shape};
 
-/// Why a case failed.
+/// Why a case did not hold.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
     /// The operation returned an error.
     Refused(Error),
+    /// The forward pass before the operation returned an error.
+    Forward(Error),
+    /// It did not run: the device was lost before, or the time was over.
+    NotReached,
     /// A tensor is missing, or has another length.
     Missing {
         /// The tensor's name.
@@ -35,10 +39,31 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Whether a forced strategy has no room for the case, or the device does not have it.
+    pub fn is_left_out(&self) -> bool {
+        let is_strategy = |error: &Error| matches!(error, Error::Strategy { .. } | Error::NoStrategy { .. });
+        matches!(self, Self::Refused(error) | Self::Forward(error) if is_strategy(error))
+    }
+
+    /// Whether the device was lost with it: see [`Error::is_device_lost`].
+    pub fn is_device_lost(&self) -> bool {
+        matches!(self, Self::Refused(error) | Self::Forward(error) if error.is_device_lost())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => write!(f, "refused: {error}"),
+            Self::Forward(error) => write!(f, "refused in its forward pass: {error}"),
+            Self::NotReached => f.write_str("not reached"),
             Self::Missing { tensor } => write!(f, "{tensor} is missing or has another length"),
             Self::Mismatch { tensor, index, place: [n, c, s], got, want, allowed } => write!(
                 f,

@@ -1,10 +1,17 @@
 //! What the emulated device can show and a GPU cannot: that nothing is allocated, and that every driver call may fail.
 
+use std::time::Instant;
+
 use batchnorm::args::MomentsArgs;
-use batchnorm::{Backend, BatchNorm, Compute, Cuda, Epilogue, Error, Op, Problem, StateDict, Strategy};
+use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
+use batchnorm::{
+    Backend, BatchNorm, Compute, Cuda, Dtype, Epilogue, Error, Layout, Op, Problem, Shape, StateDict, Strategy,
+};
 use cuda_emulator::Profile;
 use cudarc::driver::CudaContext;
+use half::f16;
 
+use crate::device::STRATEGIES;
 use crate::step::{Operation, Step, assert_state, layer, shape, state, values};
 
 /// `CUDA_ERROR_UNKNOWN`, which nothing else gives.
@@ -189,4 +196,66 @@ fn a_failed_set_up_can_be_repeated() {
         }
     }
     panic!("no end of calls");
+}
+
+/// The launch that loses the device is named with strategy and plan, and nothing runs behind it, under no strategy: the fault
+/// strikes once, so that whatever ran would hold.
+#[test]
+fn a_lost_device_is_named_and_nothing_runs_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::new(Instant::now()).into_file(&path).unwrap();
+    let backends = STRATEGIES.map(|strategy| backend(false).with_strategy(strategy));
+    let shape = Shape::new(&[19, 33], Layout::ChannelsLast).unwrap();
+    let cases = Group { shape, dtype: Dtype::F16, input: Input::Normal }.cases();
+
+    let begin = cuda_emulator::calls();
+    Cuda::check_all(&backends, &cases[..2], 0, &Journal::new(Instant::now())).unwrap();
+    // In the second case, under the third strategy or so.
+    let calls = cuda_emulator::calls() - begin;
+    cuda_emulator::fail_call(calls * 7 / 10, 719);
+    let reports = Cuda::check_all(&backends, &cases[..6], 0, &journal).unwrap();
+    cuda_emulator::clear_faults();
+    assert_eq!(reports.len(), 6 * STRATEGIES.len());
+
+    let at = reports.iter().position(Report::is_lost).unwrap();
+    assert!(at > STRATEGIES.len(), "{at}");
+    assert!(reports[..at].iter().all(|report| report.result.is_ok() || report.is_left_out()), "{reports:?}");
+    assert!(reports[at + 1..].iter().all(|report| report.is_unreached() || report.is_left_out()), "{reports:?}");
+    let (lost, report) = (journal.lost().unwrap(), &reports[at]);
+    let plan = report.plan.unwrap().to_string();
+    assert_eq!((&*lost.strategy, &*lost.plan, &*lost.what), (report.strategy, &*plan, &*report.case.to_string()));
+    assert!(plan.contains(" threads=") && lost.why.contains("719 (launch failed)"), "{lost:?}");
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    let last: Vec<&str> = text.lines().rev().take(3).map(|line| line.split_once(' ').unwrap().1).collect();
+    let launch = format!("{} {plan}: {}", report.strategy, report.case);
+    assert_eq!(last, [format!("end {launch}"), format!("lost {launch}: {}", lost.why), format!("begin {launch}")]);
+    let ran = reports[..=at].iter().filter(|report| !report.is_left_out()).count();
+    assert_eq!(text.matches(" begin ").count(), ran);
+}
+
+/// A forward pass that loses the device is not taken for the backward pass behind it.
+#[test]
+fn a_lost_forward_pass_is_told_from_the_backward_one() {
+    let cuda = backend(false);
+    let shape = Shape::new(&[19, 33], Layout::ChannelsLast).unwrap();
+    let group = Group { shape, dtype: Dtype::F16, input: Input::Normal };
+    let case = group.cases().into_iter().find(|case| case.op == Op::Backward).unwrap();
+    let inputs = Inputs::<f16>::new(&group);
+    let mut told = Vec::new();
+    for k in 1.. {
+        cuda_emulator::fail_call(k, 700);
+        match run(&cuda, &case, &inputs, &inputs.dy, 0) {
+            Ok(_) => break,
+            Err(failure) => told.push((failure.is_device_lost(), matches!(failure, Failure::Forward(_)))),
+        }
+    }
+    cuda_emulator::clear_faults();
+    // Buffers first, then the forward pass to the end, then the backward one.
+    let first = told.iter().position(|&(_, forward)| forward).unwrap();
+    let last = told.iter().rposition(|&(_, forward)| forward).unwrap();
+    assert!(told[first..=last].iter().all(|&(_, forward)| forward), "{told:?}");
+    assert!(0 < first && first < last && last + 1 < told.len(), "{told:?}");
+    assert!(told.iter().filter(|(lost, _)| *lost).count() * 10 > told.len() * 9, "{told:?}");
 }

@@ -15,6 +15,7 @@ mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
+mod journal;
 mod litmus;
 #[path = "../passes/mod.rs"]
 mod passes;
