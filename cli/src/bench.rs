@@ -12,6 +12,8 @@ mod machine;
 mod measured;
 mod peers;
 mod plot;
+#[cfg(feature = "cuda")]
+mod probes;
 mod report;
 mod subject;
 #[cfg(feature = "cuda")]

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::Task;
 use super::measured::{FLOOR, FORCED, OURS};
-use super::subject::{Samples, Spread, Subject, Way};
+use super::probes::{self, Sizes};
+use super::subject::{Samples, Subject};
 use super::timing::{measure, told};
 use crate::device;
 use crate::failure::Failure;
@@ -18,8 +19,6 @@ use crate::failure::Failure;
 const L2_TIMES: u64 = 4;
 /// Ours by five ways to plan, the floor, cuDNN's two with half as many buffers more, and room for peers in Python.
 const SUBJECTS: usize = 12;
-/// Meetings or exchanges of a probe, so that a launch is small beside them.
-const ROUNDS: u32 = 256;
 
 /// A device, and the stream that everything runs on.
 pub(super) struct Bench {
@@ -62,46 +61,18 @@ impl Bench {
                 }
             }
         }
-        let mut probes = Probes::new(&self.cuda, 1 << 16)?;
-        for probe in all_probes(1 << 12, 4) {
-            match probes.launch(probe) {
-                Err(batchnorm::Error::Probe { .. }) => {}
-                launched => launched?,
-            }
-        }
-        self.cuda.synchronize()?;
+        probes::run(&self.cuda, &Sizes::small())?;
         Ok(Some(format!("{name}: every operation and probe ran, and agrees with the CPU; it is never timed\n")))
     }
 
     /// What the device can do at best, apart from any row.
     pub(super) fn probes(&self, seconds: f64) -> Value {
         let limits = self.cuda.limits();
-        let row_bytes = 4096;
-        let bytes = (L2_TIMES * limits.l2_bytes).next_multiple_of(row_bytes) as usize;
-        let mut probes = match Probes::new(&self.cuda, bytes) {
-            Ok(probes) => probes,
-            Err(error) => return json!({ "reason": error.to_string() }),
-        };
-        let mut found = Vec::new();
-        for probe in all_probes(row_bytes as usize, limits.sms * 2) {
-            let mut launch = || probes.launch(probe).map_err(|error| error.to_string());
-            let measured = measure(self.cuda.stream(), 1, seconds, &mut launch).and_then(|samples| {
-                let spread = samples.get(&Way::Graph).or(samples.get(&Way::Eager)).and_then(|all| Spread::of(all));
-                spread.ok_or_else(|| "no samples".into())
-            });
-            found.push(match measured {
-                Ok(Spread { median, min, max, samples }) => json!({
-                    "probe": format!("{probe:?}"), "median": median, "min": min, "max": max, "samples": samples,
-                }),
-                Err(reason) => json!({ "probe": format!("{probe:?}"), "reason": reason }),
-            });
-        }
-        json!({
-            "bytes": bytes,
-            "active_clusters_of_2_4_8_16": limits.clusters,
-            "limits": format!("{limits:?}"),
-            "measured": found,
-        })
+        let sizes = Sizes::cold(L2_TIMES * limits.l2_bytes);
+        let mut found = probes::time(&self.cuda, self.cuda.stream(), &sizes, seconds);
+        found["active_clusters_of_2_4_8_16"] = json!(limits.clusters);
+        found["limits"] = format!("{limits:?}").into();
+        found
     }
 
     /// Ours by its own plan and by each strategy that can hold the row, the floors, and cuDNN.
@@ -157,17 +128,6 @@ pub(super) struct Sets {
     pub(super) count: usize,
     /// Whether all subjects' fit at once.
     pub(super) stay: bool,
-}
-
-/// Every probe: streams, strides, launches, meetings, exchanges.
-fn all_probes(row_bytes: usize, grid: u32) -> Vec<Probe> {
-    let strided = |strip_bytes| Probe::Strided { row_bytes, strip_bytes };
-    let mut probes = vec![Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
-    probes.extend([32, 64, 128, 256].map(strided));
-    probes.push(Probe::Meeting { team: grid, rounds: 0 });
-    probes.extend([2, 8, 32, grid].map(|team| Probe::Meeting { team, rounds: ROUNDS }));
-    probes.extend([2, 4, 8, 16].map(|team| Probe::Exchange { team, rounds: ROUNDS }));
-    probes
 }
 
 /// The layer by one strategy. Its buffers are made when it is first measured, and are gone with it.
