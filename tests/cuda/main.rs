@@ -16,6 +16,7 @@ mod device;
 #[cfg(feature = "emulate")]
 mod faults;
 mod litmus;
+mod probes;
 mod properties;
 #[path = "../random/mod.rs"]
 mod random;
