@@ -204,6 +204,21 @@ fn a_constant_that_nothing_bears_on_stays() {
 }
 
 #[test]
+fn a_limit_that_binds_nowhere_at_first_is_found() {
+    // By today's constants it is latency that holds these copies up, and what an SM can draw is far away.
+    let bytes = BUFFER / 4.0;
+    let copy = |threads: u32| {
+        let probe =
+            json!({ "kind": "copy-by", "ctas": 66, "threads": threads, "in_flight": 8, "bytes": bytes, "sets": 4 });
+        json!({ "probe": probe, "cold": true, "seconds": Noise(3).seconds(1900.0 + 2.0 * bytes / (66.0 * 5.0)) })
+    };
+    let (found, fitted) = fit(&read(&bench("cuda:0", "NVIDIA H200", &[copy(64), copy(128)], &[])));
+    let latency = FIELDS.iter().position(|field| field.name == "latency").unwrap();
+    assert!((found.sm_bytes_per_ns / 5.0 - 1.0).abs() < 0.05, "{found:?}");
+    assert!(fitted[latency].error.is_none() && found.latency == Constants::PLANNED_BY.latency, "{found:?}");
+}
+
+#[test]
 fn two_constants_that_only_come_together_are_not_determined() {
     let only: Vec<Value> = probes().into_iter().filter(|probe| probe["probe"]["rounds"] == 0).collect();
     let (found, fitted) = fit(&read(&bench("cuda:0", "NVIDIA H200", &only, &[])));
