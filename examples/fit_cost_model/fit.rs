@@ -126,35 +126,27 @@ pub(crate) fn fit(measured: &Measured) -> (Constants, Vec<Fitted>) {
 }
 
 /// Coordinate descent on the logarithms of the free constants: each is moved by steps that grow where they help and shrink
-/// where they do not. It begins with a coarse look around, since a limit that binds nowhere has no slope.
+/// where they do not.
 fn least(start: Constants, free: &[usize], observations: &[&Observation]) -> Constants {
-    const AROUND: [f64; 8] = [0.1, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0, 10.0];
     let sum = |constants: &Constants| rms(constants, observations);
-    let (mut best, mut least) = (start, sum(&start));
-    let mut better = |constants: Constants| {
-        let found = sum(&constants);
+    let mut now = around(start, free, observations);
+    let mut least = sum(&now);
+    let mut better = |now: &mut Constants, next: Constants| {
+        let found = sum(&next);
         let is_less = found < least;
         if is_less {
-            (best, least) = (constants, found);
+            (*now, least) = (next, found);
         }
-        (is_less, best)
+        is_less
     };
-    let mut now = start;
-    for _ in 0..3 {
-        for &field in free {
-            for factor in AROUND {
-                (_, now) = better(FIELDS[field].times(&now, factor));
-            }
-        }
-    }
     let mut steps = vec![0.2; free.len()];
     for _ in 0..1000 {
         let before = now;
         for (&field, step) in free.iter().zip(&mut steps) {
-            let moved = [1.0 + *step, 1.0 / (1.0 + *step)].into_iter().any(|factor| {
-                let (is_less, best) = better(FIELDS[field].times(&now, factor));
-                now = best;
-                is_less
+            let mut moves = [1.0 + *step, 1.0 / (1.0 + *step)].into_iter();
+            let moved = moves.any(|factor| {
+                let next = FIELDS[field].times(&now, factor);
+                better(&mut now, next)
             });
             *step = if moved { (*step * 1.5).min(0.5) } else { *step / 2.0 };
         }
@@ -162,12 +154,35 @@ fn least(start: Constants, free: &[usize], observations: &[&Observation]) -> Con
         let together = free
             .iter()
             .fold(now, |moved, &field| FIELDS[field].times(&moved, FIELDS[field].of(&now) / FIELDS[field].of(&before)));
-        (_, now) = better(together);
+        better(&mut now, together);
         if steps.iter().all(|&step| step < 1e-5) {
             break;
         }
     }
     now
+}
+
+/// A coarse look around, since a limit that binds nowhere has no slope. The constant that is moved first may take the place of
+/// another, so that each is first once.
+fn around(start: Constants, free: &[usize], observations: &[&Observation]) -> Constants {
+    const FACTORS: [f64; 8] = [0.1, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0, 10.0];
+    let sum = |constants: &Constants| rms(constants, observations);
+    let (mut best, mut least) = (start, sum(&start));
+    for first in 0..free.len() {
+        let (mut now, mut so_far) = (start, sum(&start));
+        for &field in [&free[first..], &free[..first]].concat().iter().cycle().take(3 * free.len()) {
+            let next = FACTORS.map(|factor| FIELDS[field].times(&now, factor));
+            for (next, found) in next.map(|next| (next, sum(&next))) {
+                if found < so_far {
+                    (now, so_far) = (next, found);
+                }
+            }
+        }
+        if so_far < least {
+            (best, least) = (now, so_far);
+        }
+    }
+    best
 }
 
 /// By how much a predicted time changes with a constant, both as logarithms.

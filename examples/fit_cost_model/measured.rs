@@ -130,7 +130,7 @@ impl Measured {
                     self.observations.push(Observation { ns, samples, of: Of::Plan(problem, plan), limits });
                 }
                 None => {
-                    self.notes.push(format!("{}, {subject_name}: a plan that this planner does not have", task.name))
+                    self.notes.push(format!("{}, {subject_name}: a plan that this planner does not have", task.name));
                 }
             }
         }

@@ -207,12 +207,13 @@ fn a_constant_that_nothing_bears_on_stays() {
 fn a_limit_that_binds_nowhere_at_first_is_found() {
     // By today's constants it is latency that holds these copies up, and what an SM can draw is far away.
     let bytes = BUFFER / 4.0;
-    let copy = |threads: u32| {
+    let copy = |(ctas, threads): (f64, u32)| {
         let probe =
-            json!({ "kind": "copy-by", "ctas": 66, "threads": threads, "in_flight": 8, "bytes": bytes, "sets": 4 });
-        json!({ "probe": probe, "cold": true, "seconds": Noise(3).seconds(1900.0 + 2.0 * bytes / (66.0 * 5.0)) })
+            json!({ "kind": "copy-by", "ctas": ctas, "threads": threads, "in_flight": 8, "bytes": bytes, "sets": 4 });
+        json!({ "probe": probe, "cold": true, "seconds": Noise(3).seconds(1900.0 + 2.0 * bytes / (ctas * 5.0)) })
     };
-    let (found, fitted) = fit(&read(&bench("cuda:0", "NVIDIA H200", &[copy(64), copy(128)], &[])));
+    let copies: Vec<Value> = [(16.0, 64), (33.0, 64), (66.0, 64), (66.0, 128)].map(copy).into();
+    let (found, fitted) = fit(&read(&bench("cuda:0", "NVIDIA H200", &copies, &[])));
     let latency = FIELDS.iter().position(|field| field.name == "latency").unwrap();
     assert!((found.sm_bytes_per_ns / 5.0 - 1.0).abs() < 0.05, "{found:?}");
     assert!(fitted[latency].error.is_none() && found.latency == Constants::PLANNED_BY.latency, "{found:?}");
