@@ -73,7 +73,7 @@ impl Measured {
             return Err(format!("expected times of a CUDA device, got those of {device}"));
         }
         let model = json["model"].as_str().unwrap_or_default();
-        if model.starts_with("emulated") || json["is_timed"] == false {
+        if model.starts_with("emulated") || json["timed"] == false {
             return Err(format!("expected times of a GPU, got those of an emulated device ({model})"));
         }
         let limits = limits(&json["limits"])?;

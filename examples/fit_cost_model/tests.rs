@@ -251,7 +251,7 @@ fn what_no_gpu_measured_is_refused_in_a_line() {
     let refused = |json: Value| Measured::default().read(&json, "graph").unwrap_err();
     let rows = rows(&KNOWN, &[Strategy::Block]);
     let mut untimed = bench("cuda:0", "NVIDIA H200", &[], &rows);
-    untimed["is_timed"] = json!(false);
+    untimed["timed"] = json!(false);
     let mut unlimited = bench("cuda:0", "NVIDIA H200", &[], &rows);
     unlimited["limits"] = Value::Null;
     for (json, reason) in [
