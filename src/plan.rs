@@ -2,7 +2,8 @@
 //!
 //! Pure: no driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
-mod cost;
+#[cfg_attr(not(feature = "bench"), allow(unreachable_pub, reason = "who fits the constants has that feature"))]
+pub(crate) mod cost;
 mod forms;
 mod limits;
 mod teams;
@@ -11,6 +12,7 @@ mod tiling;
 use core::fmt;
 
 use crate::{Epilogue, Error, Op, Problem, Result};
+use cost::Constants;
 pub use forms::Form;
 pub use limits::DeviceLimits;
 pub use tiling::Tiling;
@@ -130,12 +132,24 @@ impl Plan {
         if problem.shape().is_empty() {
             return Some(Self::with(problem, strategy, Tiling::EMPTY, 0.0));
         }
-        let priced = tiling::candidates(problem, limits, strategy).into_iter().map(|tiling| {
-            let ns = cost::nanoseconds(problem, limits, strategy, &tiling);
-            (ns, tiling)
-        });
-        let (ns, tiling) = priced.reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-        Some(Self::with(problem, strategy, tiling, ns))
+        let plans = Self::all_of(&Constants::PLANNED_BY, problem, limits, strategy);
+        plans.into_iter().reduce(|best, next| if next.predicted_ns < best.predicted_ns { next } else { best })
+    }
+
+    /// Every plan of a strategy, priced by these constants; none for an empty problem.
+    pub(crate) fn all_of(
+        constants: &Constants,
+        problem: &Problem,
+        limits: &DeviceLimits,
+        strategy: Strategy,
+    ) -> Vec<Self> {
+        let tilings =
+            if problem.shape().is_empty() { Vec::new() } else { tiling::candidates(problem, limits, strategy) };
+        let priced = |tiling: Tiling| {
+            let ns = cost::nanoseconds(constants, problem, limits, strategy, &tiling);
+            Self::with(problem, strategy, tiling, ns)
+        };
+        tilings.into_iter().map(priced).collect()
     }
 
     fn refused(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Error {

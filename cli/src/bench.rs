@@ -15,6 +15,8 @@ mod measured;
 mod ours;
 mod peers;
 mod plot;
+#[cfg(feature = "cuda")]
+mod probes;
 mod report;
 mod subject;
 mod tasks;

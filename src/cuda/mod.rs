@@ -54,7 +54,7 @@ use crate::{Backend, Compute, DeviceLimits, Param, Plan, Problem, Result, Stored
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
-pub use launch::{Probe, Probes};
+pub use launch::{Probe, Probes, Storing};
 use plans::Plans;
 pub use state::CudaState;
 pub use workspace::CudaWorkspace;

@@ -19,6 +19,7 @@ mod journal;
 mod litmus;
 #[path = "../passes/mod.rs"]
 mod passes;
+mod probes;
 mod properties;
 #[path = "../random/mod.rs"]
 mod random;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Task;
 use super::measured::FLOOR;
 use super::ours::Ours;
-use super::report::samples_json;
+use super::probes::{self, Sizes};
 use super::subject::{Reason, Samples, Subject};
 use super::timing::{Timer, told};
 use crate::choices::Strategy;
@@ -22,10 +22,7 @@ use crate::failure::Failure;
 const L2_TIMES: u64 = 4;
 /// Ours by five ways to plan, the floor, cuDNN's two with half as many buffers more, and room for peers in Python.
 const SUBJECTS: usize = 12;
-/// Meetings or exchanges of a probe, so that a launch is small beside them.
-const ROUNDS: u32 = 256;
-
-/// Bytes of x, and of a probe's buffers, on an emulated device.
+/// Bytes of x on an emulated device.
 const EMULATED_BYTES: usize = 1 << 16;
 /// Sets of buffers on an emulated device.
 const EMULATED_SETS: usize = 2;
@@ -82,33 +79,26 @@ impl Bench {
     /// What the device can do at best, apart from any row.
     pub(super) fn probes(&self, seconds: f64, journal: &Journal) -> Value {
         let limits = self.cuda.limits();
-        let row_bytes = 4096;
-        let bytes = (L2_TIMES * limits.l2_bytes).next_multiple_of(row_bytes) as usize;
-        let bytes = if self.is_emulated { EMULATED_BYTES } else { bytes };
-        let mut probes = match Probes::new(&self.cuda, bytes) {
+        let sizes = if self.is_emulated { Sizes::small() } else { Sizes::cold(L2_TIMES * limits.l2_bytes) };
+        let mut probes = match Probes::new(&self.cuda, sizes.bytes) {
             Ok(probes) => probes,
             Err(error) => return json!({ "reason": error.to_string() }),
         };
         let mut found = Vec::new();
-        for probe in all_probes(row_bytes as usize, limits.sms * 2) {
-            let name = format!("{probe:?}");
+        for probe in probes::all(&limits, &sizes) {
             let call = || {
                 let mut launch = || probes.launch(probe).map_err(|error| error.to_string());
-                self.timer.measure(1, seconds, &mut launch)
+                self.timer.measure(probes::sets(probe), seconds.min(probes::SECONDS), &mut launch)
             };
             let lost = |samples: &Result<Samples, String>| samples.as_ref().err().filter(|_| self.is_lost()).cloned();
-            found.push(match journal.run("probe", "no plan", &name, call, lost) {
-                Some(Ok(mut samples)) => {
-                    if self.is_emulated {
-                        samples.values_mut().for_each(Vec::clear);
-                    }
-                    json!({ "probe": name, "seconds": samples_json(&samples) })
-                }
-                Some(Err(reason)) => json!({ "probe": name, "reason": reason }),
-                None => json!({ "probe": name, "reason": "not reached: the device was lost" }),
-            });
+            let samples = journal.run("probe", "no plan", &format!("{probe:?}"), call, lost);
+            let mut samples = samples.unwrap_or_else(|| Err("not reached: the device was lost".into()));
+            if let (Ok(samples), true) = (&mut samples, self.is_emulated) {
+                samples.values_mut().for_each(Vec::clear);
+            }
+            found.push(probes::told(probe, sizes.bytes, &limits, samples));
         }
-        json!({ "bytes": bytes, "measured": found })
+        json!({ "bytes": sizes.bytes, "measured": found })
     }
 
     /// Ours by its own plan and by each strategy that can hold the row, the floors, and cuDNN.
@@ -160,17 +150,6 @@ pub(super) struct Sets {
     pub(super) count: usize,
     /// Whether all subjects' fit at once.
     pub(super) stay: bool,
-}
-
-/// Every probe: streams, strides, launches, meetings, exchanges.
-fn all_probes(row_bytes: usize, grid: u32) -> Vec<Probe> {
-    let strided = |strip_bytes| Probe::Strided { row_bytes, strip_bytes };
-    let mut probes = vec![Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
-    probes.extend([32, 64, 128, 256].map(strided));
-    probes.push(Probe::Meeting { team: grid, rounds: 0 });
-    probes.extend([2, 8, 32, grid].map(|team| Probe::Meeting { team, rounds: ROUNDS }));
-    probes.extend([2, 4, 8, 16].map(|team| Probe::Exchange { team, rounds: ROUNDS }));
-    probes
 }
 
 /// A kernel that reads and writes as many tensors, and does nothing with them.

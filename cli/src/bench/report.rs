@@ -13,8 +13,8 @@
 //!             {"one_cta_per_sm": {"2": N, "4": N, "8": N, "16": N}, "two_ctas_per_sm": the same}
 //!   "peers": what the process of the peers said of itself, or {"reason"}
 //!   "probes": null on the CPU, or {"reason"}, or
-//!             {"bytes": of each buffer, "measured": [{"probe": TEXT, "seconds": TIMES} or {"probe": TEXT, "reason"}]}
-//!             TEXT such as "Copy" or "Meeting { team: 8, rounds: 256 }"
+//!             {"bytes": of each buffer, "measured": [{"probe": PROBE, "cold", "seconds": TIMES} or {.., "reason"}]}
+//!             PROBE its "kind" and parameters by name; "cold" whether L2 answers nothing, null where nothing is moved
 //!   "lost": null, or {"strategy", "plan", "what", "why"}: whose turn was the first after which the device was lost
 //!   "resnet50_step_ms": [{"n", "layout", "dtype", "way": WAY, "by_subject": {NAME: milliseconds}}]
 //!   "rows": [{

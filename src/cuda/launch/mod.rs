@@ -34,7 +34,7 @@ pub(super) use infer::infer;
 pub(super) use moments::moments;
 pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
-pub use probes::{Probe, Probes};
+pub use probes::{Probe, Probes, Storing};
 pub(super) use train::train;
 
 /// An element that the kernels know.
