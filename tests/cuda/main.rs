@@ -15,6 +15,7 @@ mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
+mod graphs;
 mod litmus;
 mod properties;
 #[path = "../random/mod.rs"]
@@ -24,4 +25,6 @@ mod residency;
 mod step;
 mod table;
 mod thresholds;
+mod watchdog;
 mod workspace;
+mod zz_priorities;

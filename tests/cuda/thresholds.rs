@@ -89,7 +89,7 @@ fn the_capacity_of_a_cta() {
             for case in group.cases().into_iter().filter(of_op).take(2) {
                 let dy = inputs.dy_of(&case);
                 let expected = expected(&case, &inputs, &dy, Arithmetic::F32);
-                match run(&cuda, &case, &inputs, &dy, 0) {
+                match run(&*cuda, &case, &inputs, &dy, 0) {
                     Ok(outputs) => drop(compare(&case, &expected, &outputs).unwrap_or_else(|e| panic!("{case}: {e}"))),
                     Err(error) => panic!("{case}: {error}"),
                 }
