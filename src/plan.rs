@@ -109,7 +109,7 @@ impl Plan {
         let plans = |strategy| Self::best_of(problem, limits, strategy);
         let best = match forced {
             Some(strategy) if Self::has_choice(problem) => plans(strategy),
-            _ => Self::all_of(problem, limits).into_iter().reduce(|best, plan| {
+            _ => Self::best_of_each(problem, limits).into_iter().reduce(|best, plan| {
                 // The earlier one where they are equal.
                 if plan.predicted_ns < best.predicted_ns { plan } else { best }
             }),
@@ -120,10 +120,10 @@ impl Plan {
     /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`]. For an empty problem the
     /// one that does nothing.
     pub fn candidates(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
-        Self::all_of(problem, &limits.countable())
+        Self::best_of_each(problem, &limits.countable())
     }
 
-    fn all_of(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
+    fn best_of_each(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
         let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoRead] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }

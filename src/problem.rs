@@ -140,7 +140,7 @@ impl Problem {
     }
 
     /// The same operation over data of this alignment, to plan for buffers not known yet.
-    #[cfg(any(feature = "bench", feature = "cuda"))]
+    #[cfg(feature = "cuda")]
     pub(crate) fn with_alignment(self, alignment: usize) -> Self {
         Self { alignment: alignment.min(Self::MAX_ALIGNMENT), ..self }
     }

@@ -27,9 +27,9 @@ fn both_names_lead_to_one_device() {
 #[test]
 fn devices_say_that_they_are_emulated() {
     let _device = Device::open(0);
-    let names = ["hopper4", "a100like", "ada99", "nocoop", "turing", "memory"];
-    let opt_in = [227, 163, 99, 99, 64, 227];
-    let capability = [(9, 0), (8, 0), (8, 9), (8, 6), (7, 5), (9, 0)];
+    let names = ["hopper4", "a100like", "ada99", "nocoop", "turing", "memory", "h100"];
+    let opt_in = [227, 163, 99, 99, 64, 227, 227];
+    let capability = [(9, 0), (8, 0), (8, 9), (8, 6), (7, 5), (9, 0), (9, 0)];
     for profile in Profile::ALL {
         let at = profile.ordinal();
         let ordinal = at as i32;

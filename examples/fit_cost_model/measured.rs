@@ -112,7 +112,7 @@ impl Measured {
     fn read_row(&mut self, entry: &Value, limits: DeviceLimits, way: &str) -> Result<(), String> {
         let name = entry["name"].as_str().unwrap_or_default().to_owned();
         let (row, operation) = row(entry).ok_or_else(|| format!("expected a row of the benches, got \"{name}\""))?;
-        let problem = model::problem(&row, operation).map_err(|error| format!("{name}: {error}"))?;
+        let problem = operation.problem(&row).map_err(|error| format!("{name}: {error}"))?;
         let mut task = Task { name, observations: Vec::new() };
         let mut seen: Vec<Plan> = Vec::new();
         for subject in list(&entry["subjects"]) {

@@ -136,7 +136,7 @@ fn entry(
     mut seconds: impl FnMut(f64) -> Value,
     constants: &Constants,
 ) -> Value {
-    let problem = model::problem(row, operation).unwrap();
+    let problem = operation.problem(row).unwrap();
     let planned = |&strategy: &Strategy| Plan::new(&problem, &H200, Some(strategy)).ok();
     let subject = |plan: Plan| {
         let t = &plan.tiling;

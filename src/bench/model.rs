@@ -3,18 +3,6 @@
 pub use crate::plan::cost::Constants;
 use crate::{DeviceLimits, Plan, Problem, Strategy};
 
-use super::{Operation, Row};
-
-/// An operation over the tensors of a row.
-///
-/// # Errors
-/// Those of [`Problem::new`].
-pub fn problem(row: &Row, operation: Operation) -> crate::Result<Problem> {
-    let problem = Problem::new(operation.op, row.shape, row.dtype, operation.epilogue, 1e-5, None)?;
-    let offset = row.offset * row.dtype.bytes() as usize;
-    Ok(problem.with_alignment(1 << offset.trailing_zeros().min(31)))
-}
-
 /// Every plan that a strategy has for a problem, with its time by these constants.
 pub fn plans(constants: &Constants, problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Vec<Plan> {
     Plan::all_of(constants, problem, limits, strategy)

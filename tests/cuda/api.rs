@@ -7,7 +7,7 @@ use batchnorm::{
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
-use crate::device::cuda as device;
+use crate::device::{cuda as device, has};
 use crate::passes;
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
@@ -25,7 +25,7 @@ fn assert_step(mut layer: BatchNorm<Cuda>) {
 fn a_layer_moves_between_cpu_and_device() {
     let Some(cuda) = device() else { return };
     let cpu = layer(&Cpu).unwrap();
-    let mut moved = cpu.to(cuda).unwrap();
+    let mut moved = cpu.to(cuda.clone()).unwrap();
     assert_eq!(moved.state_dict().unwrap(), state());
     assert_eq!(moved.to(Cpu).unwrap().state_dict().unwrap(), state());
     moved.reserve::<f32>(shape(), Epilogue::AddRelu(())).unwrap();
@@ -73,7 +73,7 @@ fn parts_of_a_state_are_where_they_belong() {
 fn what_is_refused_changes_nothing() {
     let Some(cuda) = device() else { return };
     let shape = shape();
-    let mut layer = layer(&cuda).unwrap();
+    let mut layer = layer(&*cuda).unwrap();
     let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![9.0f32; shape.len()]).unwrap();
@@ -129,10 +129,10 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 #[test]
 fn every_strategy_gives_the_reference() {
     let Some(cuda) = device() else { return };
-    for strategy in Strategy::ALL {
-        assert_step(layer(&cuda.clone().with_strategy(Some(strategy))).unwrap());
+    for strategy in Strategy::ALL.map(Some).into_iter().filter(|&strategy| has(&cuda.limits(), strategy)) {
+        assert_step(layer(&cuda.clone().with_strategy(strategy)).unwrap());
     }
-    let narrow = cuda.with_max_sms(1);
+    let narrow = cuda.clone().with_max_sms(1);
     assert_eq!(narrow.limits().sms, 1);
     assert_step(layer(&narrow).unwrap());
 }
@@ -173,7 +173,7 @@ fn a_buffer_of_another_device_is_refused() {
     }
     let other = Cuda::new(1).unwrap();
     let shape = shape();
-    let mut layer = layer(&cuda).unwrap();
+    let mut layer = layer(&*cuda).unwrap();
     let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
     let x = other.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
@@ -232,7 +232,7 @@ fn an_untracked_stream_is_refused_and_a_tracked_one_waits() {
 fn foreign_memory_is_borrowed() {
     let Some(cuda) = device() else { return };
     let (shape, stream) = (shape(), cuda.stream().clone());
-    let layer = layer(&cuda).unwrap();
+    let layer = layer(&*cuda).unwrap();
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
     let mut want = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
@@ -255,20 +255,20 @@ fn foreign_memory_is_borrowed() {
 #[test]
 fn each_backward_pass_has_its_forward_pass() {
     let Some(cuda) = device() else { return };
-    passes::assert_each_backward_has_its_forward(&cuda);
+    passes::assert_each_backward_has_its_forward(&*cuda);
 }
 
 #[test]
 fn a_refused_forward_pass_leaves_what_was_saved() {
     let Some(cuda) = device() else { return };
-    passes::assert_a_refusal_leaves_what_was_saved(&cuda);
+    passes::assert_a_refusal_leaves_what_was_saved(&*cuda);
 }
 
 #[test]
 fn an_empty_batch_leaves_constants() {
     let Some(cuda) = device() else { return };
     let (shape, c) = (Shape::nchw(0, 6, 8, 8).unwrap(), 6);
-    let mut layer = layer(&cuda).unwrap();
+    let mut layer = layer(&*cuda).unwrap();
     let mut saved = layer.saved(shape, Epilogue::Relu).unwrap();
     let (x, mut y) = (cuda.upload::<f32>(&[]).unwrap(), cuda.upload::<f32>(&[]).unwrap());
     layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved).unwrap();

@@ -15,6 +15,7 @@ mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
+mod graphs;
 mod journal;
 mod litmus;
 #[path = "../passes/mod.rs"]
@@ -28,4 +29,6 @@ mod residency;
 mod step;
 mod table;
 mod thresholds;
+mod watchdog;
 mod workspace;
+mod zz_priorities;

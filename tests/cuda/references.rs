@@ -23,5 +23,5 @@ fn the_subset_in_the_repository_agrees_with_the_frameworks() {
 #[test]
 fn everything_in_shared_agrees_with_the_frameworks() {
     let Some(cuda) = cuda() else { return };
-    conformance::hold_whole(&cuda, LARGEST, &|what, run| watched(&cuda, what, run));
+    conformance::hold_whole(&*cuda, LARGEST, &|what, run| watched(&cuda, what, run));
 }

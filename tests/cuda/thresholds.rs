@@ -87,7 +87,7 @@ fn the_capacity_of_a_cta() {
             // Of this operation alone, one case without and one with relu: strips of this size take their time.
             let of_op = |case: &Case| case.op == op && case.affine && case.tracking.is_none();
             let cases: Vec<Case> = group.cases().into_iter().filter(of_op).take(2).collect();
-            let reports = check_cases(std::slice::from_ref(&cuda), &cases, 0);
+            let reports = check_cases(std::slice::from_ref(&*cuda), &cases, 0);
             assert_eq!(reports.len(), 2);
             failures.extend(Judged::of(&reports).failures);
         }
