@@ -40,7 +40,8 @@ __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
     const float weight = b.n / n;
     const float apart = (b.hi - a.hi) + (b.lo - a.lo);
     Pair mean = two_sum(a.hi, fmaf(apart, weight, a.lo));
-    if (!isfinite(apart)) mean = {fmaf(b.hi, weight, a.hi * (a.n / n)), 0.0f};
+    // At least 2^-24 of `a`: a weight that rounds to 1 must not make NaN of an infinity.
+    if (!isfinite(apart)) mean = {fmaf(b.hi, weight, a.hi * fmaxf(1.0f - weight, 0x1p-24f)), 0.0f};
     return {mean.hi, mean.lo, fmaf(apart * apart, a.n * weight, a.m2 + b.m2), n};
 }
 

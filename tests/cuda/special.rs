@@ -107,8 +107,8 @@ fn is_alone(found: &[Vec<f64>; 2], without: &[Vec<f64>; 2], channel: usize, mean
 
 /// Every place of a small channel, and of a larger one some, and those around the ends of vectors, of chunks and of a thread's walk.
 fn places(m: usize) -> Vec<usize> {
-    let step = if m < 40 { 1 } else { m / 7 };
-    (0..m).step_by(step).chain([1, 7, 8, 63, 64, m - 9, m - 8, m - 1]).filter(|&place| place < m).collect()
+    let step = if m < 40 { 1 } else { m / 3 };
+    (0..m).step_by(step).chain([1, 8, 63, m - 9, m - 1]).filter(|&place| place < m).collect()
 }
 
 #[test]
