@@ -7,7 +7,7 @@
 //! ```text
 //! mean      = sum(x) / m
 //! var       = sum((x - mean)^2) / m                       biased: the one that normalizes
-//! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta
+//! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta; NaN below
 //! y         = epilogue((x - mean) * inv_std * gamma + beta)
 //! epilogue  = identity | relu | add z | add z, then relu  z: a residual shaped like x
 //!

@@ -9,7 +9,8 @@ use crate::{Backend, Epilogue, Error, ForwardPass, Param, Result, Shape};
 #[doc(alias = "decay")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Momentum {
-    /// An exponential moving average with this constant weight, in [0, 1]. With 1 the old value is not read.
+    /// An exponential moving average with this constant weight, in [0, 1]. With 1 the old value is not read, with 0 the
+    /// batch's: NaN or an infinity there does not enter.
     Ema(f64),
     /// The plain average of all batches: `a = 1 / num_batches_tracked`, counted after the step. PyTorch's `None`.
     Cumulative,
@@ -44,10 +45,10 @@ pub enum RunningVar {
     Biased,
 }
 
-/// What a batch whose statistics are NaN or infinite does to the running statistics of its channel.
+/// What a batch whose statistics are NaN or infinite, in the type of the running ones, does to these of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonFinite {
-    /// It enters them, as the formula says, and stays there.
+    /// It enters them, as the formula says, and stays there: an infinity in the batch as mean, with a variance of NaN.
     Propagate,
     /// It leaves them bit-identical. The batch is counted.
     Skip,
@@ -128,7 +129,7 @@ impl<B: Backend, P: Param> Saved<B, P> {
         &self.mean
     }
 
-    /// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`.
+    /// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`, NaN where the batch has a NaN or an infinity.
     pub fn inv_std(&self) -> &B::Buf<P> {
         &self.inv_std
     }

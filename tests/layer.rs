@@ -130,6 +130,10 @@ fn momentum_0_keeps_and_momentum_1_replaces() {
     let (mut layer, mut saved) = layer(tracking(Momentum::Ema(0.0)));
     step(&mut layer, &mut saved, &data(1));
     assert_eq!(running(&layer), Running { num_batches_tracked: 1, ..Running::<Vec<f32>, i64>::new(3) });
+    // With a = 0 the batch is not read, so that an infinity there stays out.
+    let infinite: Vec<f32> = data(2).iter().map(|x| x * f32::INFINITY).collect();
+    step(&mut layer, &mut saved, &infinite);
+    assert_eq!(running(&layer), Running { num_batches_tracked: 2, ..Running::<Vec<f32>, i64>::new(3) });
 
     let (mut layer, mut saved) = self::layer(tracking(Momentum::Ema(1.0)));
     // With a = 1 the old value is not read, so that NaN there does not survive.

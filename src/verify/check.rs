@@ -5,7 +5,6 @@ use std::time::Instant;
 use half::{bf16, f16};
 
 #[cfg(feature = "cuda")]
-use super::cases::EPS;
 use super::oracle::expected;
 use super::report::{Report, plan_text};
 use super::tolerance::Arithmetic;
@@ -75,8 +74,8 @@ impl Verified for crate::Cuda {
     }
 
     fn plan_of(&self, case: &Case, start: usize) -> Result<Option<Plan>> {
-        let Case { group: Group { shape, dtype, .. }, op, epilogue, tracking, .. } = *case;
-        let problem = Problem::new(op, shape, dtype, epilogue, EPS, tracking)?;
+        let Case { group: Group { shape, dtype, input }, op, epilogue, tracking, .. } = *case;
+        let problem = Problem::new(op, shape, dtype, epilogue, input.eps(), tracking)?;
         self.plan(&problem.with_offset(start)).map(Some)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Failure, Group, Inputs, cases::EPS};
+use super::{Case, Failure, Group, Inputs};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
 use crate::{Backend, Compute, Element, Epilogue, Op, Problem, Result, Stored, relu_mask_len};
 
@@ -24,13 +24,13 @@ pub fn run<B: Compute<T>, T: Element>(
     start: usize,
 ) -> core::result::Result<Outputs, Failure> {
     let Case { op, group: Group { shape, .. }, .. } = *case;
-    let c = shape.c();
+    let (c, eps) = (shape.c(), case.group.input.eps());
     let is_backward = matches!(op, Op::Backward | Op::BackwardFrozen);
     let of_forward = |error| if is_backward { Failure::Forward(error) } else { Failure::Refused(error) };
     let behind = |values: &[T]| backend.upload(&[&vec![T::default(); start][..], values].concat());
     let data = || behind(&vec![T::default(); shape.len()]);
     let channels = || backend.upload(&vec![T::Param::default(); c]);
-    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, EPS, None);
+    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, eps, None);
     let workspace = &mut backend.workspace(&[problem(op, case.epilogue)?, problem(Op::Train, case.epilogue)?])?;
 
     let (x, z) = (&behind(&inputs.x)?, &behind(&inputs.z)?);
@@ -63,7 +63,7 @@ pub fn run<B: Compute<T>, T: Element>(
         backend
             .infer(InferArgs::<B, T> {
                 shape,
-                eps: EPS,
+                eps,
                 x: B::view_input(x),
                 epilogue: case.epilogue.map(|()| B::view_input(z)),
                 gamma: case.affine.then(|| B::input(gamma)),
@@ -84,7 +84,7 @@ pub fn run<B: Compute<T>, T: Element>(
         backend
             .train(TrainArgs::<B, T> {
                 shape,
-                eps: EPS,
+                eps,
                 x: B::view_input(x),
                 epilogue: case.epilogue.map(|()| B::view_input(z)),
                 gamma: case.affine.then(|| B::input(gamma)),
@@ -145,7 +145,7 @@ pub fn run<B: Compute<T>, T: Element>(
         let (running_mean, running_var) = (B::input(&running_mean), B::input(&running_var));
         backend.backward_frozen(BackwardFrozenArgs::<B, T> {
             shape,
-            eps: EPS,
+            eps,
             x,
             dy,
             epilogue,

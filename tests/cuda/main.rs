@@ -26,6 +26,7 @@ mod properties;
 mod random;
 mod references;
 mod residency;
+mod special;
 mod step;
 mod table;
 mod thresholds;
