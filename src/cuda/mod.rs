@@ -77,6 +77,19 @@ pub use workspace::CudaWorkspace;
 /// # Ok::<(), batchnorm::Error>(())
 /// ```
 ///
+/// # Beside other work
+/// Where a plan has the strategy [`Grid`](crate::Strategy::Grid), its CTAs wait for each other, and all of them must be
+/// resident: such a launch fills up to all of the device, and waits until it can. Streams of one priority are safe beside
+/// each other, since their grids begin one after the other. Not promised is that these end:
+/// - grids on streams of different priorities, or of processes that share a device by MPS: each may hold multiprocessors
+///   that the other waits for;
+/// - a grid beside kernels that wait for other devices, such as NCCL's: if those hold multiprocessors until a peer answers,
+///   and the peer's queue is the other way round, both wait.
+///
+/// Use one priority, order such work by events, leave multiprocessors to the others by [`Cuda::with_max_sms`], so that all
+/// fit at once, or force another strategy by [`Cuda::with_strategy`].
+///
+/// # Dtypes
 /// Data of f64 is the CPU's alone:
 /// ```compile_fail,E0277
 /// fn computes<B: batchnorm::Compute<f64>>() {}
@@ -118,6 +131,7 @@ impl Cuda {
     /// The first time for a context, this loads all kernels and lets them use the device's shared memory, so that no
     /// later operation does: a capture permits neither.
     ///
+<<<<<<< HEAD
     /// To capture into a graph, pass a stream of [`CudaContext::new_stream`], which is a non-blocking one, after
     /// [`CudaContext::disable_event_tracking`]. Make it before the capture begins: with tracking on, the first one of a
     /// context waits for the whole context, which a capture on any of its streams forbids.
@@ -126,6 +140,16 @@ impl Cuda {
     /// stream of the same device, and with it every backend of [`Cuda::new`], fails with the code 906 on all threads of
     /// the process, and the capture may be lost. It is also another stream on every thread, so that a backend on it, and
     /// whatever that made, is to be used on one thread.
+=======
+    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`] after
+    /// [`CudaContext::disable_event_tracking`]. It does not block: while a stream captures that does, as
+    /// [`CudaContext::per_thread_stream`], no thread of the process can use the default stream of the device, which is that
+    /// of [`Cuda::new`]. Whatever synchronizes the device or its context during a capture is refused too, and may break
+    /// it: the first `new_stream` of a context that tracks events, for instance.
+    ///
+    /// A backend on [`CudaContext::per_thread_stream`], and whatever it made, is to be used on one thread: it is another
+    /// stream on every thread.
+>>>>>>> litmus
     ///
     /// # Errors
     /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Residency`](crate::Error::Residency),
@@ -145,7 +169,8 @@ impl Cuda {
     }
 
     /// The same, with every operation planned for at most this many multiprocessors (at least one), which leaves the
-    /// others to work on other streams.
+    /// others to work on other streams. That grids have as many alone makes them wait for less; that they end beside work of
+    /// another priority takes room for all at once (see [above](Self#beside-other-work)).
     #[must_use]
     pub fn with_max_sms(self, max_sms: u32) -> Self {
         Self { max_sms, plans: Arc::default(), ..self }

@@ -7,8 +7,12 @@ use batchnorm::{
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
+<<<<<<< HEAD
 use crate::device::{cuda as device, has};
 use crate::passes;
+=======
+use crate::device::{cuda as device, strategies};
+>>>>>>> litmus
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
 /// A training step, and whether it is the CPU's.
@@ -129,7 +133,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 #[test]
 fn every_strategy_gives_the_reference() {
     let Some(cuda) = device() else { return };
-    for strategy in Strategy::ALL.map(Some).into_iter().filter(|&strategy| has(&cuda.limits(), strategy)) {
+    for strategy in strategies(&cuda) {
         assert_step(layer(&cuda.clone().with_strategy(strategy)).unwrap());
     }
     let narrow = cuda.clone().with_max_sms(1);

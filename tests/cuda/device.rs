@@ -83,6 +83,12 @@ pub(crate) fn is_required() -> bool {
     std::env::var("BATCHNORM_REQUIRE_GPU").is_ok_and(|value| value == "1")
 }
 
+/// The ways to plan that a device has.
+pub(crate) fn strategies(cuda: &Cuda) -> impl Iterator<Item = Option<Strategy>> {
+    let limits = cuda.limits();
+    STRATEGIES.into_iter().filter(move |&strategy| has(&limits, strategy))
+}
+
 /// Whether a device can run a strategy at all.
 pub(crate) fn has(limits: &DeviceLimits, strategy: Option<Strategy>) -> bool {
     match strategy {
@@ -92,11 +98,17 @@ pub(crate) fn has(limits: &DeviceLimits, strategy: Option<Strategy>) -> bool {
     }
 }
 
-/// The emulated device of this name, whichever number it has.
+/// The number of the emulated device of this name: the environment can make another one the first.
+#[cfg(feature = "emulate")]
+pub(crate) fn number_of(name: &str) -> usize {
+    let has_name = |&number: &usize| CudaContext::new(number).unwrap().name().unwrap() == format!("emulated ({name})");
+    (0..Cuda::count().unwrap()).find(has_name).unwrap()
+}
+
+/// The emulated device of this name.
 #[cfg(feature = "emulate")]
 pub(crate) fn emulated(name: &str) -> Cuda {
-    let has_name = |&number: &usize| CudaContext::new(number).unwrap().name().unwrap() == format!("emulated ({name})");
-    Cuda::new((0..Cuda::count().unwrap()).find(has_name).unwrap()).unwrap()
+    Cuda::new(number_of(name)).unwrap()
 }
 
 /// Another context of a backend's device that does not track events: its streams are not kept in order, a stream can be

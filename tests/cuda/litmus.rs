@@ -15,7 +15,7 @@ use batchnorm::{
 use batchnorm::{Problem, Shape, Tracking};
 use half::{bf16, f16};
 
-use crate::device::{EMULATED, STRATEGIES, cuda, has, untracked};
+use crate::device::{EMULATED, cuda, strategies, untracked};
 use crate::step::{Operation, Step, layer};
 use crate::watchdog::in_time;
 use plans::{ALL, ONE_CHANNEL, Planned, SEVERAL_CHANNELS};
@@ -147,7 +147,7 @@ fn the_counter_is_one_for_all_ctas_over_many_launches() {
     let shared = if EMULATED { (8, Shape::nchw(16, 3, 32, 32)) } else { (4000, Shape::nchw(16, 24, 32, 32)) };
     for (launches, shape) in [tiny, shared] {
         let shape = shape.unwrap();
-        for strategy in STRATEGIES.into_iter().filter(|&strategy| has(&cuda.limits(), strategy)) {
+        for strategy in strategies(&cuda) {
             check_counter(&cuda.clone().with_strategy(strategy), shape, launches);
         }
     }
