@@ -131,7 +131,6 @@ impl Cuda {
     /// The first time for a context, this loads all kernels and lets them use the device's shared memory, so that no
     /// later operation does: a capture permits neither.
     ///
-<<<<<<< HEAD
     /// To capture into a graph, pass a stream of [`CudaContext::new_stream`], which is a non-blocking one, after
     /// [`CudaContext::disable_event_tracking`]. Make it before the capture begins: with tracking on, the first one of a
     /// context waits for the whole context, which a capture on any of its streams forbids.
@@ -140,16 +139,6 @@ impl Cuda {
     /// stream of the same device, and with it every backend of [`Cuda::new`], fails with the code 906 on all threads of
     /// the process, and the capture may be lost. It is also another stream on every thread, so that a backend on it, and
     /// whatever that made, is to be used on one thread.
-=======
-    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`] after
-    /// [`CudaContext::disable_event_tracking`]. It does not block: while a stream captures that does, as
-    /// [`CudaContext::per_thread_stream`], no thread of the process can use the default stream of the device, which is that
-    /// of [`Cuda::new`]. Whatever synchronizes the device or its context during a capture is refused too, and may break
-    /// it: the first `new_stream` of a context that tracks events, for instance.
-    ///
-    /// A backend on [`CudaContext::per_thread_stream`], and whatever it made, is to be used on one thread: it is another
-    /// stream on every thread.
->>>>>>> litmus
     ///
     /// # Errors
     /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Residency`](crate::Error::Residency),

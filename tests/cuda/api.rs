@@ -7,12 +7,8 @@ use batchnorm::{
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
-<<<<<<< HEAD
-use crate::device::{cuda as device, has};
-use crate::passes;
-=======
 use crate::device::{cuda as device, strategies};
->>>>>>> litmus
+use crate::passes;
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
 /// A training step, and whether it is the CPU's.

@@ -3,23 +3,14 @@
 use std::time::Instant;
 
 use batchnorm::args::MomentsArgs;
-<<<<<<< HEAD
 use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
 use batchnorm::{
     Backend, BatchNorm, Compute, Cuda, Dtype, Epilogue, Error, Layout, Op, Problem, Shape, StateDict, Strategy,
 };
-use cuda_emulator::Profile;
-=======
-use batchnorm::{Backend, BatchNorm, Compute, Cuda, Epilogue, Error, Op, Problem, StateDict};
->>>>>>> litmus
 use cudarc::driver::CudaContext;
 use half::f16;
 
-<<<<<<< HEAD
-use crate::device::STRATEGIES;
-=======
-use crate::device::{number_of, strategies};
->>>>>>> litmus
+use crate::device::{STRATEGIES, number_of, strategies};
 use crate::step::{Operation, Step, assert_state, layer, shape, state, values};
 
 /// `CUDA_ERROR_UNKNOWN`, which nothing else gives.
@@ -156,7 +147,7 @@ fn memory_runs_out_with_the_number_of_bytes() {
 
 #[test]
 fn a_device_may_have_no_memory_pool() {
-    let cuda = Cuda::new(Profile::NoCoop.ordinal()).unwrap();
+    let cuda = Cuda::new(number_of("nocoop")).unwrap();
     cuda.keep_memory().unwrap();
     let host = vec![1.5f32; 1000];
     let copy = cuda.upload(&host).unwrap();
@@ -165,7 +156,7 @@ fn a_device_may_have_no_memory_pool() {
 
 #[test]
 fn every_call_that_sets_up_a_memory_pool_may_fail() {
-    let cuda = Cuda::new(Profile::Ada99.ordinal()).unwrap();
+    let cuda = Cuda::new(number_of("ada99")).unwrap();
     for k in 1.. {
         cuda_emulator::fail_call(k, UNKNOWN);
         let result = cuda.keep_memory();
