@@ -196,6 +196,12 @@ pub(crate) const ALL: &[Litmus] = &[
         candidates: &[Candidate::nchw(Train, &[8, 4, 32, 32])],
     },
     Litmus {
+        name: "clusters that exchange by both of their buffers",
+        strategy: Strategy::Cluster,
+        has: |e| e.busy > 1 && e.exchanges > 1,
+        candidates: &[Candidate::nchw(Backward, &[8, 4, 32, 32]).far()],
+    },
+    Litmus {
         name: "clusters that fill their multiprocessors' shared memory",
         strategy: Strategy::Cluster,
         has: |e| e.busy > 1 && e.shared_bytes > 96 << 10,
