@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use batchnorm::args::MomentsArgs;
 use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
-use batchnorm::{
-    Backend, BatchNorm, Compute, Cuda, Dtype, Epilogue, Error, Layout, Op, Problem, Shape, StateDict, Strategy,
-};
+use batchnorm::{Backend, BatchNorm, Compute, Cuda, Dtype, Epilogue, Error, Layout, Op, Problem, Shape, StateDict};
 use cudarc::driver::CudaContext;
 use half::f16;
 
