@@ -167,4 +167,44 @@ ptxas info    : Used 128 registers
         }
         Ok(())
     }
+
+    /// Every device from the oldest listed on has machine code of its major version, or PTX; and PTX for a device with
+    /// clusters has them.
+    #[test]
+    fn no_device_is_left_without_code() -> Result<(), String> {
+        let cases: [(&str, &[u32]); 11] = [
+            (flags::ARCHITECTURES, &[100, 120]),
+            ("90", &[90]),
+            ("80", &[90]),
+            ("86,89", &[90]),
+            ("80,120", &[90, 120]),
+            ("120,80", &[90, 120]),
+            ("90,100", &[100]),
+            ("90,100,103a,110", &[110]),
+            ("100a,103", &[100, 103]),
+            ("100a,100,110", &[110]),
+            ("90a,110", &[90, 110]),
+        ];
+        for (list, expected) in cases {
+            let flags = flags::gencode(list)?;
+            let ptx: Vec<String> =
+                flags.iter().filter_map(|flag| Some(flag.split_once(",code=compute_")?.1.into())).collect();
+            assert_eq!(ptx, expected.iter().map(u32::to_string).collect::<Vec<_>>(), "{list}");
+
+            let ptx: Vec<u32> = ptx.iter().filter_map(|ptx| ptx.parse().ok()).collect();
+            let numbers =
+                list.split(',').filter_map(|name| Some((name, name.trim_end_matches('a').parse::<u32>().ok()?)));
+            let numbers: Vec<(&str, u32)> = numbers.collect();
+            let oldest = numbers.iter().map(|&(_, number)| number).min().ok_or("empty")?;
+            // Those that there are, and one to come.
+            for device in [80, 86, 87, 89, 90, 100, 103, 110, 120, 121, 130].into_iter().filter(|&it| it >= oldest) {
+                let runs = |&(name, number): &(&str, u32)| {
+                    number == device || (!name.ends_with('a') && number / 10 == device / 10 && number <= device)
+                };
+                let compiled = ptx.iter().any(|&ptx| ptx <= device && (ptx >= 90 || device < 90));
+                assert!(numbers.iter().any(runs) || compiled, "\"{list}\" leaves {device} without code");
+            }
+        }
+        Ok(())
+    }
 }
