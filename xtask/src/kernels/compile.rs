@@ -26,7 +26,10 @@ pub(super) fn compile(toolkit: &Toolkit, file: &Path) -> Result<Source, String> 
 
     let start = Instant::now();
     let mut nvcc = Command::new(toolkit.nvcc());
-    nvcc.args(flags::FLAGS).args(flags::gencode(flags::ARCHITECTURES)?).arg(flags::STRICT);
+    nvcc.args(flags::FLAGS)
+        .args(flags::compression(None)?)
+        .args(flags::gencode(flags::ARCHITECTURES)?)
+        .arg(flags::STRICT);
     nvcc.args(["-Xptxas", "-v", "--fatbin", "-o"]).arg(folder.join(&fatbin)).arg(file);
     let said = run(&mut nvcc)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -166,6 +169,16 @@ ptxas info    : Used 128 registers
             assert!(flags::gencode(wrong).is_err(), "{wrong}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn compression_can_be_switched_off() {
+        for on in [None, Some(""), Some("1")] {
+            assert_eq!(flags::compression(on), Ok(Some("--compress-mode=size")), "{on:?}");
+        }
+        assert_eq!(flags::compression(Some("0")), Ok(None));
+        assert_eq!(flags::compression(Some("no")), Err("expected 0 or 1, got \"no\"".to_string()));
+        assert!(!flags::FLAGS.iter().any(|flag| flag.contains("compress")), "it could not be switched off");
     }
 
     /// Every device from the oldest listed on has machine code of its major version, or PTX; and PTX for a device with
