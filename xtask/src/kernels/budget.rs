@@ -29,6 +29,14 @@ pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
     Some(an_element(&kernel.code.loading, loads)? + an_element(&kernel.code.storing, stores)?)
 }
 
+/// Operations of f32 for each vector that a thread loads, and for each that it stores, at least: one for each element, of
+/// which several vectors may be loaded or stored. None are asked for of a kernel without a budget.
+pub(super) fn arithmetic(name: &str) -> [usize; 2] {
+    let found = HELD.iter().find(|(start, ..)| name.starts_with(start));
+    let vector = found.zip(vector_len(name).and_then(|len| usize::try_from(len).ok()));
+    vector.map_or([0, 0], |(&(_, _, loads, stores), len)| [len / loads, len / stores])
+}
+
 /// The budget of a kernel with f16 or bf16 data.
 fn budget(name: &str) -> Option<f64> {
     let found = HELD.iter().find(|(start, ..)| name.starts_with(start));
@@ -48,6 +56,9 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     faults.extend(
         beyond.map(|(found, budget)| format!("takes {found:.1} instructions an element, and its budget is {budget}")),
     );
+    if budget(&kernel.name).is_some() && instructions(kernel).is_none() {
+        faults.push("has a budget, and no loops with its loads, its stores and their arithmetic".into());
+    }
     if vector_len(&kernel.name).is_some_and(|len| len > 1) {
         let narrow = |access: Option<super::sass::Access>| access.is_some_and(|access| !access.is_vector());
         if narrow(kernel.code.load) || narrow(kernel.code.store) {
@@ -63,7 +74,14 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::vector_len;
+    use super::{arithmetic, vector_len};
+
+    #[test]
+    fn each_element_has_arithmetic() {
+        assert_eq!(arithmetic("train_held_kernel<Rows<__half, 8> >"), [8, 8]);
+        assert_eq!(arithmetic("backward_held_kernel<Columns<float, 4> >"), [2, 2]);
+        assert_eq!(arithmetic("fill_kernel"), [0, 0]);
+    }
 
     #[test]
     fn names_say_how_long_vectors_are() {
