@@ -8,7 +8,7 @@ use cudarc::driver::{CudaContext, DriverError};
 use super::{launch, loader};
 use crate::{DeviceLimits, Error, Result};
 
-/// The oldest compute capability that the kernels are built for; newer ones have their own code or run from PTX.
+/// The oldest compute capability that the kernels are built for; newer ones have code of their major version or PTX.
 const OLDEST: (u32, u32) = (8, 0);
 /// `CUDA_ERROR_OUT_OF_MEMORY`.
 const OUT_OF_MEMORY: u32 = 2;
