@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use half::{bf16, f16};
 
-#[cfg(feature = "cuda")]
 use super::oracle::expected;
 use super::report::{Report, plan_text};
 use super::tolerance::Arithmetic;
