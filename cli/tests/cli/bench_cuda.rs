@@ -65,8 +65,8 @@ fn a_device_is_measured_from_probes_to_plot() {
     assert!(report["limits"]["clusters"]["one_cta_per_sm"]["4"].as_u64().unwrap() > 0, "{}", report["limits"]);
 
     let probes = &report["probes"]["measured"];
-    for word in ["Copy", "Strided", "Meeting", "Exchange"] {
-        assert!(names(probes, "probe").iter().any(|probe| probe.starts_with(word)), "{word} in {probes}");
+    for word in ["empty", "copy", "two-read-one-write", "strided", "meeting", "exchange"] {
+        assert!(probes.as_array().unwrap().iter().any(|it| it["probe"]["kind"] == word), "{word} in {probes}");
     }
     let ran =
         |it: &&Value| it["seconds"]["eager"]["samples"] == json!([]) && it["seconds"]["host"]["samples"] == json!([]);

@@ -108,7 +108,7 @@ fn info_shows_one_device_or_fails() {
     }
     for args in [&["info"][..], &["info", "--json"]] {
         let of = |device| batchnorm(&[args, &["--device", device]].concat());
-        refused(&of("cuda:99"), &["--device cuda:99", "expected a number below", "6"]);
+        refused(&of("cuda:99"), &["--device cuda:99", "expected a number below", "7"]);
         refused(&of("cuda:4"), &["--device cuda:4", "expected compute capability 8.0 or newer", "got 7.5"]);
     }
 }
