@@ -6,8 +6,8 @@ use batchnorm::{Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Pro
 
 use crate::device::{EMULATED, is_required};
 
-/// The values of the largest tensor: a kernel of the emulated device takes a microsecond for each and more.
-const MOST_VALUES: usize = if EMULATED { 600_000 } else { usize::MAX };
+/// The values of the largest tensor: an emulated kernel of so many takes a good part of a second.
+const MOST_VALUES: usize = if EMULATED { 250_000 } else { 1 << 30 };
 
 /// A problem, with the data that it runs on.
 #[derive(Clone, Copy, Debug)]
