@@ -34,6 +34,8 @@ const KNOWN: Constants = Constants {
 
 /// A file as `batchnorm bench` writes it.
 fn bench(device: &str, model: &str, probes: &[Value], rows: &[Value]) -> Value {
+    let by_size =
+        |clusters: [u32; 4]| json!({ "2": clusters[0], "4": clusters[1], "8": clusters[2], "16": clusters[3] });
     json!({
         "device": device,
         "model": model,
@@ -49,8 +51,8 @@ fn bench(device: &str, model: &str, probes: &[Value], rows: &[Value]) -> Value {
             "memory_gb_per_s": H200.memory_gb_per_s,
             "cooperative": H200.cooperative,
             "clusters": {
-                "one_cta_per_sm": { "2": 66, "4": 32, "8": 15, "16": 7 },
-                "two_ctas_per_sm": { "2": 132, "4": 64, "8": 30, "16": 14 },
+                "one_cta_per_sm": by_size(H200.clusters[0]),
+                "two_ctas_per_sm": by_size(H200.clusters[1]),
             },
         },
         "probes": { "measured": probes },
