@@ -146,7 +146,7 @@ def tests(machine: Machine, name: str, seconds: int, *filters: str, stage: str =
     command = [machine.program("cuda-tests"), "--nocapture", "--test-threads", "1", *filters]
     if machine.small and filters[0].endswith("::"):
         # The suite runs them all: here each group's executable and log count.
-        command += ["--skip", "many_launches", "--skip", "exchange", "--skip", "frameworks", "--skip", "thresholds"]
+        command += ["--skip", "many_launches", "--skip", "exchange", "--skip", "frameworks", "--skip", "thresholds", "--skip", "special"]
     env = {"BATCHNORM_JOURNAL": f"{name}.journal", **(env or {})}
     lacks = "left to the test suite" if machine.small and name in LONG else ""
     return Step(name, seconds, command, stage, env, lacks, shows=("test result",), proof=r"ok\. [1-9]\d* passed")
