@@ -167,7 +167,7 @@ impl Files<'_> {
     }
 }
 
-/// What a run is asked for.
+/// The options of a run.
 struct Run<'a> {
     args: &'a Args,
     began: Instant,

@@ -1,4 +1,4 @@
-//! What a GPU can do at best, apart from any row: which probes there are, how they are named in the JSON, and their times.
+//! The best that a GPU can do, apart from any row: which probes there are, how they are named in the JSON, and their times.
 
 use batchnorm::DeviceLimits;
 use batchnorm::bench::{Probe, Storing};

@@ -64,7 +64,7 @@ pub(super) struct Report {
     /// What the probes of a GPU found.
     pub(super) probes: Value,
     pub(super) lost: Option<Lost>,
-    /// Of the longest name of a row.
+    /// Characters of the longest name of a row.
     pub(super) width: usize,
     measured: Vec<Measured>,
     /// Each of `measured` as JSON: made once, since the file is written again and again.
@@ -236,7 +236,7 @@ fn cells(measured: &Measured) -> [String; 8] {
     ]
 }
 
-/// What is wrong of ours, under each strategy, and why what was planned as a user's call has no time.
+/// Wrong results of ours, under each strategy, and why what was planned as a user's call has no time.
 fn remarks(measured: &Measured) -> String {
     let remark = |outcome: &Outcome| match &outcome.samples {
         Err(Reason::Wrong(reason)) => Some(format!("WRONG: {}: {}: {reason}\n", measured.name, outcome.name)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use batchnorm::bench::PEERS;
 use serde_json::{Value, json};
 
-/// What the process wrote to stderr at last: so many characters become part of the reason when it ends.
+/// Characters of the process's last words on stderr that become part of the reason when it ends.
 const TOLD: usize = 300;
 
 /// The process. Once it has ended, or did not answer in time, that is the answer to everything.
@@ -38,7 +38,7 @@ impl Process {
             fs::write(folder.path().join(name), text).map_err(told)?;
         }
         let stderr = folder.path().join("stderr.txt");
-        // What a library has to say would break the bar of progress.
+        // A library's messages would break the bar of progress.
         let mut command = command(folder.path());
         command.stderr(File::create(&stderr).map_err(told)?).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(told)?;
