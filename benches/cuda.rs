@@ -49,6 +49,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
         Err(error) => return Err(error.into()),
     };
+    cuda.keep_memory()?;
     check::<f32>(&cuda)?;
     check::<f16>(&cuda)?;
     check::<bf16>(&cuda)?;

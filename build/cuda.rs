@@ -30,8 +30,8 @@ pub(crate) fn build() -> Result<()> {
     for path in ["build", "kernels", "src/cuda/ffi.rs"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    let ours = ["BATCHNORM_CUDA_ARCHS", "BATCHNORM_CUDA_CACHE", "BATCHNORM_CUDA_LINEINFO"];
-    for name in ours.into_iter().chain(["DOCS_RS", "NVCC", "CUDA_HOME", "CUDA_PATH"]) {
+    let ours = ["ARCHS", "CACHE", "COMPRESS", "LINEINFO"].map(|name| format!("BATCHNORM_CUDA_{name}"));
+    for name in ours.iter().map(String::as_str).chain(["DOCS_RS", "NVCC", "CUDA_HOME", "CUDA_PATH"]) {
         println!("cargo::rerun-if-env-changed={name}");
     }
     bind(&root)?;
@@ -66,6 +66,8 @@ fn bind(root: &Path) -> Result<()> {
 fn native(root: &Path) -> Result<()> {
     let architectures = env::var("BATCHNORM_CUDA_ARCHS").unwrap_or_else(|_| flags::ARCHITECTURES.into());
     let gencode = flags::gencode(&architectures).map_err(|e| format!("BATCHNORM_CUDA_ARCHS: {e}"))?;
+    let compress = env::var("BATCHNORM_CUDA_COMPRESS").ok();
+    let compress = flags::compression(compress.as_deref()).map_err(|e| format!("BATCHNORM_CUDA_COMPRESS: {e}"))?;
     let lines = env::var("BATCHNORM_CUDA_LINEINFO").is_ok_and(|value| value == "1");
     // Packages have no xtask beside them.
     let strict = root.join("xtask").is_dir();
@@ -74,6 +76,7 @@ fn native(root: &Path) -> Result<()> {
     unsafe { env::set_var("NVCC", &nvcc) };
 
     let mut flags: Vec<String> = flags::FLAGS.map(String::from).into_iter().chain(gencode).collect();
+    flags.extend(compress.map(String::from));
     flags.extend(strict.then(|| flags::STRICT.into()));
     flags.extend(lines.then(|| "-lineinfo".into()));
     let cache = env::var_os("BATCHNORM_CUDA_CACHE").filter(|folder| !folder.is_empty());

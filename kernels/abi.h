@@ -180,22 +180,27 @@ typedef struct BnBackwardFrozen {
 
 /// What a probe measures.
 typedef enum BnProbeKind {
+    /// A plain launch of nothing.
+    BN_PROBE_EMPTY = 0,
     /// out = a.
-    BN_PROBE_COPY = 0,
+    BN_PROBE_COPY = 1,
     /// out = a ^ b; more = a where it is not null.
-    BN_PROBE_TWO_READ = 1,
+    BN_PROBE_TWO_READ = 2,
     /// out = a, by strips of `width` vectors.
-    BN_PROBE_STRIDED = 2,
-    /// Meetings of the teams of a cooperative grid.
-    BN_PROBE_MEETING = 3,
+    BN_PROBE_STRIDED = 3,
+    /// Meetings of the teams of a cooperative grid, beside stores where there are any.
+    BN_PROBE_MEETING = 4,
     /// Exchanges between the CTAs of clusters.
-    BN_PROBE_EXCHANGE = 4
+    BN_PROBE_EXCHANGE = 5
 } BnProbeKind;
 
 /// A launch that computes nothing of use and takes the time of something; with the feature `bench` alone.
 typedef struct BnProbe {
     BnProbeKind kind;
     uint32_t ctas;
+    uint32_t threads;
+    /// Vectors that a thread of a copy loads before it stores them: 4, 8 or 16.
+    uint32_t in_flight;
     const void* a;
     const void* b;
     void* out;
@@ -204,9 +209,14 @@ typedef struct BnProbe {
     int64_t vectors;
     int64_t row_vectors;
     int64_t width;
-    /// CTAs that meet or exchange, and how often.
+    /// CTAs of a team, and how often they meet or exchange.
     uint32_t team;
     uint32_t rounds;
+    /// CTAs that meet: the first ones, a multiple of `team`.
+    uint32_t meeting;
+    /// The first CTA that stores, and the vectors that each of its threads stores in a round.
+    uint32_t storing_from;
+    uint32_t stores;
     /// A counter for each team, `BN_COUNTER_BYTES` apart, 0 at first.
     uint32_t* counters;
 } BnProbe;

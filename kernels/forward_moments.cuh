@@ -13,6 +13,27 @@ __device__ __forceinline__ void store_moments(const Moments& moments, uint32_t c
     var[channel] = moments.m2 / moments.n;
 }
 
+// Walks back over the values of a stream that are no numbers or too large, from behind the last, and sums them plainly. So
+// a channel with an infinity is read twice, and the walk over all others takes no instruction for its sake.
+template <class Owner>
+__device__ __forceinline__ void mend_stream(Owner owner, const typename Owner::Data* x, Stream<Owner::kLanes>& stream) {
+    using V = Vector<typename Owner::Data, Owner::kVec>;
+    const float weight = 1.0f / stream.n;
+    float plain_mean[Owner::kLanes] = {};
+#pragma unroll 1
+    while (owner.step > 0) {
+        owner.retreat();
+        if (!owner.valid()) continue;
+        float v[Owner::kVec];
+        V::unpack(V::load(x + owner.offset * Owner::kVec), v);
+#pragma unroll
+        for (int e = 0; e < Owner::kVec; e++)
+            plain_mean[e % Owner::kLanes] = fmaf(v[e], weight, plain_mean[e % Owner::kLanes]);
+    }
+#pragma unroll
+    for (int lane = 0; lane < Owner::kLanes; lane++) stream.mend(lane, plain_mean[lane]);
+}
+
 // Reads a CTA's part as a stream, keeps what is to be kept, and gives every group its channel's moments.
 template <class Owner>
 __device__ __forceinline__ Moments stream_moments(Owner owner, const BnTiling& t, const Group& group,
@@ -65,6 +86,7 @@ __device__ __forceinline__ Moments stream_moments(Owner owner, const BnTiling& t
         }
         stream.n = before + values;
     }
+    if (stream.is_beyond()) mend_stream(owner, x, stream);
     return merge_threads<Owner, Moments>(t, group, shared, [&](int lane) { return stream.moments(lane); });
 }
 

@@ -27,18 +27,21 @@ __device__ __forceinline__ float finish_channel(const BnTrain& args, uint32_t ch
     args.saved_inv_std[channel] = inv_std;
     const BnRunning& running = args.running;
     if (running.mean == nullptr) return inv_std;
-    if (running.skip_non_finite != 0 && !(isfinite(moments.hi) && isfinite(var))) return inv_std;
+    const bool is_infinite = !isfinite(moments.hi);
+    if (running.skip_non_finite != 0 && (is_infinite || !isfinite(var))) return inv_std;
     float keep = running.keep, momentum = running.momentum;
     if (running.cumulative != 0) {
         const float count = static_cast<float>(num_batches_tracked > 1 ? num_batches_tracked : 1);
         momentum = 1.0f / count;
         keep = (count - 1.0f) / count;
     }
-    // With weight 1 the old value is not read: a NaN in it must not survive.
+    // With weight 1 the old value is not read, and with weight 0 the batch's is not: a NaN in it must not survive.
+    if (momentum == 0.0f) return inv_std;
     const float old_mean = keep == 0.0f ? 0.0f : running.mean[channel];
     const float old_var = keep == 0.0f ? 0.0f : running.var[channel];
-    // The small terms first: two roundings of the result's size.
-    running.mean[channel] = fmaf(momentum, moments.hi, fmaf(keep, old_mean, momentum * moments.lo));
+    // The small terms first: two roundings of the result's size. An infinite mean has no low half.
+    const float lo = is_infinite ? 0.0f : moments.lo;
+    running.mean[channel] = fmaf(momentum, moments.hi, fmaf(keep, old_mean, momentum * lo));
     running.var[channel] = fmaf(momentum, var * running.correction, keep * old_var);
     return inv_std;
 }

@@ -29,31 +29,20 @@ struct alignas(16) Moments {
 };
 
 // Chan's merge of two sets, with the mean as a pair. Exact where both means are equal.
+//
+// The difference of two means is no number where one is infinite, and beyond f32 where both are finite and too far
+// apart. The means themselves, weighted, then give the infinity or NaN that a plain sum has, or a finite mean. The
+// sum of squares needs nothing: it is NaN in a set with an infinite mean, and infinite beyond f32.
 __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
     if (b.n == 0.0f) return a;
     if (a.n == 0.0f) return b;
     const float n = a.n + b.n;
     const float weight = b.n / n;
     const float apart = (b.hi - a.hi) + (b.lo - a.lo);
-    const Pair mean = two_sum(a.hi, fmaf(apart, weight, a.lo));
+    Pair mean = two_sum(a.hi, fmaf(apart, weight, a.lo));
+    // At least 2^-24 of `a`: a weight that rounds to 1 must not make NaN of an infinity.
+    if (!isfinite(apart)) mean = {fmaf(b.hi, weight, a.hi * fmaxf(1.0f - weight, 0x1p-24f)), 0.0f};
     return {mean.hi, mean.lo, fmaf(apart * apart, a.n * weight, a.m2 + b.m2), n};
-}
-
-// The mean of some values, good enough to shift by; exact where all are equal.
-struct Center {
-    float mean, n;
-
-    static __device__ __forceinline__ Center none() { return {0.0f, 0.0f}; }
-    __device__ __forceinline__ Center exchanged(uint32_t mask) const {
-        return {exchange(mean, mask), exchange(n, mask)};
-    }
-};
-
-__device__ __forceinline__ Center merge(const Center& a, const Center& b) {
-    if (b.n == 0.0f) return a;
-    if (a.n == 0.0f) return b;
-    const float n = a.n + b.n;
-    return {fmaf(b.mean - a.mean, b.n / n, a.mean), n};
 }
 
 // Plain sums.
@@ -81,14 +70,6 @@ __device__ __forceinline__ Sums<kCount> merge(const Sums<kCount>& a, const Sums<
 #pragma unroll
     for (int i = 0; i < kCount; i++) sum.of[i] = a.of[i] + b.of[i];
     return sum;
-}
-
-// Moments from sums about a shift that is close to the mean: s1 = sum(x - shift), s2 = sum((x - shift)^2).
-__device__ __forceinline__ Moments moments_about(float shift, float s1, float s2, float n) {
-    const float apart = s1 / n;
-    const Pair mean = two_sum(shift, apart);
-    const float m2 = s2 - s1 * apart;
-    return {mean.hi, mean.lo, m2 < 0.0f ? 0.0f : m2, n}; // a comparison, since fmaxf would hide a NaN
 }
 
 // Values that a chunk holds.
@@ -130,6 +111,26 @@ struct Stream {
         m2[lane] = fmaf(apart * apart, before * weight, m2[lane] + chunk_m2);
     }
 
+    // Whether some lane took an infinity or NaN, or values whose squares are beyond f32.
+    __device__ __forceinline__ bool is_beyond() const {
+        bool any = false;
+#pragma unroll
+        for (int lane = 0; lane < kLanes; lane++) any = any || !isfinite(m2[lane]);
+        return any;
+    }
+
+    // Mends what is_beyond says of a lane, with the plain mean of its values: an infinity among them makes it infinite,
+    // both infinities or a NaN make it NaN. Finite values leave a finite mean and an infinite sum of squares.
+    __device__ __forceinline__ void mend(int lane, float plain_mean) {
+        if (isfinite(m2[lane])) return;
+        if (!isfinite(mean[lane])) {
+            pivot[lane] = plain_mean;
+            mean[lane] = 0.0f;
+        }
+        m2[lane] = isfinite(plain_mean) ? INFINITY : NAN;
+    }
+
+    // Of an infinite mean `lo` is NaN, and nobody's.
     __device__ __forceinline__ Moments moments(int lane) const {
         const Pair sum = two_sum(pivot[lane], mean[lane]);
         return n == 0.0f ? Moments::none() : Moments{sum.hi, sum.lo, m2[lane], n};

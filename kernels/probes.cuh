@@ -7,27 +7,28 @@
 #include "abi.h"
 #include "team.cuh"
 
-// Vectors of each input that a thread has in flight, as in the passes that this is the floor of.
+// Vectors that a thread of a strided copy has in flight, as in the passes that it is the floor of.
 constexpr int kProbeBatch = 4;
 
 // out = a, or with two inputs out = a ^ b, and more = a where it is there: the least that passes move. Reads 16 bytes a
-// vector and input, writes 16 a vector and output. Every CTA takes one chunk of kProbeBatch vectors a thread after the other.
-template <bool kHasTwo>
+// vector and input, writes 16 a vector and output. Every CTA takes one chunk of kBatch vectors a thread after the other, and
+// has these of each input in flight.
+template <bool kHasTwo, int kBatch>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) stream_kernel(const __grid_constant__ BnProbe args) {
     const uint4* const a = static_cast<const uint4*>(args.a);
     const uint4* const b = static_cast<const uint4*>(args.b);
     uint4* const out = static_cast<uint4*>(args.out);
-    const int64_t chunk = static_cast<int64_t>(blockDim.x) * kProbeBatch;
+    const int64_t chunk = static_cast<int64_t>(blockDim.x) * kBatch;
     for (int64_t start = blockIdx.x * chunk; start < args.vectors; start += gridDim.x * chunk) {
-        uint4 raw_a[kProbeBatch], raw_b[kProbeBatch];
+        uint4 raw_a[kBatch], raw_b[kBatch];
 #pragma unroll
-        for (int i = 0; i < kProbeBatch; i++) {
+        for (int i = 0; i < kBatch; i++) {
             const int64_t at = start + i * static_cast<int64_t>(blockDim.x) + threadIdx.x;
             raw_a[i] = at < args.vectors ? a[at] : make_uint4(0, 0, 0, 0);
             if (kHasTwo) raw_b[i] = at < args.vectors ? b[at] : make_uint4(0, 0, 0, 0);
         }
 #pragma unroll
-        for (int i = 0; i < kProbeBatch; i++) {
+        for (int i = 0; i < kBatch; i++) {
             const int64_t at = start + i * static_cast<int64_t>(blockDim.x) + threadIdx.x;
             if (kHasTwo && args.more != nullptr && at < args.vectors) static_cast<uint4*>(args.more)[at] = raw_a[i];
             if (kHasTwo)
@@ -63,10 +64,22 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) strided_kernel(co
     }
 }
 
-// Teams of `team` CTAs of a cooperative grid meet `rounds` times: with 0 rounds an empty cooperative launch.
+// Teams of `team` CTAs of a cooperative grid, its first `meeting` CTAs, meet `rounds` times; those from `storing_from` on
+// store `stores` vectors a thread in each round, 16 bytes a vector, each CTA to a part of `out` of its own. A CTA that does
+// both stores first, so that its stores are under way when it meets. With no round an empty launch, which need not be
+// cooperative.
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) meeting_kernel(const __grid_constant__ BnProbe args) {
+    const bool meets = blockIdx.x < args.meeting, stores = args.stores > 0 && blockIdx.x >= args.storing_from;
     uint32_t* const counter = args.counters + blockIdx.x / args.team * (BN_COUNTER_BYTES / sizeof(uint32_t));
+    const int64_t part = stores ? args.vectors / gridDim.x : 0;
+    uint4* const out = static_cast<uint4*>(args.out) + blockIdx.x * part;
+    int64_t at = threadIdx.x;
     for (uint32_t round = 0; round < args.rounds; round++) {
+        for (uint32_t i = 0; stores && i < args.stores; i++) {
+            out[at] = make_uint4(round, i, 0, 0);
+            at = at + blockDim.x < part ? at + blockDim.x : threadIdx.x;
+        }
+        if (!meets) continue;
         __syncthreads();
         if (threadIdx.x == 0) meet(counter, blockIdx.x % args.team, args.team);
         __syncthreads();

@@ -35,7 +35,7 @@ pub struct RunningArgs<'a, B: Backend, P: Stored> {
 pub struct TrainArgs<'a, B: Backend, T: Element> {
     /// The shape of the data tensors.
     pub shape: Shape,
-    /// What is added to the variance; finite, at least 0.
+    /// What is added to the variance, in the type of per-channel values; finite, at least 0.
     pub eps: f64,
     /// The data.
     pub x: B::In<'a, T>,
@@ -63,7 +63,7 @@ pub struct TrainArgs<'a, B: Backend, T: Element> {
 pub struct InferArgs<'a, B: Backend, T: Element> {
     /// The shape of the data tensors.
     pub shape: Shape,
-    /// What is added to the variance; finite, at least 0.
+    /// What is added to the variance, in the type of per-channel values; finite, at least 0.
     pub eps: f64,
     /// The data.
     pub x: B::In<'a, T>,
@@ -124,7 +124,7 @@ pub struct BackwardArgs<'a, B: Backend, T: Element> {
 pub struct BackwardFrozenArgs<'a, B: Backend, T: Element> {
     /// The shape of the data tensors.
     pub shape: Shape,
-    /// What is added to the variance; finite, at least 0.
+    /// What is added to the variance, in the type of per-channel values; finite, at least 0.
     pub eps: f64,
     /// The data that the forward pass read.
     pub x: B::In<'a, T>,

@@ -52,6 +52,10 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
     /// Where the device has no memory left, or fails.
     fn workspace(&self, problems: &[Problem]) -> Result<Self::Workspace>;
 
+    /// A copy of `buf` beside it, on a device without a way over the host.
+    #[doc(hidden)]
+    fn duplicate<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Self::Buf<T>>;
+
     #[doc(hidden)]
     fn slice<T: Stored>(buf: &Self::Buf<T>, start: usize) -> Self::View<'_, T>;
 
@@ -97,10 +101,17 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
 /// ```text
 /// mean      = sum(x) / m
 /// var       = sum((x - mean)^2) / m
-/// inv_std   = 1 / sqrt(var + eps)                    0 where var + eps = 0, so that y = beta
+/// inv_std   = 1 / sqrt(var + eps)                    0 where var + eps = 0, so that y = beta; NaN below
 /// v         = (x - mean) * inv_std * gamma + beta
 /// y         = v | max(v, 0) | v + z | max(v + z, 0)
 /// ```
+///
+/// `eps` is rounded to the type of per-channel values first, f32 for all data but f64: so `var + eps` is 0 for the same
+/// variances on every backend.
+///
+/// Values that are no numbers stay in their channel. An infinity in `x` is the channel's mean; infinities of both signs, or a
+/// NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
+/// `dy`, since relu lets a gradient pass where `y` is NaN.
 ///
 /// # Errors
 /// Common to all operations: [`Error::Length`](crate::Error::Length) for a buffer that is not of the shape's size,
@@ -113,7 +124,8 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
 /// [`Error::Capture`](crate::Error::Capture) on a stream that is captured while events are tracked, and
 /// [`Error::Driver`](crate::Error::Driver) or [`Error::Launch`](crate::Error::Launch) for what CUDA reports.
 pub trait Compute<T: Element>: Backend {
-    /// `mean` and `var` of each channel, as `tf.nn.moments` gives them; NaN where a channel has no value.
+    /// `mean` and `var` of each channel, as `tf.nn.moments` gives them; NaN where a channel has no value. Of a channel with an
+    /// infinity that is the mean, and `var` is NaN.
     ///
     /// # Shapes
     /// `x` as `shape`; `mean`, `var` `[c]`.
@@ -130,7 +142,9 @@ pub trait Compute<T: Element>: Backend {
     /// num_batches_tracked <- num_batches_tracked + 1
     /// ```
     ///
-    /// with `a` as [`Momentum`](crate::Momentum) says; with `a = 1` the old value is not read. An empty batch
+    /// with `a` as [`Momentum`](crate::Momentum) says; with `a = 1` the old value is not read, with `a = 0` the batch's. An
+    /// infinity in a channel thus becomes its running mean, and its running variance NaN, unless
+    /// [`NonFinite::Skip`](crate::NonFinite::Skip) leaves both as they are. An empty batch
     /// (`m = 0`) writes zeros to `saved_mean` and `saved_inv_std` and leaves the running statistics and the counter
     /// bit-identical.
     ///
@@ -144,7 +158,8 @@ pub trait Compute<T: Element>: Backend {
     /// is tracked.
     fn train(&self, args: TrainArgs<'_, Self, T>) -> Result<()>;
 
-    /// The forward pass with given statistics: `mean = running_mean`, `var = running_var`.
+    /// The forward pass with given statistics: `mean = running_mean`, `var = running_var`. Where `running_var + eps` is 0, `y` is
+    /// `beta`; where it is less, or NaN, `y` is NaN.
     ///
     /// # Shapes
     /// `x`, `y`, `z` as `shape`; `gamma`, `beta`, `running_mean`, `running_var` `[c]`; `relu_mask`
@@ -171,7 +186,7 @@ pub trait Compute<T: Element>: Backend {
     /// `relu_mask` `[ceil(n*c*s / 32)]`.
     ///
     /// # Errors
-    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu without its mask.
+    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu of a value or more without its mask.
     fn backward(&self, args: BackwardArgs<'_, Self, T>) -> Result<()>;
 
     /// The backward pass of [`infer`](Compute::infer), where the statistics are constants:
@@ -182,10 +197,13 @@ pub trait Compute<T: Element>: Backend {
     /// dx     = gamma * inv_std * g
     /// ```
     ///
+    /// with `inv_std = 1 / sqrt(running_var + eps)`: 0 where the sum is 0, and so are `dgamma` and `dx`; NaN where it is less, or
+    /// NaN, and so are `dgamma` and `dx`.
+    ///
     /// # Shapes
     /// As [`backward`](Compute::backward), with `running_mean`, `running_var` `[c]`.
     ///
     /// # Errors
-    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu without its mask.
+    /// The common ones; [`Error::Missing`](crate::Error::Missing) for add-relu of a value or more without its mask.
     fn backward_frozen(&self, args: BackwardFrozenArgs<'_, Self, T>) -> Result<()>;
 }

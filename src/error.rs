@@ -1,6 +1,6 @@
 //! Every way a call can be refused, one variant a cause, with the numbers in it.
 
-use crate::{Op, Shape, Strategy};
+use crate::{ForwardPass, Op, Shape, Strategy};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
@@ -109,6 +109,14 @@ pub enum Error {
         expected: Shape,
         /// The shape of the call.
         actual: Shape,
+    },
+    /// `saved` was written by another forward pass than the one that this is the backward pass of, or by none.
+    #[error("saved statistics: expected those of {expected}, got {}", written_by(actual))]
+    SavedPass {
+        /// The forward pass that was asked for.
+        expected: ForwardPass,
+        /// The forward pass that wrote them; `None` where none has, or the last one failed on the device.
+        actual: Option<ForwardPass>,
     },
     /// A layer that tracks no running statistics was asked to use them.
     #[error("the layer tracks no running statistics: expected `Options::tracking`, got `None`")]
@@ -312,6 +320,36 @@ pub enum Error {
         /// The dimensions found.
         actual: Vec<usize>,
     },
+    /// A tensor to be written has another number of values than its dimensions say.
+    #[error("{tensor} of dimensions {dims:?}: expected {expected} values, got {actual}")]
+    TensorLength {
+        /// The tensor's name.
+        tensor: String,
+        /// The dimensions given.
+        dims: Vec<usize>,
+        /// Their product; `usize::MAX` where it is beyond that.
+        expected: usize,
+        /// The number of values given.
+        actual: usize,
+    },
+    /// A file to be written has a tensor of that name already.
+    #[error("{tensor}: expected a name that the file has not yet, got it twice")]
+    TensorRepeated {
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A file can hold no tensor of that name.
+    #[error("{tensor}: expected the name of a tensor, got the one that the format keeps for itself")]
+    TensorName {
+        /// The name.
+        tensor: String,
+    },
+    /// A file to be written has more names and dimensions than the format allows.
+    #[error("a safetensors file: expected a header of at most 100000000 bytes, got {reason}")]
+    Header {
+        /// What the serializer found.
+        reason: String,
+    },
     /// A count of batches is negative.
     #[error("{tensor}: expected a count >= 0, got {actual}")]
     NegativeCount {
@@ -337,6 +375,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the device's context is lost with this error: every later call of the process fails by it, whatever it asks
+    /// for, and only another process can go on.
+    ///
+    /// These are the codes of which the CUDA driver API says that they leave the process in an inconsistent state, or that the
+    /// context can no longer be used, and those of uncorrectable errors of the hardware.
+    pub fn is_device_lost(&self) -> bool {
+        let is_fatal = |code| matches!(code, 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 999);
+        matches!(self, Self::Driver { code, .. } | Self::Launch { code, .. } | Self::Prepare { code, .. } if is_fatal(*code))
+    }
+
     pub(crate) fn dtype(tensor: &str, expected: &str, actual: impl ToString) -> Self {
         Self::Dtype { tensor: tensor.into(), expected: expected.into(), actual: actual.to_string() }
     }
@@ -361,6 +409,7 @@ fn known(code: u32) -> &'static str {
         700 => " (illegal address)",
         701 => " (out of launch resources)",
         702 => " (launch timed out)",
+        715 => " (illegal instruction)",
         716 => " (misaligned address)",
         719 => " (launch failed)",
         720 => " (cooperative launch too large)",
@@ -372,6 +421,14 @@ fn known(code: u32) -> &'static str {
         906 => " (the legacy stream would join a capture)",
         912 => " (invalid cluster size)",
         _ => "",
+    }
+}
+
+/// The forward pass that wrote saved statistics, in words.
+fn written_by(pass: &Option<ForwardPass>) -> String {
+    match pass {
+        Some(pass) => format!("those of {pass}"),
+        None => "none, since no forward pass has written them or the last one failed".into(),
     }
 }
 
@@ -387,9 +444,25 @@ fn needs(strategy: &Strategy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Epilogue;
 
     #[test]
-    fn texts_of_device_errors_say_expected_and_actual() {
+    fn a_lost_device_is_told_from_a_refused_launch() {
+        let prepare = |code| Error::Prepare { kernel: "fill".into(), call: "cudaFuncGetAttributes".into(), code };
+        let each =
+            |code| [Error::Driver { call: "upload", code }, Error::Launch { call: "bn_train", code }, prepare(code)];
+        for code in [214, 700, 702, 710, 715, 716, 719, 999] {
+            assert!(each(code).iter().all(Error::is_device_lost), "{code}");
+        }
+        // Out of resources, a cooperative launch too large, what a capture does not permit: the next launch may do.
+        for code in [1, 2, 400, 701, 720, 801, 900, 906] {
+            assert!(!each(code).iter().any(Error::is_device_lost), "{code}");
+        }
+        assert!(!Error::OutOfMemory { bytes: 700 }.is_device_lost());
+    }
+
+    #[test]
+    fn texts_say_expected_and_actual() {
         for (error, text) in [
             (
                 Error::NoDevice { ordinal: 3, count: 1 },
@@ -406,6 +479,19 @@ mod tests {
             (
                 Error::Launch { call: "bn_train", code: 12345 },
                 "bn_train: expected success, got CUDA runtime error 12345",
+            ),
+            (
+                Error::SavedPass {
+                    expected: ForwardPass::Train(Epilogue::Relu),
+                    actual: Some(ForwardPass::Frozen(Epilogue::AddRelu(()))),
+                },
+                "saved statistics: expected those of `train` with the epilogue relu, got those of `frozen` with the \
+                 epilogue add-relu",
+            ),
+            (
+                Error::SavedPass { expected: ForwardPass::Frozen(Epilogue::Identity), actual: None },
+                "saved statistics: expected those of `frozen` with the epilogue identity, got none, since no forward \
+                 pass has written them or the last one failed",
             ),
             (Error::Workspace { needed: 512, actual: 0 }, "workspace: expected at least 512 bytes, got 0"),
             (

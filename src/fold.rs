@@ -7,7 +7,7 @@ impl<P: Param> StateDict<P> {
     /// norm behind it:
     ///
     /// ```text
-    /// scale  = gamma / sqrt(running_var + eps)              0 where running_var + eps = 0
+    /// scale  = gamma / sqrt(running_var + eps)              0 where running_var + eps = 0, NaN below
     /// weight <- weight * scale
     /// bias   <- (bias - running_mean) * scale + beta
     /// ```
@@ -57,7 +57,7 @@ impl<P: Param> StateDict<P> {
             }
         }
         let scale = |ch: usize| {
-            let var = running.var[ch].to_f64() + eps;
+            let var = running.var[ch].to_f64() + P::from_f64(eps).to_f64(); // as inference adds them
             let gamma = self.gamma.as_ref().map_or(1.0, |gamma| gamma[ch].to_f64());
             if var == 0.0 { 0.0 } else { gamma / var.sqrt() }
         };

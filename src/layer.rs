@@ -4,7 +4,9 @@ mod keep;
 
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, RunningArgs, TrainArgs};
 use crate::state::{State, StateDict};
-use crate::{Backend, Compute, Dtype, Element, Epilogue, Error, Op, Param, Problem, Result, Saved, Shape, Tracking};
+use crate::{
+    Backend, Compute, Dtype, Element, Epilogue, Error, ForwardPass, Op, Param, Problem, Result, Saved, Shape, Tracking,
+};
 
 /// What a layer is built with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,7 +118,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// # Errors
     /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
     /// [`Error::OneValuePerChannel`], and [`Error::Missing`] for add-relu with a `saved` that has no room for its
-    /// mask. Nothing has changed then.
+    /// mask. Nothing has changed then, and `saved` is still of the pass that it was of. After [`Error::Driver`] and
+    /// [`Error::Launch`], which may come once the pass has begun, `saved` is of none.
     pub fn train<T: Element<Param = P>>(
         &mut self,
         shape: Shape,
@@ -131,6 +134,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         self.check_channels(shape)?;
         saved.check(shape)?;
         let relu_mask = mask_of(saved.relu_mask.as_mut(), &epilogue)?;
+        let (pass, before) = (ForwardPass::Train(epilogue.kind()), saved.pass.take());
         let State { gamma, beta, mut running } = B::views_mut(&mut self.state);
         let running = running.as_mut().zip(self.options.tracking).map(|(running, tracking)| RunningArgs {
             tracking,
@@ -138,7 +142,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
             var: B::view_output(&mut running.var),
             num_batches_tracked: B::view_output(&mut running.num_batches_tracked),
         });
-        self.backend.train(TrainArgs {
+        let result = self.backend.train(TrainArgs {
             shape,
             eps: self.options.eps,
             x: B::shorten_input(x),
@@ -151,7 +155,9 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
             relu_mask: relu_mask.map(B::output),
             running,
             workspace: &mut self.workspace,
-        })
+        });
+        saved.end(pass, before, &result);
+        result
     }
 
     /// The forward pass with the running statistics: [`Compute::infer`].
@@ -174,11 +180,12 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         self.infer_with(shape, x, epilogue, y, None)
     }
 
-    /// [`BatchNorm::infer`] for fine-tuning: leaves in `saved` what [`BatchNorm::backward_frozen`] needs.
+    /// [`BatchNorm::infer`] for fine-tuning: leaves in `saved` what [`BatchNorm::backward_frozen`] needs. Its mean and
+    /// `inv_std` stay as they were.
     ///
     /// # Errors
     /// Those of [`BatchNorm::infer`]; [`Error::SavedShape`]; [`Error::Missing`] for add-relu with a `saved` that has
-    /// no room for its mask.
+    /// no room for its mask. What they leave is as [`BatchNorm::train`] says.
     pub fn frozen<T: Element<Param = P>>(
         &self,
         shape: Shape,
@@ -192,7 +199,10 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     {
         saved.check(shape)?;
         let relu_mask = mask_of(saved.relu_mask.as_mut(), &epilogue)?;
-        self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output))
+        let (pass, before) = (ForwardPass::Frozen(epilogue.kind()), saved.pass.take());
+        let result = self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output));
+        saved.end(pass, before, &result);
+        result
     }
 
     fn infer_with<T: Element<Param = P>>(
@@ -223,14 +233,15 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         })
     }
 
-    /// The backward pass of [`BatchNorm::train`]: [`Compute::backward`].
+    /// The backward pass of [`BatchNorm::train`]: [`Compute::backward`]. The epilogue is that of the forward pass. (Who
+    /// wants no copy of `dy` as `dz` after [`Epilogue::Add`] calls [`Compute::backward`] with [`Epilogue::Identity`].)
     ///
     /// # Shapes
     /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`; `dgamma`, `dbeta` `[c]`; `saved` of the same shape.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`], [`Error::Missing`] for
-    /// add-relu with a `saved` without mask.
+    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`], and [`Error::SavedPass`] for
+    /// a `saved` that [`BatchNorm::train`] did not write last, or not with this epilogue.
     pub fn backward<T: Element<Param = P>>(
         &mut self,
         shape: Shape,
@@ -245,6 +256,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     {
         self.check_channels(shape)?;
         saved.check(shape)?;
+        saved.check_pass(ForwardPass::Train(epilogue.kind()))?;
         let relu_mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?;
         let State { gamma, beta, .. } = B::views(&self.state);
         self.backend.backward(BackwardArgs {
@@ -269,7 +281,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// As [`BatchNorm::backward`].
     ///
     /// # Errors
-    /// Those of [`BatchNorm::backward`]; [`Error::NotTracking`].
+    /// Those of [`BatchNorm::backward`], with [`BatchNorm::frozen`] as the forward pass; [`Error::NotTracking`].
     pub fn backward_frozen<T: Element<Param = P>>(
         &mut self,
         shape: Shape,
@@ -284,6 +296,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     {
         self.check_channels(shape)?;
         saved.check(shape)?;
+        saved.check_pass(ForwardPass::Frozen(epilogue.kind()))?;
         let relu_mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?;
         let State { gamma, beta, running } = B::views(&self.state);
         let running = running.as_ref().ok_or(Error::NotTracking)?;
@@ -316,7 +329,7 @@ fn mask_of<M, Z>(relu_mask: Option<M>, epilogue: &Epilogue<Z>) -> Result<Option<
             Err(Error::Missing { tensor: "relu_mask", reason })
         }
         (Epilogue::AddRelu(()), mask) => Ok(mask),
-        _ => Ok(None),
+        (Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()), _) => Ok(None),
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```text
 //! mean      = sum(x) / m
 //! var       = sum((x - mean)^2) / m                       biased: the one that normalizes
-//! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta
+//! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta; NaN below
 //! y         = epilogue((x - mean) * inv_std * gamma + beta)
 //! epilogue  = identity | relu | add z | add z, then relu  z: a residual shaped like x
 //!
@@ -87,7 +87,7 @@ pub use cuda::{Cuda, CudaState, CudaWorkspace, DeviceRef};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
 pub use layer::{BatchNorm, Options};
-pub use op::{Epilogue, Op};
+pub use op::{Epilogue, ForwardPass, Op};
 pub use plan::{DeviceLimits, Form, Plan, Strategy, Tiling};
 pub use problem::Problem;
 pub use shape::{Layout, Shape};

@@ -1,5 +1,9 @@
 //! What can be computed: the operations, and what is fused behind the normalization.
 
+use core::fmt;
+
+use crate::{Error, Result};
+
 /// The operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -77,6 +81,66 @@ impl<Z> Epilogue<Z> {
             Self::Relu => "relu",
             Self::Add(_) => "add",
             Self::AddRelu(_) => "add-relu",
+        }
+    }
+}
+
+impl Epilogue<()> {
+    /// This kind with its residual, or the residual's gradient, where it has one. `tensor` is the argument's name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a kind with a residual and no buffer, [`Error::Unexpected`] for a buffer without use.
+    pub fn with<Z>(self, tensor: &'static str, buffer: Option<Z>) -> Result<Epilogue<Z>> {
+        match (self, buffer) {
+            (Self::Identity, None) => Ok(Epilogue::Identity),
+            (Self::Relu, None) => Ok(Epilogue::Relu),
+            (Self::Add(()), Some(buffer)) => Ok(Epilogue::Add(buffer)),
+            (Self::AddRelu(()), Some(buffer)) => Ok(Epilogue::AddRelu(buffer)),
+            (Self::Add(()) | Self::AddRelu(()), None) => {
+                Err(Error::Missing { tensor, reason: "the epilogue has a residual" })
+            }
+            (Self::Identity | Self::Relu, Some(_)) => {
+                Err(Error::Unexpected { tensor, reason: "the epilogue has no residual" })
+            }
+        }
+    }
+}
+
+/// A forward pass that has a backward pass, with what was fused behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardPass {
+    /// [`BatchNorm::train`](crate::BatchNorm::train), whose backward pass is
+    /// [`BatchNorm::backward`](crate::BatchNorm::backward).
+    Train(Epilogue<()>),
+    /// [`BatchNorm::frozen`](crate::BatchNorm::frozen), whose backward pass is
+    /// [`BatchNorm::backward_frozen`](crate::BatchNorm::backward_frozen).
+    Frozen(Epilogue<()>),
+}
+
+impl fmt::Display for ForwardPass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Train(epilogue) => write!(f, "`train` with the epilogue {}", epilogue.name()),
+            Self::Frozen(epilogue) => write!(f, "`frozen` with the epilogue {}", epilogue.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epilogue_takes_a_buffer_where_it_has_one() {
+        assert_eq!(Epilogue::Identity.with::<u8>("z", None).unwrap(), Epilogue::Identity);
+        assert_eq!(Epilogue::Relu.with::<u8>("z", None).unwrap(), Epilogue::Relu);
+        assert_eq!(Epilogue::Add(()).with("z", Some(1)).unwrap(), Epilogue::Add(1));
+        assert_eq!(Epilogue::AddRelu(()).with("z", Some(2)).unwrap(), Epilogue::AddRelu(2));
+        for kind in [Epilogue::Add(()), Epilogue::AddRelu(())] {
+            assert!(matches!(kind.with::<u8>("dz", None), Err(Error::Missing { tensor: "dz", .. })));
+        }
+        for kind in [Epilogue::Identity, Epilogue::Relu] {
+            assert!(matches!(kind.with("z", Some(0)), Err(Error::Unexpected { tensor: "z", .. })));
         }
     }
 }

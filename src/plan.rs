@@ -2,7 +2,8 @@
 //!
 //! Pure: no driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
-mod cost;
+#[cfg_attr(not(feature = "bench"), allow(unreachable_pub, reason = "who fits the constants has that feature"))]
+pub(crate) mod cost;
 mod forms;
 mod limits;
 mod teams;
@@ -11,6 +12,7 @@ mod tiling;
 use core::fmt;
 
 use crate::{Epilogue, Error, Op, Problem, Result};
+use cost::Constants;
 pub use forms::Form;
 pub use limits::DeviceLimits;
 pub use tiling::Tiling;
@@ -63,6 +65,19 @@ pub struct Plan {
     pub predicted_ns: f64,
 }
 
+/// On one line, by the names of its fields: what goes into journals and messages.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tiling { form, threads, strips, splits, teams, held_steps, shared_bytes, .. } = self.tiling;
+        let (strategy, steps) = (self.strategy, self.tiling.steps());
+        write!(
+            f,
+            "{strategy} {form:?} threads={threads} strips={strips} splits={splits} teams={teams} \
+             held_steps={held_steps}/{steps} shared_bytes={shared_bytes}"
+        )
+    }
+}
+
 impl Plan {
     /// The most threads of a CTA. The kernels are compiled for it.
     pub const MAX_THREADS: u32 = 256;
@@ -90,10 +105,11 @@ impl Plan {
     /// [`Error::Strategy`] where the forced strategy cannot hold the problem on this device, [`Error::NoStrategy`] where
     /// the device does not have what it takes.
     pub fn new(problem: &Problem, limits: &DeviceLimits, forced: Option<Strategy>) -> Result<Self> {
+        let limits = &limits.countable();
         let plans = |strategy| Self::best_of(problem, limits, strategy);
         let best = match forced {
             Some(strategy) if Self::has_choice(problem) => plans(strategy),
-            _ => Self::candidates(problem, limits).into_iter().reduce(|best, plan| {
+            _ => Self::best_of_each(problem, limits).into_iter().reduce(|best, plan| {
                 // The earlier one where they are equal.
                 if plan.predicted_ns < best.predicted_ns { plan } else { best }
             }),
@@ -104,6 +120,10 @@ impl Plan {
     /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`]. For an empty problem the
     /// one that does nothing.
     pub fn candidates(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
+        Self::best_of_each(problem, &limits.countable())
+    }
+
+    fn best_of_each(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
         let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoRead] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }
@@ -112,12 +132,24 @@ impl Plan {
         if problem.shape().is_empty() {
             return Some(Self::with(problem, strategy, Tiling::EMPTY, 0.0));
         }
-        let priced = tiling::candidates(problem, limits, strategy).into_iter().map(|tiling| {
-            let ns = cost::nanoseconds(problem, limits, strategy, &tiling);
-            (ns, tiling)
-        });
-        let (ns, tiling) = priced.reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-        Some(Self::with(problem, strategy, tiling, ns))
+        let plans = Self::all_of(&Constants::PLANNED_BY, problem, limits, strategy);
+        plans.into_iter().reduce(|best, next| if next.predicted_ns < best.predicted_ns { next } else { best })
+    }
+
+    /// Every plan of a strategy, priced by these constants; none for an empty problem.
+    pub(crate) fn all_of(
+        constants: &Constants,
+        problem: &Problem,
+        limits: &DeviceLimits,
+        strategy: Strategy,
+    ) -> Vec<Self> {
+        let tilings =
+            if problem.shape().is_empty() { Vec::new() } else { tiling::candidates(problem, limits, strategy) };
+        let priced = |tiling: Tiling| {
+            let ns = cost::nanoseconds(constants, problem, limits, strategy, &tiling);
+            Self::with(problem, strategy, tiling, ns)
+        };
+        tilings.into_iter().map(priced).collect()
     }
 
     fn refused(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Error {
@@ -141,6 +173,7 @@ impl Plan {
         if problem.shape().is_empty() {
             return Self::HEAD_BYTES;
         }
+        let limits = &limits.countable();
         let forced = forced.filter(|_| Self::has_choice(problem));
         let partials = |strategy| match strategy {
             Strategy::Block | Strategy::Cluster => 0,

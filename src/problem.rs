@@ -84,7 +84,9 @@ impl Problem {
             let reason = "only the epilogue add-relu keeps a mask";
             return Err(Error::Unexpected { tensor: "relu_mask", reason });
         }
-        if makes_mask && !has_mask && matches!(self.op, Op::Backward | Op::BackwardFrozen) {
+        let is_backward = matches!(self.op, Op::Backward | Op::BackwardFrozen);
+        // The mask of no value has no words, and who keeps it by its address has none.
+        if makes_mask && !has_mask && is_backward && !self.shape.is_empty() {
             let reason = "the backward pass of add-relu reads the mask that its forward pass kept";
             return Err(Error::Missing { tensor: "relu_mask", reason });
         }
@@ -127,6 +129,14 @@ impl Problem {
         let addresses = present().filter(|b| b.kind == Kind::Data).fold(0, |or, b| or | b.address);
         let alignment = (1 << addresses.trailing_zeros().min(31)).min(self.alignment);
         Ok(Self { alignment, ..self })
+    }
+
+    /// The same operation over data that begins so many elements behind the start of its memory, to plan for buffers not
+    /// known yet.
+    #[must_use]
+    pub fn with_offset(self, elements: usize) -> Self {
+        let bytes = elements * self.dtype.bytes() as usize;
+        Self { alignment: self.alignment.min(1 << bytes.trailing_zeros().min(31)), ..self }
     }
 
     /// The same operation over data of this alignment, to plan for buffers not known yet.
@@ -277,6 +287,9 @@ mod tests {
         for op in [Op::Backward, Op::BackwardFrozen] {
             let error = problem(op, Epilogue::AddRelu(())).over(&[None]).unwrap_err();
             assert!(matches!(error, Error::Missing { tensor: "relu_mask", .. }));
+            let empty = Problem::new(op, shape(&[0, 30]), Dtype::F32, Epilogue::AddRelu(()), 0.0, None).unwrap();
+            empty.over(&[None]).unwrap();
+            assert!(matches!(empty.over(&[mask]), Err(Error::Length { expected: 0, actual: 4, .. })));
         }
         problem(Op::Train, Epilogue::AddRelu(())).over(&[None]).unwrap();
     }
@@ -307,6 +320,17 @@ mod tests {
             (here, true, tracked, capture),
         ] {
             assert_eq!(check(here, is_capturing, place).unwrap_err(), text);
+        }
+    }
+
+    #[test]
+    fn an_offset_leaves_the_alignment_of_its_bytes() {
+        for (dtype, offset, alignment) in
+            [(Dtype::F32, 0, 16), (Dtype::F32, 1, 4), (Dtype::F32, 4, 16), (Dtype::F16, 1, 2), (Dtype::F16, 4, 8)]
+        {
+            let shape = Shape::nc(2, 3).unwrap();
+            let problem = Problem::new(Op::Train, shape, dtype, Epilogue::Identity, 1e-5, None).unwrap();
+            assert_eq!(problem.with_offset(offset).alignment(), alignment, "{dtype} {offset}");
         }
     }
 

@@ -96,20 +96,24 @@ impl<P: Param> StateDict<P> {
     }
 
     /// Adds this state to a file under PyTorch's names behind `prefix`.
-    pub fn to_tensors(&self, file: &mut TensorFile, prefix: &str) {
-        let mut push = |name: &str, values: &Vec<P>| {
-            file.push(format!("{prefix}{name}"), &[values.len()], values);
-        };
+    ///
+    /// # Errors
+    /// [`Error::TensorRepeated`] where the file has one of these names, as of another layer with this prefix. Nothing is
+    /// added then.
+    pub fn to_tensors(&self, file: &mut TensorFile, prefix: &str) -> Result<()> {
+        let mut own = TensorFile::default();
+        let mut push = |name: &str, values: &Vec<P>| own.push(format!("{prefix}{name}"), &[values.len()], values);
         if let Some(gamma) = &self.gamma {
-            push("weight", gamma);
+            push("weight", gamma)?;
         }
         if let Some(beta) = &self.beta {
-            push("bias", beta);
+            push("bias", beta)?;
         }
         if let Some(Running { mean, var, num_batches_tracked }) = &self.running {
-            push("running_mean", mean);
-            push("running_var", var);
-            file.push_count(format!("{prefix}num_batches_tracked"), *num_batches_tracked);
+            push("running_mean", mean)?;
+            push("running_var", var)?;
+            own.push_count(format!("{prefix}num_batches_tracked"), *num_batches_tracked)?;
         }
+        file.append(own)
     }
 }

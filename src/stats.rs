@@ -1,6 +1,6 @@
 //! Statistics: how running ones follow the batches, and the types that hold them.
 
-use crate::{Backend, Epilogue, Error, Param, Result, Shape};
+use crate::{Backend, Epilogue, Error, ForwardPass, Param, Result, Shape};
 
 /// The weight `a` of the new batch in a running statistic: `running <- (1 - a) * running + a * batch`.
 ///
@@ -9,7 +9,8 @@ use crate::{Backend, Epilogue, Error, Param, Result, Shape};
 #[doc(alias = "decay")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Momentum {
-    /// An exponential moving average with this constant weight, in [0, 1]. With 1 the old value is not read.
+    /// An exponential moving average with this constant weight, in [0, 1]. With 1 the old value is not read, with 0 the
+    /// batch's: NaN or an infinity there does not enter.
     Ema(f64),
     /// The plain average of all batches: `a = 1 / num_batches_tracked`, counted after the step. PyTorch's `None`.
     Cumulative,
@@ -44,10 +45,10 @@ pub enum RunningVar {
     Biased,
 }
 
-/// What a batch whose statistics are NaN or infinite does to the running statistics of its channel.
+/// What a batch whose statistics are NaN or infinite, in the type of the running ones, does to these of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonFinite {
-    /// It enters them, as the formula says, and stays there.
+    /// It enters them, as the formula says, and stays there: an infinity in the batch as mean, with a variance of NaN.
     Propagate,
     /// It leaves them bit-identical. The batch is counted.
     Skip,
@@ -93,12 +94,14 @@ impl<P: Param> Running<Vec<P>, i64> {
 
 /// What one forward pass leaves for its backward pass. The caller's, so that a layer used twice in a network has two.
 ///
-/// Made by [`BatchNorm::saved`](crate::BatchNorm::saved) for one shape and used again for every batch of that shape.
+/// Made by [`BatchNorm::saved`](crate::BatchNorm::saved) for one shape and used again for every batch of that shape. It
+/// knows the forward pass that wrote it, and a backward pass of another one is refused with [`Error::SavedPass`].
 pub struct Saved<B: Backend, P: Param = f32> {
     pub(crate) shape: Shape,
     pub(crate) mean: B::Buf<P>,
     pub(crate) inv_std: B::Buf<P>,
     pub(crate) relu_mask: Option<B::Buf<u32>>,
+    pub(crate) pass: Option<ForwardPass>,
 }
 
 impl<B: Backend, P: Param> Saved<B, P> {
@@ -106,9 +109,9 @@ impl<B: Backend, P: Param> Saved<B, P> {
         let zeros = || backend.upload(&vec![P::from_f64(0.0); shape.c()]);
         let relu_mask = match epilogue {
             Epilogue::AddRelu(()) => Some(backend.upload(&vec![0; relu_mask_len(shape)])?),
-            _ => None,
+            Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) => None,
         };
-        Ok(Self { shape, mean: zeros()?, inv_std: zeros()?, relu_mask })
+        Ok(Self { shape, mean: zeros()?, inv_std: zeros()?, relu_mask, pass: None })
     }
 
     /// The shape that these statistics are for.
@@ -116,14 +119,34 @@ impl<B: Backend, P: Param> Saved<B, P> {
         self.shape
     }
 
-    /// The batch mean, rounded to the type of per-channel values.
+    /// The forward pass that wrote this; `None` before the first one, and after one that failed on the device.
+    pub fn pass(&self) -> Option<ForwardPass> {
+        self.pass
+    }
+
+    /// The batch mean, rounded to the type of per-channel values; of the last training forward, or zeros.
     pub fn mean(&self) -> &B::Buf<P> {
         &self.mean
     }
 
-    /// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`.
+    /// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`, NaN where the batch has a NaN or an infinity.
     pub fn inv_std(&self) -> &B::Buf<P> {
         &self.inv_std
+    }
+
+    /// Notes how a forward pass ended that was begun with `pass` as `None`, which `before` was until then. A refusal
+    /// wrote nothing, so that what was there is still good.
+    pub(crate) fn end(&mut self, pass: ForwardPass, before: Option<ForwardPass>, result: &Result<()>) {
+        self.pass = match result {
+            Ok(()) => Some(pass),
+            Err(Error::Driver { .. } | Error::Launch { .. }) => None,
+            Err(_) => before,
+        };
+    }
+
+    pub(crate) fn check_pass(&self, expected: ForwardPass) -> Result<()> {
+        let actual = self.pass;
+        if actual == Some(expected) { Ok(()) } else { Err(Error::SavedPass { expected, actual }) }
     }
 
     pub(crate) fn check(&self, shape: Shape) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The files of this crate: safetensors, read with every tensor checked and written whole or not at all.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -149,7 +150,10 @@ fn abbreviated(names: &[&str]) -> String {
     }
 }
 
-/// Tensors to be written to one safetensors file.
+/// The name under which the format keeps what is no tensor.
+const METADATA: &str = "__metadata__";
+
+/// Tensors to be written to one safetensors file, each under a name of its own.
 #[derive(Default)]
 pub struct TensorFile {
     tensors: BTreeMap<String, Tensor>,
@@ -178,25 +182,54 @@ impl safetensors::View for &Tensor {
 
 impl TensorFile {
     /// Adds a tensor of floats. `dims` multiply to `values.len()`.
-    pub fn push<T: Element>(&mut self, name: impl Into<String>, dims: &[usize], values: &[T]) {
-        debug_assert_eq!(dims.iter().product::<usize>(), values.len());
+    ///
+    /// # Errors
+    /// [`Error::TensorLength`], [`Error::TensorRepeated`], [`Error::TensorName`]. Nothing is added then.
+    pub fn push<T: Element>(&mut self, name: impl Into<String>, dims: &[usize], values: &[T]) -> Result<()> {
         let dtype = match T::DTYPE {
             Dtype::F32 => FileDtype::F32,
             Dtype::F16 => FileDtype::F16,
             Dtype::Bf16 => FileDtype::BF16,
             Dtype::F64 => FileDtype::F64,
         };
-        self.insert(name.into(), dtype, dims, values);
+        self.insert(name.into(), dtype, dims, values)
     }
 
     /// Adds a count, as PyTorch writes one: an i64 without dimensions.
-    pub fn push_count(&mut self, name: impl Into<String>, count: i64) {
-        self.insert(name.into(), FileDtype::I64, &[], &[count]);
+    ///
+    /// # Errors
+    /// [`Error::TensorRepeated`], [`Error::TensorName`]. Nothing is added then.
+    pub fn push_count(&mut self, name: impl Into<String>, count: i64) -> Result<()> {
+        self.insert(name.into(), FileDtype::I64, &[], &[count])
     }
 
-    fn insert<T: Stored>(&mut self, name: String, dtype: FileDtype, dims: &[usize], values: &[T]) {
-        let bytes = bytemuck::cast_slice(values).to_vec();
-        self.tensors.insert(name, Tensor { dtype, dims: dims.to_vec(), bytes });
+    fn insert<T: Stored>(&mut self, name: String, dtype: FileDtype, dims: &[usize], values: &[T]) -> Result<()> {
+        // As the format multiplies them: a product beyond its range is none, even with a zero behind.
+        let expected = dims.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).unwrap_or(usize::MAX);
+        let (printable, actual) = (|name: &str| name.escape_debug().to_string(), values.len());
+        if actual != expected {
+            return Err(Error::TensorLength { tensor: printable(&name), dims: dims.to_vec(), expected, actual });
+        }
+        if name == METADATA {
+            return Err(Error::TensorName { tensor: name });
+        }
+        match self.tensors.entry(name) {
+            Entry::Occupied(place) => Err(Error::TensorRepeated { tensor: printable(place.key()) }),
+            Entry::Vacant(place) => {
+                let bytes = bytemuck::cast_slice(values).to_vec();
+                place.insert(Tensor { dtype, dims: dims.to_vec(), bytes });
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds all tensors of another file, or none.
+    pub(crate) fn append(&mut self, mut other: Self) -> Result<()> {
+        if let Some(name) = other.tensors.keys().find(|name| self.tensors.contains_key(*name)) {
+            return Err(Error::TensorRepeated { tensor: name.escape_debug().to_string() });
+        }
+        self.tensors.append(&mut other.tensors);
+        Ok(())
     }
 
     /// The names so far, sorted.
@@ -207,9 +240,9 @@ impl TensorFile {
     /// The file's bytes.
     ///
     /// # Errors
-    /// [`Error::Format`] where the header would be larger than the format allows.
+    /// [`Error::Header`] where the header, which holds all names, would be larger than the format allows.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        safetensors::serialize(&self.tensors, None).map_err(|error| Error::Format { reason: error.to_string() })
+        safetensors::serialize(&self.tensors, None).map_err(|error| Error::Header { reason: error.to_string() })
     }
 
     /// Writes the file. It appears whole or not at all: the bytes go to a new file beside it, which then takes its
@@ -259,10 +292,10 @@ mod tests {
 
     fn file() -> TensorFile {
         let mut file = TensorFile::default();
-        file.push("x", &[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        file.push("weight", &[3], &[half::f16::from_f32(0.5); 3]);
-        file.push_count("count", 7);
-        file.push_count("negative", -7);
+        file.push("x", &[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        file.push("weight", &[3], &[half::f16::from_f32(0.5); 3]).unwrap();
+        file.push_count("count", 7).unwrap();
+        file.push_count("negative", -7).unwrap();
         file
     }
 
@@ -292,6 +325,53 @@ mod tests {
         assert_eq!(refused(|t| t.channels::<f32>("x", 3).map(drop)), "x: expected dimensions [3], got [2, 3]");
         assert_eq!(refused(|t| t.count("x").map(drop)), "x: expected dtype i64, got dtype F32");
         assert_eq!(refused(|t| t.count("negative").map(drop)), "negative: expected a count >= 0, got -7");
+    }
+
+    #[test]
+    fn what_a_file_cannot_hold_is_refused_and_not_added() {
+        let mut file = file();
+        let before = file.to_bytes().unwrap();
+        let mut refused = |name: &str, dims: &[usize], values: &[f32]| {
+            let error = file.push(name, dims, values).unwrap_err().to_string();
+            assert_eq!(file.to_bytes().unwrap(), before, "{error}");
+            error
+        };
+        assert_eq!(refused("w", &[2, 3], &[1.0; 5]), "w of dimensions [2, 3]: expected 6 values, got 5");
+        assert_eq!(refused("w", &[], &[]), "w of dimensions []: expected 1 values, got 0");
+        assert_eq!(refused("a\nb", &[0], &[1.0]), "a\\nb of dimensions [0]: expected 0 values, got 1");
+        let most = usize::MAX;
+        let text = format!("w of dimensions [{most}, 2]: expected {most} values, got 1");
+        assert_eq!(refused("w", &[most, 2], &[1.0]), text);
+        // The format takes no product beyond its range, even of a tensor without a value.
+        let text = format!("w of dimensions [{most}, 2, 0]: expected {most} values, got 0");
+        assert_eq!(refused("w", &[most, 2, 0], &[]), text);
+        assert_eq!(refused("x", &[1], &[1.0]), "x: expected a name that the file has not yet, got it twice");
+        let metadata = "__metadata__: expected the name of a tensor, got the one that the format keeps for itself";
+        assert_eq!(refused("__metadata__", &[1], &[1.0]), metadata);
+        assert!(matches!(file.push_count("count", 8), Err(Error::TensorRepeated { .. })));
+        assert!(matches!(file.push_count("__metadata__", 8), Err(Error::TensorName { .. })));
+        assert_eq!(file.to_bytes().unwrap(), before);
+    }
+
+    #[test]
+    fn whatever_is_added_can_be_read() {
+        let mut file = TensorFile::default();
+        for name in ["", " ", "\"", "\\", "\n\u{1b}", "\u{0}", "bn.weight", "\u{1f600}", "__metadata"] {
+            file.push(name, &[1, 0, 2], &[0.0f32; 0]).unwrap();
+            file.push(format!("{name}2"), &[], &[2.5f64]).unwrap();
+        }
+        let bytes = file.to_bytes().unwrap();
+        let tensors = Tensors::parse(&bytes).unwrap();
+        assert_eq!(tensors.names(), file.names().collect::<Vec<_>>());
+        assert_eq!(tensors.data::<f64>("\u{0}2", &[]).unwrap(), [2.5]);
+    }
+
+    #[test]
+    fn a_header_too_large_is_an_error() {
+        let mut file = TensorFile::default();
+        file.push("x".repeat(100_000_001), &[0], &[0.0f32; 0]).unwrap();
+        let error = file.to_bytes().unwrap_err();
+        assert!(matches!(error, Error::Header { .. }), "{error}");
     }
 
     #[test]

@@ -15,13 +15,19 @@
 //! ```
 
 mod cases;
+mod check;
 mod compare;
 mod input;
+mod journal;
 pub mod oracle;
+mod report;
 mod run;
 pub mod tolerance;
 
 pub use cases::{Case, Group, groups, thinned};
+pub use check::Verified;
 pub use compare::{Failure, compare};
 pub use input::{Input, Inputs};
-pub use run::{Outputs, Report, Verified, check_group, check_group_at, run};
+pub use journal::{Journal, Lost};
+pub use report::Report;
+pub use run::{Outputs, run};

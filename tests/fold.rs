@@ -90,6 +90,18 @@ fn a_channel_without_variance_gives_beta() {
     assert_eq!((weight, bias.as_slice()), ([0.0; IN * OUT], state.beta.as_deref().unwrap()));
 }
 
+/// As in a layer, `eps` is added in the type of the statistics: 1e-3 is a little less in f64 than in f32.
+#[test]
+fn where_running_var_and_eps_cancel_it_gives_beta_and_below_nan() {
+    let mut state = StateDict::<f32>::new(2, &Options::default());
+    state.running.as_mut().unwrap().var = vec![-1e-3, -1.0];
+    state.beta = Some(vec![0.5, 0.25]);
+    let (mut weight, mut bias) = ([1.0f32, 2.0], [3.0f32, 4.0]);
+    state.fold_into(1e-3, Shape::nc(1, 2).unwrap(), &mut weight, &mut bias).unwrap();
+    assert_eq!((weight[0], bias[0]), (0.0, 0.5));
+    assert!(weight[1].is_nan() && bias[1].is_nan(), "{weight:?}, {bias:?}");
+}
+
 #[test]
 fn what_is_refused_changes_nothing() {
     let given: ([f32; IN * OUT], [f32; OUT]) = ([1.0; IN * OUT], [2.0; OUT]);

@@ -7,6 +7,9 @@ use batchnorm::{
     Saved, Shape, StateDict, Tracking,
 };
 
+#[path = "passes/mod.rs"]
+mod passes;
+
 type Layer = BatchNorm<Cpu>;
 
 const SHAPE: [usize; 3] = [4, 3, 5];
@@ -127,6 +130,10 @@ fn momentum_0_keeps_and_momentum_1_replaces() {
     let (mut layer, mut saved) = layer(tracking(Momentum::Ema(0.0)));
     step(&mut layer, &mut saved, &data(1));
     assert_eq!(running(&layer), Running { num_batches_tracked: 1, ..Running::<Vec<f32>, i64>::new(3) });
+    // With a = 0 the batch is not read, so that an infinity there stays out.
+    let infinite: Vec<f32> = data(2).iter().map(|x| x * f32::INFINITY).collect();
+    step(&mut layer, &mut saved, &infinite);
+    assert_eq!(running(&layer), Running { num_batches_tracked: 2, ..Running::<Vec<f32>, i64>::new(3) });
 
     let (mut layer, mut saved) = self::layer(tracking(Momentum::Ema(1.0)));
     // With a = 1 the old value is not read, so that NaN there does not survive.
@@ -174,6 +181,9 @@ fn an_empty_batch_changes_nothing() {
         assert_eq!(layer.state_dict().unwrap(), before);
         assert_eq!((saved.mean(), saved.inv_std()), (&vec![0.0; 3], &vec![0.0; 3]));
         for frozen in [false, true] {
+            if frozen {
+                layer.frozen::<f32>(shape, &[], Epilogue::Relu, &mut [], &mut saved).unwrap();
+            }
             let (mut dgamma, mut dbeta) = ([7.0; 3], [7.0; 3]);
             let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
             let backward = if frozen { Layer::backward_frozen::<f32> } else { Layer::backward::<f32> };
@@ -257,18 +267,22 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
         "saved statistics: expected [4, 3, 5] channels-first, got [4, 5, 3] channels-last"
     );
 
-    let relu_only = layer.saved(shape(), Epilogue::Relu).unwrap();
+    let mut relu_only = layer.saved(shape(), Epilogue::Relu).unwrap();
+    let add_relu = Epilogue::AddRelu(&x[..]);
+    let error = layer.train(shape(), &x, add_relu, &mut y, &mut relu_only).unwrap_err();
+    assert_eq!(error.to_string(), "relu_mask is missing: `saved` was made for another epilogue than add-relu");
     let mut dx = vec![9.0f32; 60];
     let mut dz = vec![9.0f32; 60];
     let mut refused = |saved: &Saved<Cpu>, dy: &[f32], epilogue, dgamma: &mut [f32]| {
         let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(dgamma), dbeta: None };
         layer.backward(shape(), &x, dy, epilogue, saved, gradients).unwrap_err().to_string()
     };
-    assert_eq!(refused(&saved, &x[..1], Epilogue::Relu, &mut [0.0; 3]), "dy: expected 60 values, got 1");
-    assert_eq!(refused(&saved, &x, Epilogue::Relu, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
+    assert_eq!(refused(&saved, &x[..1], Epilogue::Identity, &mut [0.0; 3]), "dy: expected 60 values, got 1");
+    assert_eq!(refused(&saved, &x, Epilogue::Identity, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
     assert_eq!(
         refused(&relu_only, &x, Epilogue::AddRelu(&mut dz), &mut [0.0; 3]),
-        "relu_mask is missing: `saved` was made for another epilogue than add-relu"
+        "saved statistics: expected those of `train` with the epilogue add-relu, got none, since no forward pass has \
+         written them or the last one failed"
     );
     assert!(y.iter().chain(&dx).chain(&dz).all(|v| *v == 9.0), "an output was written");
     assert_eq!(before, (layer.state_dict().unwrap(), saved.mean().clone(), saved.inv_std().clone()));
@@ -295,6 +309,19 @@ fn state_survives_files_and_devices() {
 }
 
 #[test]
+fn a_state_is_added_to_a_file_as_a_whole_or_not_at_all() {
+    let state = StateDict::<f32>::new(3, &Options::default());
+    let mut file = TensorFile::default();
+    file.push("bn.running_var", &[1], &[7.0f32]).unwrap();
+    let error = state.to_tensors(&mut file, "bn.").unwrap_err().to_string();
+    assert_eq!(error, "bn.running_var: expected a name that the file has not yet, got it twice");
+    assert_eq!(file.names().collect::<Vec<_>>(), ["bn.running_var"]);
+    state.to_tensors(&mut file, "bn2.").unwrap();
+    assert!(matches!(state.to_tensors(&mut file, "bn2."), Err(Error::TensorRepeated { .. })));
+    assert_eq!(file.names().count(), 6);
+}
+
+#[test]
 fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
@@ -313,10 +340,10 @@ fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
         }
         error
     };
-    let all = |file: &mut TensorFile| before.to_tensors(file, "bn.");
+    let all = |file: &mut TensorFile| before.to_tensors(file, "bn.").unwrap();
     let default = Options::default();
     assert_eq!(
-        refused(default, &|file| before.to_tensors(file, "")),
+        refused(default, &|file| before.to_tensors(file, "").unwrap()),
         "bn.weight: expected in the file, which has bias, num_batches_tracked, running_mean, running_var, weight"
     );
     assert_eq!(
@@ -327,23 +354,22 @@ fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
         refused(Options { tracking: None, ..default }, &all),
         "bn.running_mean: not expected in the file, since the layer was built without it"
     );
-    let with = |f: &'static dyn Fn(&mut TensorFile)| {
-        let before = before.clone();
-        move |file: &mut TensorFile| {
-            before.to_tensors(file, "bn.");
-            f(file);
-        }
-    };
+    let mut wide = before.clone();
+    wide.running.as_mut().unwrap().var.push(1.0);
     assert_eq!(
-        refused(default, &with(&|file| file.push("bn.running_var", &[4], &[1.0f32; 4]))),
+        refused(default, &|file| wide.to_tensors(file, "bn.").unwrap()),
         "bn.running_var: expected dimensions [3], got [4]"
     );
+    let without_bias = StateDict { beta: None, ..before.clone() };
+    let with_a_count = |file: &mut TensorFile| {
+        without_bias.to_tensors(file, "bn.").unwrap();
+        file.push_count("bn.bias", 3).unwrap();
+    };
+    assert_eq!(refused(default, &with_a_count), "bn.bias: expected f32, f16, bf16 or f64, got dtype I64");
+    let mut uncounted = before.clone();
+    uncounted.running.as_mut().unwrap().num_batches_tracked = -1;
     assert_eq!(
-        refused(default, &with(&|file| file.push_count("bn.bias", 3))),
-        "bn.bias: expected f32, f16, bf16 or f64, got dtype I64"
-    );
-    assert_eq!(
-        refused(default, &with(&|file| file.push_count("bn.num_batches_tracked", -1))),
+        refused(default, &|file| uncounted.to_tensors(file, "bn.").unwrap()),
         "bn.num_batches_tracked: expected a count >= 0, got -1"
     );
     std::fs::write(&path, &read(&path).unwrap()[..100]).unwrap();
@@ -382,6 +408,16 @@ fn fine_tuning_with_frozen_statistics_keeps_the_mask_of_add_relu() {
         assert_eq!(dz[i], if y[i] > 0.0 { dy[i] } else { 0.0 });
     }
     assert_eq!(layer.state_dict().unwrap(), state, "frozen passes move nothing");
+}
+
+#[test]
+fn each_backward_pass_has_its_forward_pass() {
+    passes::assert_each_backward_has_its_forward(&Cpu);
+}
+
+#[test]
+fn a_refused_forward_pass_leaves_what_was_saved() {
+    passes::assert_a_refusal_leaves_what_was_saved(&Cpu);
 }
 
 #[test]

@@ -90,6 +90,29 @@ fn nan_never_passes_the_comparison() {
     assert!(!passes::<f32>(Input::Normal, Arithmetic::F64, |_| (f64::INFINITY, 1.0)));
 }
 
+/// Which of infinity and NaN a statistic is counts, and which infinity.
+#[test]
+fn an_infinite_statistic_passes_as_that_alone() {
+    let plain = |x: &mut dyn Iterator<Item = f64>| {
+        let (m, sum) = x.fold((0.0, 0.0), |(m, sum), x| (m + 1.0, sum + x));
+        (sum / m, f64::NAN)
+    };
+    let in_others = |is_finite: fn(f64) -> f64| {
+        move |x: &mut dyn Iterator<Item = f64>| {
+            let x: Vec<f64> = x.collect();
+            let (mean, var) = two_passes_f32(&mut x.iter().copied());
+            let special = plain(&mut x.iter().copied());
+            if special.0.is_finite() { (mean, var) } else { (is_finite(special.0), special.1) }
+        }
+    };
+    for input in [Input::Inf, Input::Infinities] {
+        assert!(passes::<f32>(input, Arithmetic::F32, in_others(|mean| mean)));
+        assert!(!passes::<f32>(input, Arithmetic::F32, in_others(|_| f64::NAN)));
+        assert!(!passes::<f32>(input, Arithmetic::F32, in_others(|mean| -mean)));
+        assert!(!passes::<f32>(input, Arithmetic::F32, in_others(f64::abs)) || input == Input::Inf);
+    }
+}
+
 /// `y` of a training forward, and the saved statistics.
 fn train<T: Element>(
     shape: Shape,
@@ -177,6 +200,50 @@ fn the_bits_are_the_same_for_any_number_of_threads() {
             }
         }
     }
+}
+
+/// The sum that decides is that of the type of per-channel values: 1e-5 in f64 is more than in f32.
+#[test]
+fn a_variance_of_minus_eps_gives_beta_in_every_type() {
+    fn check<T: Element>(var: impl Fn(f64) -> f64, want: impl Fn(f64) -> f64)
+    where
+        Cpu: Compute<T>,
+    {
+        for eps in [1e-5, 1e-3, 0.1, 0.0, 1e-30, 1.0] {
+            let of = |v: f64| <T::Param as Element>::from_f64(v);
+            let (beta, var) = (of(0.25), of(var(of(eps).to_f64())));
+            let mut y = [T::default(); 2];
+            Cpu.infer(InferArgs::<Cpu, T> {
+                shape: Shape::nc(2, 1).unwrap(),
+                eps,
+                x: &[T::from_f64(1.0), T::from_f64(-2.0)],
+                epilogue: Epilogue::Identity,
+                gamma: None,
+                beta: Some(&[beta]),
+                running_mean: &[of(0.5)],
+                running_var: &[var],
+                y: &mut y,
+                relu_mask: None,
+            })
+            .unwrap();
+            let want = want(eps);
+            let same = |y: &T| y.to_f64() == want || (y.to_f64().is_nan() && want.is_nan());
+            assert!(y.iter().all(same), "{} eps {eps:e}, var {var:?}: {y:?} for {want}", T::DTYPE);
+        }
+    }
+    fn all<T: Element>()
+    where
+        Cpu: Compute<T>,
+    {
+        check::<T>(|eps| -eps, |_| 0.25);
+        check::<T>(|eps| -1.5 * eps, |eps| if eps == 0.0 { 0.25 } else { f64::NAN });
+        check::<T>(|_| f64::NAN, |_| f64::NAN);
+        check::<T>(|_| f64::INFINITY, |_| 0.25);
+    }
+    all::<f32>();
+    all::<f16>();
+    all::<bf16>();
+    all::<f64>();
 }
 
 #[test]
@@ -359,4 +426,47 @@ fn frozen_passes_read_the_running_statistics_alone() {
     })
     .unwrap();
     assert_eq!((dx, dgamma), ([1.5, 0.0], [6.0, 0.0]));
+}
+
+/// A mask of no words may be absent: frameworks give the address of an empty tensor as none.
+#[test]
+fn add_relu_of_an_empty_batch_needs_no_mask() {
+    for (dims, frozen) in [([0, 3, 5], false), ([0, 3, 5], true), ([4, 3, 0], false), ([4, 3, 0], true)] {
+        let shape = Shape::new(&dims, Layout::ChannelsFirst).unwrap();
+        let (mut dgamma, mut dbeta) = ([7.0f32; 3], [7.0f32; 3]);
+        let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+        let (epilogue, ones) = (Epilogue::AddRelu(&mut [][..]), [1.0f32; 3]);
+        let result = if frozen {
+            Cpu.backward_frozen(BackwardFrozenArgs {
+                shape,
+                eps: 1e-5,
+                x: &[],
+                dy: &[],
+                epilogue,
+                gamma: None,
+                beta: None,
+                running_mean: &ones,
+                running_var: &ones,
+                relu_mask: None,
+                gradients,
+                workspace: &mut (),
+            })
+        } else {
+            Cpu.backward(BackwardArgs {
+                shape,
+                x: &[],
+                dy: &[],
+                epilogue,
+                gamma: None,
+                beta: None,
+                saved_mean: &ones,
+                saved_inv_std: &ones,
+                relu_mask: None,
+                gradients,
+                workspace: &mut (),
+            })
+        };
+        result.unwrap();
+        assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
+    }
 }

@@ -404,3 +404,78 @@ fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
         }
     }
 }
+
+#[test]
+fn limits_that_no_device_has_panic_nowhere() {
+    // Numbers that divide, and those that multiply.
+    let hostile = |field: usize, value: u32| {
+        let mut limits = HOPPER;
+        match field {
+            0 => limits.sms = value,
+            1 => limits.shared_per_sm = value,
+            2 => limits.shared_per_cta = value,
+            3 => limits.shared_reserved = value,
+            4 => limits.threads_per_sm = value,
+            5 => limits.ctas_per_sm = value,
+            6 => limits.l2_bytes = u64::from(value) << 32 | u64::from(value),
+            7 => limits.memory_gb_per_s = value,
+            8 => limits.clusters = [[value; 4]; 2],
+            _ => {
+                limits = DeviceLimits {
+                    sms: value,
+                    shared_per_sm: value,
+                    shared_per_cta: value,
+                    shared_reserved: value,
+                    threads_per_sm: value,
+                    ctas_per_sm: value,
+                    l2_bytes: u64::from(value),
+                    memory_gb_per_s: value,
+                    clusters: [[value; 4]; 2],
+                    ..HOPPER
+                }
+            }
+        }
+        limits
+    };
+    for limits in (0..10).flat_map(|field| [0, 1, 1 << 31, u32::MAX].map(|value| hostile(field, value))) {
+        for dims in [&[2, 3][..], &[32, 64, 56, 56], &[1, 1 << 20, 2], &[1 << 40, 1], &[1, 1, 1]] {
+            for op in OPS {
+                for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+                    let problem = problem(op, dims, layout, Dtype::F16, Epilogue::AddRelu(()));
+                    for forced in FORCED {
+                        if let Ok(plan) = Plan::new(&problem, &limits, forced) {
+                            assert!(plan.tiling.steps() > 0 && plan.tiling.splits > 0, "{limits:?}, {plan:?}");
+                        }
+                        Plan::most_workspace_bytes(&problem, &limits, forced);
+                    }
+                    Plan::candidates(&problem, &limits);
+                }
+            }
+        }
+    }
+    let shape = Shape::nchw(2, 64, 8, 8).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    let tiling = Plan::new(&problem, &HOPPER, None).unwrap().tiling;
+    for form in [Form::Rows, Form::Columns] {
+        Tiling { form, width: 0, threads: 0, ..tiling }.steps();
+    }
+}
+
+/// The text in journals and messages names every number that says what was launched.
+#[test]
+fn a_plan_is_one_line() {
+    let shape = Shape::nchw(256, 64, 56, 56).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+    let plan = Plan::new(&problem, &DeviceLimits::KNOWN[1].1, Some(Strategy::Cluster)).unwrap();
+    let t = plan.tiling;
+    let wanted = format!(
+        "cluster Rows threads={} strips=64 splits={} teams={} held_steps={}/{} shared_bytes={}",
+        t.threads,
+        t.splits,
+        t.teams,
+        t.held_steps,
+        t.steps(),
+        t.shared_bytes
+    );
+    assert_eq!(plan.to_string(), wanted);
+}

@@ -1,7 +1,8 @@
 //! `batchnorm bench`: how long operations take, beside the least that they could and beside their peers.
 //!
 //! Everything that is compared is measured in one run, in turns: what comes first in one round comes last in the next.
-//! Nothing is timed before it was held against the CPU path.
+//! Nothing is timed before it was held against the CPU path. What is known is written down as it becomes known: a journal
+//! line before and behind each turn, a line of the table and the JSON anew after each task.
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -10,10 +11,15 @@ mod cuda;
 mod cudnn;
 mod machine;
 mod measured;
+#[cfg(feature = "cuda")]
+mod ours;
 mod peers;
 mod plot;
+#[cfg(feature = "cuda")]
+mod probes;
 mod report;
 mod subject;
+mod tasks;
 #[cfg(feature = "cuda")]
 mod timing;
 
@@ -21,17 +27,19 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use batchnorm::Dtype;
-use batchnorm::bench::{Operation, Row, rows};
+use batchnorm::verify::Journal;
 use half::{bf16, f16};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::choices::Strategy;
 use crate::device::Device;
-use crate::failure::Failure;
-use crate::output::{self, Pending};
+use crate::failure::{Failure, one_line};
+use crate::output::{self, WholeFile};
 use measured::Measured;
-use peers::Peers;
+use peers::{Peers, Wanted};
 use report::Report;
-use subject::Subject;
+use subject::{Subject, Turns};
+use tasks::{Task, tasks};
 
 /// Options of `batchnorm bench`.
 #[derive(Debug, clap::Args)]
@@ -48,13 +56,16 @@ pub(crate) struct Args {
     /// Only these operations, such as train or backward-add-relu
     #[arg(long, value_name = "NAME")]
     operation: Vec<String>,
-    /// Only these of the peers in Python, such as torch
+    /// Ours on a GPU by these strategies; by default the planner's choice and each strategy forced
+    #[arg(long, value_enum, value_name = "NAME")]
+    strategy: Vec<Strategy>,
+    /// Only these peers, such as torch, or cudnn as it is called without Python; all of them by default
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
     /// The seconds that each subject is timed for on each row
     #[arg(long, default_value = "0.2", value_parser = seconds, allow_hyphen_values = true)]
     seconds: f64,
-    /// Begin no row after so many seconds
+    /// Begin no operation on a row after so many seconds, counted from the start of the process
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
     /// Leave out rows whose x has more bytes; without it the CPU's limit is 2^28, a GPU's its memory
@@ -66,7 +77,10 @@ pub(crate) struct Args {
     /// Measure no peers in Python
     #[arg(long)]
     no_python: bool,
-    /// Write all samples, with what they were taken on, to this file too
+    /// Write a line to this file before and behind each turn of a subject: what has a beginning and no end is what hangs
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Write all samples, with what they were taken on, to this file too, anew after each operation on a row
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw time against bytes into this file
@@ -82,124 +96,150 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// The bytes of x up to which the CPU is measured by default.
 const CPU_LIMIT: usize = 1 << 28;
 
-/// One row and one operation on it.
-struct Task {
-    row: Row,
-    operation: Operation,
-}
-
-impl Task {
-    /// Such as `resnet50/stage1 n=32 c=64 s=3136 channels-first f16 train`.
-    fn name(&self) -> String {
-        let Self { row: Row { suite, name, shape, dtype, .. }, operation } = self;
-        let (n, c, s) = (shape.n(), shape.c(), shape.s());
-        format!("{suite}/{name} n={n} c={c} s={s} {} {dtype} {}", shape.layout(), operation.name())
-    }
-}
-
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+/// Whether everything of ours that was measured is right, and the device was not lost.
+pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     let tasks = tasks(args)?;
-    let (json, plot) = (args.json.as_deref().map(Pending::new), args.plot.as_deref().map(Pending::new));
-    let (json, plot) = (json.transpose()?, plot.transpose()?);
-    let mut report = Report::new(args.device, args.seconds)?;
-    let mut peers = Peers::start(args);
-    report.peers = peers.said.clone();
+    let wanted = Wanted::new(&args.peer)?;
+    let files = Files {
+        json: args.json.as_deref().map(WholeFile::new).transpose()?,
+        plot: args.plot.as_deref().map(WholeFile::new).transpose()?,
+    };
+    let journal = match &args.journal {
+        Some(path) => Journal::new(began).into_file(path),
+        None => Ok(Journal::new(began)),
+    };
+    let journal = journal.map_err(|error| Failure::new(format!("--journal: {error}")))?;
+    let run = Run { args, began, tasks: &tasks, wanted: &wanted, journal: &journal, files };
     match args.device {
         Device::Cpu => {
+            if let Some(other) = args.strategy.iter().find(|&&strategy| strategy != Strategy::Auto) {
+                return Err(other.refused("auto on the CPU"));
+            }
+            let report = Report::new(args.device, machine::processor(), args.seconds);
             let limit = args.limit_bytes.unwrap_or(CPU_LIMIT);
-            measure_all(args, limit, &tasks, &mut peers, &mut report, |task| match task.row.dtype {
+            run.measure_all(limit, report, &|| false, |task| match task.row.dtype {
                 Dtype::F16 => cpu::subjects::<f16>(task),
                 Dtype::Bf16 => cpu::subjects::<bf16>(task),
-                _ => cpu::subjects::<f32>(task),
-            });
+                Dtype::F32 | Dtype::F64 => cpu::subjects::<f32>(task),
+            })
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
-            let bench = cuda::Bench::new(number)?;
-            if let Some(text) = bench.emulated()? {
-                return output::print(&text);
-            }
-            report.probes = bench.probes(args.seconds);
-            let limit = args.limit_bytes.unwrap_or(usize::MAX);
-            measure_all(args, limit, &tasks, &mut peers, &mut report, |task| match task.row.dtype {
+            let bench = cuda::Bench::new(number, &args.strategy, wanted.cudnn)?;
+            let mut report = Report::new(args.device, bench.name()?, args.seconds);
+            (report.is_timed, report.limits) = (bench.is_timed(), bench.limits());
+            run.files.keep(&report);
+            report.probes = bench.probes(args.seconds, &journal);
+            let limit = args.limit_bytes.unwrap_or(bench.default_limit());
+            run.measure_all(limit, report, &|| bench.is_lost(), |task| match task.row.dtype {
                 Dtype::F16 => bench.subjects::<f16>(task),
                 Dtype::Bf16 => bench.subjects::<bf16>(task),
-                _ => bench.subjects::<f32>(task),
-            });
+                Dtype::F32 | Dtype::F64 => bench.subjects::<f32>(task),
+            })
         }
         #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => return Err(args.device.not_built()),
-    }
-    // The files first: a closed stdout must not cost an hour's measurements.
-    if let Some(json) = json {
-        json.keep(&format!("{:#}\n", report.to_json()))?;
-    }
-    if let Some(plot) = plot {
-        plot.keep(&plot::svg(&report).map_err(Failure::new)?)?;
-    }
-    output::print(&report.to_text())
-}
-
-/// What is to be measured.
-fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
-    let rows = rows().map_err(|error| Failure::new(format!("benches/suites.json: {error}")))?;
-    let mut names: Vec<&str> = rows.iter().map(|row| row.suite.as_str()).collect();
-    names.dedup();
-    if let Some(unknown) = args.suite.iter().find(|suite| !names.contains(&suite.as_str())) {
-        return Err(Failure::new(format!("--suite: expected one of {}, got \"{unknown}\"", names.join(", "))));
-    }
-    let operations = Operation::ALL.map(Operation::name);
-    if let Some(unknown) = args.operation.iter().find(|name| !operations.contains(name)) {
-        let operations = operations.join(", ");
-        return Err(Failure::new(format!("--operation: expected one of {operations}, got \"{unknown}\"")));
-    }
-    let words: Vec<&str> = args.filter.split_whitespace().collect();
-    let wanted = |task: &Task| {
-        let name = task.name();
-        let (path, _) = name.split_once(' ').unwrap_or((&name, ""));
-        // A word is one of the name's, or a part of its path: "train" is not "train-relu".
-        let is_asked = args.operation.is_empty() || args.operation.contains(&task.operation.name());
-        is_asked && words.iter().all(|word| name.split(' ').any(|part| part == *word) || path.contains(word))
-    };
-    let rows = rows.iter().filter(|row| args.suite.is_empty() || args.suite.contains(&row.suite));
-    let of_row = |row: &Row| Operation::ALL.map(|operation| Task { row: row.clone(), operation });
-    let tasks: Vec<Task> = rows.flat_map(of_row).filter(wanted).collect();
-    match tasks.is_empty() {
-        true => Err(Failure::new(format!("--filter: expected words of a row's name, got \"{}\"", args.filter))),
-        false => Ok(tasks),
+        Device::Cuda(_) => Err(args.device.not_built()),
     }
 }
 
-/// Measures task after task, ours and the peers in Python, with a bar of progress.
-fn measure_all(
-    args: &Args,
-    limit: usize,
-    tasks: &[Task],
-    peers: &mut Peers,
-    report: &mut Report,
-    ours: impl Fn(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
-) {
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
-    let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
-    let begin = Instant::now();
-    let mut measure = |task: &Task| {
+/// Where a report goes.
+struct Files<'a> {
+    json: Option<WholeFile<'a>>,
+    plot: Option<WholeFile<'a>>,
+}
+
+impl Files<'_> {
+    /// Writes the JSON as far as it is. What fails now may not at the end, and the rest is worth knowing without it.
+    fn keep(&self, report: &Report) {
+        if let Some(json) = &self.json {
+            let _ = json.write(&report.to_json());
+        }
+    }
+
+    fn finish(&self, report: &Report) -> Result<(), Failure> {
+        if let Some(json) = &self.json {
+            json.write(&report.to_json())?;
+        }
+        match &self.plot {
+            Some(plot) => plot.write(&plot::svg(report).map_err(Failure::new)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The options of a run.
+struct Run<'a> {
+    args: &'a Args,
+    began: Instant,
+    tasks: &'a [Task],
+    wanted: &'a Wanted,
+    journal: &'a Journal,
+    files: Files<'a>,
+}
+
+impl Run<'_> {
+    /// Measures task after task, ours and the peers in Python, with a bar of progress. `is_lost` says whether the device is.
+    fn measure_all(
+        &self,
+        limit: usize,
+        mut report: Report,
+        is_lost: &dyn Fn() -> bool,
+        ours: impl Fn(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
+    ) -> Result<bool, Failure> {
+        let Self { args, tasks, journal, files, .. } = self;
+        let mut peers = Peers::start(args, self.wanted);
+        report.peers = peers.said.clone();
+        report.lost = journal.lost().cloned();
+        report.width = tasks.iter().map(|task| task.name().len()).max().unwrap_or(0);
+        files.keep(&report);
+
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
+        let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
+        // Who reads the lines may be gone; the files are not.
+        let say = |text: &str| progress.suspend(|| drop(output::print(text)));
+        say(&report.head());
+        for task in *tasks {
+            progress.set_message(task.name());
+            if let Some(reason) = self.reason_to_leave_out(task, limit) {
+                report.push(Measured::left_out(task, reason));
+                progress.inc(1);
+                continue;
+            }
+            let before = machine::clocks(args.device);
+            let outcomes = ours(task).map(|mut subjects| {
+                subjects.extend(peers.subjects(task));
+                let what = task.name();
+                let turns = Turns { journal, what: &what, is_timed: report.is_timed, is_lost };
+                turns.measure(&mut subjects, args.seconds)
+            });
+            let measured = Measured::new(task, outcomes, [before, machine::clocks(args.device)]);
+            say(&report.line(&measured));
+            report.push(measured);
+            report.lost = journal.lost().cloned();
+            files.keep(&report);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        report.is_complete = true;
+        // The files first: a closed stdout must not cost an hour's measurements.
+        let finished = files.finish(&report);
+        output::print(&report.to_text())?;
+        finished?;
+        match journal.broken() {
+            Some(error) => Err(Failure::new(format!("--journal: lines are missing: {}", one_line(error)))),
+            None => Ok(report.lost.is_none() && !report.is_wrong()),
+        }
+    }
+
+    fn reason_to_leave_out(&self, task: &Task, limit: usize) -> Option<String> {
         let bytes = task.row.bytes();
+        if self.journal.lost().is_some() {
+            return Some("not reached: the device was lost".into());
+        }
         if bytes > limit {
-            return Err(format!("x has {bytes} bytes, more than --limit-bytes {limit}"));
+            return Some(format!("x has {bytes} bytes, more than --limit-bytes {limit}"));
         }
-        if let Some(within) = args.within.filter(|&within| begin.elapsed().as_secs() >= within) {
-            return Err(format!("not reached --within {within} seconds"));
-        }
-        let mut subjects = ours(task)?;
-        subjects.extend(peers.subjects(task));
-        Ok(subject::in_turns(&mut subjects, args.seconds))
-    };
-    for task in tasks {
-        progress.set_message(task.name());
-        let before = machine::clocks(args.device);
-        let outcomes = measure(task);
-        report.push(Measured::new(task, outcomes, [before, machine::clocks(args.device)]));
-        progress.inc(1);
+        let within = self.args.within.filter(|&within| self.began.elapsed().as_secs() >= within);
+        within.map(|within| format!("not reached --within {within} seconds"))
     }
-    progress.finish_and_clear();
 }

@@ -92,6 +92,13 @@ impl Strategy {
         Failure::new(format!("--strategy: expected {expected}, got {given}"))
     }
 
+    /// Those that were asked for, each once; all of them where none was.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn all_or(asked: &[Self]) -> Vec<Self> {
+        let is_asked = |strategy: &Self| asked.is_empty() || asked.contains(strategy);
+        Self::value_variants().iter().copied().filter(is_asked).collect()
+    }
+
     /// The strategy of the library, where one is forced.
     #[cfg(feature = "cuda")]
     pub(crate) fn forced(self) -> Option<batchnorm::Strategy> {

@@ -3,6 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
+use batchnorm::DeviceLimits;
+use serde_json::{Value, json};
+
 use crate::failure::Failure;
 
 /// A device as the command line names it.
@@ -46,10 +49,45 @@ impl Device {
     }
 }
 
-/// The CUDA device of this number.
+/// The CUDA device of this number, whose memory pool this program's repeated allocations have for themselves.
 #[cfg(feature = "cuda")]
 pub(crate) fn cuda(number: usize) -> Result<batchnorm::Cuda, Failure> {
-    batchnorm::Cuda::new(number).map_err(|error| Failure::new(format!("--device cuda:{number}: {error}")))
+    let device = batchnorm::Cuda::new(number).and_then(|cuda| cuda.keep_memory().map(|()| cuda));
+    device.map_err(|error| Failure::new(format!("--device cuda:{number}: {error}")))
+}
+
+/// The limits of a CUDA device, each under its name.
+pub(crate) fn limits_json(limits: &DeviceLimits) -> Value {
+    let DeviceLimits {
+        compute_capability: (major, minor),
+        sms,
+        shared_per_sm,
+        shared_per_cta,
+        shared_reserved,
+        threads_per_sm,
+        ctas_per_sm,
+        l2_bytes,
+        memory_gb_per_s,
+        cooperative,
+        clusters: [one_cta_per_sm, two_ctas_per_sm],
+    } = *limits;
+    let by_size = |[of_2, of_4, of_8, of_16]: [u32; 4]| json!({ "2": of_2, "4": of_4, "8": of_8, "16": of_16 });
+    json!({
+        "compute_capability": [major, minor],
+        "sms": sms,
+        "shared_per_sm": shared_per_sm,
+        "shared_per_cta": shared_per_cta,
+        "shared_reserved": shared_reserved,
+        "threads_per_sm": threads_per_sm,
+        "ctas_per_sm": ctas_per_sm,
+        "l2_bytes": l2_bytes,
+        "memory_gb_per_s": memory_gb_per_s,
+        "cooperative": cooperative,
+        "clusters": {
+            "one_cta_per_sm": by_size(one_cta_per_sm),
+            "two_ctas_per_sm": by_size(two_ctas_per_sm),
+        },
+    })
 }
 
 /// Whether a CUDA device of this name is an emulated one, which is slow.
@@ -61,6 +99,19 @@ pub(crate) fn is_emulated(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_have_their_names() {
+        let [_, (_, known), ..] = DeviceLimits::KNOWN;
+        let limits = DeviceLimits { sms: 132, clusters: [[66, 32, 15, 7], [132, 64, 30, 14]], ..known };
+        let json = limits_json(&limits);
+        // As `Debug` has them: none is left out.
+        let named = format!("{limits:?}").matches(": ").count();
+        assert_eq!(json.as_object().unwrap().len(), named);
+        assert_eq!((&json["compute_capability"], &json["sms"]), (&json!([9, 0]), &json!(132)));
+        assert_eq!(json["clusters"]["one_cta_per_sm"], json!({ "2": 66, "4": 32, "8": 15, "16": 7 }));
+        assert_eq!(json["clusters"]["two_ctas_per_sm"], json!({ "2": 132, "4": 64, "8": 30, "16": 14 }));
+    }
 
     #[test]
     fn names_of_devices() {

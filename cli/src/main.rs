@@ -10,11 +10,13 @@ mod device;
 mod failure;
 mod info;
 mod output;
+mod plan;
 mod run;
 mod verify;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use args::{Command, Parsed};
 use failure::Failure;
@@ -23,7 +25,8 @@ const CHECK_FAILED: u8 = 1;
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
-    match args::parse().and_then(dispatch) {
+    let began = Instant::now();
+    match args::parse().and_then(|parsed| dispatch(parsed, began)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => CHECK_FAILED.into(),
         Err(failure) => {
@@ -34,8 +37,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every check held; the commands that check nothing are true.
-fn dispatch(parsed: Parsed) -> Result<bool, Failure> {
+/// Whether every check held; the commands that check nothing are true. `began` is the start of the process.
+fn dispatch(parsed: Parsed, began: Instant) -> Result<bool, Failure> {
     let command = match parsed {
         Parsed::Text(text) => return output::print(&text).map(|()| true),
         Parsed::Command(command) => *command,
@@ -43,7 +46,7 @@ fn dispatch(parsed: Parsed) -> Result<bool, Failure> {
     match command {
         Command::Info(args) => info::run(&args).map(|()| true),
         Command::Run(args) => run::run(&args).map(|()| true),
-        Command::Verify(args) => verify::run(&args),
-        Command::Bench(args) => bench::run(&args).map(|()| true),
+        Command::Verify(args) => verify::run(&args, began),
+        Command::Bench(args) => bench::run(&args, began),
     }
 }

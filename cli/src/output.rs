@@ -29,28 +29,31 @@ pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// A file that is to appear whole or not at all: a temporary one beside it, until it is kept.
-pub(crate) struct Pending<'a> {
-    path: &'a Path,
-    file: tempfile::NamedTempFile,
-}
+/// A file that is whole whenever it is there, however often it is written anew: each time a temporary one beside it takes
+/// its place.
+pub(crate) struct WholeFile<'a>(&'a Path);
 
-impl<'a> Pending<'a> {
+impl<'a> WholeFile<'a> {
     /// Finds out at once whether it can be written, which may be long before there is anything to write.
     pub(crate) fn new(path: &'a Path) -> Result<Self, Failure> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = Self(path);
+        file.temporary().map(|_| file)
+    }
+
+    fn temporary(&self) -> Result<tempfile::NamedTempFile, Failure> {
+        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new();
         // As any new file: a temporary one is its owner's alone.
         #[cfg(unix)]
         file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = file.tempfile_in(folder).map_err(|error| told(path, &error))?;
-        Ok(Self { path, file })
+        file.tempfile_in(folder).map_err(|error| told(self.0, &error))
     }
 
-    /// Writes it, and puts it in its place.
-    pub(crate) fn keep(mut self, text: &str) -> Result<(), Failure> {
-        self.file.write_all(text.as_bytes()).map_err(|error| told(self.path, &error))?;
-        self.file.persist(self.path).map(drop).map_err(|error| told(self.path, &error.error))
+    /// Puts this text into its place.
+    pub(crate) fn write(&self, text: &str) -> Result<(), Failure> {
+        let mut file = self.temporary()?;
+        file.write_all(text.as_bytes()).map_err(|error| told(self.0, &error))?;
+        file.persist(self.0).map(drop).map_err(|error| told(self.0, &error.error))
     }
 }
 

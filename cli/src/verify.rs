@@ -1,28 +1,28 @@
-//! `batchnorm verify`: every case of the library's table against the f64 oracle.
+//! `batchnorm verify`: every case of the library's table against the f64 oracle, on a CUDA device under every strategy.
+//!
+//! What is known is written down as it becomes known: a journal line before and behind each launch, the JSON anew after each
+//! group of cases.
 
-use std::collections::BTreeMap;
+mod report;
+
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use batchnorm::Cpu;
-#[cfg(feature = "cuda")]
-use batchnorm::verify::{Failure as CaseFailure, thinned};
-use batchnorm::verify::{Group, Report, Verified, groups};
-#[cfg(feature = "cuda")]
-use batchnorm::{Error, Strategy};
+use batchnorm::verify::{Group, Journal, Verified, thinned};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use serde_json::{Value, json};
 
+use crate::choices::Strategy;
 #[cfg(feature = "cuda")]
 use crate::device;
 use crate::device::Device;
-use crate::failure::{Failure, one_line};
-use crate::output;
+use crate::failure::Failure;
+use crate::output::{self, WholeFile};
+use report::Tally;
 
-/// How many failures are shown; the JSON has all.
-const SHOWN: usize = 10;
-
-/// On an emulated device: one group in so many.
+/// One group in so many on an emulated device, which takes hours for what a GPU does in a minute.
 #[cfg(feature = "cuda")]
 const EMULATED_EVERY: usize = 37;
 
@@ -32,134 +32,99 @@ pub(crate) struct Args {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// Write the table and every failure to this file too
+    /// Only these strategies of a CUDA device; all of them by default
+    #[arg(long, value_enum, value_name = "NAME")]
+    strategy: Vec<Strategy>,
+    /// One group of cases in so many, and of the large ones one in sixteen of these
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    every: Option<u32>,
+    /// Begin no case after so many seconds, counted from the start of the process
+    #[arg(long, value_name = "SECONDS")]
+    within: Option<u64>,
+    /// Write a line to this file before and behind each launch: what has a beginning and no end is what hangs
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Write the table and the failures to this file too, anew after each group of cases
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// One line of the table: the cases of one operation on one dtype.
-#[derive(Default)]
-struct Row {
-    cases: usize,
-    failed: usize,
-    /// The largest error as a share of what is allowed.
-    worst: f64,
-}
-
-/// Whether every case held.
-pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
-    let (reports, note) = match args.device {
-        Device::Cpu => (reports(&Cpu, &groups()), String::new()),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(number) => cuda_reports(number)?,
-        #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => return Err(args.device.not_built()),
-    };
-    let mut rows = BTreeMap::<(String, String), Row>::new();
-    let mut failures = Vec::new();
-    for Report { case, result } in &reports {
-        let row = rows.entry((format!("{:?}", case.op), case.group.dtype.to_string())).or_default();
-        row.cases += 1;
-        match result {
-            Ok(worst) => row.worst = row.worst.max(*worst),
-            Err(failure) => {
-                row.failed += 1;
-                failures.push((case.to_string(), failure.to_string()));
+/// Whether every case held that was reached.
+pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
+    let journal = Journal::new(began).within(args.within.map(Duration::from_secs));
+    match args.device {
+        Device::Cpu => {
+            if let Some(other) = args.strategy.iter().find(|&&strategy| strategy != Strategy::Auto) {
+                return Err(other.refused("auto on the CPU"));
             }
+            hold(args, journal, &[Cpu], 1, String::new())
         }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(number) => {
+            let cuda = device::cuda(number)?;
+            let name = cuda.name()?;
+            let is_emulated = device::is_emulated(&name);
+            // A context that is lost tells whoever asks next. On an emulated device that is the launch's own thread.
+            let journal = if is_emulated { journal } else { journal.one_at_a_time() };
+            let every = if is_emulated { EMULATED_EVERY } else { 1 };
+            let backends: Vec<_> = Strategy::all_or(&args.strategy)
+                .into_iter()
+                .map(|strategy| cuda.clone().with_strategy(strategy.forced()))
+                .collect();
+            hold(args, journal, &backends, every, name)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Device::Cuda(_) => Err(args.device.not_built()),
     }
-    if let Some(path) = &args.json {
-        let text = format!("{:#}\n", to_json(args.device, reports.len(), &rows, &failures, &note));
-        output::Pending::new(path)?.keep(&text)?;
-    }
-    output::print(&to_text(args.device, reports.len(), &rows, &failures, &note))?;
-    Ok(failures.is_empty())
 }
 
-/// Runs every group, with a progress bar on stderr where that is a terminal.
-fn reports<B: Verified>(backend: &B, groups: &[Group]) -> Vec<Report> {
+/// Holds the backends against the table, of which `every` says how much is gone through by default.
+fn hold<B: Verified>(
+    args: &Args,
+    journal: Journal,
+    backends: &[B],
+    every: usize,
+    model: String,
+) -> Result<bool, Failure> {
+    let journal = match &args.journal {
+        Some(path) => journal.into_file(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
+        None => journal,
+    };
+    let json = args.json.as_deref().map(WholeFile::new).transpose()?;
+    let every = args.every.map_or(every, |every| every as usize);
+    let groups = thinned(every);
+    let strategies = backends.iter().map(|backend| backend.strategy_name()).collect();
+    let tally = Mutex::new(Tally::new(args.device, model, strategies, every, groups.len()));
+    let locked = || tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let keep = |tally: &Tally| match &json {
+        Some(json) => json.write(&format!("{:#}\n", tally.to_json(&journal))),
+        None => Ok(()),
+    };
+    keep(&locked())?;
+
     let cases = |group: &Group| group.cases().len() as u64;
     let bar = ProgressBar::new(groups.iter().map(cases).sum());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed} of about {duration} {msg}") {
         bar.set_style(style);
     }
-    let check = |group: &Group| {
-        let reports = backend.check(group).unwrap_or_default();
+    groups.par_iter().for_each(|group| {
+        let reports = B::check_all(backends, &group.cases(), 0, &journal);
         bar.inc(cases(group));
-        reports
-    };
-    let reports = groups.par_iter().flat_map_iter(check).collect();
+        let mut tally = locked();
+        tally.add(reports.unwrap_or_default());
+        if tally.failed() > 0 {
+            bar.set_message(format!("{} failed", tally.failed()));
+        }
+        // A disk that is full now may have room at the end, and the rest is worth knowing without it.
+        let _ = keep(&tally);
+    });
     bar.finish_and_clear();
-    reports
-}
-
-/// The table under the planned strategy and under each forced one, where that can hold the case; with what there is to
-/// say about it.
-#[cfg(feature = "cuda")]
-fn cuda_reports(number: usize) -> Result<(Vec<Report>, String), Failure> {
-    let cuda = device::cuda(number)?;
-    let name = cuda.name()?;
-    // An emulated device takes hours for what a GPU does in a minute.
-    let every = if device::is_emulated(&name) { EMULATED_EVERY } else { 1 };
-    let groups = thinned(every);
-    let strategies = Strategy::ALL.into_iter().map(Some).chain([None]);
-    let of_strategy = |strategy| {
-        let mut reports = reports(&cuda.clone().with_strategy(strategy), &groups);
-        reports.retain(|report| {
-            !matches!(&report.result, Err(CaseFailure::Refused(Error::Strategy { .. } | Error::NoStrategy { .. })))
-        });
-        reports
-    };
-    let reports = strategies.flat_map(of_strategy).collect();
-    let thinning = if every > 1 {
-        format!("; one group of cases in {every}, and of the large ones one in sixteen of these")
-    } else {
-        String::new()
-    };
-    let names = Strategy::ALL.map(Strategy::name).join(", ");
-    Ok((reports, format!("{name}; strategies {names}, auto{thinning}")))
-}
-
-fn to_text(
-    device: Device,
-    cases: usize,
-    rows: &BTreeMap<(String, String), Row>,
-    failures: &[(String, String)],
-    note: &str,
-) -> String {
-    let mut text =
-        format!("{:<16} {:<6} {:>7} {:>7}  {}\n", "operation", "dtype", "cases", "failed", "largest error / allowed");
-    for ((op, dtype), Row { cases, failed, worst }) in rows {
-        text += &format!("{op:<16} {dtype:<6} {cases:>7} {failed:>7}  {worst:.3}\n");
+    let tally = locked();
+    let kept = keep(&tally);
+    output::print(&tally.to_text(&journal))?;
+    kept?;
+    match journal.broken() {
+        Some(error) => Err(Failure::new(format!("--journal: lines are missing: {error}"))),
+        None => Ok(tally.failed() == 0),
     }
-    for (case, failure) in failures.iter().take(SHOWN) {
-        text += &format!("FAILED {}\n       {}\n", one_line(case), one_line(failure));
-    }
-    if failures.len() > SHOWN {
-        text += &format!("and {} more failures\n", failures.len() - SHOWN);
-    }
-    if !note.is_empty() {
-        text += &format!("{note}\n");
-    }
-    text + &format!("{cases} cases on {device} against the f64 oracle: {} failed\n", failures.len())
-}
-
-fn to_json(
-    device: Device,
-    cases: usize,
-    rows: &BTreeMap<(String, String), Row>,
-    failures: &[(String, String)],
-    note: &str,
-) -> Value {
-    let row = |((op, dtype), row): (&(String, String), &Row)| json!({ "op": op, "dtype": dtype, "cases": row.cases, "failed": row.failed, "largest_share": row.worst });
-    let failure = |(case, failure): &(String, String)| json!({ "case": case, "failure": failure });
-    json!({
-        "device": device.to_string(),
-        "note": note,
-        "version": env!("CARGO_PKG_VERSION"),
-        "cases": cases,
-        "failed": failures.len(),
-        "rows": rows.iter().map(row).collect::<Vec<_>>(),
-        "failures": failures.iter().map(failure).collect::<Vec<_>>(),
-    })
 }

@@ -18,12 +18,22 @@ pub enum Profile {
     Turing,
     /// Like Hopper4, with 64 MiB of memory.
     Memory,
+    /// As large as an H100: sm_90, 132 multiprocessors in eight GPCs, 50 MB of L2. A grid that fills it has 132 or 264 CTAs,
+    /// each a thread of the operating system.
+    H100,
 }
 
 impl Profile {
     /// All of them, in the order of their ordinals.
-    pub const ALL: [Profile; 6] =
-        [Profile::Hopper4, Profile::A100Like, Profile::Ada99, Profile::NoCoop, Profile::Turing, Profile::Memory];
+    pub const ALL: [Profile; 7] = [
+        Profile::Hopper4,
+        Profile::A100Like,
+        Profile::Ada99,
+        Profile::NoCoop,
+        Profile::Turing,
+        Profile::Memory,
+        Profile::H100,
+    ];
 
     /// The device ordinal, where `CUDA_EMULATOR_PROFILE` is not set.
     pub fn ordinal(self) -> usize {

@@ -27,9 +27,9 @@ fn both_names_lead_to_one_device() {
 #[test]
 fn devices_say_that_they_are_emulated() {
     let _device = Device::open(0);
-    let names = ["hopper4", "a100like", "ada99", "nocoop", "turing", "memory"];
-    let opt_in = [227, 163, 99, 99, 64, 227];
-    let capability = [(9, 0), (8, 0), (8, 9), (8, 6), (7, 5), (9, 0)];
+    let names = ["hopper4", "a100like", "ada99", "nocoop", "turing", "memory", "h100"];
+    let opt_in = [227, 163, 99, 99, 64, 227, 227];
+    let capability = [(9, 0), (8, 0), (8, 9), (8, 6), (7, 5), (9, 0), (9, 0)];
     for profile in Profile::ALL {
         let at = profile.ordinal();
         let ordinal = at as i32;
@@ -102,6 +102,52 @@ fn memory_ends() {
     assert_eq!(device.try_alloc(0), Err(INVALID_VALUE));
     let all = device.try_alloc(64 << 20).unwrap();
     assert_eq!(device.free(all), 0);
+}
+
+#[test]
+fn a_default_pool_has_a_release_threshold() {
+    const RELEASE_THRESHOLD: i32 = 4;
+    let pool_of = |ordinal: i32| {
+        let mut pool = std::ptr::null_mut::<c_void>();
+        let code = driver_call!(cuDeviceGetDefaultMemPool(&mut pool => &mut *mut c_void, ordinal => i32));
+        (code, pool)
+    };
+    for profile in Profile::ALL {
+        let ordinal = profile.ordinal() as i32;
+        let device = Device::open(ordinal);
+        let (code, pool) = pool_of(ordinal);
+        let mut address = 0;
+        let allocated = driver_call!(
+            cuMemAllocAsync(&mut address => &mut u64, 64 => usize, std::ptr::null_mut() => *mut c_void)
+        );
+        if profile == Profile::NoCoop {
+            assert_eq!((Device::attribute(ordinal, 115), code, allocated), (0, NOT_SUPPORTED, NOT_SUPPORTED));
+            continue;
+        }
+        assert_eq!((Device::attribute(ordinal, 115), code, allocated), (1, 0, 0));
+        assert_eq!(device.free(address), 0);
+        let (mut threshold, attribute) = (9u64, RELEASE_THRESHOLD);
+        let (mut call, other) = (
+            || {
+                let code = driver_call!(
+                    cuMemPoolGetAttribute(pool => *mut c_void, attribute => i32, &mut threshold => &mut u64)
+                );
+                (code, threshold)
+            },
+            attribute + 1,
+        );
+        assert_eq!(call(), (0, 0), "the default gives everything back");
+        let mut most = u64::MAX;
+        let set = |pool: *mut c_void, attribute: i32, value: &mut u64| driver_call!(cuMemPoolSetAttribute(pool => *mut c_void, attribute => i32, value => &mut u64));
+        assert_eq!(set(pool, attribute, &mut most), 0);
+        assert_eq!(call(), (0, u64::MAX));
+        assert_eq!(set(pool, other, &mut most), INVALID_VALUE);
+        assert_eq!(set(std::ptr::null_mut(), attribute, &mut most), INVALID_VALUE);
+        most = 0;
+        assert_eq!(set(pool, attribute, &mut most), 0);
+        assert_eq!(call(), (0, 0));
+    }
+    assert_ne!(pool_of(99).0, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use batchnorm::{Compute, Element, Gradients, Momentum, Op, Problem, Shape, Track
 use pyo3::{FromPyObject, PyResult};
 
 use crate::buffers::{Raw, Scratch};
-use crate::check::{check_apart, epilogue, error, filled, value_error};
+use crate::check::{check_apart, epilogue, error, value_error};
 
 /// An operation with its arguments.
 pub(crate) trait Operation: Sync {
@@ -122,7 +122,7 @@ impl Operation for Train {
                     shape,
                     eps,
                     x: B::reads(&x),
-                    epilogue: filled(kind, z.as_ref().map(|z| B::reads(z))),
+                    epilogue: kind.with("z", z.as_ref().map(|z| B::reads(z)))?,
                     gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
                     beta: beta.as_ref().map(|beta| B::reads(beta)),
                     y: B::writes(&mut y),
@@ -160,7 +160,7 @@ impl Operation for Infer {
                 shape,
                 eps,
                 x: B::reads(&x),
-                epilogue: filled(kind, z.as_ref().map(|z| B::reads(z))),
+                epilogue: kind.with("z", z.as_ref().map(|z| B::reads(z))).map_err(error)?,
                 gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
                 beta: beta.as_ref().map(|beta| B::reads(beta)),
                 running_mean: B::reads(&running_mean),
@@ -195,7 +195,7 @@ impl Operation for Backward {
             let [first, second] = statistics.map(|at| backend.read::<T::Param>(at, c));
             let [mut dgamma, mut dbeta] = [dgamma, dbeta].map(|at| backend.write::<T::Param>(at, c));
             let backward = |workspace: &mut B::Workspace| {
-                let epilogue = filled(kind, dz.as_mut().map(|dz| B::writes(dz)));
+                let epilogue = kind.with("dz", dz.as_mut().map(|dz| B::writes(dz)))?;
                 let gradients = Gradients {
                     dx: B::writes(&mut dx),
                     dgamma: Some(B::writes(&mut dgamma)),

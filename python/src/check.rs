@@ -12,6 +12,9 @@ pub(crate) fn error(error: Error) -> PyErr {
         Error::Driver { .. } | Error::Launch { .. } | Error::NoDriver { .. } | Error::NoDevice { .. } => {
             PyRuntimeError::new_err(text)
         }
+        Error::Prepare { .. } | Error::StaticShared { .. } | Error::Residency { .. } | Error::Clusters { .. } => {
+            PyRuntimeError::new_err(text)
+        }
         _ => value_error(text),
     }
 }
@@ -35,16 +38,6 @@ pub(crate) fn epilogue(name: &str, residual: Option<()>) -> PyResult<Epilogue<()
                  {residual} one"
             )))
         }
-    }
-}
-
-/// The epilogue with its tensor, for those that have one.
-pub(crate) fn filled<Z>(epilogue: Epilogue<()>, z: Option<Z>) -> Epilogue<Z> {
-    match (epilogue, z) {
-        (Epilogue::Add(()), Some(z)) => Epilogue::Add(z),
-        (Epilogue::AddRelu(()), Some(z)) => Epilogue::AddRelu(z),
-        (Epilogue::Relu, _) => Epilogue::Relu,
-        _ => Epilogue::Identity,
     }
 }
 

@@ -107,6 +107,18 @@ def test_a_folded_layer_gives_what_the_pair_gives(bias, affine):
         assert folded.weight.requires_grad and type(folded) is type(layer)
 
 
+def test_where_running_var_and_eps_cancel_a_folded_layer_gives_the_bias():
+    """As 32-bit numbers they do: 1e-5 is a little more in 64 bits. Below, both give NaN."""
+    torch.manual_seed(3)
+    layer, norm, x = nn.Conv2d(2, 3, 1), bn.BatchNorm2d(3, eps=1e-5).eval(), torch.rand(2, 2, 4, 4)
+    with torch.no_grad():
+        norm.running_var.copy_(torch.tensor([-1e-5, -1.0, 1.0])), norm.bias.uniform_(-2, 2)
+    pair, folded = norm(layer(x)), bn.fold(layer, norm)(x)
+    for y in (pair, folded):
+        assert torch.equal(y[:, 0], norm.bias[0].expand_as(y[:, 0])) and y[:, 1].isnan().all()
+    torch.testing.assert_close(folded[:, 2], pair[:, 2], rtol=1e-5, atol=1e-5)
+
+
 def test_folding_leaves_a_fused_relu_behind_the_layer():
     conv, norm = nn.Conv2d(3, 4, 1), bn.BatchNormReLU(4)
     x = torch.randn(2, 3, 5, 5)

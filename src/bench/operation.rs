@@ -1,7 +1,7 @@
 //! What is measured: the operations of a layer, and the least that they must move.
 
 use super::Row;
-use crate::{Epilogue, Op};
+use crate::{Epilogue, Op, Problem, Result};
 
 /// An operation of a layer, with what is fused behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,16 @@ impl Operation {
     pub fn bytes(self, row: &Row) -> usize {
         let (read, written) = self.tensors();
         (read + written) * row.bytes()
+    }
+
+    /// What a layer of the usual options makes of it over a row, to plan for.
+    ///
+    /// # Errors
+    /// Those of [`Problem::new`].
+    pub fn problem(self, row: &Row) -> Result<Problem> {
+        const EPS: f64 = 1e-5; // on which no plan depends
+        let problem = Problem::new(self.op, row.shape, row.dtype, self.epilogue, EPS, None)?;
+        Ok(problem.with_offset(row.offset))
     }
 
     /// Whether it is a backward pass.

@@ -23,9 +23,21 @@ pub const PEERS: [(&str, &str); 14] = files! {
     "torch_peers.py"
 };
 
+/// The peers that the program can measure, by the names that its `--peer` takes.
+pub const PEER_NAMES: [&str; 6] = ["torch", "torch-cudnn", "torch-compile", "cudnn-graph", "jax", "apex-groupbn"];
+
 #[cfg(test)]
 mod tests {
-    use super::PEERS;
+    use super::{PEER_NAMES, PEERS};
+
+    /// As peer.py lists them.
+    #[test]
+    fn names_are_those_of_the_program() {
+        let (_, text) = PEERS.iter().find(|(name, _)| *name == "peer.py").unwrap();
+        let table = text.split_once("\nPEERS = {\n").unwrap().1.split_once("\n}\n").unwrap().0;
+        let names: Vec<&str> = table.lines().map(|line| line.split('"').nth(1).unwrap()).collect();
+        assert_eq!(names, PEER_NAMES);
+    }
 
     #[test]
     fn nothing_is_missing() {

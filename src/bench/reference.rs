@@ -30,7 +30,7 @@ where
     /// of every channel.
     ///
     /// # Errors
-    /// In words: what the CPU path refused.
+    /// In words: a buffer that is too short, or what the CPU path refused.
     pub fn new(
         shape: Shape,
         offset: usize,
@@ -38,6 +38,12 @@ where
         [x, dy]: [&[T]; 2],
     ) -> core::result::Result<Self, String> {
         let told = |error: crate::Error| format!("{} on the CPU: {error}", operation.name());
+        for (name, actual) in [("x", x.len()), ("dy", dy.len())] {
+            let expected = shape.len().saturating_add(offset);
+            if actual < expected {
+                return Err(format!("{name}: expected at least {expected} values, got {actual}"));
+            }
+        }
         let c = shape.c();
         let mut picked = vec![0, c / 3, c / 2, c - 1];
         picked.dedup();
@@ -52,9 +58,15 @@ where
     /// Whether outputs of the whole tensor agree.
     ///
     /// # Errors
-    /// In words: which value is wrong.
+    /// In words: which value is wrong, or a buffer that is too short.
     pub fn compare(&self, got: &Outputs<T>) -> core::result::Result<(), String> {
         let Self { shape, offset, operation, picked, wanted } = self;
+        let data = got.data.iter().map(|got| (shape.len().saturating_add(*offset), got.len()));
+        for (expected, actual) in data.chain(got.channels.iter().map(|got| (shape.c(), got.len()))) {
+            if actual < expected {
+                return Err(format!("{}: expected at least {expected} values, got {actual}", operation.name()));
+            }
+        }
         let roundings = (4.0 * T::DTYPE.unit_roundoff()).max(1e-4);
         for (got, wanted) in got.data.iter().zip(&wanted.data) {
             let got = gather(*shape, &got[*offset..], picked);
@@ -123,6 +135,24 @@ mod tests {
             wrong[13] = value;
             let error = compare(train, "data", &wrong, &wanted.data[0], 1e-4).unwrap_err();
             assert!(error.starts_with("train, data, value 13: expected "), "{error}");
+        }
+    }
+
+    #[test]
+    fn buffers_that_are_too_short_are_refused() {
+        let shape = Shape::new(&[3, 7, 5], Layout::ChannelsFirst).unwrap();
+        let train = Operation::ALL[0];
+        let values = vec![0.0f32; 107];
+        let refused = |x: usize, dy: usize| {
+            Reference::new(shape, 2, train, [&values[..x], &values[..dy]]).err().expect("a short buffer")
+        };
+        assert_eq!(refused(106, 107), "x: expected at least 107 values, got 106");
+        assert_eq!(refused(107, 0), "dy: expected at least 107 values, got 0");
+        let reference = Reference::new(shape, 2, train, [&values, &values]).unwrap();
+        for (data, channels) in [(106, 7), (107, 6)] {
+            let outputs = Outputs { data: vec![vec![0.0f32; data]], channels: vec![vec![0.0; channels]] };
+            let error = reference.compare(&outputs).unwrap_err();
+            assert!(error.starts_with("train: expected at least "), "{error}");
         }
     }
 

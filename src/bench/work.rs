@@ -55,12 +55,14 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
         let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default())?;
         layer.load_state_dict(&state(channels))?;
         layer.reserve::<T>(shape, Epilogue::AddRelu(()))?;
+        // Over the host once: the others are copies on the device.
+        let (x, dy) = (backend.upload(x)?, backend.upload(dy)?);
         let set = || {
             Ok(Set {
-                x: backend.upload(x)?,
-                dy: backend.upload(dy)?,
-                out: backend.upload(x)?,
-                residual: backend.upload(dy)?,
+                x: backend.duplicate(&x)?,
+                dy: backend.duplicate(&dy)?,
+                out: backend.duplicate(&x)?,
+                residual: backend.duplicate(&dy)?,
                 saved: layer.saved(shape, Epilogue::AddRelu(()))?,
             })
         };
@@ -70,7 +72,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
         Ok(Self { shape, offset, layer, sets, next: 0, dgamma, dbeta })
     }
 
-    /// The bytes of one set of buffers.
+    /// The bytes of one set of buffers. Two tensors more are needed while the sets are made.
     pub fn set_bytes(row: &Row) -> usize {
         4 * row.bytes() + row.shape.len() / 8
     }

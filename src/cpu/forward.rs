@@ -47,7 +47,7 @@ impl Channels {
         [mean, var]: [&[P]; 2],
     ) -> Self {
         let mean = mean[channels.clone()].iter().map(|mean| mean.to_f64()).collect();
-        let inv_std = var[channels.clone()].iter().map(|var| inv_std(var.to_f64(), eps)).collect();
+        let inv_std = var[channels.clone()].iter().map(|var| inv_std::<P>(var.to_f64(), eps)).collect();
         Self::new(channels, mean, inv_std, affine)
     }
 
@@ -63,9 +63,12 @@ pub(super) fn normalized([mean, scale, beta]: [f64; 3], x: f64) -> f64 {
     (x - mean) * scale + beta
 }
 
-/// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`.
-pub(super) fn inv_std(var: f64, eps: f64) -> f64 {
-    let v = var + eps;
+/// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`, NaN below.
+///
+/// `eps` is rounded to the type of per-channel values first: so an f32 variance and `eps` add up to 0 here exactly where
+/// they do on a device, which adds them in f32, and to less than 0 likewise.
+pub(super) fn inv_std<P: Param>(var: f64, eps: f64) -> f64 {
+    let v = var + P::from_f64(eps).to_f64();
     if v == 0.0 { 0.0 } else { 1.0 / v.sqrt() }
 }
 
@@ -170,7 +173,7 @@ pub(super) fn train<T: Lane>(
     by_group_into(shape, y, |group, y| {
         let moments = group_moments(group, x);
         let mean = moments.iter().map(|of_channel| of_channel.mean).collect();
-        let inv_std = moments.iter().map(|of_channel| inv_std(of_channel.var, eps)).collect();
+        let inv_std = moments.iter().map(|of_channel| inv_std::<T::Param>(of_channel.var, eps)).collect();
         let channels = Channels::new(group.channels(), mean, inv_std, affine);
         normalize(group, x, &channels, epilogue, y);
         moments.into_iter().zip(channels.inv_std).collect()
@@ -227,10 +230,16 @@ pub(super) fn track<P: Param>(
         RunningVar::Unbiased => m as f64 / (m as f64 - 1.0),
         RunningVar::Biased => 1.0,
     };
+    // With a = 0 nothing is read of the batch: 0 * NaN would bring it in.
+    if a == 0.0 {
+        return;
+    }
     // With a = 1 the old value is not read: 0 * NaN would keep it.
     let step = |old: P, new: f64| P::from_f64(if a == 1.0 { new } else { (1.0 - a) * old.to_f64() + a * new });
+    // In their own type: what overflows there is an infinity in the running statistics.
+    let is_finite = |statistic: f64| P::from_f64(statistic).to_f64().is_finite();
     for ((batch, _), (mean, var)) in batch.iter().zip(mean.iter_mut().zip(var)) {
-        let finite = batch.mean.is_finite() && batch.var.is_finite();
+        let finite = is_finite(batch.mean) && is_finite(batch.var);
         if finite || tracking.non_finite == NonFinite::Propagate {
             *mean = step(*mean, batch.mean);
             *var = step(*var, batch.var * k);

@@ -48,6 +48,9 @@ impl Backend for Cpu {
     fn workspace(&self, _problems: &[Problem]) -> Result<()> {
         Ok(())
     }
+    fn duplicate<T: Stored>(&self, buf: &Vec<T>) -> Result<Vec<T>> {
+        Ok(buf.clone())
+    }
     fn slice<T: Stored>(buf: &Vec<T>, start: usize) -> &[T] {
         &buf[start..]
     }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError};
 
-use super::launch;
+use super::{launch, loader};
 use crate::{DeviceLimits, Error, Result};
 
-/// The oldest compute capability that the kernels are built for; newer ones have their own code or run from PTX.
+/// The oldest compute capability that the kernels are built for; newer ones have code of their major version or PTX.
 const OLDEST: (u32, u32) = (8, 0);
 /// `CUDA_ERROR_OUT_OF_MEMORY`.
 const OUT_OF_MEMORY: u32 = 2;
@@ -30,7 +30,7 @@ pub(super) fn allocating(bytes: usize) -> impl Fn(DriverError) -> Error {
 
 /// How many devices the driver has.
 pub(super) fn count() -> Result<usize> {
-    launch::find_driver()?;
+    loader::find_driver()?;
     match CudaContext::device_count() {
         Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
         Err(error) => match error.0 as u32 {

@@ -17,6 +17,8 @@
 //! must outlive it. [`BatchNorm::reserve`](crate::BatchNorm::reserve) and
 //! [`BatchNorm::load_state_dict`](crate::BatchNorm::load_state_dict) replace memory that a graph may know.
 //!
+//! The stream that is captured is to be a non-blocking one, as [`CudaContext::new_stream`] makes: [`Cuda::on`] says why.
+//!
 //! # From buffers to a launch
 //! `launch/` has a file an operation: it names the arguments, the rest is the same for all. The facts of the arguments
 //! go through [`Problem`], then the [`Plan`](crate::Plan) is made, then one function of `ffi` is called, which
@@ -34,6 +36,8 @@ mod ffi {
 }
 mod kept;
 mod launch;
+mod loader;
+mod memory_pool;
 mod plans;
 mod state;
 mod workspace;
@@ -50,7 +54,7 @@ use crate::{Backend, Compute, DeviceLimits, Param, Plan, Problem, Result, Stored
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
-pub use launch::{Probe, Probes};
+pub use launch::{Probe, Probes, Storing};
 use plans::Plans;
 pub use state::CudaState;
 pub use workspace::CudaWorkspace;
@@ -73,6 +77,19 @@ pub use workspace::CudaWorkspace;
 /// # Ok::<(), batchnorm::Error>(())
 /// ```
 ///
+/// # Beside other work
+/// Where a plan has the strategy [`Grid`](crate::Strategy::Grid), its CTAs wait for each other, and all of them must be
+/// resident: such a launch fills up to all of the device, and waits until it can. Streams of one priority are safe beside
+/// each other, since their grids begin one after the other. Not promised is that these end:
+/// - grids on streams of different priorities, or of processes that share a device by MPS: each may hold multiprocessors
+///   that the other waits for;
+/// - a grid beside kernels that wait for other devices, such as NCCL's: if those hold multiprocessors until a peer answers,
+///   and the peer's queue is the other way round, both wait.
+///
+/// Use one priority, order such work by events, leave multiprocessors to the others by [`Cuda::with_max_sms`], so that all
+/// fit at once, or force another strategy by [`Cuda::with_strategy`].
+///
+/// # Dtypes
 /// Data of f64 is the CPU's alone:
 /// ```compile_fail,E0277
 /// fn computes<B: batchnorm::Compute<f64>>() {}
@@ -93,7 +110,7 @@ impl Cuda {
     /// The device of this number, on its default stream.
     ///
     /// The default stream needs no events to stay in order, and cannot be captured into a graph: for that, see
-    /// [`Cuda::on`].
+    /// [`Cuda::on`]. While a blocking stream of the same device is captured anywhere in the process, it cannot be used.
     ///
     /// # Errors
     /// [`Error::NoDriver`](crate::Error::NoDriver), [`Error::NoDevice`](crate::Error::NoDevice), and those of [`Cuda::on`].
@@ -114,13 +131,19 @@ impl Cuda {
     /// The first time for a context, this loads all kernels and lets them use the device's shared memory, so that no
     /// later operation does: a capture permits neither.
     ///
-    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`] after
-    /// [`CudaContext::disable_event_tracking`], or [`CudaContext::per_thread_stream`]. The latter is another stream on
-    /// every thread: a backend on it, and whatever it made, is to be used on one thread.
+    /// To capture into a graph, pass a stream of [`CudaContext::new_stream`], which is a non-blocking one, after
+    /// [`CudaContext::disable_event_tracking`]. Make it before the capture begins: with tracking on, the first one of a
+    /// context waits for the whole context, which a capture on any of its streams forbids.
+    ///
+    /// Do not capture on [`CudaContext::per_thread_stream`]. It is a blocking stream: while it is captured, the default
+    /// stream of the same device, and with it every backend of [`Cuda::new`], fails with the code 906 on all threads of
+    /// the process, and the capture may be lost. It is also another stream on every thread, so that a backend on it, and
+    /// whatever that made, is to be used on one thread.
     ///
     /// # Errors
-    /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Residency`](crate::Error::Residency),
-    /// [`Error::Launch`](crate::Error::Launch), [`Error::Driver`](crate::Error::Driver).
+    /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Driver`](crate::Error::Driver); of a kernel that cannot be
+    /// made ready, by its name, [`Error::Prepare`](crate::Error::Prepare), [`Error::Residency`](crate::Error::Residency) and
+    /// [`Error::StaticShared`](crate::Error::StaticShared); [`Error::Clusters`](crate::Error::Clusters).
     pub fn on(stream: Arc<CudaStream>) -> Result<Self> {
         let device = device::prepared(stream.context())?;
         Ok(Self { stream, device, max_sms: u32::MAX, strategy: None, plans: Arc::default() })
@@ -136,7 +159,8 @@ impl Cuda {
     }
 
     /// The same, with every operation planned for at most this many multiprocessors (at least one), which leaves the
-    /// others to work on other streams.
+    /// others to work on other streams. That grids have as many alone makes them wait for less; that they end beside work of
+    /// another priority takes room for all at once (see [above](Self#beside-other-work)).
     #[must_use]
     pub fn with_max_sms(self, max_sms: u32) -> Self {
         Self { max_sms, plans: Arc::default(), ..self }
@@ -147,8 +171,11 @@ impl Cuda {
         DeviceLimits { sms: self.device.sms.min(self.max_sms).max(1), ..self.device }
     }
 
-    /// The plan of a problem, made once for each.
-    fn plan(&self, problem: &Problem) -> Result<Plan> {
+    /// The plan that an operation of this problem is launched by: made once for each, and by [`Cuda::with_strategy`].
+    ///
+    /// # Errors
+    /// [`Error::Strategy`](crate::Error::Strategy), [`Error::NoStrategy`](crate::Error::NoStrategy).
+    pub fn plan(&self, problem: &Problem) -> Result<Plan> {
         self.plans.of(problem, &self.limits(), self.strategy)
     }
 
@@ -168,6 +195,18 @@ impl Cuda {
     /// [`Error::Driver`](crate::Error::Driver).
     pub fn name(&self) -> Result<String> {
         self.context().name().map_err(driver("cuDeviceGetName"))
+    }
+
+    /// Lets the default memory pool of the device keep what is freed, for later allocations. By default it gives memory
+    /// back to the system at every synchronization, which a program that allocates and waits in turns pays for each time.
+    ///
+    /// This is a setting of the pool, for all of the process and until it ends: a program's to choose, and none of a
+    /// library. Nothing of this crate calls it. A device without memory pools is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    pub fn keep_memory(&self) -> Result<()> {
+        memory_pool::keep_memory(self.context())
     }
 
     /// Waits until all work on the stream is done.
@@ -241,6 +280,12 @@ impl Backend for Cuda {
     }
     fn workspace(&self, problems: &[Problem]) -> Result<CudaWorkspace> {
         CudaWorkspace::new(self, problems)
+    }
+    fn duplicate<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<CudaSlice<T>> {
+        if buf.is_empty() {
+            return self.empty();
+        }
+        self.stream.clone_dtod(buf).map_err(allocating(size_of::<T>() * buf.len()))
     }
     fn slice<T: Stored>(buf: &CudaSlice<T>, start: usize) -> CudaView<'_, T> {
         buf.slice(start..)

@@ -60,7 +60,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// [`Error::Io`](crate::Error::Io); where the device fails.
     pub fn save(&self, path: impl AsRef<Path>, prefix: &str) -> Result<()> {
         let mut file = TensorFile::default();
-        self.state_dict()?.to_tensors(&mut file, prefix);
+        self.state_dict()?.to_tensors(&mut file, prefix)?;
         file.write(path)
     }
 

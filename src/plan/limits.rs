@@ -32,10 +32,24 @@ pub struct DeviceLimits {
 
 impl DeviceLimits {
     /// GPUs by the names that the command line takes, for plans where none is at hand: from data sheets and the tables of
-    /// the CUDA programming guide. The clusters of an H100 and those like it are an estimate, since how SMs are spread over
-    /// its GPCs differs from one to the next; a device at hand is asked.
+    /// the CUDA programming guide. The clusters are an estimate, since how SMs are spread over the GPCs differs from one
+    /// board to the next (an H100 is taken to have GPCs of 18, 18, 18, 16, 16, 16, 16 and 14); a device at hand is asked.
     pub const KNOWN: [(&str, Self); 6] =
         [("a100", A100), ("h100", H100), ("h200", H200), ("b200", B200), ("rtx4090", RTX4090), ("rtx5090", RTX5090)];
+
+    /// These limits, as far as a plan can count with them: at least one SM, and no numbers that no device has, whose
+    /// products would not fit. The fields are anyone's to set.
+    pub(super) fn countable(&self) -> Self {
+        const MOST_SMS: u32 = 1 << 16;
+        const MOST_BYTES: u32 = 1 << 28;
+        Self {
+            sms: self.sms.clamp(1, MOST_SMS),
+            shared_per_sm: self.shared_per_sm.min(MOST_BYTES),
+            shared_per_cta: self.shared_per_cta.min(MOST_BYTES),
+            shared_reserved: self.shared_reserved.min(MOST_BYTES),
+            ..*self
+        }
+    }
 
     /// How many clusters of so many CTAs the device holds at once, with so many CTAs on an SM.
     pub(crate) fn clusters_of(&self, size: u32, ctas_per_sm: u32) -> u32 {
@@ -61,7 +75,7 @@ const H100: DeviceLimits = DeviceLimits {
     l2_bytes: 50 << 20,
     memory_gb_per_s: 3352,
     cooperative: true,
-    clusters: [[66, 32, 15, 7], [132, 64, 30, 14]],
+    clusters: [[66, 31, 15, 7], [132, 66, 31, 15]],
 };
 const H200: DeviceLimits = DeviceLimits { memory_gb_per_s: 4800, ..H100 };
 const B200: DeviceLimits = DeviceLimits {

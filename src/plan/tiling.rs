@@ -75,7 +75,7 @@ impl Tiling {
 
     /// Rows that a CTA of a columns form takes in one step.
     pub(super) fn row_step(&self) -> i64 {
-        i64::from(self.threads) / self.width
+        i64::from(self.threads) / self.width.max(1)
     }
 
     /// What a CTA takes of its chunk in one step, in the chunk's units.
@@ -99,7 +99,7 @@ impl Tiling {
 
     /// Steps that a CTA takes through its chunk.
     pub fn steps(&self) -> i64 {
-        div_ceil(self.chunk, self.step_len())
+        div_ceil(self.chunk, self.step_len().max(1))
     }
 }
 

@@ -7,12 +7,16 @@ use super::tolerance::rounding;
 use super::{Case, Outputs};
 use crate::{Dtype, Error, Layout, Shape};
 
-/// Why a case failed.
+/// Why a case did not hold.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
     /// The operation returned an error.
     Refused(Error),
+    /// The forward pass before the operation returned an error.
+    Forward(Error),
+    /// It did not run: the device was lost before, or the time was over.
+    NotReached,
     /// A tensor is missing, or has another length.
     Missing {
         /// The tensor's name.
@@ -35,10 +39,31 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Whether a forced strategy has no room for the case, or the device does not have it.
+    pub fn is_left_out(&self) -> bool {
+        let is_strategy = |error: &Error| matches!(error, Error::Strategy { .. } | Error::NoStrategy { .. });
+        matches!(self, Self::Refused(error) | Self::Forward(error) if is_strategy(error))
+    }
+
+    /// Whether the device was lost with it: see [`Error::is_device_lost`].
+    pub fn is_device_lost(&self) -> bool {
+        matches!(self, Self::Refused(error) | Self::Forward(error) if error.is_device_lost())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => write!(f, "refused: {error}"),
+            Self::Forward(error) => write!(f, "refused in its forward pass: {error}"),
+            Self::NotReached => f.write_str("not reached"),
             Self::Missing { tensor } => write!(f, "{tensor} is missing or has another length"),
             Self::Mismatch { tensor, index, place: [n, c, s], got, want, allowed } => write!(
                 f,
@@ -61,7 +86,7 @@ pub fn compare(case: &Case, expected: &[Expected], outputs: &Outputs) -> Result<
             let mut check = |index: usize| {
                 let (got, want) = (got[index], want[index]);
                 let allowed = rounding(*dtype, want) + slack;
-                let share = share(got, want, allowed, *dtype, *is_data);
+                let share = share(got, want, allowed, *dtype);
                 #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "written so that NaN fails")]
                 if !(share <= 1.0) {
                     let place = place(case.group.shape, index, *is_data);
@@ -80,16 +105,14 @@ pub fn compare(case: &Case, expected: &[Expected], outputs: &Outputs) -> Result<
 }
 
 /// The error as a share of what is allowed; NaN where no error would do.
-fn share(got: f64, want: f64, allowed: f64, dtype: Dtype, is_data: bool) -> f64 {
-    match (want.is_finite(), is_data) {
+fn share(got: f64, want: f64, allowed: f64, dtype: Dtype) -> f64 {
+    match want.is_finite() {
         // Beyond what the dtype can hold, rounding gives an infinity.
-        (true, _) if want.abs() > dtype.max() && got == f64::INFINITY.copysign(want) => 0.0,
-        (true, _) => (got - want).abs() / allowed,
+        true if want.abs() > dtype.max() && got == f64::INFINITY.copysign(want) => 0.0,
+        true => (got - want).abs() / allowed,
         // NaN where NaN, the same infinity where an infinity.
-        (false, true) if want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()) => 0.0,
-        // How a statistic fails to be finite depends on the order of sums: that it fails is what counts.
-        (false, false) if !got.is_finite() => 0.0,
-        (false, _) => f64::NAN,
+        false if want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()) => 0.0,
+        false => f64::NAN,
     }
 }
 

@@ -37,11 +37,19 @@ pub enum Input {
     ZeroSample,
     /// Gradients so large that `dy * (x - mean)` passes 65504.
     LargeGradient,
+    /// Infinities of one sign or both, and NaN: first, last, all over a channel, each in its own.
+    Infinities,
+    /// Close to ± the largest value of the dtype: differences, sums and squares are beyond f32. Moments alone.
+    Largest,
+    /// Running variances of 0, constant channels, and an `eps` of 0.
+    ZeroVariance,
+    /// Running variances around `-eps`, down to -1, and without a value.
+    NegativeVariance,
 }
 
 impl Input {
     /// All but [`Input::Normal`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Mean1e4,
         Self::Mean1e6,
         Self::Mean20,
@@ -55,6 +63,10 @@ impl Input {
         Self::Inf,
         Self::ZeroSample,
         Self::LargeGradient,
+        Self::Infinities,
+        Self::Largest,
+        Self::ZeroVariance,
+        Self::NegativeVariance,
     ];
 
     /// Whether the dtype can hold it.
@@ -63,8 +75,19 @@ impl Input {
         match self {
             Self::Mean1e4 | Self::Mean1e6 | Self::Narrow => !half,
             Self::Mean20 => half,
+            Self::Largest => matches!(dtype, Dtype::F32 | Dtype::Bf16),
             _ => true,
         }
+    }
+
+    /// What is added to the variance.
+    pub fn eps(self) -> f64 {
+        if self == Self::ZeroVariance { 0.0 } else { 1e-5 }
+    }
+
+    /// Whether more than moments can be had of it: what f32 cannot hold it cannot normalize.
+    pub(super) fn normalizes(self) -> bool {
+        self != Self::Largest
     }
 
     /// The value of `x` at `place` (counted within the channel) of `channel`, before rounding.
@@ -112,6 +135,40 @@ impl Input {
                 }
             }
             Self::LargeGradient => 20.0 * normal,
+            Self::Infinities => {
+                let (is_first, is_last) = (place == 0, place + 1 == group.shape.m());
+                match channel % 8 {
+                    0 if is_first => f64::NEG_INFINITY,
+                    1 if is_last => f64::INFINITY,
+                    2 if is_first => f64::INFINITY,
+                    2 if is_last => f64::NEG_INFINITY,
+                    3 if place % 5 == 2 => f64::NEG_INFINITY,
+                    4 => f64::INFINITY,
+                    5 if is_first => f64::NAN,
+                    5 if is_last => f64::INFINITY,
+                    6 if place % 64 == 8 => f64::INFINITY,
+                    _ => normal,
+                }
+            }
+            // Of both signs, of one, and as much as it fits.
+            Self::Largest => {
+                let size = group.dtype.max() * (1.0 - 0.2 * normal.abs().min(1.0));
+                if channel.is_multiple_of(2) { size.copysign(normal) } else { -size }
+            }
+            Self::ZeroVariance if channel.is_multiple_of(4) || channel % 4 == 3 => 0.25 * (1 + channel % 64) as f64,
+            Self::ZeroVariance | Self::NegativeVariance => normal,
+        }
+    }
+
+    /// The running variance of `channel` before rounding, where a positive one would do.
+    fn running_var(self, channel: usize, positive: f64, rounded_eps: f64) -> f64 {
+        match self {
+            Self::ZeroVariance => [0.0, positive, -0.0, positive][channel % 4],
+            Self::NegativeVariance => {
+                let a_hair_above = -rounded_eps * (1.0 - 1.0 / 1_048_576.0);
+                [-rounded_eps, positive, a_hair_above, -1.0, f64::NAN, 0.0, f64::INFINITY][channel % 7]
+            }
+            _ => positive,
         }
     }
 }
@@ -156,9 +213,8 @@ impl<T: Element> Inputs<T> {
         let channels = |seed, mean: f64, scale: f64| -> Vec<T::Param> {
             (0..shape.c()).map(|i| <T::Param as Element>::from_f64(mean + scale * normal(seed, i))).collect()
         };
-        let positive = |seed| -> Vec<T::Param> {
-            (0..shape.c()).map(|i| <T::Param as Element>::from_f64(0.5 + normal(seed, i).abs())).collect()
-        };
+        let rounded = <T::Param as Element>::from_f64;
+        let running_var = |i| group.input.running_var(i, 0.5 + normal(7, i).abs(), rounded(group.input.eps()).to_f64());
         Self {
             x,
             z: data(2, 1.0),
@@ -166,7 +222,7 @@ impl<T: Element> Inputs<T> {
             gamma: channels(4, 0.7, 0.7),
             beta: channels(5, 0.0, 1.0),
             running_mean: channels(6, 0.3, 1.0),
-            running_var: positive(7),
+            running_var: (0..shape.c()).map(|i| rounded(running_var(i))).collect(),
             num_batches_tracked: 3,
         }
     }

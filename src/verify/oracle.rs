@@ -2,9 +2,9 @@
 //!
 //! Nothing here is shared with the CPU reference, which is held against it.
 
+use super::Case;
 use super::input::{Inputs, is_frozen, widen};
 use super::tolerance::{Arithmetic, floor, mean_scale, slack, var_scale};
-use super::{Case, cases::EPS};
 use crate::{Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Tracking};
 
 /// Where the values of a channel stand, sample by sample.
@@ -69,13 +69,15 @@ impl Channel {
         let x: Vec<f64> = indices(shape, channel).map(|i| inputs.x[i].to_f64()).collect();
         let m = shape.m() as f64;
         let near = sum(&x, &|x| x) / m;
-        let mean = near + sum(&x, &|x| x - near) / m; // so that rounding the sum costs no digit
+        // A second sum, so that rounding the first costs no digit; an infinity or NaN stays as it is.
+        let mean = if near.is_finite() { near + sum(&x, &|x| x - near) / m } else { near };
         let var = sum(&x, &|x| (x - mean) * (x - mean)) / m;
         let (center, normalizing) = match is_frozen(case.op) {
             true => (inputs.running_mean[channel].to_f64(), inputs.running_var[channel].to_f64()),
             false => (mean, var),
         };
-        let inv_std = if normalizing + EPS == 0.0 { 0.0 } else { 1.0 / (normalizing + EPS).sqrt() };
+        let padded = normalizing + <T::Param as Element>::from_f64(case.group.input.eps()).to_f64();
+        let inv_std = if padded == 0.0 { 0.0 } else { 1.0 / padded.sqrt() };
         let of = |values: &[T::Param], absent: f64| if case.affine { values[channel].to_f64() } else { absent };
         let (gamma, beta) = (of(&inputs.gamma, 1.0), of(&inputs.beta, 0.0));
         let max_x_hat = largest(x.iter().map(|x| (x - center) * inv_std));
@@ -236,6 +238,7 @@ fn tracked<T: Element>(
         match (skipped, a) {
             (true, _) => old,
             (false, 1.0) => new,
+            (false, 0.0) => old,
             (false, _) => (1.0 - a) * old + a * new,
         }
     };
@@ -243,10 +246,11 @@ fn tracked<T: Element>(
     let (old_mean, old_var) = (widen(&inputs.running_mean), widen(&inputs.running_var));
     let mean = |i: usize, ch: &Channel| {
         let scale = finite_or_zero(mean_scale(arithmetic, ch.mean, ch.var.sqrt()));
-        (step(ch, old_mean[i], ch.mean), old_mean[i].abs() + scale)
+        (step(ch, old_mean[i], ch.mean), finite_or_zero(old_mean[i].abs()) + scale)
     };
     let var = |i: usize, ch: &Channel| {
-        (step(ch, old_var[i], ch.var * k), old_var[i] + finite_or_zero(var_scale(ch.mean, ch.var * k)))
+        let scale = finite_or_zero(var_scale(ch.mean, ch.var * k));
+        (step(ch, old_var[i], ch.var * k), finite_or_zero(old_var[i].abs()) + scale)
     };
     let num_batches_tracked = Expected {
         name: "num_batches_tracked",

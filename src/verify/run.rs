@@ -2,78 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use half::{bf16, f16};
-
-use super::oracle::expected;
-use super::tolerance::Arithmetic;
-use super::{Case, Failure, Group, Inputs, cases::EPS, compare};
+use super::{Case, Failure, Group, Inputs};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
-use crate::{Backend, Compute, Cpu, Dtype, Element, Epilogue, Op, Problem, Result, Stored, relu_mask_len};
+use crate::{Backend, Compute, Element, Epilogue, Op, Problem, Result, Stored, relu_mask_len};
 
 /// The tensors that an operation wrote, as f64 by name.
 pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
-
-/// How a case went.
-#[derive(Debug)]
-pub struct Report {
-    /// The case.
-    pub case: Case,
-    /// The largest error as a share of what is allowed, or what failed.
-    pub result: core::result::Result<f64, Failure>,
-}
-
-/// A backend that the table can be held against.
-pub trait Verified: Backend {
-    /// What it computes in.
-    const ARITHMETIC: Arithmetic;
-
-    /// Every case of a group; `None` for a dtype that the backend does not compute.
-    fn check(&self, group: &Group) -> Option<Vec<Report>>;
-}
-
-impl Verified for Cpu {
-    const ARITHMETIC: Arithmetic = Arithmetic::F64;
-
-    fn check(&self, group: &Group) -> Option<Vec<Report>> {
-        Some(match group.dtype {
-            Dtype::F32 => check_group::<Self, f32>(self, group),
-            Dtype::F16 => check_group::<Self, f16>(self, group),
-            Dtype::Bf16 => check_group::<Self, bf16>(self, group),
-            Dtype::F64 => check_group::<Self, f64>(self, group),
-        })
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Verified for crate::Cuda {
-    const ARITHMETIC: Arithmetic = Arithmetic::F32;
-
-    fn check(&self, group: &Group) -> Option<Vec<Report>> {
-        match group.dtype {
-            Dtype::F32 => Some(check_group::<Self, f32>(self, group)),
-            Dtype::F16 => Some(check_group::<Self, f16>(self, group)),
-            Dtype::Bf16 => Some(check_group::<Self, bf16>(self, group)),
-            Dtype::F64 => None,
-        }
-    }
-}
-
-/// Runs every case of a group and compares it with the oracle.
-pub fn check_group<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group) -> Vec<Report> {
-    check_group_at(backend, group, 0)
-}
-
-/// As [`check_group`], with all data tensors this many elements behind the start of their memory.
-pub fn check_group_at<B: Verified + Compute<T>, T: Element>(backend: &B, group: &Group, start: usize) -> Vec<Report> {
-    let inputs = Inputs::<T>::new(group);
-    let check = |case: Case| {
-        let dy = inputs.dy_of(&case);
-        let expected = expected(&case, &inputs, &dy, B::ARITHMETIC);
-        let outputs = run(backend, &case, &inputs, &dy, start).map_err(Failure::Refused);
-        Report { case, result: outputs.and_then(|outputs| compare(&case, &expected, &outputs)) }
-    };
-    group.cases().into_iter().map(check).collect()
-}
 
 /// Runs a case through the functions over a caller's buffers. `dy` is [`Inputs::dy_of`] the case.
 ///
@@ -81,20 +15,22 @@ pub fn check_group_at<B: Verified + Compute<T>, T: Element>(backend: &B, group: 
 /// elements behind the start of its memory, which decides its alignment.
 ///
 /// # Errors
-/// Those of the operation.
+/// [`Failure::Refused`] with the error of the operation, [`Failure::Forward`] with that of the forward pass before it.
 pub fn run<B: Compute<T>, T: Element>(
     backend: &B,
     case: &Case,
     inputs: &Inputs<T>,
     dy: &[T],
     start: usize,
-) -> Result<Outputs> {
+) -> core::result::Result<Outputs, Failure> {
     let Case { op, group: Group { shape, .. }, .. } = *case;
-    let c = shape.c();
+    let (c, eps) = (shape.c(), case.group.input.eps());
+    let is_backward = matches!(op, Op::Backward | Op::BackwardFrozen);
+    let of_forward = |error| if is_backward { Failure::Forward(error) } else { Failure::Refused(error) };
     let behind = |values: &[T]| backend.upload(&[&vec![T::default(); start][..], values].concat());
     let data = || behind(&vec![T::default(); shape.len()]);
     let channels = || backend.upload(&vec![T::Param::default(); c]);
-    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, EPS, None);
+    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, eps, None);
     let workspace = &mut backend.workspace(&[problem(op, case.epilogue)?, problem(Op::Train, case.epilogue)?])?;
 
     let (x, z) = (&behind(&inputs.x)?, &behind(&inputs.z)?);
@@ -124,18 +60,20 @@ pub fn run<B: Compute<T>, T: Element>(
 
     let mut y_view = B::slice_mut(&mut y, start);
     if matches!(op, Op::Infer | Op::BackwardFrozen) {
-        backend.infer(InferArgs::<B, T> {
-            shape,
-            eps: EPS,
-            x: B::view_input(x),
-            epilogue: case.epilogue.map(|()| B::view_input(z)),
-            gamma: case.affine.then(|| B::input(gamma)),
-            beta: case.affine.then(|| B::input(beta)),
-            running_mean: B::input(&running_mean),
-            running_var: B::input(&running_var),
-            y: B::view_output(&mut y_view),
-            relu_mask: keeps_mask.then(|| B::output(&mut mask)),
-        })?;
+        backend
+            .infer(InferArgs::<B, T> {
+                shape,
+                eps,
+                x: B::view_input(x),
+                epilogue: case.epilogue.map(|()| B::view_input(z)),
+                gamma: case.affine.then(|| B::input(gamma)),
+                beta: case.affine.then(|| B::input(beta)),
+                running_mean: B::input(&running_mean),
+                running_var: B::input(&running_var),
+                y: B::view_output(&mut y_view),
+                relu_mask: keeps_mask.then(|| B::output(&mut mask)),
+            })
+            .map_err(of_forward)?;
     } else {
         let running = case.tracking.map(|tracking| RunningArgs {
             tracking,
@@ -143,22 +81,28 @@ pub fn run<B: Compute<T>, T: Element>(
             var: B::output(&mut running_var),
             num_batches_tracked: B::output(&mut count),
         });
-        backend.train(TrainArgs::<B, T> {
-            shape,
-            eps: EPS,
-            x: B::view_input(x),
-            epilogue: case.epilogue.map(|()| B::view_input(z)),
-            gamma: case.affine.then(|| B::input(gamma)),
-            beta: case.affine.then(|| B::input(beta)),
-            y: B::view_output(&mut y_view),
-            saved_mean: B::output(&mut saved_mean),
-            saved_inv_std: B::output(&mut saved_inv_std),
-            relu_mask: keeps_mask.then(|| B::output(&mut mask)),
-            running,
-            workspace,
-        })?;
+        backend
+            .train(TrainArgs::<B, T> {
+                shape,
+                eps,
+                x: B::view_input(x),
+                epilogue: case.epilogue.map(|()| B::view_input(z)),
+                gamma: case.affine.then(|| B::input(gamma)),
+                beta: case.affine.then(|| B::input(beta)),
+                y: B::view_output(&mut y_view),
+                saved_mean: B::output(&mut saved_mean),
+                saved_inv_std: B::output(&mut saved_inv_std),
+                relu_mask: keeps_mask.then(|| B::output(&mut mask)),
+                running,
+                workspace,
+            })
+            .map_err(of_forward)?;
     }
     drop(y_view);
+    if is_backward {
+        // Waits for the forward pass, so that its fault is not taken for the backward one's.
+        backend.download(&count).map_err(of_forward)?;
+    }
     if matches!(op, Op::Train | Op::Infer) {
         outputs.insert("y", values(backend, &y)?.split_off(start));
         outputs.insert("saved_mean", values(backend, &saved_mean)?);
@@ -201,7 +145,7 @@ pub fn run<B: Compute<T>, T: Element>(
         let (running_mean, running_var) = (B::input(&running_mean), B::input(&running_var));
         backend.backward_frozen(BackwardFrozenArgs::<B, T> {
             shape,
-            eps: EPS,
+            eps,
             x,
             dy,
             epilogue,

@@ -95,7 +95,7 @@ impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
             self.tally.out_of_range += 1;
         }
         let of_float64 = want.clone();
-        self.beyond_f32(step, scales, role, &output.got, &mut want);
+        self.beyond_f32(step, scales, role, &mut want);
         let allowed = bar(output.dtype, step.kappa) + further;
         let error = compare(&output.got, &want, &output.scale, allowed, output.range).map_err(|miss| {
             let Miss { index, got, want, allowed } = miss;

@@ -27,16 +27,19 @@ const SUITES: [&str; 6] = ["onnx", "tf", "keras", "flax", "torch", "literals"];
 /// Those that may be copied; `literals` is other repositories' data and stays where it is.
 const COPIED: [&str; 5] = ["onnx", "tf", "keras", "flax", "torch"];
 
-/// Holds the backend against the subset in the repository. Of `largest` see [`hold`].
-pub(crate) fn hold_subset<B: Device>(backend: &B, largest: usize) {
-    hold(backend, &from_here("tests/data/conformance"), &COPIED, &refused::SUBSET, largest);
+/// Runs what it is given, whose name is the first argument; a device keeps a journal around it.
+pub(crate) type Watch<'a> = dyn Fn(&str, &mut dyn FnMut()) + 'a;
+
+/// Holds the backend against the subset in the repository. Of `largest` and `watch` see [`hold`].
+pub(crate) fn hold_subset<B: Device>(backend: &B, largest: usize, watch: &Watch<'_>) {
+    hold(backend, &from_here("tests/data/conformance"), &COPIED, &refused::SUBSET, largest, watch);
 }
 
 /// Holds the backend against all cases, where they are.
-pub(crate) fn hold_whole<B: Device>(backend: &B, largest: usize) {
+pub(crate) fn hold_whole<B: Device>(backend: &B, largest: usize, watch: &Watch<'_>) {
     let folder = from_here("../shared/conformance");
     if folder.is_dir() {
-        hold(backend, &folder, &SUITES, &refused::WHOLE, largest);
+        hold(backend, &folder, &SUITES, &refused::WHOLE, largest, watch);
         return;
     }
     let required = std::env::var("BATCHNORM_REQUIRE_SHARED").is_ok_and(|value| value == "1");
@@ -53,8 +56,8 @@ fn from_here(path: &str) -> PathBuf {
 }
 
 /// Runs these suites, prints how they went and fails on anything that is off. Of the cases whose inputs are generated,
-/// which are those of millions of values, only the ones of at most `largest` values run.
-fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, largest: usize) {
+/// which are those of millions of values, only the ones of at most `largest` values run. Each runs within `watch`.
+fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, largest: usize, watch: &Watch<'_>) {
     let mut total = Tally::default();
     let mut wrong = Vec::new();
     println!("conformance: {}", folder.display());
@@ -72,7 +75,7 @@ fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, l
             if case.generated.is_some() && case.dims.iter().product::<usize>() > largest {
                 tally.too_large += 1;
             } else {
-                tally.add(run_case(backend, &file, case));
+                watch(&format!("{name}/{}", case.name), &mut || tally.add(run_case(backend, &file, case)));
             }
         }
         tally.print(name);

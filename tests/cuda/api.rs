@@ -7,7 +7,8 @@ use batchnorm::{
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
-use crate::device::cuda as device;
+use crate::device::{cuda as device, strategies};
+use crate::passes;
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
 
 /// A training step, and whether it is the CPU's.
@@ -24,7 +25,7 @@ fn assert_step(mut layer: BatchNorm<Cuda>) {
 fn a_layer_moves_between_cpu_and_device() {
     let Some(cuda) = device() else { return };
     let cpu = layer(&Cpu).unwrap();
-    let mut moved = cpu.to(cuda).unwrap();
+    let mut moved = cpu.to(cuda.clone()).unwrap();
     assert_eq!(moved.state_dict().unwrap(), state());
     assert_eq!(moved.to(Cpu).unwrap().state_dict().unwrap(), state());
     moved.reserve::<f32>(shape(), Epilogue::AddRelu(())).unwrap();
@@ -72,7 +73,7 @@ fn parts_of_a_state_are_where_they_belong() {
 fn what_is_refused_changes_nothing() {
     let Some(cuda) = device() else { return };
     let shape = shape();
-    let mut layer = layer(&cuda).unwrap();
+    let mut layer = layer(&*cuda).unwrap();
     let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![9.0f32; shape.len()]).unwrap();
@@ -128,10 +129,10 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 #[test]
 fn every_strategy_gives_the_reference() {
     let Some(cuda) = device() else { return };
-    for strategy in Strategy::ALL {
-        assert_step(layer(&cuda.clone().with_strategy(Some(strategy))).unwrap());
+    for strategy in strategies(&cuda) {
+        assert_step(layer(&cuda.clone().with_strategy(strategy)).unwrap());
     }
-    let narrow = cuda.with_max_sms(1);
+    let narrow = cuda.clone().with_max_sms(1);
     assert_eq!(narrow.limits().sms, 1);
     assert_step(layer(&narrow).unwrap());
 }
@@ -144,6 +145,26 @@ fn there_is_no_device_of_a_large_number() {
 }
 
 #[test]
+fn the_memory_pool_keeps_what_is_freed() {
+    use cudarc::driver::{result, sys};
+    let Some(cuda) = device() else { return };
+    let context = cuda.stream().context();
+    let pools = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED).unwrap();
+    if pools == 0 {
+        println!("skipped: a device without memory pools");
+        return;
+    }
+    let mut threshold = 0u64;
+    // SAFETY: the device is that of a context, the pool is its own, and the attribute is a u64.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device()).unwrap();
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::get_attribute(pool, attribute, (&raw mut threshold).cast()).unwrap();
+    }
+    assert_eq!(threshold, u64::MAX);
+}
+
+#[test]
 fn a_buffer_of_another_device_is_refused() {
     let Some(cuda) = device() else { return };
     if CudaContext::device_count().is_ok_and(|count| count < 2) {
@@ -152,7 +173,7 @@ fn a_buffer_of_another_device_is_refused() {
     }
     let other = Cuda::new(1).unwrap();
     let shape = shape();
-    let mut layer = layer(&cuda).unwrap();
+    let mut layer = layer(&*cuda).unwrap();
     let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
     let x = other.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
@@ -211,7 +232,7 @@ fn an_untracked_stream_is_refused_and_a_tracked_one_waits() {
 fn foreign_memory_is_borrowed() {
     let Some(cuda) = device() else { return };
     let (shape, stream) = (shape(), cuda.stream().clone());
-    let layer = layer(&cuda).unwrap();
+    let layer = layer(&*cuda).unwrap();
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
     let mut want = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
@@ -232,10 +253,22 @@ fn foreign_memory_is_borrowed() {
 }
 
 #[test]
+fn each_backward_pass_has_its_forward_pass() {
+    let Some(cuda) = device() else { return };
+    passes::assert_each_backward_has_its_forward(&*cuda);
+}
+
+#[test]
+fn a_refused_forward_pass_leaves_what_was_saved() {
+    let Some(cuda) = device() else { return };
+    passes::assert_a_refusal_leaves_what_was_saved(&*cuda);
+}
+
+#[test]
 fn an_empty_batch_leaves_constants() {
     let Some(cuda) = device() else { return };
     let (shape, c) = (Shape::nchw(0, 6, 8, 8).unwrap(), 6);
-    let mut layer = layer(&cuda).unwrap();
+    let mut layer = layer(&*cuda).unwrap();
     let mut saved = layer.saved(shape, Epilogue::Relu).unwrap();
     let (x, mut y) = (cuda.upload::<f32>(&[]).unwrap(), cuda.upload::<f32>(&[]).unwrap());
     layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved).unwrap();

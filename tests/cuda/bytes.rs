@@ -12,7 +12,7 @@ use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};
 use half::f16;
 
-use crate::device::cuda;
+use crate::device::{cuda, has};
 
 const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
 
@@ -207,6 +207,10 @@ fn shapes() -> [(Shape, bool); 4] {
 
 fn check_reads(strategy: Strategy, reads: u64) {
     let Some(cuda) = cuda() else { return };
+    if !has(&cuda.limits(), Some(strategy)) {
+        println!("skipped: {} has no {strategy}", cuda.name().unwrap());
+        return;
+    }
     let cuda = cuda.with_strategy(Some(strategy));
     for (shape, packs_mask) in shapes() {
         for op in [Op::Train, Op::Backward] {

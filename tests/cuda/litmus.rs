@@ -1,43 +1,179 @@
-//! What an emulated device cannot show: weak memory order between CTAs, graphs, memory beyond 32 bits of elements. On a
-//! GPU these run in full; the emulated device runs what it can.
+//! What an emulated device cannot show: weak memory order between CTAs, memory beyond 32 bits of elements. On a GPU these run
+//! in full; the emulated device runs fewer launches of what it can.
+//!
+//! Each exchange between CTAs is tested by problems in whose plans several CTAs exchange, which [`plans`] looks for: with
+//! the data of each launch other than that of the one before, a partial that is lost or left over changes bits.
+
+pub(crate) mod plans;
+pub(crate) mod work;
 
 use batchnorm::args::MomentsArgs;
-use batchnorm::{Backend, BatchNorm, Compute, Cuda, Dtype, Epilogue, Error, Layout, Momentum, Op, Options, Problem};
-use batchnorm::{Shape, Tracking};
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use half::f16;
+use batchnorm::bench::{Probe, Probes};
+use batchnorm::{
+    Backend, BatchNorm, Compute, Cuda, DeviceLimits, Dtype, Element, Epilogue, Layout, Momentum, Op, Options,
+};
+use batchnorm::{Problem, Shape, Tracking};
+use half::{bf16, f16};
 
-use crate::device::{EMULATED, STRATEGIES, cuda};
+use crate::device::{EMULATED, cuda, strategies, untracked};
 use crate::step::{Operation, Step, layer};
+use crate::watchdog::in_time;
+use plans::{ALL, ONE_CHANNEL, Planned, SEVERAL_CHANNELS};
+use work::Turns;
+
+/// Launches of each problem; the emulated device makes two rounds of those that differ.
+const LAUNCHES: usize = 2000;
+/// Launches of a round, whose results are kept on a GPU until they are compared.
+const ROUND: usize = 250;
+
+/// The devices to test: the first, and of the emulated ones that of a whole GPU too.
+fn devices() -> Vec<Cuda> {
+    let first = crate::device::open();
+    #[cfg(feature = "emulate")]
+    let whole = Some(crate::device::emulated("h100"));
+    #[cfg(not(feature = "emulate"))]
+    let whole = None;
+    first.into_iter().chain(whole).collect()
+}
+
+/// Launches the problems in turn, on as many streams at once as asked, and compares every launch with the first of its
+/// problem and data. A stream that copies keeps multiprocessors busy beside them.
+fn check<T: Element<Param = f32>>(name: &str, problems: &[Planned], cuda: &Cuda, streams: usize, has_copies: bool)
+where
+    Cuda: Compute<T>,
+{
+    let context = untracked(cuda);
+    let on_new_stream = || Cuda::on(context.new_stream().unwrap()).unwrap();
+    let mut all: Vec<_> = (0..streams).map(|_| Turns::<T>::new(problems, &on_new_stream())).collect();
+    let launches = all[0].round_len(if EMULATED { 0 } else { ROUND });
+    all.iter_mut().for_each(|turns| turns.prepare(launches));
+    let mut copies =
+        has_copies.then(|| Probes::new(&on_new_stream(), if EMULATED { 1 << 12 } else { 64 << 20 }).unwrap());
+    let rounds = if EMULATED { 2 } else { (LAUNCHES * problems.len()).div_ceil(launches) };
+    let device = cuda.name().unwrap();
+    println!("{device}: {name}: {rounds} rounds of {launches} launches of {LAUNCHES} a problem: {problems:?}");
+    for round in 0..rounds {
+        let what = format!("{name} on {device}, round {round} of {problems:?}");
+        let label = what.clone();
+        (all, copies) = in_time(&what, move || {
+            for launch in 0..launches {
+                // Some of the launches begin beside a copy, some in the middle of one.
+                copies.iter_mut().filter(|_| launch % 3 == 0).for_each(|copies| copies.launch(Probe::Copy).unwrap());
+                all.iter_mut().for_each(|turns| turns.enqueue(launch));
+            }
+            for turns in &mut all {
+                turns.compare(launches).unwrap_or_else(|which| panic!("{which} has other bits: {label}"));
+            }
+            (all, copies)
+        });
+    }
+    all.iter_mut().for_each(Turns::check_against_two_read);
+}
+
+fn check_any(name: &str, problem: Planned, cuda: &Cuda, streams: usize, has_copies: bool) {
+    match problem.candidate.dtype() {
+        Dtype::F32 => check::<f32>(name, &[problem], cuda, streams, has_copies),
+        Dtype::F16 => check::<f16>(name, &[problem], cuda, streams, has_copies),
+        Dtype::Bf16 => check::<bf16>(name, &[problem], cuda, streams, has_copies),
+        Dtype::F64 => unreachable!("no kernel computes f64"),
+    }
+}
+
+/// On a real H100 every test has a plan to run with, whatever runs elsewhere.
+#[test]
+fn an_h100_has_a_plan_for_every_litmus_test() {
+    let (_, h100) = DeviceLimits::KNOWN.into_iter().find(|(name, _)| *name == "h100").unwrap();
+    for litmus in ALL {
+        let exchange = litmus.on_limits(&h100).unwrap_or_else(|| panic!("no plan with {}", litmus.name));
+        println!("{}: {exchange:?}", litmus.name);
+    }
+    let teams = [ONE_CHANNEL, SEVERAL_CHANNELS].map(|litmus| litmus.on_limits(&h100).unwrap().team);
+    assert_eq!(teams, [32, 5]);
+}
+
+/// The plans that are computed for an H100 are those that the emulated one runs.
+#[cfg(feature = "emulate")]
+#[test]
+fn the_emulated_h100_has_the_limits_of_a_real_one() {
+    let _shared = crate::device::shared();
+    let (_, h100) = DeviceLimits::KNOWN.into_iter().find(|(name, _)| *name == "h100").unwrap();
+    assert_eq!(crate::device::emulated("h100").limits(), h100);
+}
+
+/// Every way to exchange, launch after launch over one workspace.
+#[test]
+fn every_exchange_gives_the_same_bits_again() {
+    let Some(_cuda) = cuda() else { return };
+    for litmus in ALL {
+        let mut ran = 0;
+        for cuda in devices() {
+            let Some(problem) = litmus.on(&cuda) else { continue };
+            check_any(litmus.name, problem, &cuda, 1, false);
+            ran += 1;
+        }
+        assert!(ran > 0 || !EMULATED, "no emulated device runs {}", litmus.name);
+    }
+}
+
+/// Two problems in turn over one workspace: teams of other sizes go on with the same counters.
+#[test]
+fn two_team_sizes_share_a_workspace() {
+    let Some(_cuda) = cuda() else { return };
+    for cuda in devices() {
+        let (Some(one), Some(several)) = (ONE_CHANNEL.on(&cuda), SEVERAL_CHANNELS.on(&cuda)) else { continue };
+        assert_ne!(one.exchange.team, several.exchange.team);
+        check::<f32>("two team sizes in turn", &[one, several], &cuda, 1, false);
+    }
+}
+
+/// On two streams at once, each with a workspace of its own, beside a third that copies.
+#[test]
+fn exchanges_on_two_streams_beside_copies_give_the_same_bits() {
+    let Some(cuda) = cuda() else { return };
+    for litmus in ALL {
+        if let Some(problem) = litmus.on(&cuda) {
+            check_any(litmus.name, problem, &cuda, 2, true);
+        }
+    }
+}
 
 /// Every CTA of a launch reads the counter, and the last one to finish moves it. Over many launches with one workspace
 /// every channel must have used the same count: with the same data in all channels, all statistics have the same bits.
 #[test]
 fn the_counter_is_one_for_all_ctas_over_many_launches() {
     let Some(cuda) = cuda() else { return };
-    let (launches, c) = if EMULATED { (40, 24) } else { (4000, 512) };
-    let shape = Shape::nchw(2, c, 8, 8).unwrap();
-    for strategy in STRATEGIES {
-        let tracking = Some(Tracking { momentum: Momentum::Cumulative, ..Tracking::default() });
-        let options = Options { tracking, ..Options::default() };
-        let mut layer = BatchNorm::<Cuda>::new(cuda.clone().with_strategy(strategy), c, options).unwrap();
-        layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
-        let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
-        let batches: Vec<_> = (0..4)
-            .map(|batch| {
-                let value = |i: usize| ((i / (64 * c) * 64 + i % 64) * (batch + 3) % 29) as f32;
-                cuda.upload(&(0..shape.len()).map(value).collect::<Vec<f32>>()).unwrap()
-            })
-            .collect();
-        let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
-        for launch in 0..launches {
-            layer.train(shape, &batches[launch % 4], Epilogue::Identity, &mut y, &mut saved).unwrap();
+    // Channels of one CTA each, and of several.
+    let tiny = if EMULATED { (40, Shape::nchw(2, 24, 8, 8)) } else { (4000, Shape::nchw(2, 512, 8, 8)) };
+    let shared = if EMULATED { (8, Shape::nchw(16, 3, 32, 32)) } else { (4000, Shape::nchw(16, 24, 32, 32)) };
+    for (launches, shape) in [tiny, shared] {
+        let shape = shape.unwrap();
+        for strategy in strategies(&cuda) {
+            check_counter(&cuda.clone().with_strategy(strategy), shape, launches);
         }
-        let running = layer.state_dict().unwrap().running.unwrap();
-        assert_eq!(running.num_batches_tracked, launches as i64, "{strategy:?}");
-        for values in [&running.mean, &running.var] {
-            assert!(values.iter().all(|value| value.to_bits() == values[0].to_bits()), "{strategy:?} {values:?}");
-        }
+    }
+}
+
+fn check_counter(cuda: &Cuda, shape: Shape, launches: usize) {
+    let (c, plane, strategy) = (shape.c(), shape.s(), cuda.strategy());
+    let tracking = Some(Tracking { momentum: Momentum::Cumulative, ..Tracking::default() });
+    let options = Options { tracking, ..Options::default() };
+    let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), c, options).unwrap();
+    layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    let batches: Vec<_> = (0..4)
+        .map(|batch| {
+            let value = |i: usize| ((i / (plane * c) * plane + i % plane) * (batch + 3) % 29) as f32;
+            cuda.upload(&(0..shape.len()).map(value).collect::<Vec<f32>>()).unwrap()
+        })
+        .collect();
+    let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
+    for launch in 0..launches {
+        layer.train(shape, &batches[launch % 4], Epilogue::Identity, &mut y, &mut saved).unwrap();
+    }
+    let running = layer.state_dict().unwrap().running.unwrap();
+    assert_eq!(running.num_batches_tracked, launches as i64, "{strategy:?}");
+    for values in [&running.mean, &running.var] {
+        assert!(values.iter().all(|value| value.to_bits() == values[0].to_bits()), "{strategy:?} {values:?}");
     }
 }
 
@@ -63,67 +199,11 @@ fn two_streams_at_once_do_not_disturb_each_other() {
         }
         all.iter().map(|(layer, step)| (step.outputs(layer).unwrap(), layer.state_dict().unwrap())).collect::<Vec<_>>()
     };
-    let alone = run(std::slice::from_ref(&cuda));
+    let alone = run(std::slice::from_ref(&*cuda));
     let streams = [0, 1].map(|_| Cuda::on(context.new_stream().unwrap()).unwrap());
     for both in run(&streams) {
         assert_eq!(both, alone[0]);
     }
-}
-
-/// A captured step, replayed, gives bit for bit what the same calls give eagerly, under every strategy.
-#[test]
-fn a_replayed_graph_is_the_eager_step() {
-    let Some(cuda) = cuda() else { return };
-    let context = cuda.stream().context().clone();
-    let stream = context.per_thread_stream();
-    // SAFETY: nothing of this context is in use, and what follows is on one stream.
-    unsafe { context.disable_event_tracking() };
-    if EMULATED {
-        let begun = stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
-        // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: the emulated device says so.
-        assert_eq!(begun.unwrap_err().0 as u32, 900);
-        println!("skipped: the emulated device has no graphs");
-        return;
-    }
-    let backend = Cuda::on(stream.clone()).unwrap();
-    for strategy in STRATEGIES {
-        let backend = backend.clone().with_strategy(strategy);
-        match layer(&backend) {
-            Err(Error::Strategy { .. } | Error::NoStrategy { .. }) => {}
-            _ => check_replays(&backend),
-        }
-    }
-}
-
-fn check_replays(backend: &Cuda) {
-    let prepared = || {
-        let layer = layer(backend).unwrap();
-        let step = Step::new(&layer).unwrap();
-        (layer, step)
-    };
-    let run = |layer: &mut BatchNorm<Cuda>, step: &mut Step<Cuda>| {
-        Operation::ALL.into_iter().try_for_each(|operation| step.run(layer, operation))
-    };
-    let (mut eager, mut eager_step) = prepared();
-    let rounds = 1000;
-    for _ in 0..rounds {
-        run(&mut eager, &mut eager_step).unwrap();
-    }
-
-    let (mut captured, mut captured_step) = prepared();
-    backend.synchronize().unwrap();
-    let stream = backend.stream();
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let ran = run(&mut captured, &mut captured_step);
-    let graph = stream.end_capture(CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH).unwrap();
-    ran.unwrap();
-    let graph = graph.expect("the capture has launches");
-    for _ in 0..rounds {
-        graph.launch().unwrap();
-    }
-    backend.synchronize().unwrap();
-    assert_eq!(captured_step.outputs(&captured).unwrap(), eager_step.outputs(&eager).unwrap());
-    assert_eq!(captured.state_dict().unwrap(), eager.state_dict().unwrap());
 }
 
 /// Tensors beyond 2^31 and 2^32 elements, in one channel and over many, where the device has room for them.
@@ -161,25 +241,4 @@ fn offsets_beyond_32_bits_on_real_memory() {
         assert!((f64::from(var[c]) - want_var).abs() <= 1e-5 * want_var, "{shape}: {} not {want_var}", var[c]);
         assert!(mean[..c].iter().chain(&var[..c]).all(|&value| value == 0.0), "{shape}");
     }
-}
-
-/// A capture while the context tracks events is refused before anything is launched, and leaves the capture usable.
-#[test]
-fn a_capture_under_event_tracking_is_refused() {
-    let Some(cuda) = cuda() else { return };
-    if EMULATED {
-        println!("skipped: the emulated device has no graphs");
-        return;
-    }
-    let context = cuda.stream().context();
-    let (stream, _second) = (context.new_stream().unwrap(), context.new_stream().unwrap());
-    let backend = Cuda::on(stream.clone()).unwrap();
-    let mut layer = layer(&backend).unwrap();
-    let mut step = Step::new(&layer).unwrap();
-    stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-    let refused = step.run(&mut layer, Operation::Train);
-    let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-    let ended = stream.end_capture(flags);
-    assert!(matches!(refused, Err(Error::Capture { .. })), "{refused:?}");
-    assert!(ended.is_ok());
 }

@@ -15,13 +15,21 @@ mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
+mod graphs;
+mod journal;
 mod litmus;
+#[path = "../passes/mod.rs"]
+mod passes;
+mod probes;
 mod properties;
 #[path = "../random/mod.rs"]
 mod random;
 mod references;
 mod residency;
+mod special;
 mod step;
 mod table;
 mod thresholds;
+mod watchdog;
 mod workspace;
+mod zz_priorities;

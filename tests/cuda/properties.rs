@@ -1,11 +1,11 @@
 //! What holds for any shape, layout, dtype, alignment, strategy and order of threads.
 
-use batchnorm::verify::{Failure, Group, Input, check_group_at};
-use batchnorm::{Cuda, Dtype, Error, Layout, Shape, Strategy as Plans};
-use half::{bf16, f16};
+use batchnorm::verify::{Group, Input};
+use batchnorm::{Cuda, Dtype, Layout, Shape, Strategy as Plans};
 use proptest::prelude::*;
 
 use crate::device::{EMULATED, STRATEGIES, cuda};
+use crate::journal::{self, Judged};
 use crate::random;
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -30,19 +30,14 @@ fn group() -> impl Strategy<Value = Group> {
         .prop_map(|(shape, dtype, input)| Group { shape, dtype, input })
 }
 
+/// What fails first, with its strategy and plan.
 fn check(cuda: &Cuda, group: &Group, start: usize) -> Result<(), TestCaseError> {
-    let reports = match group.dtype {
-        Dtype::F32 => check_group_at::<Cuda, f32>(cuda, group, start),
-        Dtype::F16 => check_group_at::<Cuda, f16>(cuda, group, start),
-        _ => check_group_at::<Cuda, bf16>(cuda, group, start),
-    };
-    for report in reports {
-        match report.result {
-            Ok(_) | Err(Failure::Refused(Error::Strategy { .. } | Error::NoStrategy { .. })) => {}
-            Err(failure) => return Err(TestCaseError::fail(format!("{}: {failure}", report.case))),
-        }
+    let reports = journal::check(std::slice::from_ref(cuda), &group.cases(), start);
+    prop_assert!(!reports.is_empty());
+    match Judged::of(&reports).failures.into_iter().next() {
+        Some(failure) => Err(TestCaseError::fail(format!("{start} elements behind: {failure}"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[test]

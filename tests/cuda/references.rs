@@ -5,6 +5,7 @@ use batchnorm::Strategy;
 
 use crate::conformance;
 use crate::device::{EMULATED, cuda};
+use crate::journal::watched;
 
 /// Values of the largest case that runs: on the emulated device the tensors of millions of values would take minutes.
 const LARGEST: usize = if EMULATED { 1 << 21 } else { usize::MAX };
@@ -14,12 +15,13 @@ fn the_subset_in_the_repository_agrees_with_the_frameworks() {
     let Some(cuda) = cuda() else { return };
     // What the planner chooses, mostly block for tensors of this size, and what can always be chosen.
     for strategy in [None, Some(Strategy::TwoRead)] {
-        conformance::hold_subset(&cuda.clone().with_strategy(strategy), LARGEST);
+        let cuda = cuda.clone().with_strategy(strategy);
+        conformance::hold_subset(&cuda, LARGEST, &|what, run| watched(&cuda, what, run));
     }
 }
 
 #[test]
 fn everything_in_shared_agrees_with_the_frameworks() {
     let Some(cuda) = cuda() else { return };
-    conformance::hold_whole(&cuda, LARGEST);
+    conformance::hold_whole(&*cuda, LARGEST, &|what, run| watched(&cuda, what, run));
 }

@@ -37,6 +37,16 @@ pub(crate) enum Operation {
 
 impl Operation {
     pub(crate) const ALL: [Self; 5] = [Self::Train, Self::Backward, Self::Infer, Self::Frozen, Self::BackwardFrozen];
+
+    /// The backward pass of a forward pass that leaves something for one.
+    #[cfg(feature = "emulate")]
+    pub(crate) fn backward(self) -> Option<Self> {
+        match self {
+            Self::Train => Some(Self::Backward),
+            Self::Frozen => Some(Self::BackwardFrozen),
+            Self::Infer | Self::Backward | Self::BackwardFrozen => None,
+        }
+    }
 }
 
 impl<B: Compute<f32>> Step<B> {

@@ -1,73 +1,74 @@
 //! One below, at, and one above every size at which the planner changes its mind.
 
-use batchnorm::verify::oracle::expected;
-use batchnorm::verify::tolerance::Arithmetic;
-use batchnorm::verify::{Case, Failure, Group, Input, Inputs, Verified, compare, run};
-use batchnorm::{Cuda, Dtype, Epilogue, Error, Layout, Op, Plan, Problem, Shape, Strategy};
+use batchnorm::verify::{Case, Group, Input};
+use batchnorm::{Cuda, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, Strategy};
 
-use half::f16;
-
-use crate::device::{STRATEGIES, cuda};
+use crate::device::cuda;
+use crate::journal::{Judged, assert_none, check as check_cases, under_every_strategy};
 
 fn around(size: usize) -> [usize; 3] {
     [size - 1, size, size + 1]
 }
 
-fn check(cuda: &Cuda, dims: &[usize], layout: Layout, dtype: Dtype) {
+/// What fails of a shape under any strategy.
+#[must_use]
+fn check(cuda: &Cuda, dims: &[usize], layout: Layout, dtype: Dtype) -> Vec<String> {
     let group = Group { shape: Shape::new(dims, layout).unwrap(), dtype, input: Input::Normal };
-    for strategy in STRATEGIES {
-        for report in cuda.clone().with_strategy(strategy).check(&group).unwrap() {
-            match report.result {
-                Ok(_) | Err(Failure::Refused(Error::Strategy { .. } | Error::NoStrategy { .. })) => {}
-                Err(failure) => panic!("{}, {strategy:?}: {failure}", report.case),
-            }
-        }
-    }
+    let reports = check_cases(&under_every_strategy(cuda), &group.cases(), 0);
+    assert!(!reports.is_empty());
+    Judged::of(&reports).failures
 }
 
 /// From columns to rows: rows of 128 bytes.
 #[test]
 fn the_length_of_a_row() {
     let Some(cuda) = cuda() else { return };
+    let mut failures = Vec::new();
     for s in around(32) {
-        check(&cuda, &[3, 4, s], Layout::ChannelsFirst, Dtype::F32);
+        failures.extend(check(&cuda, &[3, 4, s], Layout::ChannelsFirst, Dtype::F32));
     }
     for s in around(64) {
-        check(&cuda, &[3, 8, s], Layout::ChannelsFirst, Dtype::F16);
+        failures.extend(check(&cuda, &[3, 8, s], Layout::ChannelsFirst, Dtype::F16));
     }
+    assert_none(&failures);
 }
 
 /// The whole row of channels in one CTA, or several strips of it: 256 vectors, and as many single elements.
 #[test]
 fn the_width_of_a_strip() {
     let Some(cuda) = cuda() else { return };
+    let mut failures = Vec::new();
     for c in around(256).into_iter().chain([1020, 1024, 1028]) {
-        check(&cuda, &[5, c], Layout::ChannelsLast, Dtype::F32);
+        failures.extend(check(&cuda, &[5, c], Layout::ChannelsLast, Dtype::F32));
     }
     for c in [2040, 2048, 2056] {
-        check(&cuda, &[3, c], Layout::ChannelsLast, Dtype::Bf16);
+        failures.extend(check(&cuda, &[3, c], Layout::ChannelsLast, Dtype::Bf16));
     }
     // Planes of so many vectors that one thread a column is not enough for a group of channels.
     for s in around(255) {
-        check(&cuda, &[2, 4, s], Layout::ChannelsFirst, Dtype::F32);
+        failures.extend(check(&cuda, &[2, 4, s], Layout::ChannelsFirst, Dtype::F32));
     }
+    assert_none(&failures);
 }
 
 /// One CTA for a channel, or several: eight vectors a thread.
 #[test]
 fn the_length_of_a_chunk() {
     let Some(cuda) = cuda() else { return };
+    let mut failures = Vec::new();
     for threads in [64, 128, 256] {
         for vectors in around(8 * threads) {
-            check(&cuda, &[1, 1, 4 * vectors], Layout::ChannelsFirst, Dtype::F32);
+            failures.extend(check(&cuda, &[1, 1, 4 * vectors], Layout::ChannelsFirst, Dtype::F32));
         }
     }
+    assert_none(&failures);
 }
 
 /// The largest strip that one CTA holds, of x in a forward pass and of x and dy in a backward one.
 #[test]
 fn the_capacity_of_a_cta() {
     let Some(cuda) = cuda() else { return };
+    let mut failures = Vec::new();
     for op in [Op::Train, Op::Backward] {
         let holds = |s: usize| {
             let shape = Shape::new(&[1, 2, s], Layout::ChannelsFirst).unwrap();
@@ -83,17 +84,13 @@ fn the_capacity_of_a_cta() {
         for s in [held - 8, held, held + 8] {
             let shape = Shape::new(&[1, 2, s], Layout::ChannelsFirst).unwrap();
             let group = Group { shape, dtype: Dtype::F16, input: Input::Normal };
-            let inputs = Inputs::<f16>::new(&group);
             // Of this operation alone, one case without and one with relu: strips of this size take their time.
             let of_op = |case: &Case| case.op == op && case.affine && case.tracking.is_none();
-            for case in group.cases().into_iter().filter(of_op).take(2) {
-                let dy = inputs.dy_of(&case);
-                let expected = expected(&case, &inputs, &dy, Arithmetic::F32);
-                match run(&cuda, &case, &inputs, &dy, 0) {
-                    Ok(outputs) => drop(compare(&case, &expected, &outputs).unwrap_or_else(|e| panic!("{case}: {e}"))),
-                    Err(error) => panic!("{case}: {error}"),
-                }
-            }
+            let cases: Vec<Case> = group.cases().into_iter().filter(of_op).take(2).collect();
+            let reports = check_cases(std::slice::from_ref(&*cuda), &cases, 0);
+            assert_eq!(reports.len(), 2);
+            failures.extend(Judged::of(&reports).failures);
         }
     }
+    assert_none(&failures);
 }

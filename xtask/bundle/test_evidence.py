@@ -170,8 +170,14 @@ class Evidence(unittest.TestCase):
         # Of one process: the others go on.
         self.assertEqual(self.statuses()["tests-bits"], "passed")
 
+    def test_no_test_at_all_is_no_pass(self) -> None:
+        program(self.bundle / "cuda-tests", STAND_IN.replace("ok. 3 passed", "ok. 0 passed"))
+        code, text = self.call("--only", "tests-bits")
+        self.assertEqual(code, 1)
+        self.assertRegex(text, r"tests-bits +FAILED \(4\)")
+
     def test_a_step_that_overruns_is_looked_into_and_ended(self) -> None:
-        self.say("hang-thresholds::")
+        self.say("hang-special::")
         code, text = self.call("--pace", "0.15", "--only", "tests-rest", "--only", "verify-wide")
         self.assertEqual(code, 1)
         self.assertRegex(text, r"tests-rest +OUT OF TIME")
@@ -194,7 +200,7 @@ class Evidence(unittest.TestCase):
         code, after = self.call(*only)
         self.assertEqual(code, 0, after)
         again = self.calls()[made:]
-        self.assertEqual([line.split()[-1] for line in again], ["graphs::", "thresholds::"], "not what was left")
+        self.assertEqual([line.split()[-1] for line in again], ["graphs::", "probes::"], "not what was left")
         return process.returncode, text
 
     def test_a_call_that_is_terminated_keeps_what_it_has(self) -> None:

@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", features];
         step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
+    other_devices()?;
     cargo("xtask's own tests", &["test", "--package", "xtask"])?;
     // Without PyTorch it tests what needs none, and says what it skips.
     for test in ["test_peers.py", "test_timing.py"] {
@@ -133,6 +134,18 @@ fn msrv() -> Result<(), Box<dyn Error>> {
     let check =
         [&toolchain, "check", "--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
     step(&format!("build with Rust {MSRV}"), Command::new("cargo").args(check))
+}
+
+/// What chooses or forces a strategy, on emulated devices that do not have them all: without clusters, and without
+/// cooperative launches too.
+fn other_devices() -> Result<(), Box<dyn Error>> {
+    for device in ["a100like", "nocoop"] {
+        let mut test = Command::new("cargo");
+        test.args(["test", "--package", "batchnorm", "--features", "emulate", "--test", "cuda", "--"]);
+        test.args(["api::", "faults::", "graphs::", "litmus::", "priorities::", "residency::", "workspace::"]);
+        step(&format!("tests on {device}"), test.env("CUDA_EMULATOR_PROFILE", device))?;
+    }
+    Ok(())
 }
 
 /// The fuzz targets, a workspace of their own, still build. Their corpus is replayed by the test suite.

@@ -8,10 +8,12 @@ use rayon::prelude::*;
 
 use super::Task;
 use super::measured::{FLOOR, OURS};
-use super::subject::{Samples, Subject, Way};
+use super::subject::{Reason, Samples, Subject, Way};
 
 /// A sample is as many calls as take this long: what a clock and a waking thread cost is then small.
 const SAMPLE: f64 = 50e-6;
+/// Samples of a turn, all of which are kept.
+const MOST_SAMPLES: usize = 250;
 
 /// What is measured in this process: the CPU path, held against itself in another order of channels, and the floor.
 pub(super) fn subjects<T: Element<Param = f32>>(task: &Task) -> Result<Vec<Box<dyn Subject>>, String>
@@ -20,15 +22,17 @@ where
 {
     let Task { row, operation } = task;
     let mut work = Work::<Cpu, T>::new(&Cpu, row.shape, row.offset, 1).map_err(|error| error.to_string())?;
-    work.check(*operation)?;
+    let wrong = work.check(*operation).err();
     work.prepare(*operation).map_err(|error| error.to_string())?;
-    let ours = Ours { work, operation: *operation };
+    let ours = Ours { work, operation: *operation, wrong };
     Ok(vec![Box::new(ours), Box::new(Floor::new(row.bytes(), *operation))])
 }
 
 struct Ours<T: Element> {
     work: Work<Cpu, T>,
     operation: Operation,
+    /// How its result differs from that in another order of channels, where it does.
+    wrong: Option<String>,
 }
 
 impl<T: Element<Param = f32>> Subject for Ours<T>
@@ -41,8 +45,12 @@ where
     fn includes(&self) -> String {
         "parameters, running statistics, the counter; with add-relu the mask".into()
     }
-    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
-        time(seconds, || self.work.run(self.operation).map_err(|error| error.to_string()))
+    fn measure(&mut self, seconds: f64) -> Result<Samples, Reason> {
+        if let Some(wrong) = &self.wrong {
+            return Err(Reason::Wrong(wrong.clone()));
+        }
+        let mut call = || self.work.run(self.operation).map_err(|error| error.to_string());
+        Ok(time(seconds, &mut call)?)
     }
 }
 
@@ -92,16 +100,17 @@ impl Subject for Floor {
     fn includes(&self) -> String {
         "nothing but reading and writing each tensor once, by as many threads".into()
     }
-    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
-        time(seconds, || {
+    fn measure(&mut self, seconds: f64) -> Result<Samples, Reason> {
+        let mut call = || {
             self.run();
             Ok(())
-        })
+        };
+        Ok(time(seconds, &mut call)?)
     }
 }
 
 /// Calls it for about so many seconds, after a first time that does not count.
-fn time(seconds: f64, mut call: impl FnMut() -> Result<(), String>) -> Result<Samples, String> {
+fn time(seconds: f64, call: &mut dyn FnMut() -> Result<(), String>) -> Result<Samples, String> {
     let mut timed = |calls: usize| -> Result<f64, String> {
         let start = Instant::now();
         (0..calls).try_for_each(|_| call())?;
@@ -110,7 +119,7 @@ fn time(seconds: f64, mut call: impl FnMut() -> Result<(), String>) -> Result<Sa
     let first = timed(1)?.max(1e-9);
     let calls = (SAMPLE / first).ceil().clamp(1.0, 1e6) as usize;
     let (start, mut samples) = (Instant::now(), Vec::new());
-    while samples.is_empty() || start.elapsed().as_secs_f64() < seconds {
+    while samples.is_empty() || (samples.len() < MOST_SAMPLES && start.elapsed().as_secs_f64() < seconds) {
         samples.push(timed(calls)?);
     }
     Ok(Samples::from([(Way::Call, samples)]))

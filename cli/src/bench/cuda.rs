@@ -3,31 +3,43 @@
 //! All subjects of a row run on one stream, over sets of buffers of which it touches at least four times the L2
 //! cache, so that it is cold for everyone.
 
-use batchnorm::bench::{Operation, Probe, Probes, Work};
-use batchnorm::{Compute, Cpu, Cuda, Element, Strategy};
+use batchnorm::bench::{Probe, Probes, Work};
+use batchnorm::verify::Journal;
+use batchnorm::{Compute, Cpu, Cuda, Element, Op};
 use serde_json::{Value, json};
 
 use super::Task;
-use super::measured::{FLOOR, FORCED, OURS};
-use super::subject::{Samples, Spread, Subject, Way};
-use super::timing::{measure, told};
-use crate::device;
+use super::measured::FLOOR;
+use super::ours::Ours;
+use super::probes::{self, Sizes};
+use super::subject::{Reason, Samples, Subject};
+use super::timing::{Timer, told};
+use crate::choices::Strategy;
+use crate::device::{self, limits_json};
 use crate::failure::Failure;
 
 /// What an operation touches of all sets of buffers is at least so many times the L2 cache.
 const L2_TIMES: u64 = 4;
 /// Ours by five ways to plan, the floor, cuDNN's two with half as many buffers more, and room for peers in Python.
 const SUBJECTS: usize = 12;
-/// Meetings or exchanges of a probe, so that a launch is small beside them.
-const ROUNDS: u32 = 256;
+/// Bytes of x on an emulated device.
+const EMULATED_BYTES: usize = 1 << 16;
+/// Sets of buffers on an emulated device.
+const EMULATED_SETS: usize = 2;
 
 /// A device, and the stream that everything runs on.
 pub(super) struct Bench {
     cuda: Cuda,
+    timer: Timer,
+    /// Whether it is an emulated device: it goes the same way, over little data, and no time is kept.
+    is_emulated: bool,
+    strategies: Vec<Strategy>,
+    #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "this build has no cuDNN"))]
+    with_cudnn: bool,
 }
 
 impl Bench {
-    pub(super) fn new(number: usize) -> Result<Self, Failure> {
+    pub(super) fn new(number: usize, strategies: &[Strategy], with_cudnn: bool) -> Result<Self, Failure> {
         let context = device::cuda(number)?.stream().context().clone();
         // SAFETY: nothing of this context is in use, and all that follows is on one stream. A graph cannot wait for the
         // events that would order several.
@@ -35,73 +47,58 @@ impl Bench {
         unsafe {
             context.disable_event_tracking();
         }
-        let stream = context.new_stream().map_err(|error| Failure::new(told(error)))?;
-        Ok(Self { cuda: Cuda::on(stream)? })
+        let cuda = Cuda::on(context.new_stream().map_err(|error| Failure::new(told(error)))?)?;
+        let is_emulated = device::is_emulated(&cuda.name()?);
+        let stream = cuda.stream().clone();
+        let timer = if is_emulated { Timer::once(stream) } else { Timer::new(stream) };
+        Ok(Self { cuda, timer, is_emulated, strategies: Strategy::all_or(strategies), with_cudnn })
     }
 
-    /// What to say instead of measuring, of an emulated device: it is held against the CPU, and never timed.
-    pub(super) fn emulated(&self) -> Result<Option<String>, Failure> {
-        let name = self.cuda.name()?;
-        if !device::is_emulated(&name) {
-            return Ok(None);
-        }
-        let shapes = [
-            batchnorm::Shape::nchw(6, 16, 8, 8)?,
-            batchnorm::Shape::nchw(5, 3, 7, 7)?,
-            batchnorm::Shape::new(&[6, 8, 8, 16], batchnorm::Layout::ChannelsLast)?,
-        ];
-        for shape in shapes {
-            for operation in Operation::ALL {
-                for strategy in [None].into_iter().chain(Strategy::ALL.map(Some)) {
-                    let cuda = self.cuda.clone().with_strategy(strategy);
-                    let mut work = match Work::<Cuda, f32>::new(&cuda, shape, 0, 2) {
-                        Err(batchnorm::Error::Strategy { .. } | batchnorm::Error::NoStrategy { .. }) => continue,
-                        work => work?,
-                    };
-                    work.check(operation).map_err(Failure::new)?;
-                }
-            }
-        }
-        let mut probes = Probes::new(&self.cuda, 1 << 16)?;
-        for probe in all_probes(1 << 12, 4) {
-            match probes.launch(probe) {
-                Err(batchnorm::Error::Probe { .. }) => {}
-                launched => launched?,
-            }
-        }
-        self.cuda.synchronize()?;
-        Ok(Some(format!("{name}: every operation and probe ran, and agrees with the CPU; it is never timed\n")))
+    pub(super) fn name(&self) -> Result<String, Failure> {
+        Ok(self.cuda.name()?)
+    }
+
+    pub(super) fn limits(&self) -> Value {
+        limits_json(&self.cuda.limits())
+    }
+
+    pub(super) fn is_timed(&self) -> bool {
+        !self.is_emulated
+    }
+
+    /// The bytes of x up to which rows are measured, where nothing else is asked for.
+    pub(super) fn default_limit(&self) -> usize {
+        if self.is_emulated { EMULATED_BYTES } else { usize::MAX }
+    }
+
+    /// Whether the context is lost. A call that waits is told so, whatever it waits for.
+    pub(super) fn is_lost(&self) -> bool {
+        self.cuda.synchronize().is_err_and(|error| error.is_device_lost())
     }
 
     /// What the device can do at best, apart from any row.
-    pub(super) fn probes(&self, seconds: f64) -> Value {
+    pub(super) fn probes(&self, seconds: f64, journal: &Journal) -> Value {
         let limits = self.cuda.limits();
-        let row_bytes = 4096;
-        let bytes = (L2_TIMES * limits.l2_bytes).next_multiple_of(row_bytes) as usize;
-        let mut probes = match Probes::new(&self.cuda, bytes) {
+        let sizes = if self.is_emulated { Sizes::small() } else { Sizes::cold(L2_TIMES * limits.l2_bytes) };
+        let mut probes = match Probes::new(&self.cuda, sizes.bytes) {
             Ok(probes) => probes,
             Err(error) => return json!({ "reason": error.to_string() }),
         };
         let mut found = Vec::new();
-        for probe in all_probes(row_bytes as usize, limits.sms * 2) {
-            let mut launch = || probes.launch(probe).map_err(|error| error.to_string());
-            let measured = measure(self.cuda.stream(), 1, seconds, &mut launch).and_then(|samples| {
-                let spread = samples.get(&Way::Graph).or(samples.get(&Way::Eager)).and_then(|all| Spread::of(all));
-                spread.ok_or_else(|| "no samples".into())
-            });
-            found.push(match measured {
-                Ok(Spread { median, min, max, samples }) => json!({
-                    "probe": format!("{probe:?}"), "median": median, "min": min, "max": max, "samples": samples,
-                }),
-                Err(reason) => json!({ "probe": format!("{probe:?}"), "reason": reason }),
-            });
+        for probe in probes::all(&limits, &sizes) {
+            let call = || {
+                let mut launch = || probes.launch(probe).map_err(|error| error.to_string());
+                self.timer.measure(probes::sets(probe), seconds.min(probes::SECONDS), &mut launch)
+            };
+            let lost = |samples: &Result<Samples, String>| samples.as_ref().err().filter(|_| self.is_lost()).cloned();
+            let samples = journal.run("probe", "no plan", &format!("{probe:?}"), call, lost);
+            let mut samples = samples.unwrap_or_else(|| Err("not reached: the device was lost".into()));
+            if let (Ok(samples), true) = (&mut samples, self.is_emulated) {
+                samples.values_mut().for_each(Vec::clear);
+            }
+            found.push(probes::told(probe, sizes.bytes, &limits, samples));
         }
-        json!({
-            "bytes": bytes,
-            "active_clusters_of_2_4_8_16": limits.clusters,
-            "limits": format!("{limits:?}"),
-            "measured": found,
-        })
+        json!({ "bytes": sizes.bytes, "measured": found })
     }
 
     /// Ours by its own plan and by each strategy that can hold the row, the floors, and cuDNN.
@@ -115,23 +112,18 @@ impl Bench {
     {
         let sets = self.sets(task, Work::<Cuda, T>::set_bytes(&task.row))?;
         let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
-        for strategy in [None].into_iter().chain(Strategy::ALL.map(Some)) {
-            if strategy.is_some() && !matches!(task.operation.op, batchnorm::Op::Train | batchnorm::Op::Backward) {
+        for strategy in self.strategies.iter().map(|strategy| strategy.forced()) {
+            if strategy.is_some() && !matches!(task.operation.op, Op::Train | Op::Backward) {
                 continue; // these read every value once in any case
             }
-            let name = strategy.map_or_else(|| OURS.into(), |strategy| format!("{FORCED}{strategy}"));
             let cuda = self.cuda.clone().with_strategy(strategy);
-            subjects.push(Box::new(Ours::<T> {
-                name,
-                cuda,
-                task: (task.row.clone(), task.operation),
-                sets,
-                work: None,
-            }));
+            subjects.push(Box::new(Ours::<T>::new(cuda, task, self.timer.clone(), sets)));
         }
-        subjects.push(Box::new(Floor::new(&self.cuda, task, sets)));
+        subjects.push(Box::new(Floor::new(&self.cuda, task, self.timer.clone(), sets)));
         #[cfg(feature = "cudnn")]
-        subjects.extend(super::cudnn::subjects::<T>(&self.cuda, task, sets));
+        if self.with_cudnn {
+            subjects.extend(super::cudnn::subjects::<T>(&self.cuda, task, &self.timer, sets));
+        }
         Ok(subjects)
     }
 
@@ -140,6 +132,7 @@ impl Bench {
     fn sets(&self, task: &Task, set_bytes: usize) -> Result<Sets, String> {
         let touched = task.operation.bytes(&task.row) as u64;
         let wanted = (L2_TIMES * self.cuda.limits().l2_bytes).div_ceil(touched).max(1) as usize;
+        let wanted = if self.is_emulated { wanted.min(EMULATED_SETS) } else { wanted };
         let (free, _) = self.cuda.stream().context().mem_get_info().map_err(told)?;
         if free / SUBJECTS / set_bytes >= wanted {
             return Ok(Sets { count: wanted, stay: true });
@@ -159,77 +152,25 @@ pub(super) struct Sets {
     pub(super) stay: bool,
 }
 
-/// Every probe: streams, strides, launches, meetings, exchanges.
-fn all_probes(row_bytes: usize, grid: u32) -> Vec<Probe> {
-    let strided = |strip_bytes| Probe::Strided { row_bytes, strip_bytes };
-    let mut probes = vec![Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
-    probes.extend([32, 64, 128, 256].map(strided));
-    probes.push(Probe::Meeting { team: grid, rounds: 0 });
-    probes.extend([2, 8, 32, grid].map(|team| Probe::Meeting { team, rounds: ROUNDS }));
-    probes.extend([2, 4, 8, 16].map(|team| Probe::Exchange { team, rounds: ROUNDS }));
-    probes
-}
-
-/// The layer by one strategy. Its buffers are made when it is first measured, and are gone with it.
-struct Ours<T: Element> {
-    name: String,
-    cuda: Cuda,
-    task: (batchnorm::bench::Row, Operation),
-    sets: Sets,
-    work: Option<Work<Cuda, T>>,
-}
-
-impl<T: Element<Param = f32>> Subject for Ours<T>
-where
-    Cuda: Compute<T>,
-    Cpu: Compute<T>,
-{
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-    fn includes(&self) -> String {
-        "parameters, running statistics, the counter; with add-relu the mask of one bit an element".into()
-    }
-    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
-        let (row, operation) = &self.task;
-        let work = match &mut self.work {
-            Some(work) => work,
-            empty => {
-                let work = Work::<Cuda, T>::new(&self.cuda, row.shape, row.offset, self.sets.count);
-                let mut work = work.map_err(|error| error.to_string())?;
-                work.check(*operation)?;
-                work.prepare(*operation).map_err(|error| error.to_string())?;
-                empty.insert(work)
-            }
-        };
-        let mut launch = || work.run(*operation).map_err(|error| error.to_string());
-        measure(self.cuda.stream(), self.sets.count, seconds, &mut launch)
-    }
-    fn rest(&mut self) {
-        if !self.sets.stay {
-            self.work = None;
-        }
-    }
-}
-
 /// A kernel that reads and writes as many tensors, and does nothing with them.
 struct Floor {
     cuda: Cuda,
     bytes: usize,
     probe: Probe,
+    timer: Timer,
     sets: Sets,
     probes: Vec<Probes>,
     next: usize,
 }
 
 impl Floor {
-    fn new(cuda: &Cuda, task: &Task, sets: Sets) -> Self {
+    fn new(cuda: &Cuda, task: &Task, timer: Timer, sets: Sets) -> Self {
         let probe = match task.operation.tensors() {
             (1, _) => Probe::Copy,
             (_, 1) => Probe::TwoReadOneWrite,
             _ => Probe::TwoReadTwoWrite,
         };
-        Self { cuda: cuda.clone(), bytes: task.row.bytes(), probe, sets, probes: Vec::new(), next: 0 }
+        Self { cuda: cuda.clone(), bytes: task.row.bytes(), probe, timer, sets, probes: Vec::new(), next: 0 }
     }
 }
 
@@ -240,16 +181,16 @@ impl Subject for Floor {
     fn includes(&self) -> String {
         "nothing but reading and writing each tensor once".into()
     }
-    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
-        let Self { cuda, bytes, probe, sets, probes, next } = self;
+    fn measure(&mut self, seconds: f64) -> Result<Samples, Reason> {
+        let Self { cuda, bytes, probe, timer, sets, probes, next } = self;
         while probes.len() < sets.count {
-            probes.push(Probes::new(cuda, *bytes).map_err(|error| error.to_string())?);
+            probes.push(Probes::new(cuda, *bytes)?);
         }
         let mut launch = || {
             *next = (*next + 1) % probes.len();
             probes[*next].launch(*probe).map_err(|error| error.to_string())
         };
-        measure(cuda.stream(), sets.count, seconds, &mut launch)
+        Ok(timer.measure(sets.count, seconds, &mut launch)?)
     }
     fn rest(&mut self) {
         if !self.sets.stay {

@@ -18,8 +18,8 @@ use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
 
 use super::Task;
 use super::cuda::Sets;
-use super::subject::{Samples, Subject};
-use super::timing::{measure, told};
+use super::subject::{Reason, Samples, Subject};
+use super::timing::{Timer, told};
 use descriptors::{Activation, Descriptor, Handle, checked, descriptors, sizes, status};
 
 const MODES: [(sys::cudnnBatchNormMode_t, &str); 2] = [
@@ -33,6 +33,7 @@ const EPS: f64 = 1e-5;
 pub(super) fn subjects<T: Element<Param = f32> + DeviceRepr>(
     cuda: &Cuda,
     task: &Task,
+    timer: &Timer,
     sets: Sets,
 ) -> Vec<Box<dyn Subject>>
 where
@@ -42,14 +43,15 @@ where
         return Vec::new();
     }
     let of_mode = |(mode, name)| {
-        let (cuda, row, operation) = (cuda.clone(), task.row.clone(), task.operation);
-        Box::new(Cudnn::<T> { cuda, row, operation, mode, name, sets, work: None }) as Box<dyn Subject>
+        let (cuda, timer, row, operation) = (cuda.clone(), timer.clone(), task.row.clone(), task.operation);
+        Box::new(Cudnn::<T> { cuda, timer, row, operation, mode, name, sets, work: None }) as Box<dyn Subject>
     };
     MODES.into_iter().map(of_mode).collect()
 }
 
 struct Cudnn<T: Element> {
     cuda: Cuda,
+    timer: Timer,
     row: Row,
     operation: Operation,
     mode: sys::cudnnBatchNormMode_t,
@@ -68,13 +70,13 @@ where
     fn includes(&self) -> String {
         "running statistics; no counter; its own reserve space for masks; conversions that it makes inside".into()
     }
-    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
+    fn measure(&mut self, seconds: f64) -> Result<Samples, Reason> {
         let work = match &mut self.work {
             Some(work) => work,
             empty => {
                 // SAFETY: looks for the library, and runs its initializers if it is there.
                 if !unsafe { sys::is_culib_present() } {
-                    return Err("no libcudnn was found".into());
+                    return Err("no libcudnn was found".to_owned().into());
                 }
                 let mut work = Work::new(&self.cuda, &self.row, self.operation, self.mode, self.sets.count)?;
                 work.check(&self.row, self.operation)?;
@@ -82,7 +84,7 @@ where
             }
         };
         let mut launch = || work.run(self.operation);
-        measure(self.cuda.stream(), self.sets.count, seconds, &mut launch)
+        Ok(self.timer.measure(self.sets.count, seconds, &mut launch)?)
     }
     fn rest(&mut self) {
         if !self.sets.stay {
@@ -152,8 +154,11 @@ where
         let (offset, stream) = (row.offset, cuda.stream());
         let (x, dy) = inputs::<T>(row.shape.len() + offset);
         let upload = |values: &[T]| stream.clone_htod(values).map_err(told);
+        // Over the host once: the others are copies on the device.
+        let (x, dy) = (upload(&x)?, upload(&dy)?);
+        let copy = |values: &CudaSlice<T>| stream.clone_dtod(values).map_err(told);
         let set = || {
-            let (x, dy, y, dx, residual) = (upload(&x)?, upload(&dy)?, upload(&x)?, upload(&x)?, upload(&dy)?);
+            let (x, dy, y, dx, residual) = (copy(&x)?, copy(&dy)?, copy(&x)?, copy(&x)?, copy(&dy)?);
             Ok(Set { x, dy, y, dx, residual, reserve: stream.alloc_zeros(reserve.max(1)).map_err(told)? })
         };
         let sets = (0..sets.max(1)).map(|_| set()).collect::<Result<Vec<_>, String>>()?;

@@ -6,7 +6,7 @@ use batchnorm::bench::{Operation, Row};
 use serde_json::{Value, json};
 
 use super::Task;
-use super::subject::{Outcome, Samples, Spread, Way};
+use super::subject::{Outcome, Spread, Way};
 
 /// The subject that is ours, planned as a user's would be.
 pub(super) const OURS: &str = "batchnorm";
@@ -29,6 +29,10 @@ impl Measured {
         Self { row: task.row.clone(), operation: task.operation, name: task.name(), outcomes, clocks }
     }
 
+    pub(super) fn left_out(task: &Task, reason: String) -> Self {
+        Self::new(task, Err(reason), [Value::Null, Value::Null])
+    }
+
     /// Bytes that must be moved.
     pub(super) fn bytes(&self) -> f64 {
         self.operation.bytes(&self.row) as f64
@@ -38,22 +42,33 @@ impl Measured {
         self.outcomes.as_deref().unwrap_or_default()
     }
 
-    /// The spread of a subject's samples in the way that counts: graph replays on a GPU, calls on the CPU; launches back to
-    /// back where nothing could be captured.
-    pub(super) fn of(&self, name: &str) -> Option<Spread> {
-        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| main_way(&outcome.samples))
+    /// The way that counts: the first of [`WAYS`] in which ours was measured. Nothing is compared with what was measured in
+    /// another.
+    pub(super) fn way(&self) -> Option<Way> {
+        WAYS.into_iter().find(|&way| self.of(OURS, way).is_some())
     }
 
-    /// The median of the floor.
+    /// The spread of a subject's samples in one way.
+    pub(super) fn of(&self, name: &str, way: Way) -> Option<Spread> {
+        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| spread(outcome, way))
+    }
+
+    /// Ours, in the way that counts.
+    pub(super) fn ours(&self) -> Option<Spread> {
+        self.of(OURS, self.way()?)
+    }
+
+    /// The median of the floor, in the way that counts.
     pub(super) fn floor(&self) -> Option<f64> {
-        self.of(FLOOR).map(|spread| spread.median)
+        self.of(FLOOR, self.way()?).map(|spread| spread.median)
     }
 
-    /// Name and median of every peer that has one.
+    /// Name and median of every peer that has one in the way that counts.
     pub(super) fn peers(&self) -> impl Iterator<Item = (&str, f64)> {
         let is_peer =
             |outcome: &&Outcome| outcome.name != FLOOR && outcome.name != OURS && !outcome.name.starts_with(FORCED);
-        let of = |outcome: &Outcome| main_way(&outcome.samples).map(|spread| spread.median);
+        let way = self.way();
+        let of = move |outcome: &Outcome| spread(outcome, way?).map(|spread| spread.median);
         let outcomes = self.outcomes().iter().filter(is_peer);
         outcomes.filter_map(move |outcome| Some((outcome.name.as_str(), of(outcome)?)))
     }
@@ -63,12 +78,15 @@ impl Measured {
     }
 }
 
-fn main_way(samples: &Result<Samples, String>) -> Option<Spread> {
-    let samples = samples.as_ref().ok()?;
-    [Way::Graph, Way::Call, Way::Eager].iter().find_map(|way| Spread::of(samples.get(way)?))
+/// Ways that tell how long an operation takes, the one that counts first: graph replays on a GPU, calls on the CPU; launches
+/// back to back where nothing could be captured.
+pub(super) const WAYS: [Way; 3] = [Way::Graph, Way::Call, Way::Eager];
+
+fn spread(outcome: &Outcome, way: Way) -> Option<Spread> {
+    Spread::of(outcome.samples.as_ref().ok()?.get(&way)?)
 }
 
-/// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout and dtype.
+/// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout, dtype and way.
 pub(super) fn totals(measured: &[Measured]) -> Vec<Total> {
     let mut totals = BTreeMap::<(usize, String, String), Vec<&Measured>>::new();
     let plain = |op: &Operation| ["train", "backward"].contains(&op.name().as_str());
@@ -79,7 +97,11 @@ pub(super) fn totals(measured: &[Measured]) -> Vec<Total> {
             .or_default()
             .push(measured);
     }
-    totals.into_iter().filter_map(|((n, layout, dtype), parts)| Total::of(n, layout, dtype, &parts)).collect()
+    let mut found = Vec::new();
+    for ((n, layout, dtype), parts) in totals {
+        found.extend(WAYS.into_iter().filter_map(|way| Total::of(n, layout.clone(), dtype.clone(), way, &parts)));
+    }
+    found
 }
 
 /// Milliseconds of batch norm in a step, by subject.
@@ -87,29 +109,31 @@ pub(super) struct Total {
     pub(super) n: usize,
     pub(super) layout: String,
     pub(super) dtype: String,
+    /// How all of it was measured.
+    pub(super) way: Way,
     pub(super) milliseconds: Vec<(String, f64)>,
 }
 
 impl Total {
     /// `None` unless somebody was measured on all 53 layers in both directions. Who lacks a row has no total.
-    fn of(n: usize, layout: String, dtype: String, parts: &[&Measured]) -> Option<Self> {
+    fn of(n: usize, layout: String, dtype: String, way: Way, parts: &[&Measured]) -> Option<Self> {
         if parts.iter().map(|part| part.row.count).sum::<u32>() != 2 * 53 {
             return None;
         }
         let names: Vec<String> = parts[0].outcomes().iter().map(|outcome| outcome.name.clone()).collect();
         let total = |name: String| {
-            let times = parts.iter().map(|part| Some(f64::from(part.row.count) * part.of(&name)?.median * 1e3));
+            let times = parts.iter().map(|part| Some(f64::from(part.row.count) * part.of(&name, way)?.median * 1e3));
             let sum: Option<f64> = times.sum();
             sum.map(|sum| (name, sum))
         };
         let milliseconds: Vec<(String, f64)> = names.into_iter().filter_map(total).collect();
-        (!milliseconds.is_empty()).then_some(Self { n, layout, dtype, milliseconds })
+        (!milliseconds.is_empty()).then_some(Self { n, layout, dtype, way, milliseconds })
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { n, layout, dtype, milliseconds } = self;
+        let Self { n, layout, dtype, way, milliseconds } = self;
         let by_subject: serde_json::Map<String, Value> =
             milliseconds.iter().map(|(name, ms)| (name.clone(), json!(ms))).collect();
-        json!({ "n": n, "layout": layout, "dtype": dtype, "by_subject": by_subject })
+        json!({ "n": n, "layout": layout, "dtype": dtype, "way": way.name(), "by_subject": by_subject })
     }
 }

@@ -1,17 +1,53 @@
 //! Peers in Python: a process that is asked row by row, so that they are measured in turns with what is measured here.
 
-use std::cell::RefCell;
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::rc::Rc;
+mod process;
 
-use batchnorm::bench::{PEERS, Row};
+use std::cell::RefCell;
+use std::path::Path;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::Duration;
+
+use batchnorm::bench::{PEER_NAMES, Row};
 use serde_json::{Value, json};
 
-use super::subject::{Samples, Subject, Way};
+use super::subject::{Reason, Samples, Subject, Way};
 use super::{Args, Task};
 use crate::device::Device;
+use crate::failure::Failure;
+use process::Process;
+
+/// The name of cuDNN's peers, which are measured without Python.
+const CUDNN: &str = "cudnn";
+/// How long the process may take to import what the peers need.
+const START: Duration = Duration::from_secs(180);
+/// How long it may take to answer, beside the seconds that it is to measure.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// The peers that are asked for.
+pub(super) struct Wanted {
+    python: Vec<&'static str>,
+    pub(super) cudnn: bool,
+    /// Whether they were named, so that the absence of each is worth a word.
+    are_named: bool,
+}
+
+impl Wanted {
+    /// Those of these names, all of them where there is none.
+    pub(super) fn new(asked: &[String]) -> Result<Self, Failure> {
+        let is_known = |name: &&String| PEER_NAMES.contains(&name.as_str()) || name.as_str() == CUDNN;
+        if let Some(unknown) = asked.iter().find(|name| !is_known(name)) {
+            let known = PEER_NAMES.join(", ");
+            return Err(Failure::new(format!("--peer: expected one of {known}, {CUDNN}, got \"{unknown}\"")));
+        }
+        let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
+        Ok(Self {
+            python: PEER_NAMES.into_iter().filter(|name| is_asked(name)).collect(),
+            cudnn: is_asked(CUDNN),
+            are_named: !asked.is_empty(),
+        })
+    }
+}
 
 /// The peers that answered, and those that did not with the reason.
 pub(super) struct Peers {
@@ -23,38 +59,61 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Starts the process, unless none is wanted.
-    pub(super) fn start(args: &Args) -> Self {
-        if args.no_python {
-            return Self { process: None, found: Vec::new(), said: json!({ "reason": "--no-python" }) };
+    /// Starts the process, unless nobody asks for what it measures.
+    pub(super) fn start(args: &Args, wanted: &Wanted) -> Self {
+        let mut found: Vec<(String, Result<String, String>)> = Vec::new();
+        if wanted.cudnn && wanted.are_named && (args.device == Device::Cpu || !cfg!(feature = "cudnn")) {
+            let reason = if args.device == Device::Cpu { "it needs a CUDA device" } else { "not in this build" };
+            found.push((CUDNN.into(), Err(reason.into())));
         }
-        match Process::start(args) {
+        let without = |reason: &str, found| Self { process: None, found, said: json!({ "reason": reason }) };
+        if args.no_python {
+            return without("--no-python", found);
+        }
+        if wanted.python.is_empty() {
+            return without("not asked for by --peer", found);
+        }
+        match Process::start(&args.python, |folder| command(args, wanted, folder), START) {
             Ok((process, said)) => {
-                let found = said["peers"].as_array().into_iter().flatten().map(|peer| {
+                found.extend(said["peers"].as_array().into_iter().flatten().map(|peer| {
                     let text = |key: &str| peer[key].as_str().map(String::from);
                     let includes = text("reason").map_or_else(|| Ok(text("includes").unwrap_or_default()), Err);
                     (text("name").unwrap_or_default(), includes)
-                });
-                let is_wanted = |name: &String| args.peer.is_empty() || args.peer.contains(name);
-                let found = found.filter(|(name, _)| is_wanted(name));
-                Self { found: found.collect(), process: Some(Rc::new(RefCell::new(process))), said }
+                }));
+                Self { found, process: Some(Rc::new(RefCell::new(process))), said }
             }
-            Err(reason) => Self { process: None, found: Vec::new(), said: json!({ "reason": reason }) },
+            Err(reason) => without(&reason, found),
         }
     }
 
     /// Every peer on this task; a row that the process cannot take is every peer's reason.
     pub(super) fn subjects(&mut self, task: &Task) -> Vec<Box<dyn Subject>> {
-        let Some(process) = &self.process else { return Vec::new() };
-        let row = process.borrow_mut().ask(&request(&task.row)).and_then(answer);
+        let ask = |process: &Rc<RefCell<Process>>| process.borrow_mut().ask(&request(&task.row), ANSWER);
+        let row = self.process.as_ref().map_or_else(|| Ok(Value::Null), ask);
         let subject = |(name, includes): &(String, Result<String, String>)| {
             let reason = includes.as_ref().err().or(row.as_ref().err()).cloned();
             let includes = includes.clone().unwrap_or_default();
-            let (name, operation, process) = (name.clone(), task.operation.name(), Rc::clone(process));
+            let (name, operation, process) = (name.clone(), task.operation.name(), self.process.clone());
             Box::new(Peer { name, includes, operation, process, reason }) as Box<dyn Subject>
         };
         self.found.iter().map(subject).collect()
     }
+}
+
+/// The program, whose files lie in this folder.
+fn command(args: &Args, wanted: &Wanted, folder: &Path) -> Command {
+    let device = match args.device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+    };
+    let mut command = Command::new(&args.python);
+    command.arg(folder.join("peers.py")).args(["--serve", "--device", device]);
+    command.args(["--threads", &rayon::current_num_threads().to_string()]);
+    command.args(wanted.python.iter().flat_map(|name| ["--peer", name]));
+    if let Device::Cuda(number) = args.device {
+        command.env("CUDA_VISIBLE_DEVICES", number.to_string());
+    }
+    command
 }
 
 fn request(row: &Row) -> Value {
@@ -74,19 +133,11 @@ fn request(row: &Row) -> Value {
     })
 }
 
-/// An answer, or its reason.
-fn answer(said: Value) -> Result<Value, String> {
-    match said["reason"].as_str() {
-        Some(reason) => Err(reason.into()),
-        None => Ok(said),
-    }
-}
-
 struct Peer {
     name: String,
     includes: String,
     operation: String,
-    process: Rc<RefCell<Process>>,
+    process: Option<Rc<RefCell<Process>>>,
     reason: Option<String>,
 }
 
@@ -97,79 +148,21 @@ impl Subject for Peer {
     fn includes(&self) -> String {
         self.includes.clone()
     }
-    fn measure(&mut self, seconds: f64) -> Result<Samples, String> {
+    fn measure(&mut self, seconds: f64) -> Result<Samples, Reason> {
         if let Some(reason) = &self.reason {
-            return Err(reason.clone());
+            return Err(reason.clone().into());
         }
+        let Some(process) = &self.process else { return Err("no process".to_owned().into()) };
         let request = json!({ "request": "time", "peer": self.name, "operation": self.operation, "seconds": seconds });
-        let said = self.process.borrow_mut().ask(&request).and_then(answer)?;
+        // Each way to time takes so long, and each is warmed up.
+        let limit = ANSWER + Duration::from_secs_f64(4.0 * seconds);
+        let said = process.borrow_mut().ask(&request, limit)?;
         let ways = [("samples", Way::Call), ("graph", Way::Graph), ("eager", Way::Eager), ("host", Way::Host)];
         let of_way = |(key, way): (&str, Way)| {
             let samples: Vec<f64> = said[key].as_array()?.iter().filter_map(Value::as_f64).collect();
             Some((way, samples))
         };
         let samples: Samples = ways.into_iter().filter_map(of_way).filter(|(_, samples)| !samples.is_empty()).collect();
-        if samples.is_empty() { Err(format!("expected samples, got {said}")) } else { Ok(samples) }
-    }
-}
-
-/// The process, which answers one line with one line.
-struct Process {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    /// The folder of its files, which lives as long as it does.
-    _folder: tempfile::TempDir,
-}
-
-impl Process {
-    /// The process, and its first line.
-    fn start(args: &Args) -> Result<(Self, Value), String> {
-        let told = |error: std::io::Error| format!("{}: {error}", args.python.display());
-        let folder = tempfile::tempdir().map_err(told)?;
-        for (name, text) in PEERS {
-            fs::write(folder.path().join(name), text).map_err(told)?;
-        }
-        let device = match args.device {
-            Device::Cpu => "cpu".to_owned(),
-            Device::Cuda(_) => "cuda".to_owned(),
-        };
-        let mut command = Command::new(&args.python);
-        command.arg(folder.path().join("peers.py")).args(["--serve", "--device", &device]);
-        command.args(["--threads", &rayon::current_num_threads().to_string()]);
-        if let Device::Cuda(number) = args.device {
-            command.env("CUDA_VISIBLE_DEVICES", number.to_string());
-        }
-        // What a library has to say would break the bar of progress.
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(told)?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        let (Some(input), Some(output)) = (input, output) else { return Err("no pipes".into()) };
-        let mut process = Self { child, input, output: BufReader::new(output), _folder: folder };
-        let said = process.read().and_then(answer)?;
-        Ok((process, said))
-    }
-
-    fn ask(&mut self, request: &Value) -> Result<Value, String> {
-        let gone = |error: std::io::Error| format!("the process of the peers is gone: {error}");
-        writeln!(self.input, "{request}").and_then(|()| self.input.flush()).map_err(gone)?;
-        self.read()
-    }
-
-    fn read(&mut self) -> Result<Value, String> {
-        let mut line = String::new();
-        match self.output.read_line(&mut line) {
-            Ok(0) => Err("the process of the peers ended".into()),
-            Ok(_) => serde_json::from_str(&line).map_err(|error| format!("expected JSON ({error}), got {line:?}")),
-            Err(error) => Err(format!("the process of the peers is gone: {error}")),
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = writeln!(self.input, "{}", json!({ "request": "end" }));
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if samples.is_empty() { Err(format!("expected samples, got {said}").into()) } else { Ok(samples) }
     }
 }

@@ -30,12 +30,11 @@ type Points = Vec<(f64, f64)>;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// The drawing, of the dtype that has most rows.
+/// The drawing, of the dtype that has most rows. A panel without any says so.
 pub(super) fn svg(report: &Report) -> Result<String, String> {
     let of_dtype =
-        |dtype: Dtype| report.measured().iter().filter(move |it| it.row.dtype == dtype && it.of(OURS).is_some());
-    let most = DTYPES.into_iter().rev().max_by_key(|&dtype| of_dtype(dtype).count());
-    let dtype = most.filter(|&dtype| of_dtype(dtype).count() > 0).ok_or("--plot: expected rows, got none measured")?;
+        |dtype: Dtype| report.measured().iter().filter(move |it| it.row.dtype == dtype && it.ours().is_some());
+    let dtype = DTYPES.into_iter().rev().max_by_key(|&dtype| of_dtype(dtype).count()).unwrap_or(Dtype::F16);
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
@@ -76,7 +75,7 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
     for it in measured {
         let bytes = it.bytes();
         floor.extend(it.floor().map(|time| (bytes, time * 1e6)));
-        let ours = it.of(OURS).map(|spread| (OURS, spread.median));
+        let ours = it.ours().map(|spread| (OURS, spread.median));
         for (name, time) in ours.into_iter().chain(it.peers()) {
             subjects.entry(name.into()).or_default().push((bytes, time * 1e6));
         }
@@ -88,7 +87,8 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
     let range = |of: fn(&(f64, f64)) -> f64| {
         let least = all().map(of).fold(f64::INFINITY, f64::min);
         let most = all().map(of).fold(0.0, f64::max);
-        least * 0.7..most * 1.5
+        // A logarithmic scale has no 0, and would be divided without end.
+        least.max(1e-3) * 0.7..most.max(1e-3) * 1.5
     };
     let mut chart = ChartBuilder::on(panel)
         .caption(title, (FONT, 18))

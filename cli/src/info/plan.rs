@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::choices::{Dtype, Epilogue, Layout, Op};
 use crate::failure::Failure;
 use crate::output;
+use crate::plan::plan_json;
 
 /// The device that plans are for where there is none in this machine.
 const DEFAULT: &str = "h100";
@@ -140,21 +141,9 @@ fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
 
 fn to_json(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> Value {
     let of_plan = |plan: &Plan| {
-        let t = &plan.tiling;
-        json!({
-            "strategy": plan.strategy.name(),
-            "chosen": plan.strategy == chosen.strategy,
-            "predicted_ns": plan.predicted_ns,
-            "form": format!("{:?}", t.form),
-            "threads": t.threads,
-            "strips": t.strips,
-            "splits": t.splits,
-            "teams": t.teams,
-            "held_steps": t.held_steps,
-            "steps": t.steps(),
-            "shared_bytes": t.shared_bytes,
-            "workspace_bytes": plan.workspace_bytes,
-        })
+        let mut json = plan_json(plan);
+        json["chosen"] = json!(plan.strategy == chosen.strategy);
+        json
     };
     json!({
         "op": problem.op().name(),

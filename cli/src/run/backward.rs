@@ -71,7 +71,7 @@ impl<B: Compute<T>, T: Element> Buffers<B, T> {
 fn forward_epilogue<B: Backend, T: Element>(kind: Epilogue<()>, z: &B::Buf<T>) -> Epilogue<B::In<'_, T>> {
     match kind {
         Epilogue::AddRelu(()) => Epilogue::AddRelu(B::input(z)),
-        _ => Epilogue::Identity,
+        Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) => Epilogue::Identity,
     }
 }
 

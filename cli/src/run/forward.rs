@@ -53,7 +53,7 @@ pub(crate) fn train<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, tracking: Tr
         count = backend.download(&running.num_batches_tracked)?.first().copied();
     }
     if let Some(count) = count {
-        file.push_count("num_batches_tracked", count);
+        file.push_count("num_batches_tracked", count)?;
     }
     let mut lines = vec![
         report::headline(job),
@@ -90,7 +90,7 @@ pub(crate) fn infer<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<Do
     let took = start.elapsed();
 
     let mut file = TensorFile::default();
-    file.push("y", shape.dims(), &host_y);
+    file.push("y", shape.dims(), &host_y)?;
     let mut lines = vec![
         report::headline(job),
         format!("statistics: running_mean and running_var of the input, eps {}", job.eps),
@@ -108,8 +108,8 @@ pub(crate) fn moments<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<
 
     let mut file = TensorFile::default();
     let c = [job.shape.c()];
-    file.push("mean", &c, &mean);
-    file.push("var", &c, &var);
+    file.push("mean", &c, &mean)?;
+    file.push("var", &c, &var)?;
     let spread = Spread::new(&mean, &var);
     let lines = vec![
         report::headline(job),

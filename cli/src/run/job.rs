@@ -102,14 +102,12 @@ impl<'a, B: Compute<T>, T: Element> Job<'a, B, T> {
 
     /// Adds a tensor like x to the output.
     pub(crate) fn push_data(&self, file: &mut TensorFile, name: &str, buf: &B::Buf<T>) -> Result<()> {
-        file.push(name, self.shape.dims(), &self.backend.download(buf)?);
-        Ok(())
+        file.push(name, self.shape.dims(), &self.backend.download(buf)?)
     }
 
     /// Adds a tensor of one value a channel to the output.
     pub(crate) fn push_channels<P: Param>(&self, file: &mut TensorFile, name: &str, buf: &B::Buf<P>) -> Result<()> {
-        file.push(name, &[self.shape.c()], &self.backend.download(buf)?);
-        Ok(())
+        file.push(name, &[self.shape.c()], &self.backend.download(buf)?)
     }
 }
 

@@ -114,19 +114,19 @@ fn only_what_an_operation_needs_is_needed() {
 #[test]
 fn tensors_that_an_operation_does_not_read_are_left_alone() {
     let mut input = file::<f32, f32>(&Example::new("nchw"), &["x"]);
-    input.push_count("weight", 1);
-    input.push("epoch", &[1, 2], &[1.0f64, 2.0]);
+    input.push_count("weight", 1).unwrap();
+    input.push("epoch", &[1, 2], &[1.0f64, 2.0]).unwrap();
     printed(&Folder::new(&input).run(&["--op", "moments", "--layout", "nchw"]));
 }
 
 /// The running tensors after a step from mean 0, variance 1 over [1, 3]: batch mean 2, biased variance 1.
 fn after_a_step(device: &str, count: Option<i64>, options: &[&str]) -> (f64, f64, i64) {
     let mut input = TensorFile::default();
-    input.push("x", &[2, 1], &[1.0f32, 3.0]);
-    input.push("running_mean", &[1], &[0.0f32]);
-    input.push("running_var", &[1], &[1.0f32]);
+    input.push("x", &[2, 1], &[1.0f32, 3.0]).unwrap();
+    input.push("running_mean", &[1], &[0.0f32]).unwrap();
+    input.push("running_var", &[1], &[1.0f32]).unwrap();
     if let Some(count) = count {
-        input.push_count("num_batches_tracked", count);
+        input.push_count("num_batches_tracked", count).unwrap();
     }
     let folder = Folder::new(&input);
     printed(&folder.run_on(device, &[&["--op", "train", "--layout", "nchw"], options].concat()));
@@ -151,9 +151,9 @@ fn options_of_the_running_statistics() {
 #[test]
 fn skip_non_finite_leaves_the_running_statistics() {
     let mut input = TensorFile::default();
-    input.push("x", &[2, 1], &[f32::NAN, 3.0]);
-    input.push("running_mean", &[1], &[0.25f32]);
-    input.push("running_var", &[1], &[1.5f32]);
+    input.push("x", &[2, 1], &[f32::NAN, 3.0]).unwrap();
+    input.push("running_mean", &[1], &[0.25f32]).unwrap();
+    input.push("running_var", &[1], &[1.5f32]).unwrap();
     let folder = Folder::new(&input);
     let ways = [(&["--skip-non-finite"][..], 0.25), (&[], f64::NAN)];
     for (device, (skip, expected)) in DEVICES.iter().flat_map(|device| ways.map(|way| (device, way))) {
@@ -172,21 +172,21 @@ fn one_value_a_channel_and_no_value() {
 
 fn edges(device: &str) {
     let mut one = TensorFile::default();
-    one.push("x", &[1, 2], &[4.0f32, 5.0]);
-    one.push("dy", &[1, 2], &[1.0f32, 1.0]);
+    one.push("x", &[1, 2], &[4.0f32, 5.0]).unwrap();
+    one.push("dy", &[1, 2], &[1.0f32, 1.0]).unwrap();
     let folder = Folder::new(&one);
     printed(&folder.run_on(device, &["--op", "backward", "--layout", "nchw"]));
     printed(&folder.run_on(device, &["--op", "train", "--layout", "nchw"]));
-    one.push("running_mean", &[2], &[0.0f32; 2]);
-    one.push("running_var", &[2], &[1.0f32; 2]);
+    one.push("running_mean", &[2], &[0.0f32; 2]).unwrap();
+    one.push("running_var", &[2], &[1.0f32; 2]).unwrap();
     printed(&Folder::new(&one).run_on(device, &["--op", "train", "--layout", "nchw", "--running-var", "biased"]));
 
     for op in OPS {
         let mut none = TensorFile::default();
-        none.push::<f16>("x", &[0, 3, 2], &[]);
-        none.push::<f16>("dy", &[0, 3, 2], &[]);
-        none.push("running_mean", &[3], &[0.5f32; 3]);
-        none.push("running_var", &[3], &[2.0f32; 3]);
+        none.push::<f16>("x", &[0, 3, 2], &[]).unwrap();
+        none.push::<f16>("dy", &[0, 3, 2], &[]).unwrap();
+        none.push("running_mean", &[3], &[0.5f32; 3]).unwrap();
+        none.push("running_var", &[3], &[2.0f32; 3]).unwrap();
         let folder = Folder::new(&none);
         printed(&folder.run_on(device, &["--op", op, "--layout", "nchw"]));
         let bytes = read(folder.output()).unwrap();
@@ -229,6 +229,13 @@ fn info_is_text_and_json() {
     assert_eq!(info["devices"][0]["name"], "cpu");
     assert!(info["devices"][0]["threads"].as_u64().unwrap() > 0);
     assert_eq!(info["dtypes"], serde_json::json!(["f32", "f16", "bf16", "f64"]));
+
+    let text = printed(&batchnorm(&["info", "--device", "cpu"]));
+    assert!(text.contains("device cpu") && !text.contains("device cuda"), "{text}");
+    let alone: serde_json::Value =
+        serde_json::from_str(&printed(&batchnorm(&["info", "--device", "cpu", "--json"]))).unwrap();
+    assert_eq!(alone["devices"], serde_json::json!([info["devices"][0]]));
+    assert_eq!(alone["no_cuda_because"], serde_json::Value::Null);
 }
 
 #[test]

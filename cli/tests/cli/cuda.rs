@@ -4,7 +4,7 @@
 use std::fs;
 
 use batchnorm::tensors::TensorFile;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::formulas::{ALL, Example};
 use crate::harness::{Folder, batchnorm, file, printed, refused};
@@ -22,7 +22,7 @@ fn what_a_device_cannot_do() {
     refuses_on("cuda", &of_f64, &TRAIN, &["x: expected f32, f16 or bf16", "cuda:0", "got f64"]);
 
     let folder = Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL));
-    refuses_on("cuda:99", &folder, &TRAIN, &["--device cuda:99", "expected a number below", "6"]);
+    refuses_on("cuda:99", &folder, &TRAIN, &["--device cuda:99", "expected a number below", "7"]);
     refuses_on("cuda:4", &folder, &TRAIN, &["--device cuda:4", "expected compute capability 8.0 or newer", "got 7.5"]);
     for (device, strategy, has) in
         [("cuda:1", "cluster", "thread-block clusters"), ("cuda:3", "grid", "cooperative launches")]
@@ -39,8 +39,8 @@ fn what_a_device_cannot_do() {
 fn a_strip_that_no_block_holds() {
     let of = |m: usize| {
         let mut input = TensorFile::default();
-        input.push("x", &[1, 1, m], &vec![1.0f32; m]);
-        input.push("dy", &[1, 1, m], &vec![1.0f32; m]);
+        input.push("x", &[1, 1, m], &vec![1.0f32; m]).unwrap();
+        input.push("dy", &[1, 1, m], &vec![1.0f32; m]).unwrap();
         Folder::new(&input)
     };
     let block = ["--layout", "nchw", "--strategy", "block"];
@@ -56,12 +56,12 @@ fn a_strip_that_no_block_holds() {
 #[test]
 fn a_device_without_room() {
     let mut input = TensorFile::default();
-    input.push::<f32>("x", &[0, 1 << 25], &[]);
+    input.push::<f32>("x", &[0, 1 << 25], &[]).unwrap();
     let words = ["out of device memory", &format!("expected room for {} bytes", 4 << 25)];
     refuses_on("cuda:5", &Folder::new(&input), &["--op", "moments", "--layout", "nchw"], &words);
     // x finds room, and y does not.
     let mut input = TensorFile::default();
-    input.push("x", &[10 << 20, 1], &vec![1.0f32; 10 << 20]);
+    input.push("x", &[10 << 20, 1], &vec![1.0f32; 10 << 20]).unwrap();
     let words = ["out of device memory", &format!("expected room for {} bytes", 40 << 20)];
     refuses_on("cuda:5", &Folder::new(&input), &TRAIN, &words);
 }
@@ -70,7 +70,7 @@ fn a_device_without_room() {
 fn info_lists_every_device() {
     let info: Value = serde_json::from_str(&printed(&batchnorm(&["info", "--json"]))).unwrap();
     let devices = info["devices"].as_array().unwrap();
-    assert_eq!(devices.len(), 7);
+    assert_eq!(devices.len(), 8);
     for (number, device) in devices.iter().skip(1).enumerate() {
         assert_eq!(device["name"], format!("cuda:{number}"));
         let usable = device["model"].as_str().is_some_and(|model| model.starts_with("emulated"));
@@ -79,11 +79,38 @@ fn info_lists_every_device() {
     }
     assert_eq!(devices[1]["compute_capability"], "9.0");
     assert_eq!(devices[1]["multiprocessors"], 4);
+    let limits = &devices[1]["limits"];
+    assert_eq!((&limits["compute_capability"], &limits["sms"]), (&json!([9, 0]), &json!(4)));
+    assert_eq!((&limits["shared_per_cta"], &limits["cooperative"]), (&json!(227 << 10), &json!(true)));
+    // Four multiprocessors: two clusters of two with one for each CTA.
+    assert_eq!(limits["clusters"]["one_cta_per_sm"], json!({ "2": 2, "4": 1, "8": 0, "16": 0 }));
+    assert_eq!(devices[4]["limits"]["cooperative"], false);
+    assert_eq!(devices[4]["limits"]["clusters"]["two_ctas_per_sm"], json!({ "2": 0, "4": 0, "8": 0, "16": 0 }));
     assert_eq!(info["no_cuda_because"], Value::Null);
 
     let text = printed(&batchnorm(&["info"]));
     assert!(text.contains("\ndevice cuda:0: emulated (hopper4), compute capability 9.0, 4 multiprocessors"), "{text}");
+    assert!(text.contains("\n  clusters of 2, 4, 8 and 16 CTAs at once: 2, 1, 0, 0; with two CTAs on a"), "{text}");
+    assert!(text.contains("101376 for a CTA") && text.contains("no cooperative launches\n  no clusters\n"), "{text}");
     assert!(text.contains("\ndevice cuda:4: CUDA device 4: expected compute capability 8.0 or newer"), "{text}");
+}
+
+#[test]
+fn info_shows_one_device_or_fails() {
+    let all: Value = serde_json::from_str(&printed(&batchnorm(&["info", "--json"]))).unwrap();
+    let all = all["devices"].as_array().unwrap();
+    for (device, number) in [("cuda", 0), ("cuda:0", 0), ("cuda:3", 3)] {
+        let info: Value = serde_json::from_str(&printed(&batchnorm(&["info", "--json", "--device", device]))).unwrap();
+        assert_eq!(info["devices"], json!([all[number + 1]]), "{device}");
+        let text = printed(&batchnorm(&["info", "--device", device]));
+        assert!(text.contains(&format!("\ndevice cuda:{number}: emulated")) && !text.contains("device cpu"), "{text}");
+        assert_eq!(text.matches("\ndevice ").count(), 1, "{text}");
+    }
+    for args in [&["info"][..], &["info", "--json"]] {
+        let of = |device| batchnorm(&[args, &["--device", device]].concat());
+        refused(&of("cuda:99"), &["--device cuda:99", "expected a number below", "7"]);
+        refused(&of("cuda:4"), &["--device cuda:4", "expected compute capability 8.0 or newer", "got 7.5"]);
+    }
 }
 
 #[test]

@@ -73,14 +73,14 @@ pub(crate) fn file<T: Element, P: Element>(example: &Example, names: &[&str]) ->
     let mut file = TensorFile::default();
     for &name in names {
         match name {
-            "num_batches_tracked" => file.push_count(name, example.count),
+            "num_batches_tracked" => file.push_count(name, example.count).unwrap(),
             "x" | "z" | "dy" => {
                 let values: Vec<T> = example.tensor(name).iter().map(|&v| T::from_f64(v)).collect();
-                file.push(name, &example.dims, &values);
+                file.push(name, &example.dims, &values).unwrap();
             }
             _ => {
                 let values: Vec<P> = example.tensor(name).iter().map(|&v| P::from_f64(v)).collect();
-                file.push(name, &[example.c], &values);
+                file.push(name, &[example.c], &values).unwrap();
             }
         }
     }

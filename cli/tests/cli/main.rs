@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod bench;
+#[cfg(all(test, feature = "emulate"))]
+mod bench_cuda;
 #[cfg(test)]
 mod contract;
 #[cfg(all(test, feature = "emulate"))]
@@ -10,9 +12,13 @@ mod cuda;
 mod formulas;
 #[cfg(test)]
 mod harness;
+#[cfg(all(test, feature = "emulate"))]
+mod interrupted;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod verify;
 #[cfg(test)]
 mod whole_or_nothing;

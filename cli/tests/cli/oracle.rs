@@ -38,14 +38,14 @@ const OPS: [(Op, &str); 5] = [
 fn file<T: Element>(case: &Case, inputs: &Inputs<T>) -> TensorFile {
     let mut file = TensorFile::default();
     let (dims, c) = (case.group.shape.dims(), [case.group.shape.c()]);
-    file.push("x", dims, &inputs.x);
-    file.push("z", dims, &inputs.z);
-    file.push("dy", dims, &inputs.dy_of(case));
-    file.push("weight", &c, &inputs.gamma);
-    file.push("bias", &c, &inputs.beta);
-    file.push("running_mean", &c, &inputs.running_mean);
-    file.push("running_var", &c, &inputs.running_var);
-    file.push_count("num_batches_tracked", inputs.num_batches_tracked);
+    file.push("x", dims, &inputs.x).unwrap();
+    file.push("z", dims, &inputs.z).unwrap();
+    file.push("dy", dims, &inputs.dy_of(case)).unwrap();
+    file.push("weight", &c, &inputs.gamma).unwrap();
+    file.push("bias", &c, &inputs.beta).unwrap();
+    file.push("running_mean", &c, &inputs.running_mean).unwrap();
+    file.push("running_var", &c, &inputs.running_var).unwrap();
+    file.push_count("num_batches_tracked", inputs.num_batches_tracked).unwrap();
     file
 }
 

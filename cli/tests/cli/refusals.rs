@@ -25,7 +25,13 @@ fn full() -> Folder {
     Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL))
 }
 
-/// The example with one tensor more or another in its place.
+/// The example with one tensor in the place of that name.
+fn instead(name: &str, change: impl FnOnce(&mut TensorFile) -> batchnorm::Result<()>) -> Folder {
+    let others: Vec<_> = ALL.into_iter().filter(|&other| other != name).collect();
+    with(&others, |file| change(file).unwrap())
+}
+
+/// The example with one tensor more.
 fn with(names: &[&str], change: impl FnOnce(&mut TensorFile)) -> Folder {
     let mut file = file::<f32, f32>(&Example::new("nchw"), names);
     change(&mut file);
@@ -63,32 +69,32 @@ fn missing_tensors() {
 fn misshapen_and_mistyped_tensors() {
     let backward = ["--op", "backward", "--layout", "nchw"];
     let train = ["--op", "train", "--layout", "nchw", "--epilogue", "add"];
-    let four = |name: &'static str| with(&ALL, |file| file.push(name, &[4], &[1.0f32; 4]));
+    let four = |name: &'static str| instead(name, |file| file.push(name, &[4], &[1.0f32; 4]));
     for name in ["weight", "bias", "running_mean", "running_var"] {
         refuses(&four(name), &train, &[name, "expected dimensions [3]", "got [4]"]);
     }
     let like_x = "expected dimensions [2, 3, 2, 2]";
     refuses(&four("z"), &train, &["z: ", like_x, "got [4]"]);
     refuses(&four("dy"), &backward, &["dy: ", like_x, "got [4]"]);
-    let transposed = with(&ALL, |file| file.push("dy", &[2, 2, 2, 3], &[1.0f32; 24]));
+    let transposed = instead("dy", |file| file.push("dy", &[2, 2, 2, 3], &[1.0f32; 24]));
     refuses(&transposed, &backward, &["dy: ", like_x, "got [2, 2, 2, 3]"]);
-    let wide = with(&ALL, |file| file.push("dy", &[2, 3, 2, 2], &[1.0f64; 24]));
+    let wide = instead("dy", |file| file.push("dy", &[2, 3, 2, 2], &[1.0f64; 24]));
     refuses(&wide, &backward, &["dy: ", "expected dtype f32", "got dtype f64"]);
-    let counted = |name: &'static str| with(&ALL, |file| file.push_count(name, 3));
+    let counted = |name: &'static str| instead(name, |file| file.push_count(name, 3));
     refuses(&counted("x"), &train, &["x: ", "expected f32, f16, bf16 or f64", "I64"]);
     refuses(&counted("weight"), &train, &["weight: ", "expected f32, f16, bf16 or f64", "I64"]);
     let count = "num_batches_tracked";
-    refuses(&with(&ALL, |file| file.push(count, &[1], &[1.0f32])), &train, &[count, "expected dtype i64", "F32"]);
-    refuses(&with(&ALL, |file| file.push_count(count, -3)), &train, &[count, "count >= 0", "got -3"]);
+    refuses(&instead(count, |file| file.push(count, &[1], &[1.0f32])), &train, &[count, "expected dtype i64", "F32"]);
+    refuses(&instead(count, |file| file.push_count(count, -3)), &train, &[count, "count >= 0", "got -3"]);
 }
 
 #[test]
 fn shapes() {
     let of = |dims: &[usize]| {
         let mut file = TensorFile::default();
-        file.push("x", dims, &vec![1.0f32; dims.iter().product()]);
-        file.push("running_mean", &[1], &[0.0f32]);
-        file.push("running_var", &[1], &[1.0f32]);
+        file.push("x", dims, &vec![1.0f32; dims.iter().product()]).unwrap();
+        file.push("running_mean", &[1], &[0.0f32]).unwrap();
+        file.push("running_var", &[1], &[1.0f32]).unwrap();
         Folder::new(&file)
     };
     let train = ["--op", "train", "--layout", "nchw"];
@@ -140,6 +146,8 @@ fn options_out_of_range() {
 fn the_command_itself() {
     refused(&batchnorm(&[]), &["subcommand"]);
     refused(&batchnorm(&["bench2"]), &["bench2"]);
+    refused(&batchnorm(&["info", "--device", "gpu"]), &["--device", "expected cpu, cuda or cuda:N", "'gpu'"]);
+    refused(&batchnorm(&["info", "--device", "cpu", "--plan", "2x3"]), &["--device", "--plan", "cannot be used with"]);
     refused(&batchnorm(&["run"]), &["required", "--op", "--layout", "--input", "--output"]);
 }
 
@@ -150,6 +158,7 @@ fn a_build_without_cuda() {
         let words = [&format!("--device {device}"), "no CUDA support", "expected cpu"];
         refuses(&full(), &["--op", "train", "--layout", "nchw", "--device", device], &words);
         refused(&batchnorm(&["verify", "--device", device]), &words);
+        refused(&batchnorm(&["info", "--device", device]), &words);
     }
     assert!(printed(&batchnorm(&["info"])).contains("device cuda: not in this build"));
 }

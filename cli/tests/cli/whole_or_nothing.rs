@@ -13,7 +13,7 @@ use crate::harness::{EXE, Folder, batchnorm, printed, refused};
 fn large() -> Folder {
     let mut file = TensorFile::default();
     let x: Vec<f32> = (0..16384).map(|i| (i % 97) as f32).collect();
-    file.push("x", &[256, 64], &x);
+    file.push("x", &[256, 64], &x).unwrap();
     Folder::new(&file)
 }
 

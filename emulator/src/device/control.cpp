@@ -14,6 +14,7 @@ Control& control() {
         mine = new Control();
         if (const char* seed = std::getenv("CUDA_EMULATOR_SEED")) mine->seed = std::strtoull(seed, nullptr, 0);
         if (const char* races = std::getenv("CUDA_EMULATOR_RACES")) mine->races = std::strcmp(races, "0") != 0;
+        if (const char* call = std::getenv("CUDA_EMULATOR_LOSE_AT")) mine->lost_at = std::strtoull(call, nullptr, 0);
     }
     return *mine;
 }
@@ -25,6 +26,7 @@ int begin_call(bool ignores_sticky) {
         c.fault_at = 0;
         return c.fault_code;
     }
+    if (c.lost_at != 0 && c.calls >= c.lost_at && !ignores_sticky) return kIllegalAddress;
     return ignores_sticky ? kSuccess : c.sticky;
 }
 

@@ -16,6 +16,7 @@ struct Control {
     uint64_t calls = 0, launches = 0;
     uint64_t fault_at = 0;  // the value of `calls` at which the fault strikes; 0: none
     int fault_code = 0;
+    uint64_t lost_at = 0;  // the value of `calls` from which on the device is lost; 0: never
 
     uint64_t loaded = 0, stored = 0;
     // Freed by other threads as well.

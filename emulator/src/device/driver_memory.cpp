@@ -1,10 +1,12 @@
 // Memory: allocation, copies, fills. A copy to the host is held against what was ever written.
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <new>
 #include "arena.h"
 #include "driver.h"
 #include "memory.h"
+#include "profile.h"
 
 using namespace emulator;
 
@@ -28,7 +30,39 @@ DRIVER cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
 DRIVER cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
     EMULATOR_CONTEXT_CALL();
     if (!valid_stream(stream)) return kInvalidHandle;
+    if (!has_memory_pools(profile(control().device))) return kNotSupported;
     return allocate(control().device, bytes, address);
+}
+
+// A device's default pool: what it keeps, and no memory, since all is given back at once.
+struct Pool {
+    std::atomic<uint64_t> release_threshold;
+};
+static Pool pools[kProfileCount];
+constexpr int kReleaseThreshold = 4;  // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+
+DRIVER cuDeviceGetDefaultMemPool(Pool** pool, CUdevice device) {
+    EMULATOR_CALL();
+    if (!valid_device(device)) return kInvalidDevice;
+    if (!has_memory_pools(profile(device))) return kNotSupported;
+    *pool = &pools[device];
+    return kSuccess;
+}
+
+static bool is_pool(const Pool* pool) { return pool >= pools && pool < pools + kProfileCount; }
+
+DRIVER cuMemPoolSetAttribute(Pool* pool, int attribute, const void* value) {
+    EMULATOR_CALL();
+    if (!is_pool(pool) || attribute != kReleaseThreshold) return kInvalidValue;
+    pool->release_threshold = *static_cast<const uint64_t*>(value);
+    return kSuccess;
+}
+
+DRIVER cuMemPoolGetAttribute(Pool* pool, int attribute, void* value) {
+    EMULATOR_CALL();
+    if (!is_pool(pool) || attribute != kReleaseThreshold) return kInvalidValue;
+    *static_cast<uint64_t*>(value) = pool->release_threshold;
+    return kSuccess;
 }
 
 // Memory is given back beside a failed launch too, so that its error alone is left behind.

@@ -97,6 +97,7 @@ static void end(Launch& l, Cta* c) {
 
 // One CTA after the other: nobody was promised more.
 static void run_serially(Launch& l) {
+    const Reservation one(1);
     Cta* c = borrow_cta(l.device);
     if (!c) return out_of_workers(l);
     in_seeded_order(l.seed, l.ctas, [&](uint32_t rank) {
@@ -113,6 +114,8 @@ static void run_serially(Launch& l) {
 
 // CTAs [first, first + n) at the same time, each on an OS thread, in `clusters` of the launch's size.
 static void run_together(Launch& l, uint32_t first, uint32_t n, std::deque<Cluster>& clusters) {
+    const Reservation all(n);
+    if (!all.is_made()) return out_of_workers(l);
     for (uint32_t i = 0; i < n / l.cluster_size; i++) {
         clusters.emplace_back(l.cluster_size);
         clusters.back().live = l.threads * l.cluster_size;

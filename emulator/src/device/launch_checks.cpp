@@ -1,4 +1,5 @@
 // Everything that a driver checks before a kernel starts.
+#include <algorithm>
 #include "codes.h"
 #include "control.h"
 #include "launch.h"
@@ -15,7 +16,7 @@ static int refuse(int code, const CudaEmulatorLaunch& request, const std::string
 static std::string number(uint64_t value) { return std::to_string(value); }
 
 static int check_cluster(const CudaEmulatorLaunch& r, const Profile& p, bool nonportable) {
-    if (p.gpc_multiprocessors == 0) return refuse(kNotSupported, r, "the device has no clusters");
+    if (!p.has_clusters()) return refuse(kNotSupported, r, "the device has no clusters");
     if (r.cluster[1] != 1 || r.cluster[2] != 1) {
         return refuse(kNotSupported, r, "this emulated device has clusters along x only");
     }
@@ -66,7 +67,7 @@ int check_launch(const CudaEmulatorLaunch& r, int device, const Kernel* kernel) 
         const uint64_t clusters = resident_clusters(p, static_cast<int>(threads), shared, size, 0);
         if (clusters == 0) {
             return refuse(kInvalidClusterSize, r, "a cluster of " + number(size) + " CTAs, " + number(resident) +
-                          " a multiprocessor, does not fit the " + number(p.gpc_multiprocessors) +
+                          " a multiprocessor, does not fit the " + number(*std::max_element(p.gpcs, p.gpcs + kMostGpcs)) +
                           " multiprocessors of a GPC");
         }
         most = clusters * size;

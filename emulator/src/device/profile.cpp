@@ -10,14 +10,18 @@ constexpr size_t kMb = size_t(1) << 20;
 constexpr size_t kGb = size_t(1) << 30;
 
 // Limits a multiprocessor and a CTA are those of the architecture; the number of multiprocessors is small, so that a
-// grid that fills the device stays small as well. All of them are one GPC, as large as a small one of a GPU.
+// grid that fills the device stays small as well. All of them are one GPC, as large as a small one of a GPU. The last
+// profile is as large as an H100 with SXM5, whose GPCs have lost multiprocessors here and there: which ones differs from one
+// board to the next.
 static const Profile kProfiles[kProfileCount] = {
-    {"hopper4", 9, 0, 4, 2048, 32, 228 * kKb, 227 * kKb, 8 << 20, 2619000, 5120, true, 4, 8 * kGb},
-    {"a100like", 8, 0, 6, 2048, 32, 164 * kKb, 163 * kKb, 6 << 20, 1215000, 5120, true, 0, 8 * kGb},
-    {"ada99", 8, 9, 4, 1536, 24, 100 * kKb, 99 * kKb, 8 << 20, 10501000, 384, true, 0, 4 * kGb},
-    {"nocoop", 8, 6, 4, 1536, 16, 100 * kKb, 99 * kKb, 4 << 20, 9501000, 384, false, 0, 4 * kGb},
-    {"turing", 7, 5, 4, 1024, 16, 64 * kKb, 64 * kKb, 4 << 20, 7001000, 352, true, 0, 1 * kGb},
-    {"memory", 9, 0, 4, 2048, 32, 228 * kKb, 227 * kKb, 8 << 20, 2619000, 5120, true, 4, 64 * kMb},
+    {"hopper4", 9, 0, 4, 2048, 32, 228 * kKb, 227 * kKb, 8 << 20, 2619000, 5120, true, 8 * kGb, {4}},
+    {"a100like", 8, 0, 6, 2048, 32, 164 * kKb, 163 * kKb, 6 << 20, 1215000, 5120, true, 8 * kGb, {}},
+    {"ada99", 8, 9, 4, 1536, 24, 100 * kKb, 99 * kKb, 8 << 20, 10501000, 384, true, 4 * kGb, {}},
+    {"nocoop", 8, 6, 4, 1536, 16, 100 * kKb, 99 * kKb, 4 << 20, 9501000, 384, false, 4 * kGb, {}},
+    {"turing", 7, 5, 4, 1024, 16, 64 * kKb, 64 * kKb, 4 << 20, 7001000, 352, true, 1 * kGb, {}},
+    {"memory", 9, 0, 4, 2048, 32, 228 * kKb, 227 * kKb, 8 << 20, 2619000, 5120, true, 64 * kMb, {4}},
+    {"h100", 9, 0, 132, 2048, 32, 228 * kKb, 227 * kKb, 50 << 20, 2619000, 5120, true, 8 * kGb,
+     {18, 18, 18, 16, 16, 16, 16, 14}},
 };
 
 static int first_profile() {
@@ -33,6 +37,9 @@ const Profile& profile(int ordinal) {
     if (ordinal == 0) return kProfiles[first];
     return kProfiles[ordinal <= first ? ordinal - 1 : ordinal];
 }
+
+// A device that is a share of another has neither cooperative launch nor memory pools.
+bool has_memory_pools(const Profile& p) { return p.cooperative; }
 
 bool device_attribute(const Profile& p, int attribute, int ordinal, int* value) {
     switch (attribute) {
@@ -68,8 +75,8 @@ bool device_attribute(const Profile& p, int attribute, int ordinal, int* value) 
         case 97: *value = p.shared_opt_in; return true;
         case 106: *value = p.blocks_per_multiprocessor; return true;
         case 111: *value = kReservedSharedPerBlock; return true;
-        case 115: *value = 1; return true;  // MEMORY_POOLS_SUPPORTED
-        case 120: *value = p.gpc_multiprocessors > 0; return true;  // CLUSTER_LAUNCH
+        case 115: *value = has_memory_pools(p); return true;
+        case 120: *value = p.has_clusters(); return true;  // CLUSTER_LAUNCH
         case 15: case 17: case 18: case 19: case 20: case 32: case 34: case 35: case 50: case 83: case 84: case 85:
         case 86: case 88: case 89: case 90: case 91: case 96: case 98: case 99: case 100: case 101: case 102: case 107:
         case 108: case 109: case 110: case 112: case 116: case 119:
@@ -91,14 +98,12 @@ int resident_blocks(const Profile& p, int threads, size_t shared_bytes) {
 }
 
 unsigned resident_clusters(const Profile& p, int threads, size_t shared_bytes, unsigned size, int held) {
-    if (p.gpc_multiprocessors == 0) return 0;
     const int resident = resident_blocks(p, threads, shared_bytes);
     unsigned clusters = 0;
-    for (int first = 0; first < p.multiprocessors; first += p.gpc_multiprocessors) {
-        const int here = std::min(p.gpc_multiprocessors, p.multiprocessors - first);
-        const int lost = std::min(held, here);
+    for (const int gpc : p.gpcs) {
+        const int lost = std::min(held, gpc);
         held -= lost;
-        clusters += static_cast<unsigned>((here - lost) * resident) / size;
+        clusters += static_cast<unsigned>((gpc - lost) * resident) / size;
     }
     return clusters;
 }

@@ -4,6 +4,8 @@
 
 namespace emulator {
 
+constexpr int kMostGpcs = 8;
+
 struct Profile {
     const char* name;
     int major, minor;
@@ -12,11 +14,14 @@ struct Profile {
     int shared_per_multiprocessor, shared_opt_in;  // bytes
     int l2_bytes, memory_clock_khz, bus_bits;
     bool cooperative;
-    int gpc_multiprocessors;  // those that a cluster's CTAs can lie on; 0: no clusters
     size_t memory_bytes;
+    // Multiprocessors of each GPC, which a cluster's CTAs must share; all 0: no clusters.
+    int gpcs[kMostGpcs];
+
+    bool has_clusters() const { return gpcs[0] > 0; }
 };
 
-constexpr int kProfileCount = 6;
+constexpr int kProfileCount = 7;
 constexpr int kWarpSize = 32;
 constexpr int kMaxThreadsPerBlock = 1024;
 constexpr int kRegistersPerMultiprocessor = 65536;
@@ -32,6 +37,8 @@ constexpr unsigned kMostClusterSize = 16;  // where the kernel allows it
 const Profile& profile(int ordinal);
 // False for attributes that this device does not know.
 bool device_attribute(const Profile& profile, int attribute, int ordinal, int* value);
+// Whether memory can be allocated in the order of a stream.
+bool has_memory_pools(const Profile& profile);
 // CTAs that fit one multiprocessor at a time.
 int resident_blocks(const Profile& profile, int threads, size_t shared_bytes);
 // Clusters that fit the device at a time, while others hold `held` of its multiprocessors.

@@ -118,7 +118,7 @@ EMULATOR_EXPORT int emulator_cudaFuncSetAttribute(const void* function, int attr
         case cudaFuncAttributePreferredSharedMemoryCarveout:
             return remember(value >= -1 && value <= 100 ? cudaSuccess : cudaErrorInvalidValue);
         case cudaFuncAttributeNonPortableClusterSizeAllowed:
-            if (profile(device).gpc_multiprocessors == 0) return remember(cudaErrorNotSupported);
+            if (!profile(device).has_clusters()) return remember(cudaErrorNotSupported);
             kernel->nonportable_clusters[device] = value != 0;
             return cudaSuccess;
         default: return remember(cudaErrorInvalidValue);
@@ -164,7 +164,7 @@ EMULATOR_EXPORT int emulator_max_active_clusters(int* clusters, const CudaEmulat
     const Kernel* kernel = find_kernel(launch->function);
     if (!kernel) return remember(cudaErrorInvalidDeviceFunction);
     if (const int code = check_architecture(device)) return remember(code);
-    if (profile(device).gpc_multiprocessors == 0) return remember(cudaErrorNotSupported);
+    if (!profile(device).has_clusters()) return remember(cudaErrorNotSupported);
     const unsigned size = launch->cluster[0] ? launch->cluster[0] : 1;
     const bool allowed = size <= (kernel->nonportable_clusters[device] ? kMostClusterSize : kMostPortableClusterSize);
     if (!allowed || launch->grid[0] % size != 0) return remember(cudaErrorInvalidClusterSize);

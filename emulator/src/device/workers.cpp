@@ -15,6 +15,8 @@ namespace emulator {
 static std::mutex mutex;
 static std::vector<Cta*> idle_ctas;
 static size_t ctas_made = 0;
+static size_t reserved = 0;
+static std::condition_variable given_back;
 static CudaEmulatorPosition (*position_of_this_thread)(void) = nullptr;
 
 uintptr_t image_begin = 0, image_end = 0;
@@ -73,6 +75,22 @@ static void find_image() {
             return 1;
         },
         nullptr);
+}
+
+Reservation::Reservation(uint32_t ctas) : ctas_(ctas), made_(ctas <= kWorkers) {
+    if (!made_) return;
+    std::unique_lock<std::mutex> lock(mutex);
+    given_back.wait(lock, [this] { return reserved + ctas_ <= kWorkers; });
+    reserved += ctas_;
+}
+
+Reservation::~Reservation() {
+    if (!made_) return;
+    {
+        const std::lock_guard<std::mutex> lock(mutex);
+        reserved -= ctas_;
+    }
+    given_back.notify_all();
 }
 
 Cta* borrow_cta(int device) {

@@ -5,6 +5,23 @@
 
 namespace emulator {
 
+// Room for a launch's CTAs at the same time, from construction to destruction. Construction waits until all of it is there:
+// launches of several host threads, each with a part of what it needs, would wait for one another.
+class Reservation {
+  public:
+    explicit Reservation(uint32_t ctas);
+    ~Reservation();
+    Reservation(const Reservation&) = delete;
+    Reservation& operator=(const Reservation&) = delete;
+
+    // False where a launch has more CTAs than there are workers.
+    bool is_made() const { return made_; }
+
+  private:
+    const uint32_t ctas_;
+    const bool made_;
+};
+
 // A worker's resources, for the calling OS thread until they are returned. Null where too many are in use.
 Cta* borrow_cta(int device);
 void return_cta(Cta* c);

@@ -9,7 +9,7 @@ impl BatchNorm {
     /// A convolution that gives what `conv` and this layer in inference give, one after the other:
     ///
     /// ```text
-    /// scale  = weight_of_layer / sqrt(running_var + eps)              0 where running_var + eps = 0
+    /// scale  = weight_of_layer / sqrt(running_var + eps)              0 where running_var + eps = 0, NaN below
     /// weight = weight_of_conv * scale
     /// bias   = (bias_of_conv - running_mean) * scale + bias_of_layer
     /// ```

@@ -176,16 +176,6 @@ impl CustomOp3 for Normalize {
     }
 }
 
-/// The epilogue with its tensor, for those that have one.
-fn filled<Z>(fused: Epilogue<()>, z: Option<Z>) -> Epilogue<Z> {
-    match (fused, z) {
-        (Epilogue::Add(()), Some(z)) => Epilogue::Add(z),
-        (Epilogue::AddRelu(()), Some(z)) => Epilogue::AddRelu(z),
-        (Epilogue::Relu, _) => Epilogue::Relu,
-        _ => Epilogue::Identity,
-    }
-}
-
 /// A tensor of the graph's outside.
 fn tensor<B: CandleBackend>(storage: B::Storage, dims: &[usize]) -> Tensor {
     Tensor::from_storage(B::into_any(storage), dims, BackpropOp::none(), false)

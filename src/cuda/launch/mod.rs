@@ -32,9 +32,9 @@ pub(super) use backward::backward;
 pub(super) use backward_frozen::backward_frozen;
 pub(super) use infer::infer;
 pub(super) use moments::moments;
-pub(super) use prepare::{find_driver, prepare};
+pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
-pub use probes::{Probe, Probes};
+pub use probes::{Probe, Probes, Storing};
 pub(super) use train::train;
 
 /// An element that the kernels know.

@@ -1,4 +1,4 @@
-//! What comes before any launch: a driver, and kernels that are loaded.
+//! What comes before any launch: kernels that are loaded.
 
 use core::ffi::{CStr, c_char};
 use core::ptr;
@@ -11,26 +11,6 @@ use crate::{DeviceLimits, Error, Result};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
-/// The driver's library, by the names that it goes by.
-const DRIVER: [&str; 2] = if cfg!(windows) { ["nvcuda.dll", "cuda.dll"] } else { ["libcuda.so", "libcuda.so.1"] };
-
-/// Whether there is a driver to be loaded: cudarc panics where there is none.
-pub(in crate::cuda) fn find_driver() -> Result<()> {
-    let mut reason = String::new();
-    for name in DRIVER {
-        // SAFETY: what loading the driver's library runs is the driver's own set-up, which a program that uses CUDA
-        // runs in any case. It stays loaded, since cudarc loads it too.
-        match unsafe { libloading::Library::new(name) } {
-            Ok(library) => {
-                core::mem::forget(library); // Some drivers do not like to be unloaded and loaded again.
-                return Ok(());
-            }
-            Err(error) => reason = error.to_string(),
-        }
-    }
-    Err(Error::NoDriver { names: DRIVER.join(", "), reason })
-}
-
 /// Loads every kernel in a context, and lets each use the device's shared memory. Gives the clusters of each size that
 /// the device holds of any of them.
 pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> Result<[[u32; 4]; 2]> {

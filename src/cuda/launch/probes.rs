@@ -12,36 +12,81 @@ const CTAS_PER_SM: u32 = 4;
 /// Bytes of a vector.
 const VECTOR: usize = 16;
 
-/// A launch whose time says what something costs.
+/// A launch whose time says what something costs: which constant of `src/plan/cost.rs` it is for, what its time should be at
+/// best, and what it moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Reads one buffer and writes one: the least of a forward pass.
+    /// A plain launch of a grid that fills the device and does nothing: `launch`.
+    Empty,
+    /// Reads one buffer and writes one, by all of the device: the least of a forward pass. For `dram_efficiency`; at best
+    /// the bytes over the peak bandwidth.
     Copy,
-    /// Reads two buffers and writes one: the least of a backward pass.
+    /// Reads two buffers and writes one: the least of a backward pass. For `dram_efficiency`, as [`Probe::Copy`].
     TwoReadOneWrite,
-    /// Reads two buffers and writes two: the least of a backward pass with a residual.
+    /// Reads two buffers and writes two: the least of a backward pass with a residual. For `dram_efficiency`, as
+    /// [`Probe::Copy`].
     TwoReadTwoWrite,
-    /// Copies rows of `row_bytes` by strips of `strip_bytes`, as channels-last tensors are walked.
+    /// Copies a part of the buffer by so many CTAs and threads. Few of them are held up by what they have in flight
+    /// (`latency`: bytes in flight over the time of a load is the rate), or by their SMs (`sm_bytes_per_ns`); one small set
+    /// again and again is answered by L2 (`l2_speed`).
+    CopyBy {
+        /// CTAs of the grid. Up to the number of SMs each has one for itself.
+        ctas: u32,
+        /// Threads of a CTA: a power of two from 32 to 256.
+        threads: u32,
+        /// Vectors of 16 bytes that a thread loads before it stores them: 4, 8 or 16. The operations have 8.
+        in_flight: u32,
+        /// Bytes that are read, and that are written: a multiple of 16.
+        bytes: usize,
+        /// Parts of the buffer that the launches take in turn: 1 is the same again and again, which L2 keeps if it is
+        /// small; enough of them are cold.
+        sets: usize,
+    },
+    /// Copies rows of `row_bytes` by strips of `strip_bytes`, as channels-last tensors are walked. For `stride_64`,
+    /// `stride_32` and `burst_bytes`; at best as long as [`Probe::Copy`].
     Strided {
         /// A multiple of `strip_bytes`.
         row_bytes: usize,
         /// A power of two from 16 to 4096.
         strip_bytes: usize,
     },
-    /// Teams of a cooperative grid that fills the device meet through global memory; with no round, an empty launch.
+    /// Teams of a cooperative grid that fills the device meet through global memory: what a round takes is `grid_meeting`.
+    /// With no round it is [`Probe::Empty`] by a cooperative launch, and longer by `cooperative`.
     Meeting {
         /// CTAs of a team.
         team: u32,
         /// Meetings of each team.
         rounds: u32,
     },
-    /// The CTAs of clusters, as many as fit at once, send each other sixteen bytes.
+    /// Meetings while stores are under way, which the fence of a meeting may have to wait for: how much more than
+    /// `grid_meeting` a meeting costs then. At best the longer of the meetings alone and the stores alone.
+    MeetingBesideStores {
+        /// CTAs of a team; with 0 nobody meets, which is the stores alone.
+        team: u32,
+        /// Meetings of each team.
+        rounds: u32,
+        /// Vectors of 16 bytes that a thread stores in each round.
+        vectors: u32,
+        /// Who stores.
+        by: Storing,
+    },
+    /// The CTAs of clusters, as many as fit at once, send each other sixteen bytes: what a round takes is
+    /// `cluster_exchange`. With no round, the start and end of clusters.
     Exchange {
         /// CTAs of a cluster: 2, 4, 8 or 16.
         team: u32,
         /// Exchanges of each cluster.
         rounds: u32,
     },
+}
+
+/// Who stores while CTAs meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storing {
+    /// The CTAs that meet, each before it does.
+    Members,
+    /// CTAs that do not meet: the second one of each SM.
+    Neighbours,
 }
 
 /// Buffers of one size, and the probes that run on them.
@@ -52,6 +97,8 @@ pub struct Probes {
     out: CudaSlice<u8>,
     more: CudaSlice<u8>,
     counters: CudaSlice<u8>,
+    /// The launches of copies that take parts of the buffers in turn.
+    turn: usize,
 }
 
 impl Probes {
@@ -70,6 +117,7 @@ impl Probes {
             out: room(bytes)?,
             more: room(bytes)?,
             counters,
+            turn: 0,
         })
     }
 
@@ -84,6 +132,20 @@ impl Probes {
     /// [`Error::Probe`] for sizes that the device or the buffers do not have, [`Error::Launch`].
     pub fn launch(&mut self, probe: Probe) -> Result<()> {
         let args = self.arguments(probe)?;
+        let offset = match probe {
+            Probe::CopyBy { bytes, sets, .. } => {
+                self.turn = (self.turn + 1) % sets;
+                (self.turn * bytes) as u64
+            }
+            Probe::Empty
+            | Probe::Copy
+            | Probe::TwoReadOneWrite
+            | Probe::TwoReadTwoWrite
+            | Probe::Strided { .. }
+            | Probe::Meeting { .. }
+            | Probe::MeetingBesideStores { .. }
+            | Probe::Exchange { .. } => 0,
+        };
         let stream = &*self.cuda.stream;
         let (a, _of_a) = self.a.device_ptr(stream);
         let (b, _of_b) = self.b.device_ptr(stream);
@@ -91,78 +153,122 @@ impl Probes {
         let (more, _of_more) = self.more.device_ptr_mut(stream);
         let (counters, _of_counters) = self.counters.device_ptr_mut(stream);
         let args = ffi::BnProbe {
-            a: a as *const _,
+            a: (a + offset) as *const _,
             b: b as *const _,
-            out: out as *mut _,
+            out: (out + offset) as *mut _,
             more: if probe == Probe::TwoReadTwoWrite { more as *mut _ } else { std::ptr::null_mut() },
             counters: counters as *mut u32,
             ..args
         };
         self.cuda.context().bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
-        // SAFETY: the buffers have `vectors` vectors each, `arguments` made the geometry for them and for this
+        // SAFETY: the buffers have `vectors` vectors each behind `offset`, `arguments` made the geometry for them and for this
         // device, there is a counter for each team, and the guards outlive the launch.
         checked("bn_probe", unsafe { ffi::bn_probe(&args, stream.cu_stream().cast()) })
     }
 
     /// The geometry of a probe; its addresses are null.
     fn arguments(&self, probe: Probe) -> Result<ffi::BnProbe> {
+        use ffi::BnProbeKind as Kind;
         let limits = self.cuda.limits();
-        let refused = |expected: String, actual: u64| Err(Error::Probe { expected, actual });
-        let vectors = self.a.len() / VECTOR;
         let streaming = |kind| ffi::BnProbe {
             kind,
             ctas: limits.sms * CTAS_PER_SM,
+            threads: Plan::MAX_THREADS,
+            in_flight: 4,
             a: std::ptr::null(),
             b: std::ptr::null(),
             out: std::ptr::null_mut(),
             more: std::ptr::null_mut(),
-            vectors: vectors as i64,
+            vectors: (self.bytes() / VECTOR) as i64,
             row_vectors: 1,
             width: 1,
             team: 1,
             rounds: 0,
+            meeting: 0,
+            storing_from: 0,
+            stores: 0,
             counters: std::ptr::null_mut(),
         };
         match probe {
-            Probe::Copy => Ok(streaming(ffi::BnProbeKind::BN_PROBE_COPY)),
-            Probe::TwoReadOneWrite | Probe::TwoReadTwoWrite => Ok(streaming(ffi::BnProbeKind::BN_PROBE_TWO_READ)),
+            Probe::Empty => Ok(ffi::BnProbe { ctas: limits.sms * Plan::MIN_CTAS, ..streaming(Kind::BN_PROBE_EMPTY) }),
+            Probe::Copy => Ok(streaming(Kind::BN_PROBE_COPY)),
+            Probe::TwoReadOneWrite | Probe::TwoReadTwoWrite => Ok(streaming(Kind::BN_PROBE_TWO_READ)),
+            Probe::CopyBy { ctas, threads, in_flight, bytes, sets } => {
+                expect(ctas > 0, || "a grid of at least 1 CTA", ctas)?;
+                let is_warps = threads.is_power_of_two() && (32..=Plan::MAX_THREADS).contains(&threads);
+                expect(is_warps, || format!("a power of two from 32 to {} threads", Plan::MAX_THREADS), threads)?;
+                expect(matches!(in_flight, 4 | 8 | 16), || "4, 8 or 16 vectors in flight", in_flight)?;
+                expect(bytes > 0 && bytes.is_multiple_of(VECTOR), || "a multiple of 16 bytes", bytes as u64)?;
+                let fits = sets > 0 && bytes.checked_mul(sets).is_some_and(|all| all <= self.bytes());
+                let most = self.bytes() / bytes;
+                expect(
+                    fits,
+                    || format!("1 to {most} sets of {bytes} bytes, as buffers of {} have", self.bytes()),
+                    sets as u64,
+                )?;
+                let vectors = (bytes / VECTOR) as i64;
+                Ok(ffi::BnProbe { ctas, threads, in_flight, vectors, ..streaming(Kind::BN_PROBE_COPY) })
+            }
             Probe::Strided { row_bytes, strip_bytes } => {
-                if !(strip_bytes.is_power_of_two() && (VECTOR..=4096).contains(&strip_bytes)) {
-                    return refused("strips of a power of two from 16 to 4096 bytes".into(), strip_bytes as u64);
-                }
-                if row_bytes == 0 || !row_bytes.is_multiple_of(strip_bytes) || !self.a.len().is_multiple_of(row_bytes) {
-                    return refused(
-                        format!("rows that divide {} bytes into strips of {strip_bytes}", self.a.len()),
-                        row_bytes as u64,
-                    );
-                }
+                let is_strip = strip_bytes.is_power_of_two() && (VECTOR..=4096).contains(&strip_bytes);
+                expect(is_strip, || "strips of a power of two from 16 to 4096 bytes", strip_bytes as u64)?;
+                let bytes = self.bytes();
+                let divides = row_bytes > 0 && row_bytes.is_multiple_of(strip_bytes) && bytes.is_multiple_of(row_bytes);
+                let expected = || format!("rows that divide {bytes} bytes into strips of {strip_bytes}");
+                expect(divides, expected, row_bytes as u64)?;
                 let strips = (row_bytes / strip_bytes) as u32;
                 let ctas = (limits.sms * CTAS_PER_SM).div_ceil(strips) * strips;
                 let (row_vectors, width) = ((row_bytes / VECTOR) as i64, (strip_bytes / VECTOR) as i64);
-                Ok(ffi::BnProbe { ctas, row_vectors, width, ..streaming(ffi::BnProbeKind::BN_PROBE_STRIDED) })
+                Ok(ffi::BnProbe { ctas, row_vectors, width, ..streaming(Kind::BN_PROBE_STRIDED) })
             }
             Probe::Meeting { team, rounds } => {
-                let ctas = limits.sms * Plan::MIN_CTAS;
-                if !limits.cooperative || team == 0 || team > ctas {
-                    let most = if limits.cooperative { ctas } else { 0 };
-                    return refused(format!("a team of 1 to {most} CTAs"), u64::from(team));
-                }
-                let teams = (ctas / team).min(Plan::MAX_TEAMS);
-                let probe = streaming(ffi::BnProbeKind::BN_PROBE_MEETING);
-                Ok(ffi::BnProbe { ctas: teams * team, team, rounds, ..probe })
+                let meeting = self.meeting_ctas(team, limits.sms * Plan::MIN_CTAS)?;
+                let probe = streaming(Kind::BN_PROBE_MEETING);
+                Ok(ffi::BnProbe { ctas: meeting, team, rounds, meeting, ..probe })
+            }
+            Probe::MeetingBesideStores { team, rounds, vectors, by } => {
+                let all = limits.sms * Plan::MIN_CTAS;
+                let (room, storing_from) = match by {
+                    Storing::Members => (all, 0),
+                    Storing::Neighbours => (limits.sms, limits.sms),
+                };
+                // The stores alone are those of the same grid.
+                let meeting = if team == 0 { 0 } else { self.meeting_ctas(team, room)? };
+                self.meeting_ctas(1, all)?;
+                let bytes = all as usize * Plan::MAX_THREADS as usize * VECTOR;
+                expect(self.bytes() >= bytes, || format!("buffers of at least {bytes} bytes"), self.bytes() as u64)?;
+                let probe = streaming(Kind::BN_PROBE_MEETING);
+                Ok(ffi::BnProbe {
+                    ctas: all,
+                    team: team.max(1),
+                    rounds,
+                    meeting,
+                    storing_from,
+                    stores: vectors,
+                    ..probe
+                })
             }
             Probe::Exchange { team, rounds } => {
                 let clusters = limits.clusters_of(team, 1);
-                if clusters == 0 {
-                    return refused(format!("a cluster of at most {} CTAs", limits.largest_cluster()), u64::from(team));
-                }
+                let largest = limits.largest_cluster();
+                expect(clusters > 0, || format!("a cluster of at most {largest} CTAs"), team)?;
                 let bytes = clusters as usize * team as usize * size_of::<u32>();
-                if self.out.len() < bytes {
-                    return refused(format!("buffers of at least {bytes} bytes"), self.out.len() as u64);
-                }
-                let probe = streaming(ffi::BnProbeKind::BN_PROBE_EXCHANGE);
+                expect(self.bytes() >= bytes, || format!("buffers of at least {bytes} bytes"), self.bytes() as u64)?;
+                let probe = streaming(Kind::BN_PROBE_EXCHANGE);
                 Ok(ffi::BnProbe { ctas: clusters * team, team, rounds, ..probe })
             }
         }
     }
+
+    /// The CTAs of as many teams as this many hold, all of them resident together.
+    fn meeting_ctas(&self, team: u32, room: u32) -> Result<u32> {
+        let most = if self.cuda.limits().cooperative { room } else { 0 };
+        expect((1..=most).contains(&team), || format!("a team of 1 to {most} CTAs"), team)?;
+        Ok((room / team).min(Plan::MAX_TEAMS) * team)
+    }
+}
+
+/// Refuses a probe of another size than expected.
+fn expect<E: ToString>(holds: bool, expected: impl FnOnce() -> E, actual: impl Into<u64>) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Probe { expected: expected().to_string(), actual: actual.into() }) }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use cpp_demangle::{DemangleOptions, Symbol};
 
-use super::{Kernel, Source, sass};
+use super::{Kernel, Source, budget, sass};
 use crate::toolkit::Toolkit;
 
 #[path = "../../../build/flags.rs"]
@@ -26,7 +26,10 @@ pub(super) fn compile(toolkit: &Toolkit, file: &Path) -> Result<Source, String> 
 
     let start = Instant::now();
     let mut nvcc = Command::new(toolkit.nvcc());
-    nvcc.args(flags::FLAGS).args(flags::gencode(flags::ARCHITECTURES)?).arg(flags::STRICT);
+    nvcc.args(flags::FLAGS)
+        .args(flags::compression(None)?)
+        .args(flags::gencode(flags::ARCHITECTURES)?)
+        .arg(flags::STRICT);
     nvcc.args(["-Xptxas", "-v", "--fatbin", "-o"]).arg(folder.join(&fatbin)).arg(file);
     let said = run(&mut nvcc)?;
     let seconds = start.elapsed().as_secs_f64();
@@ -38,7 +41,7 @@ pub(super) fn compile(toolkit: &Toolkit, file: &Path) -> Result<Source, String> 
     for (architecture, functions) in ptxas(&String::from_utf8_lossy(&said.stderr))? {
         let cubin = cubin(&folder, &architecture)?;
         let text = run(Command::new(toolkit.program("nvdisasm")).arg(cubin))?.stdout;
-        let mut code = sass::read(&String::from_utf8_lossy(&text));
+        let mut code = sass::read(&String::from_utf8_lossy(&text), |symbol| budget::arithmetic(&demangled(symbol)));
         for function in functions {
             let Function { symbol, registers, spills, stack, shared } = function;
             let code =
@@ -164,6 +167,56 @@ ptxas info    : Used 128 registers
         assert_eq!(flags, expected.map(|flag| format!("-gencode=arch={flag}")));
         for wrong in ["", "banana", "75", "90,", "sm_90", "+90", "90x", "-90"] {
             assert!(flags::gencode(wrong).is_err(), "{wrong}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn compression_can_be_switched_off() {
+        for on in [None, Some(""), Some("1")] {
+            assert_eq!(flags::compression(on), Ok(Some("--compress-mode=size")), "{on:?}");
+        }
+        assert_eq!(flags::compression(Some("0")), Ok(None));
+        assert_eq!(flags::compression(Some("no")), Err("expected 0 or 1, got \"no\"".to_string()));
+        assert!(!flags::FLAGS.iter().any(|flag| flag.contains("compress")), "it could not be switched off");
+    }
+
+    /// Every device from the oldest listed on has machine code of its major version, or PTX; and PTX for a device with
+    /// clusters has them.
+    #[test]
+    fn no_device_is_left_without_code() -> Result<(), String> {
+        let cases: [(&str, &[u32]); 11] = [
+            (flags::ARCHITECTURES, &[100, 120]),
+            ("90", &[90]),
+            ("80", &[90]),
+            ("86,89", &[90]),
+            ("80,120", &[90, 120]),
+            ("120,80", &[90, 120]),
+            ("90,100", &[100]),
+            ("90,100,103a,110", &[110]),
+            ("100a,103", &[100, 103]),
+            ("100a,100,110", &[110]),
+            ("90a,110", &[90, 110]),
+        ];
+        for (list, expected) in cases {
+            let flags = flags::gencode(list)?;
+            let ptx: Vec<String> =
+                flags.iter().filter_map(|flag| Some(flag.split_once(",code=compute_")?.1.into())).collect();
+            assert_eq!(ptx, expected.iter().map(u32::to_string).collect::<Vec<_>>(), "{list}");
+
+            let ptx: Vec<u32> = ptx.iter().filter_map(|ptx| ptx.parse().ok()).collect();
+            let numbers =
+                list.split(',').filter_map(|name| Some((name, name.trim_end_matches('a').parse::<u32>().ok()?)));
+            let numbers: Vec<(&str, u32)> = numbers.collect();
+            let oldest = numbers.iter().map(|&(_, number)| number).min().ok_or("empty")?;
+            // Those that there are, and one to come.
+            for device in [80, 86, 87, 89, 90, 100, 103, 110, 120, 121, 130].into_iter().filter(|&it| it >= oldest) {
+                let runs = |&(name, number): &(&str, u32)| {
+                    number == device || (!name.ends_with('a') && number / 10 == device / 10 && number <= device)
+                };
+                let compiled = ptx.iter().any(|&ptx| ptx <= device && (ptx >= 90 || device < 90));
+                assert!(numbers.iter().any(runs) || compiled, "\"{list}\" leaves {device} without code");
+            }
         }
         Ok(())
     }

@@ -3,8 +3,9 @@
 //! A backward branch alone is no loop: the compiler moves rare code behind the rest, from where it branches back. A loop
 //! is a branch to an instruction that every way to the branch passes (a natural loop).
 //!
-//! What an element costs is counted along one way around such a loop: the shortest of those with most of its wide accesses,
-//! so that no branch that a plain operation skips counts, and none that it takes is left out.
+//! What an element costs is counted along one way around such a loop: the shortest of those with most of its wide accesses
+//! and with the arithmetic of the elements that they move. So no branch that a plain operation skips counts, none that it
+//! takes is left out, and neither does the way out count, which loads a last batch and adds nothing of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,26 +15,43 @@ use petgraph::prelude::{DiGraphMap, Direction};
 
 use super::sass::Line;
 
-/// A turn of a loop: how many instructions, and how many of the accesses that were asked for.
+/// A turn of a loop: how many instructions, how many of the accesses that were asked for, and how many operations of f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) instructions: usize,
     pub(super) accesses: usize,
+    pub(super) arithmetic: usize,
 }
 
-/// For every innermost loop with such accesses and no `other`, the way around it that has most of them and is the shortest
-/// of these.
-pub(super) fn turns(
-    lines: &[Line<'_>],
-    is_access: impl Fn(&Line<'_>) -> bool,
-    other: impl Fn(&Line<'_>) -> bool,
-) -> Vec<Turn> {
+impl Turn {
+    /// Whether it is worth keeping beside another: has more of something, or takes fewer instructions.
+    fn adds_to(&self, other: &Self) -> bool {
+        self.accesses > other.accesses || self.arithmetic > other.arithmetic || self.instructions < other.instructions
+    }
+}
+
+/// What is looked for in a loop.
+pub(super) struct Wanted<A, O> {
+    pub(super) access: A,
+    /// Loops with any such line are left out.
+    pub(super) other: O,
+    /// Operations of f32 for each access, at least.
+    pub(super) arithmetic: usize,
+}
+
+/// For every innermost loop with such accesses and no `other`, the way around it that has most of them, among those with
+/// their arithmetic, and is the shortest of these.
+pub(super) fn turns<A, O>(lines: &[Line<'_>], wanted: &Wanted<A, O>) -> Vec<Turn>
+where
+    A: Fn(&Line<'_>) -> bool,
+    O: Fn(&Line<'_>) -> bool,
+{
     let loops = natural(lines);
     let innermost = loops.iter().filter(|body| !loops.iter().any(|other| other != *body && other.is_subset(body)));
-    let innermost = innermost.filter(|body| !body.iter().any(|&line| other(&lines[line])));
+    let innermost = innermost.filter(|body| !body.iter().any(|&line| (wanted.other)(&lines[line])));
     let graph = flow(lines);
-    let found = innermost.filter_map(|body| turn(lines, &graph, body, &is_access));
-    found.filter(|turn| turn.accesses > 0).collect()
+    let found = innermost.filter_map(|body| turn(lines, &graph, body, &wanted.access, wanted.arithmetic));
+    found.collect()
 }
 
 /// The way around one loop: over its lines from the head, in an order in which none comes before what leads to it.
@@ -42,6 +60,7 @@ fn turn(
     graph: &DiGraphMap<usize, ()>,
     body: &BTreeSet<usize>,
     is_access: &impl Fn(&Line<'_>) -> bool,
+    an_access: usize,
 ) -> Option<Turn> {
     let head = *body.first()?;
     let mut inside = DiGraphMap::<usize, ()>::new();
@@ -53,25 +72,40 @@ fn turn(
         inside.add_edge(from, to, ());
     }
     let order = toposort(&inside, None).ok()?;
-    let mut best = BTreeMap::<usize, Turn>::new();
+    // More arithmetic than any way can need tells ways no more apart.
+    let enough = an_access * body.iter().filter(|&&line| is_access(&lines[line])).count();
+    let mut best = BTreeMap::<usize, Vec<Turn>>::new();
     for line in order {
-        let before = inside.neighbors_directed(line, Direction::Incoming).filter_map(|from| best.get(&from).copied());
-        let before = match before.max_by_key(|turn| (turn.accesses, usize::MAX - turn.instructions)) {
-            Some(turn) => turn,
-            None if line == head => Turn { instructions: 0, accesses: 0 },
-            None => continue,
-        };
-        let is_instruction = matches!(lines[line], Line::Instruction { .. });
-        best.insert(
-            line,
-            Turn {
-                instructions: before.instructions + usize::from(is_instruction),
-                accesses: before.accesses + usize::from(is_access(&lines[line])),
-            },
-        );
+        let mut kept: Vec<Turn> = Vec::new();
+        if line == head {
+            kept.push(Turn { instructions: 0, accesses: 0, arithmetic: 0 });
+        }
+        for turn in inside.neighbors_directed(line, Direction::Incoming).filter_map(|from| best.get(&from)).flatten() {
+            if kept.iter().all(|known| turn.adds_to(known)) {
+                kept.retain(|known| known.adds_to(turn));
+                kept.push(*turn);
+            }
+        }
+        for turn in &mut kept {
+            turn.instructions += usize::from(matches!(lines[line], Line::Instruction { .. }));
+            turn.accesses += usize::from(is_access(&lines[line]));
+            turn.arithmetic = enough.min(turn.arithmetic + arithmetic(&lines[line]));
+        }
+        best.insert(line, kept);
     }
-    let ends = graph.neighbors_directed(head, Direction::Incoming).filter_map(|line| best.get(&line).copied());
-    ends.max_by_key(|turn| (turn.accesses, usize::MAX - turn.instructions))
+    let ends = graph.neighbors_directed(head, Direction::Incoming).filter_map(|line| best.get(&line)).flatten();
+    let ends = ends.filter(|turn| turn.accesses > 0 && turn.arithmetic >= an_access * turn.accesses);
+    ends.max_by_key(|turn| (turn.accesses, usize::MAX - turn.instructions)).copied()
+}
+
+/// Operations of f32 that an instruction does for each thread. Conversions are none.
+fn arithmetic(line: &Line<'_>) -> usize {
+    let Line::Instruction { opcode, .. } = line else { return 0 };
+    match opcode.split('.').next().unwrap_or_default() {
+        "FADD" | "FMUL" | "FFMA" => 1,
+        "FADD2" | "FMUL2" | "FFMA2" => 2,
+        _ => 0,
+    }
 }
 
 /// The widest access of the hot loop: of the innermost loops with such accesses, the one with most of them, since the
@@ -177,6 +211,43 @@ mod tests {
         /*0058*/ 	.word	0x00000005
 ";
 
+    /// Loads of two vectors and their arithmetic, and a way out of it that loads as many, adds nothing and is shorter: the
+    /// flag that it sets ends the loop at its top.
+    const EARLY_EXIT: &str = "\
+//--------------------- .text._Z1kPf --------------------------
+.text._Z1kPf:
+.L_x_0:
+        /*0010*/               @P0 BRA `(.L_x_3) ;
+        /*0020*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0030*/                   LDG.E.128 R8, desc[UR4][R2.64+0x10] ;
+        /*0040*/              @!P1 BRA `(.L_x_2) ;
+        /*0050*/                   HADD2.F32 R4, -RZ, R4.H0_H0 ;
+        /*0060*/                   FADD.FTZ R12, R12, R4 ;
+        /*0070*/                   FMUL R5, R5, R5 ;
+        /*0080*/                   FFMA R13, R5, R8, R13 ;
+        /*0090*/                   FFMA2 R14, R5, R8, R14 ;
+        /*00a0*/                   BRA `(.L_x_0) ;
+.L_x_2:
+        /*00b0*/                   PLOP3.LUT P0, PT, PT, PT, PT, 0x80, 0x8 ;
+        /*00c0*/                   BRA `(.L_x_0) ;
+.L_x_3:
+        /*00d0*/                   EXIT ;
+";
+
+    #[test]
+    fn a_way_without_the_arithmetic_of_its_elements_does_not_count() -> Result<(), &'static str> {
+        let turns = |least: usize| {
+            let kernels = sass::read(EARLY_EXIT, |_| [least, 0]);
+            kernels.get("_Z1kPf").map(|code| code.loading.clone()).ok_or("no kernel")
+        };
+        let short = super::Turn { instructions: 6, accesses: 2, arithmetic: 0 };
+        let whole = super::Turn { instructions: 10, accesses: 2, arithmetic: 4 };
+        assert_eq!((turns(0)?, turns(2)?), (vec![short], vec![whole]));
+        // Two vectors with five operations: there is none.
+        assert_eq!(turns(3)?, []);
+        Ok(())
+    }
+
     /// A loop around rare code and a choice: the way with the store counts, without the rare code.
     const BRANCHES: &str = "\
 //--------------------- .text._Z1kPf --------------------------
@@ -198,16 +269,16 @@ mod tests {
 
     #[test]
     fn the_way_with_most_accesses_counts() -> Result<(), &'static str> {
-        let kernels = sass::read(BRANCHES);
+        let kernels = sass::read(BRANCHES, |_| [0, 0]);
         let code = kernels.get("_Z1kPf").ok_or("no kernel")?;
-        let turn = super::Turn { instructions: 6, accesses: 1 };
+        let turn = super::Turn { instructions: 6, accesses: 1, arithmetic: 0 };
         assert_eq!((&code.storing[..], &code.loading[..]), (&[turn][..], &[][..]));
         Ok(())
     }
 
     #[test]
     fn the_hot_loop_is_found() -> Result<(), &'static str> {
-        let kernels = sass::read(CODE);
+        let kernels = sass::read(CODE, |_| [0, 0]);
         let code = kernels.get("_Z1kPf").ok_or("no kernel")?;
         assert_eq!(code.load.map(|access| access.to_string()).as_deref(), Some("LDG.32"));
         assert_eq!(code.store.map(|access| access.to_string()).as_deref(), Some("STG.128")); // outside loops

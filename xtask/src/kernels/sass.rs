@@ -56,8 +56,9 @@ const VECTOR: u32 = 128;
 const LOADS: [&str; 4] = ["LDG", "LD", "LDGSTS", "UBLKCP.S.G"];
 const STORES: [&str; 3] = ["STG", "ST", "UBLKCP.G.S"];
 
-/// The code of every kernel by its symbol.
-pub(super) fn read(text: &str) -> BTreeMap<String, Code> {
+/// The code of every kernel by its symbol. `arithmetic` says how many operations of f32 there are at least for each vector
+/// that the loops of a kernel of this symbol load, and for each that they store.
+pub(super) fn read(text: &str, arithmetic: impl Fn(&str) -> [usize; 2]) -> BTreeMap<String, Code> {
     let mut kernels: BTreeMap<String, Code> = BTreeMap::new();
     // Sections begin with a line of their own: //------ .text._Z1kPf ------
     for section in text.split("//---------------------").skip(1) {
@@ -70,8 +71,10 @@ pub(super) fn read(text: &str) -> BTreeMap<String, Code> {
             code.store = loops::widest(&lines, |line| access(line, &STORES));
             let is_wide = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == VECTOR);
             let (stores, loads) = (|line: &Line<'_>| is_wide(line, &STORES), |line: &Line<'_>| is_wide(line, &LOADS));
-            code.storing = loops::turns(&lines, stores, |_| false);
-            code.loading = loops::turns(&lines, loads, stores);
+            let [loaded, stored] = arithmetic(symbol);
+            let storing = loops::Wanted { access: stores, other: |_: &Line<'_>| false, arithmetic: stored };
+            code.storing = loops::turns(&lines, &storing);
+            code.loading = loops::turns(&lines, &loops::Wanted { access: loads, other: stores, arithmetic: loaded });
             code.atomics = lines.iter().filter_map(atomic).collect();
         } else if let Some(symbol) = name.strip_prefix(".nv.info.") {
             kernels.entry(symbol.to_string()).or_default().threads = threads(body);

@@ -4,7 +4,7 @@ use batchnorm::args::{BackwardArgs, BackwardFrozenArgs};
 use batchnorm::{Compute, Epilogue, Gradients, Op, relu_mask_len};
 use candle_core::{Error, Result, Tensor};
 
-use super::{NAME, Normalize, Roles, Statistics, filled, tensor};
+use super::{NAME, Normalize, Roles, Statistics, tensor};
 use crate::storage::{CandleBackend, Data};
 
 impl Normalize {
@@ -33,7 +33,7 @@ impl Normalize {
         let mut dx = B::alloc::<T>(beside, shape.len())?;
         let mut dz = match self.fused {
             Epilogue::AddRelu(()) => Some(B::alloc::<T>(beside, shape.len())?),
-            _ => None,
+            Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) => None,
         };
         let mut daffine = B::alloc::<T::Param>(beside, 2 * c)?;
         {
@@ -60,7 +60,7 @@ impl Normalize {
                             shape,
                             x: B::reads(&x),
                             dy: B::reads(&dy_values),
-                            epilogue: filled(fused, dz.as_mut().map(|[dz, _]| B::writes(dz))),
+                            epilogue: fused.with("dz", dz.as_mut().map(|[dz, _]| B::writes(dz)))?,
                             gamma: Some(B::reads(&gamma)),
                             beta: Some(B::reads(&beta)),
                             saved_mean: B::reads(&saved_mean),
@@ -87,7 +87,7 @@ impl Normalize {
                             eps,
                             x: B::reads(&x),
                             dy: B::reads(&dy_values),
-                            epilogue: filled(fused, dz.as_mut().map(|[dz, _]| B::writes(dz))),
+                            epilogue: fused.with("dz", dz.as_mut().map(|[dz, _]| B::writes(dz)))?,
                             gamma: Some(B::reads(&gamma)),
                             beta: Some(B::reads(&beta)),
                             running_mean: B::reads(&mean),

@@ -4,7 +4,7 @@ use batchnorm::args::{InferArgs, RunningArgs, TrainArgs};
 use batchnorm::{Compute, Epilogue, Op, relu_mask_len};
 use candle_core::{Error, Result, Shape};
 
-use super::{Input, Normalize, Roles, Statistics, filled, tensor};
+use super::{Input, Normalize, Roles, Statistics, tensor};
 use crate::storage::{CandleBackend, Data};
 
 impl Normalize {
@@ -24,7 +24,7 @@ impl Normalize {
         let mut y = B::alloc::<T>(beside, shape.len())?;
         let mut mask = match self.fused {
             Epilogue::AddRelu(()) if self.tracked => Some(B::alloc::<u32>(beside, relu_mask_len(shape))?),
-            _ => None,
+            Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) | Epilogue::AddRelu(()) => None,
         };
         {
             let [mut y, _] = B::split(&mut y, shape.len());
@@ -41,7 +41,7 @@ impl Normalize {
                                 shape,
                                 eps,
                                 x: B::reads(&x),
-                                epilogue: filled(self.fused, z.as_ref().map(|z| B::reads(z))),
+                                epilogue: self.fused.with("z", z.as_ref().map(|z| B::reads(z)))?,
                                 gamma: Some(B::reads(&gamma)),
                                 beta: Some(B::reads(&beta)),
                                 y: B::writes(&mut y),
@@ -70,7 +70,7 @@ impl Normalize {
                         shape,
                         eps,
                         x: B::reads(&x),
-                        epilogue: filled(self.fused, z.as_ref().map(|z| B::reads(z))),
+                        epilogue: self.fused.with("z", z.as_ref().map(|z| B::reads(z))).map_err(Error::wrap)?,
                         gamma: Some(B::reads(&gamma)),
                         beta: Some(B::reads(&beta)),
                         running_mean: B::reads(&mean),

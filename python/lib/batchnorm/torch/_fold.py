@@ -34,7 +34,9 @@ def fold(layer, norm):
     if outputs != norm.num_features:
         raise ValueError(f"expected a layer of {norm.num_features} outputs, got {outputs}")
     with torch.no_grad():
-        var = norm.running_var.double() + norm.eps
+        # The norm adds eps in the type of its statistics: where they cancel, they are to cancel here.
+        eps = torch.tensor(norm.eps, dtype=torch.promote_types(norm.running_var.dtype, torch.float32))
+        var = norm.running_var.double() + eps.item()
         scale = torch.where(var == 0, 0.0, var.rsqrt())  # Nothing to divide by: the norm gives its bias.
         offset = torch.zeros_like(scale)
         if norm.weight is not None:

@@ -1,0 +1,51 @@
+//! What is to be measured: rows, and the operations on them.
+
+use batchnorm::bench::{Operation, Row, rows};
+
+use super::Args;
+use crate::failure::Failure;
+
+/// One row and one operation on it.
+pub(super) struct Task {
+    pub(super) row: Row,
+    pub(super) operation: Operation,
+}
+
+impl Task {
+    /// Such as `resnet50/stage1 n=32 c=64 s=3136 channels-first f16 train`.
+    pub(super) fn name(&self) -> String {
+        let Self { row: Row { suite, name, shape, dtype, .. }, operation } = self;
+        let (n, c, s) = (shape.n(), shape.c(), shape.s());
+        format!("{suite}/{name} n={n} c={c} s={s} {} {dtype} {}", shape.layout(), operation.name())
+    }
+}
+
+/// Those that the arguments ask for.
+pub(super) fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
+    let rows = rows().map_err(|error| Failure::new(format!("benches/suites.json: {error}")))?;
+    let mut names: Vec<&str> = rows.iter().map(|row| row.suite.as_str()).collect();
+    names.dedup();
+    if let Some(unknown) = args.suite.iter().find(|suite| !names.contains(&suite.as_str())) {
+        return Err(Failure::new(format!("--suite: expected one of {}, got \"{unknown}\"", names.join(", "))));
+    }
+    let operations = Operation::ALL.map(Operation::name);
+    if let Some(unknown) = args.operation.iter().find(|name| !operations.contains(name)) {
+        let operations = operations.join(", ");
+        return Err(Failure::new(format!("--operation: expected one of {operations}, got \"{unknown}\"")));
+    }
+    let words: Vec<&str> = args.filter.split_whitespace().collect();
+    let wanted = |task: &Task| {
+        let name = task.name();
+        let (path, _) = name.split_once(' ').unwrap_or((&name, ""));
+        // A word is one of the name's, or a part of its path: "train" is not "train-relu".
+        let is_asked = args.operation.is_empty() || args.operation.contains(&task.operation.name());
+        is_asked && words.iter().all(|word| name.split(' ').any(|part| part == *word) || path.contains(word))
+    };
+    let rows = rows.iter().filter(|row| args.suite.is_empty() || args.suite.contains(&row.suite));
+    let of_row = |row: &Row| Operation::ALL.map(|operation| Task { row: row.clone(), operation });
+    let tasks: Vec<Task> = rows.flat_map(of_row).filter(wanted).collect();
+    match tasks.is_empty() {
+        true => Err(Failure::new(format!("--filter: expected words of a row's name, got \"{}\"", args.filter))),
+        false => Ok(tasks),
+    }
+}

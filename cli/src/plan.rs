@@ -1,0 +1,27 @@
+//! Plans as JSON.
+
+use batchnorm::Plan;
+use serde_json::{Value, json};
+
+/// A plan's numbers by name.
+pub(crate) fn plan_json(plan: &Plan) -> Value {
+    let t = &plan.tiling;
+    json!({
+        "strategy": plan.strategy.name(),
+        "form": format!("{:?}", t.form),
+        "threads": t.threads,
+        "strips": t.strips,
+        "splits": t.splits,
+        "teams": t.teams,
+        "held_steps": t.held_steps,
+        "steps": t.steps(),
+        "rows": t.rows,
+        "row_vectors": t.row_vectors,
+        "width": t.width,
+        "chunk": t.chunk,
+        "strip_channels": t.strip_channels,
+        "shared_bytes": t.shared_bytes,
+        "workspace_bytes": plan.workspace_bytes,
+        "predicted_ns": plan.predicted_ns,
+    })
+}

@@ -1,0 +1,142 @@
+//! THE way through the table: cases on one backend or several, journalled, with the oracle asked once a case.
+
+use std::time::Instant;
+
+use half::{bf16, f16};
+
+use super::oracle::expected;
+use super::report::{Report, plan_text};
+use super::tolerance::Arithmetic;
+use super::{Case, Failure, Group, Inputs, Journal, Outputs, compare, run};
+#[cfg(feature = "cuda")]
+use crate::Problem;
+use crate::{Backend, Compute, Cpu, Dtype, Element, Plan, Result};
+
+/// A backend that the table can be held against.
+pub trait Verified: Backend {
+    /// What it computes in.
+    const ARITHMETIC: Arithmetic;
+
+    /// The name of the strategy that it plans by, where one is forced.
+    fn strategy_name(&self) -> &'static str {
+        AUTO
+    }
+
+    /// The plan of a case whose data begins so many elements behind the start of its memory; `None` of a backend that plans
+    /// nothing.
+    ///
+    /// # Errors
+    /// That a forced strategy cannot hold it.
+    fn plan_of(&self, _case: &Case, _start: usize) -> Result<Option<Plan>> {
+        Ok(None)
+    }
+
+    /// THE way through the table: every case on each of the backends, which may be one device under several strategies. A
+    /// case's data and what the oracle says of it are made once for all of them. `None` for a dtype that the backend does not
+    /// compute.
+    ///
+    /// Cases with the same data should be neighbours, as those of [`Group::cases`] are. Each data tensor begins `start` elements
+    /// behind the start of its memory. Where the journal is over, the cases that are left are reported as
+    /// [`Failure::NotReached`].
+    fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>>;
+
+    /// Every case of a group on this backend.
+    fn check(&self, group: &Group) -> Option<Vec<Report>> {
+        let journal = Journal::new(Instant::now());
+        Self::check_all(core::slice::from_ref(self), &group.cases(), 0, &journal)
+    }
+}
+
+/// The name of a plan that nobody forced.
+const AUTO: &str = "auto";
+
+impl Verified for Cpu {
+    const ARITHMETIC: Arithmetic = Arithmetic::F64;
+
+    fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
+        let of_group = |cases: &[Case]| match cases[0].group.dtype {
+            Dtype::F32 => check_group::<Self, f32>(backends, cases, start, journal),
+            Dtype::F16 => check_group::<Self, f16>(backends, cases, start, journal),
+            Dtype::Bf16 => check_group::<Self, bf16>(backends, cases, start, journal),
+            Dtype::F64 => check_group::<Self, f64>(backends, cases, start, journal),
+        };
+        Some(groups_of(cases).flat_map(of_group).collect())
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Verified for crate::Cuda {
+    const ARITHMETIC: Arithmetic = Arithmetic::F32;
+
+    fn strategy_name(&self) -> &'static str {
+        self.strategy().map_or(AUTO, crate::Strategy::name)
+    }
+
+    fn plan_of(&self, case: &Case, start: usize) -> Result<Option<Plan>> {
+        let Case { group: Group { shape, dtype, input }, op, epilogue, tracking, .. } = *case;
+        let problem = Problem::new(op, shape, dtype, epilogue, input.eps(), tracking)?;
+        self.plan(&problem.with_offset(start)).map(Some)
+    }
+
+    fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
+        let of_group = |cases: &[Case]| match cases[0].group.dtype {
+            Dtype::F32 => Some(check_group::<Self, f32>(backends, cases, start, journal)),
+            Dtype::F16 => Some(check_group::<Self, f16>(backends, cases, start, journal)),
+            Dtype::Bf16 => Some(check_group::<Self, bf16>(backends, cases, start, journal)),
+            Dtype::F64 => None,
+        };
+        let reports: Option<Vec<Vec<Report>>> = groups_of(cases).map(of_group).collect();
+        reports.map(|reports| reports.into_iter().flatten().collect())
+    }
+}
+
+/// Neighbours on the same data, none of them empty.
+fn groups_of(cases: &[Case]) -> impl Iterator<Item = &[Case]> {
+    cases.chunk_by(|a, b| a.group == b.group)
+}
+
+/// Cases on the same data, on each of the backends.
+fn check_group<B: Verified + Compute<T>, T: Element>(
+    backends: &[B],
+    cases: &[Case],
+    start: usize,
+    journal: &Journal,
+) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut inputs = None;
+    for case in cases {
+        let report =
+            |backend: &B, plan, result| Report { case: *case, strategy: backend.strategy_name(), plan, result };
+        if journal.is_over() {
+            reports.extend(backends.iter().map(|backend| report(backend, None, Err(Failure::NotReached))));
+            continue;
+        }
+        let inputs = inputs.get_or_insert_with(|| Inputs::<T>::new(&case.group));
+        let dy = inputs.dy_of(case);
+        let expected = expected(case, inputs, &dy, B::ARITHMETIC);
+        for backend in backends {
+            let plan = match backend.plan_of(case, start) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    reports.push(report(backend, None, Err(Failure::Refused(error))));
+                    continue;
+                }
+            };
+            let call = || run(backend, case, inputs, &dy, start);
+            let lost = |outputs: &core::result::Result<Outputs, Failure>| {
+                outputs.as_ref().err().filter(|failure| failure.is_device_lost()).map(ToString::to_string)
+            };
+            let (strategy, plan_text, what) = (backend.strategy_name(), plan_text(plan.as_ref()), case.to_string());
+            let result = match journal.run(strategy, &plan_text, &what, call, lost) {
+                Some(outputs) => outputs.and_then(|outputs| compare(case, &expected, &outputs)),
+                None => Err(Failure::NotReached),
+            };
+            let report = report(backend, plan, result);
+            if report.is_failure() && !report.is_lost() {
+                journal.failed(strategy, &plan_text, &what, &report.why());
+            }
+            reports.push(report);
+        }
+    }
+    reports
+}

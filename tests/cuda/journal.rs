@@ -1,0 +1,89 @@
+//! The journal of this process, and how tests judge what went through it: failures are said at once, and a lost device ends
+//! the process, since nothing can be learned from it any more.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use batchnorm::verify::{Case, Journal, Report, Verified};
+use batchnorm::{Cuda, Op};
+
+use crate::device::{EMULATED, STRATEGIES};
+
+/// In the file that `BATCHNORM_JOURNAL` names, which processes may share that run one after the other. On a GPU one launch at a
+/// time; an emulated device is lost to the launch's own thread alone.
+static JOURNAL: LazyLock<Journal> = LazyLock::new(|| {
+    let journal = Journal::new(Instant::now());
+    let journal = if EMULATED { journal } else { journal.one_at_a_time() };
+    match std::env::var_os("BATCHNORM_JOURNAL").map(PathBuf::from) {
+        Some(path) => {
+            journal.behind_file(&path).unwrap_or_else(|e| panic!("BATCHNORM_JOURNAL={}: {e}", path.display()))
+        }
+        None => journal,
+    }
+});
+
+/// The device under every strategy.
+pub(crate) fn under_every_strategy(cuda: &Cuda) -> Vec<Cuda> {
+    STRATEGIES.map(|strategy| cuda.clone().with_strategy(strategy)).into()
+}
+
+/// Holds the backends against these cases; what the device does not compute gives nothing.
+pub(crate) fn check(backends: &[Cuda], cases: &[Case], start: usize) -> Vec<Report> {
+    let reports = Cuda::check_all(backends, cases, start, &JOURNAL).unwrap_or_default();
+    for report in reports.iter().filter(|report| report.is_failure()) {
+        say(&format!("FAILED {report}"));
+    }
+    end_if_lost();
+    reports
+}
+
+/// Calls what runs on the device, between two lines of the journal.
+pub(crate) fn watched<R>(cuda: &Cuda, what: &str, call: impl FnOnce() -> R) -> R {
+    let lost = |_: &R| cuda.synchronize().err().filter(|error| error.is_device_lost()).map(|error| error.to_string());
+    let result = JOURNAL.run(cuda.strategy_name(), "no plan", what, call, lost);
+    end_if_lost();
+    result.unwrap_or_else(|| panic!("{what}: the journal was over"))
+}
+
+/// Ends the process where the device is lost: all later tests would fail by the first one's fault.
+fn end_if_lost() {
+    if let Some(lost) = JOURNAL.lost() {
+        say(&lost.to_string());
+        std::process::exit(101);
+    }
+}
+
+/// Writes a line to stderr, past the capture of the tests' output: who is killed later has said it.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// How many reports counted, how many of these were planned by a forced strategy (inference has none), and what failed.
+#[derive(Default)]
+pub(crate) struct Judged {
+    pub(crate) count: usize,
+    pub(crate) planned: usize,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Judged {
+    /// Those of one strategy. What it cannot hold does not count.
+    pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
+        let mut judged = Self::default();
+        for report in reports.into_iter().filter(|report| !report.is_left_out()) {
+            judged.count += 1;
+            judged.planned += usize::from(!report.case.group.shape.is_empty() && report.case.op == Op::Train);
+            if report.result.is_err() {
+                judged.failures.push(report.to_string());
+            }
+        }
+        judged
+    }
+}
+
+/// Fails by all failures at once, of which it shows some.
+pub(crate) fn assert_none(failures: &[String]) {
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
+}
