@@ -149,20 +149,26 @@ __device__ __forceinline__ void send(uint4* slot, const uint4& v, Arrivals* arri
 // Waits until all `ctas` of a team have come here, and sees what they did before. One thread of a CTA calls it, between
 // two __syncthreads. The counter's upper bit turns over each time and the others are 0 again, so that it needs no reset
 // and serves teams of any size, one after the other.
-// PTX ISA, "atom", .add and .release; "ld", .acquire.
+//
+// Turns of the loop are relaxed loads: each acquire would make the SM forget its L1 cache, which another CTA may be streaming
+// through. One acquire behind the loop is enough: what it reads comes of the arrivals, or of later ones that follow them in
+// the counter's order, and so synchronizes with all of them.
+// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", release and acquire patterns.
 __device__ __forceinline__ void meet(uint32_t* counter, uint32_t rank, uint32_t ctas) {
     constexpr uint32_t kTurn = 0x80000000u;
     const uint32_t step = rank == 0 ? kTurn - (ctas - 1) : 1;
 #ifdef __CUDA_EMULATOR__
-    const uint32_t before = cuda_emulator::atomic_add_acq_rel(counter, step);
-    while (((cuda_emulator::load_acquire(counter) ^ before) & kTurn) == 0) {
+    const uint32_t before = cuda_emulator::atomic_add_release(counter, step);
+    while (((cuda_emulator::load_relaxed(counter) ^ before) & kTurn) == 0) {
     }
+    (void)cuda_emulator::load_acquire(counter);
 #else
     const size_t address = __cvta_generic_to_global(counter);
     uint32_t before, now;
     asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(address), "r"(step) : "memory");
     do {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
     } while (((now ^ before) & kTurn) == 0);
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
 #endif
 }

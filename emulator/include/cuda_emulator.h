@@ -28,6 +28,9 @@ inline unsigned atomic_add_release(unsigned* counter, unsigned value) {
 // ld.acquire.gpu.global.u32. A loop around it lets other CTAs run, and one that can never end becomes an error.
 inline unsigned load_acquire(const unsigned* address) { return cuda_emulator_load_acquire(address); }
 
+// ld.relaxed.gpu.global.u32: as load_acquire, and nothing that others released is known for it.
+inline unsigned load_relaxed(const unsigned* address) { return cuda_emulator_load_relaxed(address); }
+
 // st.release.gpu.global.u32.
 inline void store_release(unsigned* address, unsigned value) { cuda_emulator_store_release(address, value); }
 

@@ -128,6 +128,21 @@ fn a_grid_barrier_that_does_not_wait() {
 }
 
 #[test]
+fn a_relaxed_wait_acquires_at_its_end_or_not_at_all() {
+    let device = Device::open(0);
+    let ctas = 8;
+    let (values, y) = (device.zeros(8 * ctas), device.alloc::<f32>(2 * ctas));
+    for seed in 0..SEEDS {
+        cuda_emulator::set_seed(seed);
+        let code = planted::launch_grid_barrier(values, device.zeros(4), y, ctas as u32, 1, 4);
+        assert_eq!(code, 0, "seed {seed}: {:?}", cuda_emulator::last_report());
+        assert_eq!(device.get::<f32>(y, 2 * ctas), vec![(ctas * (ctas + 1) / 2) as f32; 2 * ctas]);
+        let code = planted::launch_grid_barrier(values, device.zeros(4), y, ctas as u32, 1, 3);
+        expect_report(code, LAUNCH_FAILED, &["race", "grid_barrier_kernel"]);
+    }
+}
+
+#[test]
 fn persistent_ctas_meet_many_times() {
     let device = Device::open(0);
     for (ctas, threads, rounds) in [(8, 256, 300), (16, 256, 100), (4, 1024, 50), (1, 32, 10)] {

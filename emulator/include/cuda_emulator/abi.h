@@ -60,6 +60,7 @@ unsigned cuda_emulator_atomic_inc_acq_rel(unsigned* counter, unsigned last);
 unsigned cuda_emulator_atomic_add_acq_rel(unsigned* counter, unsigned value);
 unsigned cuda_emulator_atomic_add_release(unsigned* counter, unsigned value);
 unsigned cuda_emulator_load_acquire(const unsigned* address);
+unsigned cuda_emulator_load_relaxed(const unsigned* address);
 void cuda_emulator_store_release(unsigned* address, unsigned value);
 unsigned cuda_emulator_cluster_rank(void);
 void cuda_emulator_cluster_arrive(void);

@@ -45,6 +45,7 @@ struct Fiber {
     uint64_t seen;
     unsigned looks, repeats;
     const void* polled;
+    bool polled_acquires;
     unsigned polled_value;
     uint64_t polled_version;
     // Between cluster_arrive and cluster_wait: the phase of the cluster's barrier that it arrived in.

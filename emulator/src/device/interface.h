@@ -18,6 +18,7 @@
     X(unsigned, atomic_add_acq_rel, (unsigned* counter, unsigned value), (counter, value))                             \
     X(unsigned, atomic_add_release, (unsigned* counter, unsigned value), (counter, value))                             \
     X(unsigned, load_acquire, (const unsigned* address), (address))                                                    \
+    X(unsigned, load_relaxed, (const unsigned* address), (address))                                                    \
     X(void, store_release, (unsigned* address, unsigned value), (address, value))                                      \
     X(int, max_active_clusters, (int* clusters, const CudaEmulatorLaunch* launch), (clusters, launch))                 \
     X(unsigned, cluster_rank, (void), ())                                                                              \

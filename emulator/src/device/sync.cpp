@@ -111,20 +111,23 @@ static void store_release(Cta* c, unsigned* address, unsigned value, const void*
 
 // In a loop it waits until something has happened. (A word that others change without these functions is a race, and a wait
 // for that may end as a deadlock.)
-static unsigned load_acquire(Cta* c, const unsigned* address, const void* pc) {
+static unsigned load(Cta* c, const unsigned* address, bool acquires, const void* pc) {
     check_atomic(c, address, false, pc);
     Launch& l = *c->launch;
     Fiber& me = running(c);
-    look(c, me.polled == address && me.polled_value == __atomic_load_n(address, __ATOMIC_ACQUIRE));
+    // A load of the other kind is no turn of the same loop.
+    const bool polls = me.polled == address && me.polled_acquires == acquires;
+    look(c, polls && me.polled_value == __atomic_load_n(address, __ATOMIC_ACQUIRE));
     const std::lock_guard<std::mutex> lock(l.mutex);
     me.seen = l.progress;
     const unsigned value = __atomic_load_n(address, __ATOMIC_ACQUIRE);
-    if (c->races) {
+    if (c->races && acquires) {
         const auto found = l.words.find(reinterpret_cast<uintptr_t>(address));
-        const bool again = me.polled == address && found != l.words.end() && found->second.version == me.polled_version;
+        const bool again = polls && found != l.words.end() && found->second.version == me.polled_version;
         if (found != l.words.end() && !again) acquire(c, found->second);
     }
     me.polled = address;
+    me.polled_acquires = acquires;
     me.polled_value = value;
     return value;
 }
@@ -152,7 +155,11 @@ EMULATOR_EXPORT unsigned emulator_atomic_add_release(unsigned* counter, unsigned
 }
 
 EMULATOR_EXPORT unsigned emulator_load_acquire(const unsigned* address) {
-    return current ? emulator::load_acquire(current, address, __builtin_return_address(0)) : 0;
+    return current ? emulator::load(current, address, true, __builtin_return_address(0)) : 0;
+}
+
+EMULATOR_EXPORT unsigned emulator_load_relaxed(const unsigned* address) {
+    return current ? emulator::load(current, address, false, __builtin_return_address(0)) : 0;
 }
 
 EMULATOR_EXPORT void emulator_store_release(unsigned* address, unsigned value) {

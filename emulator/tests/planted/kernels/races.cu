@@ -93,7 +93,8 @@ extern "C" int launch_last_block(float* partial, unsigned* counter, float* y, un
 }
 
 // A barrier of the whole grid, twice, so that a counter that is not reset shows. `broken`: 0 right; 1 the wait is left
-// out; 2 the release is left out, so that nobody can arrive.
+// out; 2 the release is left out, so that nobody can arrive; 3 the wait acquires nothing. 4 is right again: the wait is
+// relaxed, and acquires once at its end.
 static __global__ void grid_barrier_kernel(float* values, unsigned* counter, float* y, int broken) {
     for (unsigned round = 0; round < 2; round++) {
         float* mine = values + round * gridDim.x;
@@ -102,8 +103,13 @@ static __global__ void grid_barrier_kernel(float* values, unsigned* counter, flo
         if (threadIdx.x == 0) {
             const unsigned step = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u;
             unsigned old = cuda_emulator::load_acquire(counter);
-            if (broken != 2) old = cuda_emulator::atomic_add_acq_rel(counter, step);
-            if (broken != 1) {
+            if (broken < 2) old = cuda_emulator::atomic_add_acq_rel(counter, step);
+            if (broken > 2) {
+                old = cuda_emulator::atomic_add_release(counter, step);
+                while (((cuda_emulator::load_relaxed(counter) ^ old) & 0x80000000u) == 0) {
+                }
+                if (broken == 4) (void)cuda_emulator::load_acquire(counter);
+            } else if (broken != 1) {
                 while (((cuda_emulator::load_acquire(counter) ^ old) & 0x80000000u) == 0) {
                 }
             }
