@@ -1,7 +1,9 @@
 //! The journal of this process, and how tests judge what went through it: failures are said at once, and a lost device ends
 //! the process, since nothing can be learned from it any more.
 
+use std::any::Any;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -47,6 +49,42 @@ pub(crate) fn watched<R>(cuda: &Cuda, what: &str, call: impl FnOnce() -> R) -> R
     result.unwrap_or_else(|| panic!("{what}: the journal was over"))
 }
 
+/// Calls what launches by several strategies or plans, which `what` names, between two lines of the journal. A panic gets a
+/// third, and goes on unless the device is lost.
+pub(crate) fn noted<R>(what: &str, call: impl FnOnce() -> R) -> R {
+    noted_in(&JOURNAL, what, call)
+}
+
+fn noted_in<R>(journal: &Journal, what: &str, call: impl FnOnce() -> R) -> R {
+    let (strategy, plan) = ("several", "plans as named");
+    let call = || {
+        let caught = catch_unwind(AssertUnwindSafe(call));
+        if let Err(panic) = &caught {
+            journal.failed(strategy, plan, what, text_of(&**panic));
+        }
+        caught
+    };
+    let lost = |caught: &Result<R, _>| caught.is_err().then(why_lost).flatten();
+    let caught = journal.run(strategy, plan, what, call, lost);
+    end_if_lost();
+    match caught.unwrap_or_else(|| panic!("{what}: the journal was over")) {
+        Ok(result) => result,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// Why the device can do nothing more in this process, if so.
+fn why_lost() -> Option<String> {
+    let error = Cuda::new(0).and_then(|cuda| cuda.synchronize()).err()?;
+    error.is_device_lost().then(|| error.to_string())
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
+}
+
 /// Ends the process where the device is lost: all later tests would fail by the first one's fault.
 fn end_if_lost() {
     if let Some(lost) = JOURNAL.lost() {
@@ -86,4 +124,25 @@ impl Judged {
 /// Fails by all failures at once, of which it shows some.
 pub(crate) fn assert_none(failures: &[String]) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
+}
+
+#[test]
+fn what_panics_has_begun_failed_and_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let journal = Journal::new(Instant::now()).into_file(&path).unwrap();
+    assert_eq!(noted_in(&journal, "an answer", || 42), 42);
+    let panicked = catch_unwind(|| noted_in(&journal, "strategy grid, a plan", || panic!("expected {}", "here")));
+    assert_eq!(text_of(&*panicked.unwrap_err()), "expected here");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let events: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    let [answer, plan] = ["several plans as named: an answer", "several plans as named: strategy grid, a plan"];
+    let wanted = [
+        format!("begin {answer}"),
+        format!("end {answer}"),
+        format!("begin {plan}"),
+        format!("failed {plan}: expected here"),
+        format!("end {plan}"),
+    ];
+    assert_eq!(events, wanted);
 }

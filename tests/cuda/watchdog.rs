@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::device::EMULATED;
+use crate::journal::noted;
 
 /// Longer than anything here takes. The emulated device takes its time, and finds what waits for ever by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(if EMULATED { 600 } else { 20 });
@@ -13,10 +14,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(if EMULATED { 600 } el
 /// The exit code of a test executable that has failed.
 const FAILED: i32 = 101;
 
-/// Calls it on a thread of its own. Where that has not ended in time the process ends, with one line that says what it
+/// Calls it on a thread of its own, between two lines of the journal. Where that has not ended in time the process ends, with one line that says what it
 /// waited for: a thread that is stuck in the driver cannot be joined, and would keep the process from ending.
 pub(crate) fn in_time<R: Send + 'static>(what: &str, call: impl FnOnce() -> R + Send + 'static) -> R {
-    within(PATIENCE, what, call)
+    noted(what, || within(PATIENCE, what, call))
 }
 
 fn within<R: Send + 'static>(patience: Duration, what: &str, call: impl FnOnce() -> R + Send + 'static) -> R {
