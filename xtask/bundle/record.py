@@ -5,15 +5,18 @@ three files, each whole or not at all, made anew after each step: `evidence.tgz`
 """
 
 import hashlib
+import io
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 
-# The end of an archive must come back within what a transfer takes: a log gives its first and last bytes.
+# An archive must come back within what a transfer takes: a log gives its first and last bytes, and no other file is larger.
 LOG_BYTES = 1_000_000
-# Inputs, GPU cores and installed packages: large, and nothing that was found out.
-LEFT_OUT = ("in-", "want-", "got-")
+FILE_BYTES = 10_000_000
+# Inputs, cores and installed packages: large, and nothing that was found out.
+LEFT_OUT = ("in-", "want-", "got-", "core", "hung-")
 FOLDERS_LEFT_OUT = ("cores", "site", "stub")
 
 
@@ -30,14 +33,27 @@ class Record:
         self.marks = self.folder / "steps.json"
         self.summary = work / "summary.txt"
         self.steps: dict[str, dict] = {}
+        self.troubles: set[str] = set()
         # A process that was killed while it wrote has left the old marks: they are replaced whole.
         if self.marks.exists():
-            self.steps = json.loads(self.marks.read_text())
-        self.troubles: set[str] = set()
+            self.steps = self.marked()
+
+    def marked(self) -> dict[str, dict]:
+        """The marks of the calls before. Those that nobody can read are set aside, and all is done anew."""
+        try:
+            steps = json.loads(self.marks.read_text())
+            if not all("status" in facts for facts in steps.values()):
+                raise ValueError("a step without a status")
+            return steps
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            aside = self.marks.with_name("steps.json.unreadable")
+            self.attempt(aside.name, lambda: os.replace(self.marks, aside))
+            self.say(f"!! {self.marks}: {error}: set aside, and all is done anew")
+            return {}
 
     def say(self, text: str) -> None:
         """A line for people: on stdout at once, and in the summary."""
-        print(text, flush=True)
+        tell(text)
         self.attempt("summary.txt", lambda: self.append(text))
 
     def append(self, text: str) -> None:
@@ -55,6 +71,10 @@ class Record:
     def failed(self) -> list[str]:
         return [name for name, facts in self.steps.items() if facts["status"] in ("failed", "out of time")]
 
+    def partials(self) -> list[Path]:
+        """What a process that is killed may leave in `$OUT`."""
+        return [partial_of(self.out / name) for name in ("evidence.tgz", "summary.txt", "summary.json")]
+
     def pack(self, **facts: object) -> None:
         """Makes the files of `$OUT` anew."""
         summary = {"failed": self.failed(), **facts, "steps": self.steps}
@@ -64,12 +84,12 @@ class Record:
         self.attempt("evidence.tgz", self.archive)
 
     def archive(self) -> None:
-        partial = self.out / ".evidence.tgz.partial"
+        partial = partial_of(self.out / "evidence.tgz")
         try:
             with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
                 for path in sorted(self.work.rglob("*")):
                     below = path.relative_to(self.work)
-                    wanted = path.is_file() and not path.name.startswith(LEFT_OUT)
+                    wanted = path.is_file() and not path.name.startswith(LEFT_OUT) and self.out not in path.parents
                     if wanted and not set(below.parts) & set(FOLDERS_LEFT_OUT):
                         add(archive, path, Path("evidence") / below)
             os.replace(partial, self.out / "evidence.tgz")
@@ -83,13 +103,13 @@ class Record:
             write()
         except OSError as error:
             if what not in self.troubles:
-                print(f"!! {what} is not written: {error.strerror or error}", flush=True)
+                tell(f"!! {what} is not written: {error.strerror or error}")
             self.troubles.add(what)
 
 
 def write_whole(path: Path, text: str) -> None:
     """A file that is there whole or as it was."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         partial.write_text(text)
         os.replace(partial, path)
@@ -98,17 +118,39 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def tell(text: str) -> None:
+    """A line on stdout. One that nobody reads any more ends nothing."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")
+
+
+def ends(path: Path) -> bytes:
+    """A file, or where it is long its two ends."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= 2 * LOG_BYTES:
+            return file.read(2 * LOG_BYTES)
+        first = file.read(LOG_BYTES)
+        file.seek(size - LOG_BYTES)
+        return first + b"\n... left out ...\n" + file.read(LOG_BYTES)
+
+
 def add(archive: tarfile.TarFile, path: Path, name: Path) -> None:
-    """A file; a long log by its two ends."""
-    if path.suffix not in (".log", ".journal") or path.stat().st_size <= 2 * LOG_BYTES:
+    """A file; a long log by its two ends; of what is larger than anything that was found out, its size."""
+    size = path.stat().st_size
+    if path.suffix in (".log", ".journal") and size > 2 * LOG_BYTES:
+        text = ends(path)
+    elif size > FILE_BYTES:
+        name, text = name.with_name(name.name + ".left-out"), f"{size} bytes\n".encode()
+    else:
         archive.add(path, name)
         return
-    from io import BytesIO
-
-    with open(path, "rb") as file:
-        first = file.read(LOG_BYTES)
-        file.seek(-LOG_BYTES, os.SEEK_END)
-        text = first + b"\n... left out ...\n" + file.read()
     member = archive.gettarinfo(path, str(name))
     member.size = len(text)
-    archive.addfile(member, BytesIO(text))
+    archive.addfile(member, io.BytesIO(text))

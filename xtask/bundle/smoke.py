@@ -24,6 +24,8 @@ import watch
 
 # Seconds that a launch may take: a context, all kernels loaded, one operation.
 LIMIT = float(os.environ.get("SMOKE_LIMIT", "15"))
+# Seconds for a look into the first launch of a strategy that hangs, and how many may hang before its others are left.
+LOOK, HANGS = 10, 2
 STRATEGIES = ["block", "two-read", "cluster", "grid", "auto"]
 EPILOGUES = ["identity", "relu", "add", "add-relu"]
 # Name, dimensions, layout, dtype: every form, and each dtype. On an H100 `rows` has clusters of 16 CTAs and a grid of 66, and
@@ -89,12 +91,17 @@ def large() -> None:
 
 
 def one(program: str, strategy: str, op: str, epilogue: str, shape: tuple) -> bool:
-    """One launch. Whether it is good, or refused since the strategy cannot hold the shape."""
+    """One launch. Whether it is good, or refused since the strategy cannot hold the shape. A strategy that hangs again and again
+    must not take the time of the others."""
     what = f"strategy {strategy}: {words(op, epilogue, shape)}"
     got = f"got-{strategy}-{op}-{epilogue}-{shape[0]}.safetensors"
     device = ["--device", "cuda", "--strategy", strategy]
     if op in ("infer", "backward-frozen"):
         device = device[:2]
+    hung = Path(f"hung-{op if len(device) == 2 else strategy}")
+    if hung.exists() and hung.stat().st_size >= HANGS:
+        print("LEFT ", what, f"| {HANGS} launches of the kind hung before", flush=True)
+        return False
     print("run  ", what, flush=True)
     begin = time.monotonic()
     process = subprocess.Popen(
@@ -105,7 +112,13 @@ def one(program: str, strategy: str, op: str, epilogue: str, shape: tuple) -> bo
     except subprocess.TimeoutExpired:
         # Said first: what looks into it may hang too.
         print("HANG ", what, flush=True)
-        for line in watch.look_at(process.pid, Path(got).with_suffix(".log")):
+        try:
+            is_first = not open(hung, "xb").close()
+        except FileExistsError:
+            is_first = False
+        with open(hung, "ab") as file:
+            file.write(b".")
+        for line in watch.look_at(process.pid, Path(got).with_suffix(".log"), LOOK) if is_first else []:
             print("HANG ", what, "|", line, flush=True)
         process.kill()
         return False
@@ -143,6 +156,8 @@ def compare(got: dict, want: dict, dtype: str, epilogue: str) -> str:
 
 def run(program: str, processes: int) -> int:
     launches = jobs()
+    for hung in Path().glob("hung-*"):
+        hung.unlink()
     with ProcessPoolExecutor(processes) as pool:
         good = list(pool.map(one, *zip(*[(program, *job) for job in launches])))
     print(f"smoke: {len(good)} launches, {good.count(False)} bad", flush=True)

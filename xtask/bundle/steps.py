@@ -5,6 +5,7 @@ it needs to come to an end by itself.
 """
 
 import importlib.util
+import os
 import shutil
 import site
 import sys
@@ -18,6 +19,8 @@ SANITIZED_EVERY = "172"
 # Tests that take the emulated device minutes.
 LONG = ["tests-unaligned", "tests-bits", "tests-properties"]
 SANITIZERS = ["memcheck", "racecheck", "synccheck"]
+# What libtest says where it ran a test.
+TESTED = r"ok\. [1-9]\d* passed"
 # Sections of Nsight Compute that say what a kernel waits for.
 SECTIONS = ["SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats", "SchedulerStats"]
 
@@ -43,6 +46,11 @@ class Step:
     shows: tuple[str, ...] = ()
     # A word without which nothing was done, whatever the exit code says.
     proof: str = ""
+
+    def __post_init__(self) -> None:
+        # What is found by these variables already stays found.
+        for name in set(self.env) & {"LD_LIBRARY_PATH", "PYTHONPATH"}:
+            self.env[name] = ":".join(filter(None, [self.env[name], os.environ.get(name)]))
 
 
 @dataclass
@@ -102,7 +110,7 @@ def steps(machine: Machine) -> list[Step]:
     return [
         info(machine),
         *smoke(machine),
-        tests(machine, "tests-api", 45, "api::", "workspace::", stage="gate"),
+        tests(machine, "tests-api", 60, "api::", "workspace::", stage="gate"),
         verify(machine, "verify-thin", 75, every["thin"], stage="gate"),
         *diagnosis(machine),
         *headline(machine, "channels-last"),
@@ -110,8 +118,8 @@ def steps(machine: Machine) -> list[Step]:
         tests(machine, "tests-litmus", 90, "litmus::", "residency::"),
         tests(machine, "tests-graphs", 45, "graphs::"),
         tests(machine, "tests-rest", 60, "references::", "special::", "thresholds::", "probes::"),
-        *headline(machine, "channels-first"),
         verify(machine, "verify-wide", 120, every["wide"]),
+        *headline(machine, "channels-first"),
         tests(machine, "tests-unaligned", 60, "--exact", "table::pointers_need_no_alignment"),
         *[sanitizer(machine, f"{tool}", tool, "--exact", TABLE, "thresholds::the_length_of_a_chunk") for tool in SANITIZERS],
         *counters(machine),
@@ -141,7 +149,7 @@ def smoke(machine: Machine) -> list[Step]:
     ]
 
 
-def tests(machine: Machine, name: str, seconds: int, *filters: str, stage: str = "evidence", env: dict | None = None) -> Step:
+def tests(machine: Machine, name: str, seconds: int, *filters: str, stage: str = "evidence", env: "dict | None" = None) -> Step:
     """Tests of the device, one after the other, so that the log's last line names what hangs."""
     command = [machine.program("cuda-tests"), "--nocapture", "--test-threads", "1", *filters]
     if machine.small and filters[0].endswith("::"):
@@ -149,14 +157,14 @@ def tests(machine: Machine, name: str, seconds: int, *filters: str, stage: str =
         command += ["--skip", "many_launches", "--skip", "exchange", "--skip", "frameworks", "--skip", "thresholds", "--skip", "special"]
     env = {"BATCHNORM_JOURNAL": f"{name}.journal", **(env or {})}
     lacks = "left to the test suite" if machine.small and name in LONG else ""
-    return Step(name, seconds, command, stage, env, lacks, shows=("test result",), proof=r"ok\. [1-9]\d* passed")
+    return Step(name, seconds, command, stage, env, lacks, shows=("test result",), proof=TESTED)
 
 
 def verify(machine: Machine, name: str, seconds: int, every: str, stage: str = "evidence") -> Step:
     """THE table of cases, every strategy, against the f64 oracle."""
     command = [machine.program("batchnorm"), "verify", "--device", "cuda", "--every", every, "--within", "{within}"]
     command += ["--journal", f"{name}.journal", "--json", f"{name}.json"]
-    return Step(name, seconds, command, stage, shows=("FAILED", "the device was lost"))
+    return Step(name, seconds, command, stage, shows=("FAILED", "NOT REACHED", "the device was lost"), proof=r"\b[1-9]\d* cases on ")
 
 
 def bench(machine: Machine, name: str, seconds: int, *args: str, stage: str = "evidence", strategy: str = "auto") -> Step:
@@ -214,7 +222,7 @@ def sanitizer(machine: Machine, name: str, tool: str, *filters: str, stage: str 
     command = [found or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
     command += [machine.program("cuda-tests"), "--nocapture", "--test-threads", "1", *filters]
     env = {"BATCHNORM_TABLE_EVERY": SANITIZED_EVERY}
-    return Step(name, 75, command, stage, env, "" if found else "no compute-sanitizer", False, ("========= ERROR",))
+    return Step(name, 75, command, stage, env, lacks="" if found else "no compute-sanitizer", cores=False, shows=("========= ERROR",), proof=TESTED)
 
 
 def diagnosis(machine: Machine) -> list[Step]:

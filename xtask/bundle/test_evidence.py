@@ -17,15 +17,29 @@ import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import record  # noqa: E402
+import steps  # noqa: E402
 
 # What a test says of the stand-ins' behaviour, in files of a folder: `hang` and `fault` name a word of the command that does so.
 STAND_IN = """#!/bin/sh
 # $STANDIN/calls counts what ran. A child that would outlive its parent is among what must be ended.
 echo "$0 $*" >>"$STANDIN/calls"
+for pid in $(cat "$STANDIN/children" 2>/dev/null); do
+    grep -q ') [^Z]' "/proc/$pid/stat" 2>/dev/null && echo "$pid beside $*" >>"$STANDIN/alive"
+done
 for word in "$@"; do
-    if [ -e "$STANDIN/hang-$word" ]; then sleep 1000 & echo $! >>"$STANDIN/children"; wait; fi
+    if [ -e "$STANDIN/hang-$word" ]; then
+        sleep 1000 & echo $! >>"$STANDIN/children"
+        setsid sleep 1000 & echo $! >>"$STANDIN/children"  # It leaves the group.
+        wait
+    fi
+    [ -e "$STANDIN/slow-$word" ] && sleep 2
+    [ -e "$STANDIN/partly-$word" ] && echo "NOT REACHED within the time: 326 cases"
     if [ -e "$STANDIN/fault-$word" ]; then
         [ -z "$CUDA_COREDUMP_FILE" ] || echo core >"$(dirname "$CUDA_COREDUMP_FILE")/core.$$"
+        echo "the host's" >core.host
         echo "batchnorm: strategy cluster: CUDA driver error 700 in cuStreamSynchronize" >&2
         exit 2
     fi
@@ -42,11 +56,14 @@ if [ -n "$output" ]; then
     for word in "$@"; do [ -e "$STANDIN/wrong-$word" ] && cp in-scalar-rows.safetensors "$output"; done
 fi
 echo "test result: ok. 3 passed"
+echo "3 cases on cuda:0: 0 failed"
 """
 
 CUDA_GDB = """#!/bin/sh
 # Whom it looks at must be alive, and it says of whom it was asked.
 before=
+[ -e "$STANDIN/silent-gdb" ] && sleep 1000
+[ -e "$STANDIN/verbose-gdb" ] && head -c 20000 /dev/zero | tr '\\0' '\\n'
 for word in "$@"; do
     [ "$before" = -p ] && [ "$(cut -d' ' -f3 "/proc/$word/stat")" != Z ] && echo "Kernel 0: train_held_kernel, grid (66,1,1), of process $word"
     case $word in "target cudacore "*) [ -s "${word#target cudacore }" ] && echo "Kernel 3: CUDA Exception: Illegal Address";; esac
@@ -129,14 +146,15 @@ class Evidence(unittest.TestCase):
         self.assertNotIn("diagnosis-probes", self.statuses())
         made = len(self.calls())
         code, text = self.call()
-        self.assertEqual((code, len(self.calls())), (0, made), text)
-        code, text = self.call("--again", "tests-bits")
         self.assertEqual((code, len(self.calls())), (0, made + 1), text)
+        self.assertIn(" info ", self.calls()[-1])
+        code, text = self.call("--again", "tests-bits")
+        self.assertEqual((code, len(self.calls())), (0, made + 3), text)
         self.assertTrue(self.calls()[-1].endswith("bits::"))
         # Another build knows nothing of this one, whose results stay.
         program(self.bundle / "cuda-tests", STAND_IN + "# corrected\n")
         self.assertEqual(self.call()[0], 0)
-        self.assertEqual(len(self.calls()), 2 * made + 1)
+        self.assertEqual(len(self.calls()), 2 * made + 3)
         self.assertEqual(len([path for path in self.work.iterdir() if path.is_dir()]), 2)
 
     def test_a_hang_is_named_looked_into_and_ends_the_gate(self) -> None:
@@ -149,7 +167,11 @@ class Evidence(unittest.TestCase):
         self.assertIn("the gate is closed", text)
         self.assertEqual(self.statuses()["diagnosis-probes"], "passed")
         self.assertNotIn("head-n256-channels-last-f16", self.statuses())
-        self.assertNotIn("strategy cluster", [line for line in text.splitlines() if "HANG" in line])
+        self.assertFalse([line for line in text.splitlines() if line.startswith("HANG") and "strategy cluster" in line])
+        # One of them is looked into, and those that come after some are not waited for.
+        lines = next(self.work.glob("*/smoke.log")).read_text().splitlines()
+        self.assertEqual(len([line for line in lines if "| Kernel 0" in line]), 1, lines)
+        self.assertTrue([line for line in lines if line.startswith("LEFT  strategy grid")], lines)
         self.assert_all_ended()
 
     def test_a_wrong_value_is_named(self) -> None:
@@ -167,6 +189,8 @@ class Evidence(unittest.TestCase):
         self.assertIn("faulted: Kernel 3: CUDA Exception: Illegal Address", text)
         self.assertIn("tests-litmus.core.txt", self.archived())
         self.assertFalse(list(self.work.glob("*/cores/*")))
+        # The host's are not ours to keep.
+        self.assertFalse([name for name in self.archived() if name.startswith("core.")])
         # Of one process: the others go on.
         self.assertEqual(self.statuses()["tests-bits"], "passed")
 
@@ -183,6 +207,7 @@ class Evidence(unittest.TestCase):
         self.assertRegex(text, r"tests-rest +OUT OF TIME")
         self.assertIn("hangs: Kernel 0: train_held_kernel", text)
         self.assertIn("tests-rest.gdb.txt", self.archived())
+        self.assertFalse((self.says / "alive").exists(), "what a step started was there beside the next")
         self.assertEqual(self.statuses()["verify-wide"], "passed")
         self.assert_all_ended()
 
@@ -199,7 +224,7 @@ class Evidence(unittest.TestCase):
         made = len(self.calls())
         code, after = self.call(*only)
         self.assertEqual(code, 0, after)
-        again = self.calls()[made:]
+        again = [line for line in self.calls()[made:] if " info " not in line]
         self.assertEqual([line.split()[-1] for line in again], ["graphs::", "probes::"], "not what was left")
         return process.returncode, text
 
@@ -239,6 +264,92 @@ class Evidence(unittest.TestCase):
         self.assertEqual(code, 2)
         self.assertIn("no CUDA device", text)
         self.assertEqual(len(self.calls()), 1)
+        # It is asked for anew.
+        (self.says / "gone").unlink()
+        self.assertEqual(self.call("--only", "tests-bits")[0], 0)
+        code, text = self.call("--only", "tests-bits", seconds=10)
+        self.assertEqual(code, 3, text)
+        self.assertIn("no time to ask for the device", text)
+
+    def test_a_step_that_did_not_reach_all_is_told_apart(self) -> None:
+        self.say("partly-bits::")
+        code, text = self.call("--only", "tests-bits")
+        self.assertEqual((code, self.statuses()["tests-bits"]), (0, "in part"), text)
+        self.assertIn("in part, as far as their own time went: tests-bits", text)
+        # Its own time is what it had: a later call does not do it again. Nothing at all is no part.
+        made = len(self.calls())
+        self.assertEqual(self.call("--only", "tests-bits")[0], 0)
+        self.assertEqual(len(self.calls()), made + 1)
+        program(self.bundle / "batchnorm", STAND_IN.replace("3 cases", "0 cases"))
+        code, text = self.call("--only", "verify-thin")
+        self.assertEqual((code, self.statuses()["verify-thin"]), (1, "failed"), text)
+
+    def test_what_the_end_of_the_call_cuts_short_is_done_again(self) -> None:
+        # In the first call the step has 11 to 18 of its 18 seconds.
+        for says in ("partly-bits::", "hang-bits::"):
+            self.say(says)
+            code, text = self.call("--pace", "0.15", "--only", "tests-bits", "--again", "tests-bits", seconds=26)
+            self.assertEqual((code, self.statuses()["tests-bits"]), (3, "cut short"), text)
+            (self.says / says).unlink()
+            code, text = self.call("--only", "tests-bits")
+            self.assertEqual((code, self.statuses()["tests-bits"]), (0, "passed"), text)
+
+    def test_a_call_ends_in_its_time(self) -> None:
+        # A step that hangs, a debugger that does not answer, a device that takes its time: nothing is known of it.
+        self.say("hang-bits::", "silent-gdb", "slow-info")
+        begin = time.monotonic()
+        code, text = self.call("--only", "tests-bits", "--pace", "0.1", seconds=24)
+        self.assertLess(time.monotonic() - begin, 24, text)
+        self.assertEqual(code, 1, text)
+        self.assertRegex(text, r"tests-bits +OUT OF TIME")
+        self.assertNotIn("is gone", text)
+        self.assert_all_ended()
+
+    def test_marks_that_nobody_can_read_are_set_aside(self) -> None:
+        self.assertEqual(self.call("--only", "tests-bits")[0], 0)
+        marks = next(self.work.glob("*/steps.json"))
+        for unreadable in (marks.read_text()[:40], "", "[]", '{"info": 3}'):
+            marks.write_text(unreadable)
+            made = len(self.calls())
+            code, text = self.call("--only", "tests-bits")
+            self.assertEqual((code, len(self.calls())), (0, made + 2), text)
+            self.assertEqual(text.count("set aside, and all is done anew"), 1, text)
+
+    def test_whoever_stops_reading_ends_nothing(self) -> None:
+        process = self.start("--only", "tests-bits", "--only", "tests-rest")
+        process.stdout.readline()
+        process.stdout.close()
+        self.assertEqual(process.wait(60), 0)
+        self.assertEqual({self.statuses()[name] for name in ("tests-bits", "tests-rest")}, {"passed"})
+
+    def test_what_a_step_stands_on_comes_with_it(self) -> None:
+        code, text = self.call("--only", "smoke")
+        self.assertEqual(code, 0, text)
+        self.assertEqual({name: status for name, status in self.statuses().items()},
+                         {"info": "passed", "smoke-input": "passed", "smoke": "passed"})
+
+    def test_what_is_found_by_a_variable_stays_found(self) -> None:
+        before = os.environ.get("LD_LIBRARY_PATH")
+        os.environ["LD_LIBRARY_PATH"] = "/where/libcuda/is"
+        try:
+            step = steps.Step("any", 1, ["true"], env={"LD_LIBRARY_PATH": "/cudnn", "OTHER": "1"})
+            self.assertEqual(step.env, {"LD_LIBRARY_PATH": "/cudnn:/where/libcuda/is", "OTHER": "1"})
+        finally:
+            os.environ.pop("LD_LIBRARY_PATH")
+            os.environ.update({"LD_LIBRARY_PATH": before} if before else {})
+
+    def test_a_long_log_and_a_large_file_cost_the_archive_little(self) -> None:
+        path = self.top / "long.log"
+        path.write_bytes(b"a" * 3_000_000 + b"end")
+        large = self.top / "large.bin"
+        large.write_bytes(b"b" * (record.FILE_BYTES + 1))
+        with tarfile.open(self.top / "made.tar", "w") as archive:
+            record.add(archive, path, Path("long.log"))
+            record.add(archive, large, Path("large.bin"))
+        with tarfile.open(self.top / "made.tar") as archive:
+            text = archive.extractfile("long.log").read()
+            self.assertTrue(text.startswith(b"aaa") and text.endswith(b"end") and len(text) < 2_100_000)
+            self.assertEqual(archive.extractfile("large.bin.left-out").read(), b"10000001 bytes\n")
 
     def test_what_cannot_begin_is_one_line(self) -> None:
         for said, args, out in [
@@ -251,7 +362,7 @@ class Evidence(unittest.TestCase):
         (self.bundle / "cuda-tests").unlink()
         code, text = self.call()
         self.assertEqual((code, text.count("\n")), (2, 1), text)
-        self.assertIn("cuda-tests: expected the bundle's executable, found none", text)
+        self.assertIn("cuda-tests: expected a file of the bundle, found none", text)
         self.assertEqual(self.calls(), [])
 
     def test_a_full_disk_costs_a_line_and_not_the_run(self) -> None:
@@ -262,6 +373,11 @@ class Evidence(unittest.TestCase):
         self.assertEqual(text.count("!! evidence.tgz is not written: File too large"), 1, text)
         self.assertRegex(text, r"tests-bits +ok")
         self.assertFalse([name for name in os.listdir(self.out) if "partial" in name])
+        # What the debugger says has no place either.
+        self.say("hang-graphs::", "verbose-gdb")
+        code, text = self.call("--pace", "0.1", "--only", "tests-graphs", "--only", "tests-rest", limit=8_000)
+        self.assertIn("hangs: Kernel 0", text)
+        self.assertRegex(text, r"tests-rest +ok")
 
 
 def program(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """One command under a watchdog: it ends in time, whatever it does, and what it was doing is known.
 
-A command is a process group of its own. What hangs is looked at with cuda-gdb before it is killed; a fault's GPU core is read.
-A guard, another process, kills the group where this one is killed itself, so that no step outlives the call.
+A command is a process group of its own, and whatever it starts has a mark in its environment, by which those are found that leave
+the group. What hangs is looked at with cuda-gdb before it is killed; a fault's GPU core is read. A guard, another process, kills
+them all where this one is killed itself, so that no step outlives the call.
 """
 
 import os
@@ -12,12 +13,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Seconds that cuda-gdb may take to look into a process or a core.
-LOOK = 20
+# Seconds that cuda-gdb may take to look into a process or a core, and those below which it is not asked.
+LOOK, LEAST_LOOK = 20, 3
 # Seconds that a killed process is waited for. One that the driver holds (state D) may never end.
 DEATH = 8
 # Exit code of a command that ran out of time, as timeout(1) gives it.
 OUT_OF_TIME = 124
+# The variable that marks what a call has started.
+MARK = "BATCHNORM_EVIDENCE_CALL"
 
 
 @dataclass
@@ -35,12 +38,15 @@ class Outcome:
 
 
 class Guard:
-    """Kills the group that it was told of last when this process ends, however it ends."""
+    """Ends what this process has started, when this process ends, however it ends: the group that it was told of last, and what
+    is marked. Half-written files go."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-S", __file__]
+    def __init__(self, mark: str, partials: "list[Path]") -> None:
+        command = [sys.executable, "-S", __file__, mark, *map(str, partials)]
+        env = {name: value for name, value in os.environ.items() if name != MARK}
         # A group of its own: what is sent to this process's group must not end the guard first.
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, preexec_fn=os.setpgrp)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, preexec_fn=os.setpgrp)
+        self.mark = mark
 
     def watch(self, group: int) -> None:
         """Watches this group, and no other any more; 0 is none."""
@@ -51,7 +57,7 @@ class Guard:
             pass  # Without a guard a step is as safe as this process is.
 
 
-def guard() -> None:
+def guard(mark: str, *partials: str) -> None:
     """The guard: reads groups until the pipe closes, which it does when the other end dies."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -59,6 +65,33 @@ def guard() -> None:
     for line in sys.stdin.buffer:
         group = int(line)
     kill(group, signal.SIGKILL)
+    sweep(mark)
+    for partial in partials:
+        Path(partial).unlink(missing_ok=True)
+
+
+def sweep(mark: str) -> None:
+    """Kills every process that has the mark, its own aside. What starts another meanwhile is found by the next look."""
+    wanted = f"{MARK}={mark}".encode()
+    for _ in range(20):
+        found = [pid for pid, variables in environments() if wanted in variables and pid != os.getpid()]
+        if not found:
+            return
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        time.sleep(0.05)
+
+
+def environments():
+    """Every process that may be asked, with the variables that it was started with."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            yield int(entry.name), (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
 
 
 def kill(group: int, number: int) -> None:
@@ -70,8 +103,13 @@ def kill(group: int, number: int) -> None:
         pass
 
 
-def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard: Guard) -> Outcome:
-    """Runs a command with its output in `log`, for `limit` seconds at most."""
+def left(until: float, most: float) -> float:
+    """Seconds up to a moment, `most` at most."""
+    return max(0.0, min(most, until - time.monotonic()))
+
+
+def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard: Guard, until: float) -> Outcome:
+    """Runs a command with its output in `log`, for `limit` seconds at most. What comes behind, too, is over by `until`."""
     begin = time.monotonic()
     with opened(log) as output:
         try:
@@ -79,8 +117,11 @@ def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, preexec_fn=os.setpgrp
             )
         except OSError as error:
-            output.write(f"{command[0]}: {error.strerror}\n".encode())
-            output.flush()
+            try:
+                output.write(f"{command[0]}: {error.strerror}\n".encode())
+                output.flush()
+            except OSError:
+                pass  # The exit code says it too.
             return Outcome(127 if isinstance(error, FileNotFoundError) else 126, 0)
     guard.watch(process.pid)
     look = []
@@ -88,9 +129,11 @@ def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
         code = OUT_OF_TIME
-        look = look_at_hang(process.pid, log)
+        look = look_at_hang(process.pid, log, left(until, LOOK))
     finally:
-        end(process)  # Also where a signal to this process is the reason.
+        # Also where a signal to this process is the reason.
+        end(process, left(until, DEATH))
+        sweep(guard.mark)
         guard.watch(0)
     return Outcome(code, time.monotonic() - begin, look)
 
@@ -103,8 +146,8 @@ def opened(log: Path):
         return open(os.devnull, "wb")
 
 
-def end(process: subprocess.Popen) -> None:
-    """Ends a command and all that it started."""
+def end(process: subprocess.Popen, patience: float) -> None:
+    """Ends a command and its group, and waits so long for its death. One that the driver holds is left behind."""
     if process.poll() is None:
         kill(process.pid, signal.SIGTERM)
         try:
@@ -113,9 +156,9 @@ def end(process: subprocess.Popen) -> None:
             pass
     kill(process.pid, signal.SIGKILL)
     try:
-        process.wait(DEATH)
+        process.wait(max(0.5, patience))
     except subprocess.TimeoutExpired:
-        print(f"process {process.pid} does not die: left behind", flush=True)
+        pass
 
 
 def members(group: int) -> list[tuple[int, str]]:
@@ -132,39 +175,44 @@ def members(group: int) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def look_at_hang(group: int, log: Path) -> list[str]:
+def look_at_hang(group: int, log: Path, limit: float) -> list[str]:
     """Which kernel a group's process runs, and where: all of it beside the log, the telling lines returned."""
     candidates = members(group)
     ours = [pid for pid, name in candidates if name.startswith(("batchnorm", "cuda-tests"))]
     others = [pid for pid, name in candidates if name.startswith("python")]
     pids = ours or others or [pid for pid, _ in candidates]
-    return look_at(pids[-1], log) if pids else []
+    return look_at(pids[-1], log, limit) if pids else []
 
 
-def look_at(pid: int, log: Path) -> list[str]:
+def look_at(pid: int, log: Path, limit: float) -> list[str]:
     """Looks into a running process."""
     asked = ["-p", str(pid), "-ex", "info cuda kernels", "-ex", "info cuda sms", "-ex", "bt 5"]
     telling = ("Kernel", "kernel", "Running", "(*", "* ", "#0")
-    return cuda_gdb(asked, log.with_suffix(".gdb.txt"), telling)
+    return cuda_gdb(asked, log.with_suffix(".gdb.txt"), telling, limit)
 
 
-def look_at_cores(folder: Path, log: Path) -> list[str]:
-    """The kernel, CTA, thread and instruction of a fault, from the core that the driver left. Cores are large: they go."""
-    found = []
-    for core in sorted(folder.glob("*"))[:1]:
+def look_at_cores(folder: Path, log: Path, limit: float) -> list[str]:
+    """The kernel, CTA, thread and instruction of the first fault, from the core that the driver left. Cores are large: they go."""
+    found, cores = [], sorted((path for path in folder.glob("*") if path.is_file()), key=lambda path: path.stat().st_mtime)
+    for core in cores[:1]:
         asked = ["-ex", f"target cudacore {core}", "-ex", "info cuda kernels", "-ex", "info cuda threads", "-ex", "x/3i $pc"]
-        found = cuda_gdb(asked, log.with_suffix(".core.txt"), ("Kernel", "kernel", "CUDA Exception", "error PC", "=>", "* "))
-    for core in folder.glob("*"):
-        core.unlink()
+        found = cuda_gdb(asked, log.with_suffix(".core.txt"), ("Kernel", "kernel", "CUDA Exception", "error PC", "=>", "* "), limit)
+    for core in cores:
+        core.unlink(missing_ok=True)
     return found
 
 
-def cuda_gdb(asked: list[str], to: Path, telling: tuple[str, ...]) -> list[str]:
-    """Asks cuda-gdb, where there is one."""
-    text, _ = answer(["cuda-gdb", "--batch", *asked], LOOK)
+def cuda_gdb(asked: list[str], to: Path, telling: tuple[str, ...], limit: float) -> list[str]:
+    """Asks cuda-gdb, where there is one and time for it."""
+    if limit < LEAST_LOOK:
+        return ["no time left to look into it"]
+    text, _ = answer(["cuda-gdb", "--batch", *asked], limit)
     if text is None:
         return ["no cuda-gdb to look into it with"]
-    to.write_text(text)
+    try:
+        to.write_text(text)
+    except OSError:
+        pass  # A disk that is full: the telling lines are in the summary.
     lines = [line.strip()[:200] for line in text.splitlines()]
     return [line for line in lines if any(word in line for word in telling)][:10]
 
@@ -181,10 +229,10 @@ def answer(command: list[str], limit: float) -> tuple["str | None", int]:
         text, _ = process.communicate(timeout=limit)
         return text.decode(errors="replace"), process.returncode
     except subprocess.TimeoutExpired as late:
-        return (late.output or b"").decode(errors="replace") + f"\n(no answer in {limit} s)\n", OUT_OF_TIME
+        return (late.output or b"").decode(errors="replace") + f"\n(no answer in {limit:.0f} s)\n", OUT_OF_TIME
     finally:
-        end(process)
+        end(process, 1)
 
 
 if __name__ == "__main__":
-    guard()
+    guard(*sys.argv[1:])

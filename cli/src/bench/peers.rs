@@ -19,7 +19,8 @@ use process::Process;
 
 /// The name of cuDNN's peers, which are measured without Python.
 const CUDNN: &str = "cudnn";
-/// How long the process may take to import what the peers need.
+/// How long the process may take to import what the peers need; a third of `--within` at most, so that what is measured here
+/// has its time.
 const START: Duration = Duration::from_secs(180);
 /// How long it may take to answer, beside the seconds that it is to measure.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -73,7 +74,8 @@ impl Peers {
         if wanted.python.is_empty() {
             return without("not asked for by --peer", found);
         }
-        match Process::start(&args.python, |folder| command(args, wanted, folder), START) {
+        let patience = args.within.map_or(START, |within| START.min(Duration::from_secs(within.div_ceil(3))));
+        match Process::start(&args.python, |folder| command(args, wanted, folder), patience) {
             Ok((process, said)) => {
                 found.extend(said["peers"].as_array().into_iter().flatten().map(|peer| {
                     let text = |key: &str| peer[key].as_str().map(String::from);
