@@ -74,6 +74,24 @@ fn the_peers_that_are_asked_for() {
     assert!(text.contains("no peers in Python: not asked for by --peer"), "{text}");
 }
 
+/// Peers that do not come up leave most of the time to what is measured here.
+#[cfg(unix)]
+#[test]
+fn silent_peers_have_a_third_of_the_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let python = folder.path().join("python");
+    std::fs::write(&python, "#!/bin/sh\nexec sleep 100\n").unwrap();
+    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    let python = ["--python", python.to_str().unwrap(), "--within", "15"];
+    let text = printed(&batchnorm(&[&SMALL[..], &python].concat()));
+    assert!(
+        text.contains("no peers in Python: the process of the peers: expected an answer within 5 seconds"),
+        "{text}"
+    );
+    assert!(text.lines().any(|line| line.contains(" infer ") && line.contains(" call ")), "{text}");
+}
+
 #[test]
 fn what_a_row_has_too_much_is_left_out() {
     let text = printed(&batchnorm(&[&SMALL[..], &["--no-python", "--limit-bytes", "100"]].concat()));
