@@ -11,6 +11,7 @@ use crate::{DeviceLimits, Error, Result};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
+
 /// Loads every kernel in a context, and lets each use the device's shared memory. Gives the clusters of each size that
 /// the device holds of any of them.
 pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> Result<[[u32; 4]; 2]> {
@@ -85,4 +86,34 @@ fn text(name: *const c_char) -> String {
     }
     // SAFETY: not null, so it is one of the string literals of launch.cuh, which end in a zero and live for ever.
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_kernel_is_told_apart() {
+        let refused = |kernels, ctas, static_bytes| {
+            let resident = BnResident {
+                kernel: c"train_held".as_ptr(),
+                instance: c" (f16, rows)".as_ptr(),
+                call: c"cudaFuncGetAttributes".as_ptr(),
+                ctas,
+                kernels,
+                clusters: [[0; 4]; 2],
+                clustered_kernels: 0,
+                static_bytes,
+            };
+            super::refused("bn_train_prepare", BnStatus(9), &resident).to_string()
+        };
+        let name = "kernel train_held (f16, rows): expected";
+        assert_eq!(refused(0, 0, 16), format!("{name} no static shared memory, got 16 bytes"));
+        let few = "bn_train_prepare: expected room for 2 blocks of threads of kernel train_held (f16, rows) on a multiprocessor, got 1";
+        assert_eq!(refused(1, 1, 0), few);
+        assert!(
+            refused(3, 2, 0).contains("cudaFuncGetAttributes") && refused(3, 2, 0).contains("train_held (f16, rows)")
+        );
+        assert!(refused(0, 0, 0).contains("expected success"), "nothing was counted yet");
+    }
 }
