@@ -249,7 +249,7 @@ typedef struct BnResident {
     uint32_t clusters[2][BN_CLUSTER_SIZES];
     /// How many kernels these are.
     uint32_t clustered_kernels;
-    /// Static shared memory of a kernel that failed for it, in bytes. No plan leaves room for any.
+    /// Static shared memory of a kernel that cannot have what plans take beside it, in bytes; else 0.
     uint32_t static_bytes;
 } BnResident;
 

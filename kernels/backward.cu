@@ -20,7 +20,7 @@ extern "C" BnStatus bn_backward(const BnBackward* args, void* stream) {
 extern "C" BnStatus bn_backward_prepare(const BnDevice* device, BnResident* resident) {
     return with_every_owner(resident, [&](auto owner) {
         using Owner = typename decltype(owner)::Type;
-        BnStatus status = prepare_held(backward_held_kernel<Owner>, "backward_held", *device, resident);
+        BnStatus status = prepare_team(backward_held_kernel<Owner>, "backward_held", *device, resident, true);
         if (status == BN_SUCCESS) status = prepare(center_kernel<Owner>, "center", *device, resident);
         if (status == BN_SUCCESS) status = prepare(sums_kernel<Owner>, "sums", *device, resident);
         if (status == BN_SUCCESS) status = prepare(apply_kernel<Owner>, "apply", *device, resident);

@@ -37,7 +37,7 @@ extern "C" BnStatus bn_moments_prepare(const BnDevice* device, BnResident* resid
 extern "C" BnStatus bn_train_prepare(const BnDevice* device, BnResident* resident) {
     const BnStatus status = with_every_owner(resident, [&](auto owner) {
         using Owner = typename decltype(owner)::Type;
-        const BnStatus held = prepare_held(train_held_kernel<Owner>, "train_held", *device, resident);
+        const BnStatus held = prepare_team(train_held_kernel<Owner>, "train_held", *device, resident, true);
         return held != BN_SUCCESS ? held : prepare(train_second_kernel<Owner>, "train_second", *device, resident);
     });
     return status != BN_SUCCESS ? status : prepare_pack_mask(*device, resident);

@@ -111,20 +111,31 @@ BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream
     return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
-// Loads a kernel, lets it use what shared memory the device has, and counts its CTAs on an SM.
+// Loads a kernel, lets it use what shared memory the device has, and counts its CTAs on an SM. A kernel that `holds` its
+// tiles in shared memory gets as large a part of the SM's memory as there is: beside another stream's kernel the driver might
+// leave an SM too little of it for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
 template <class... Params>
-BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
+BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
+                 bool holds = false) {
     resident->kernel = name;
     resident->call = "cudaFuncGetAttributes";
     cudaFuncAttributes attributes;
     BnStatus status = returned(cudaFuncGetAttributes(&attributes, kernel));
     if (status != BN_SUCCESS) return status;
-    resident->static_bytes = static_cast<uint32_t>(attributes.sharedSizeBytes);
-    if (resident->static_bytes != 0) return static_cast<BnStatus>(cudaErrorInvalidConfiguration);
     resident->call = "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)";
     const int dynamic = static_cast<int>(device.shared_bytes);
     status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic));
+    // Static shared memory leaves less than a plan may take. By itself the attribute says little: it may count what the
+    // driver keeps of every CTA's shared memory from sm_90 on, which is no part of the limit.
+    const bool is_too_much = status == static_cast<BnStatus>(cudaErrorInvalidValue);
+    resident->static_bytes = is_too_much ? static_cast<uint32_t>(attributes.sharedSizeBytes) : 0;
     if (status != BN_SUCCESS) return status;
+    if (holds) {
+        resident->call = "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)";
+        status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                               cudaSharedmemCarveoutMaxShared));
+        if (status != BN_SUCCESS) return status;
+    }
     resident->call = "cudaOccupancyMaxActiveBlocksPerMultiprocessor";
     int ctas = 0;
     status = returned(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, BN_MAX_THREADS, 0));
@@ -137,9 +148,10 @@ BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& de
 
 // As prepare, for a kernel that is launched in clusters too, where the device has them.
 template <class... Params>
-BnStatus prepare_team(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
+BnStatus prepare_team(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
+                      bool holds = false) {
     const bool is_first = resident->clustered_kernels == 0;
-    BnStatus status = prepare(kernel, name, device, resident);
+    BnStatus status = prepare(kernel, name, device, resident, holds);
     if (status != BN_SUCCESS || device.has_clusters == 0) return status;
     // Beyond eight CTAs a cluster fits some devices and not others; one that it does not fit says so below.
     resident->call = "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)";
@@ -168,15 +180,4 @@ BnStatus prepare_team(void (*kernel)(Params...), const char* name, const BnDevic
     }
     resident->clustered_kernels += 1;
     return BN_SUCCESS;
-}
-
-// As prepare_team, for a kernel that holds its tiles in shared memory: beside another stream's kernel the driver might
-// leave an SM too little of it for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
-template <class... Params>
-BnStatus prepare_held(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
-    const BnStatus status = prepare_team(kernel, name, device, resident);
-    if (status != BN_SUCCESS) return status;
-    resident->call = "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)";
-    return returned(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                         cudaSharedmemCarveoutMaxShared));
 }

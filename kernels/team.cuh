@@ -151,9 +151,9 @@ __device__ __forceinline__ void send(uint4* slot, const uint4& v, Arrivals* arri
 // and serves teams of any size, one after the other.
 //
 // Turns of the loop are relaxed loads: each acquire would make the SM forget its L1 cache, which another CTA may be streaming
-// through. One acquire behind the loop is enough: what it reads comes of the arrivals, or of later ones that follow them in
-// the counter's order, and so synchronizes with all of them.
-// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", release and acquire patterns.
+// through. One acquire behind the loop is enough: a relaxed load of a location with an acquire of it behind is an acquire
+// pattern, and the load that ends the loop observes all arrivals, each of which is a release.
+// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", "Release and Acquire Patterns".
 __device__ __forceinline__ void meet(uint32_t* counter, uint32_t rank, uint32_t ctas) {
     constexpr uint32_t kTurn = 0x80000000u;
     const uint32_t step = rank == 0 ? kTurn - (ctas - 1) : 1;

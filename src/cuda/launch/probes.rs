@@ -50,7 +50,8 @@ pub enum Probe {
         /// A power of two from 16 to 4096.
         strip_bytes: usize,
     },
-    /// Teams of a cooperative grid that fills the device meet through global memory: what a round takes is `grid_meeting`.
+    /// Teams of a cooperative grid meet through global memory: what a round takes is `grid_meeting`. There are as many teams as
+    /// fill the device, [`Plan::MAX_TEAMS`] at most.
     /// With no round it is [`Probe::Empty`] by a cooperative launch, and longer by `cooperative`.
     Meeting {
         /// CTAs of a team.
@@ -83,9 +84,11 @@ pub enum Probe {
 /// Who stores while CTAs meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storing {
-    /// The CTAs that meet, each before it does.
+    /// The CTAs that meet, each before it does, and the rest of the grid where its CTAs are no whole number of teams or the
+    /// teams are [`Plan::MAX_TEAMS`].
     Members,
-    /// CTAs that do not meet: the second one of each SM.
+    /// CTAs that do not meet: the second one of each SM, as far as an idle device gives each SM one CTA before any gets a
+    /// second. That is how GPUs are seen to do it, and no promise of theirs; under [`Cuda::with_max_sms`] it does not hold.
     Neighbours,
 }
 
