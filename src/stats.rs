@@ -95,7 +95,8 @@ impl<P: Param> Running<Vec<P>, i64> {
 /// What one forward pass leaves for its backward pass. The caller's, so that a layer used twice in a network has two.
 ///
 /// Made by [`BatchNorm::saved`](crate::BatchNorm::saved) for one shape and used again for every batch of that shape. It
-/// knows the forward pass that wrote it, and a backward pass of another one is refused with [`Error::SavedPass`].
+/// knows which pass and epilogue wrote it, and a backward pass of another one is refused with [`Error::SavedPass`]. It does not
+/// know whose: that layer, `x`, gamma, beta and dtype are those of the forward pass is for the caller to keep.
 pub struct Saved<B: Backend, P: Param = f32> {
     pub(crate) shape: Shape,
     pub(crate) mean: B::Buf<P>,

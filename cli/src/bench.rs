@@ -77,6 +77,9 @@ pub(crate) struct Args {
     /// Measure no peers in Python
     #[arg(long)]
     no_python: bool,
+    /// Leave out what a GPU can do at best, which is measured once before the rows and goes into the JSON
+    #[arg(long)]
+    no_probes: bool,
     /// Write a line to this file before and behind each turn of a subject: what has a beginning and no end is what hangs
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -100,16 +103,20 @@ const CPU_LIMIT: usize = 1 << 28;
 pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     let tasks = tasks(args)?;
     let wanted = Wanted::new(&args.peer)?;
+    output::expect_apart(&[
+        ("--journal", args.journal.as_deref()),
+        ("--json", args.json.as_deref()),
+        ("--plot", args.plot.as_deref()),
+    ])?;
     let files = Files {
         json: args.json.as_deref().map(WholeFile::new).transpose()?,
         plot: args.plot.as_deref().map(WholeFile::new).transpose()?,
     };
-    let journal = match &args.journal {
-        Some(path) => Journal::new(began).into_file(path),
+    // Behind all that may be refused: it is empty from then on.
+    let journal = || match &args.journal {
+        Some(path) => Journal::new(began).into_file(path).map_err(|error| Failure::new(format!("--journal: {error}"))),
         None => Ok(Journal::new(began)),
     };
-    let journal = journal.map_err(|error| Failure::new(format!("--journal: {error}")))?;
-    let run = Run { args, began, tasks: &tasks, wanted: &wanted, journal: &journal, files };
     match args.device {
         Device::Cpu => {
             if let Some(other) = args.strategy.iter().find(|&&strategy| strategy != Strategy::Auto) {
@@ -117,6 +124,7 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
             }
             let report = Report::new(args.device, machine::processor(), args.seconds);
             let limit = args.limit_bytes.unwrap_or(CPU_LIMIT);
+            let run = Run { args, began, tasks: &tasks, wanted: &wanted, journal: &journal()?, files };
             run.measure_all(limit, report, &|| false, |task| match task.row.dtype {
                 Dtype::F16 => cpu::subjects::<f16>(task),
                 Dtype::Bf16 => cpu::subjects::<bf16>(task),
@@ -127,9 +135,12 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
         Device::Cuda(number) => {
             let bench = cuda::Bench::new(number, &args.strategy, wanted.cudnn)?;
             let mut report = Report::new(args.device, bench.name()?, args.seconds);
+            let run = Run { args, began, tasks: &tasks, wanted: &wanted, journal: &journal()?, files };
             (report.is_timed, report.limits) = (bench.is_timed(), bench.limits());
             run.files.keep(&report);
-            report.probes = bench.probes(args.seconds, &journal);
+            if !args.no_probes {
+                report.probes = bench.probes(args.seconds, run.journal, &|| run.late());
+            }
             let limit = args.limit_bytes.unwrap_or(bench.default_limit());
             run.measure_all(limit, report, &|| bench.is_lost(), |task| match task.row.dtype {
                 Dtype::F16 => bench.subjects::<f16>(task),
@@ -187,7 +198,7 @@ impl Run<'_> {
         ours: impl Fn(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
     ) -> Result<bool, Failure> {
         let Self { args, tasks, journal, files, .. } = self;
-        let mut peers = Peers::start(args, self.wanted);
+        let mut peers = Peers::start(args, self.wanted, self.began);
         report.peers = peers.said.clone();
         report.lost = journal.lost().cloned();
         report.width = tasks.iter().map(|task| task.name().len()).max().unwrap_or(0);
@@ -207,8 +218,10 @@ impl Run<'_> {
             }
             let before = machine::clocks(args.device);
             let outcomes = ours(task).map(|mut subjects| {
-                subjects.extend(peers.subjects(task));
                 let what = task.name();
+                // They are asked for the row first, and may not answer.
+                let asked = journal.run("peers", "no plan", &what, || peers.subjects(task), |_| None);
+                subjects.extend(asked.into_iter().flatten());
                 let turns = Turns { journal, what: &what, is_timed: report.is_timed, is_lost };
                 turns.measure(&mut subjects, args.seconds)
             });
@@ -239,6 +252,11 @@ impl Run<'_> {
         if bytes > limit {
             return Some(format!("x has {bytes} bytes, more than --limit-bytes {limit}"));
         }
+        self.late()
+    }
+
+    /// Why nothing more is to begin, where the time is over.
+    fn late(&self) -> Option<String> {
         let within = self.args.within.filter(|&within| self.began.elapsed().as_secs() >= within);
         within.map(|within| format!("not reached --within {within} seconds"))
     }

@@ -37,6 +37,9 @@ impl<'a> WholeFile<'a> {
     /// Finds out at once whether it can be written, which may be long before there is anything to write.
     pub(crate) fn new(path: &'a Path) -> Result<Self, Failure> {
         let file = Self(path);
+        if path.is_dir() {
+            return Err(Failure::new(format!("{}: expected a file, got a folder", path.display())));
+        }
         file.temporary().map(|_| file)
     }
 
@@ -55,6 +58,25 @@ impl<'a> WholeFile<'a> {
         file.write_all(text.as_bytes()).map_err(|error| told(self.0, &error))?;
         file.persist(self.0).map(drop).map_err(|error| told(self.0, &error.error))
     }
+}
+
+/// Refuses options that name one file, of which the last to be written would be left. What is not given is `None`.
+pub(crate) fn expect_apart(options: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A folder that is not there is another's error.
+        folder.canonicalize().ok().zip(path.file_name()).map(|(folder, name)| folder.join(name))
+    };
+    let given: Vec<_> = options.iter().filter_map(|&(option, path)| Some((option, path?))).collect();
+    for (at, &(option, path)) in given.iter().enumerate() {
+        let Some(same) = given[..at].iter().find(|(_, other)| place(other).is_some() && place(other) == place(path))
+        else {
+            continue;
+        };
+        let (other, path) = (same.0, path.display());
+        return Err(Failure::new(format!("{option}: expected another file than that of {other}, got {path} for both")));
+    }
+    Ok(())
 }
 
 fn told(path: &Path, error: &io::Error) -> Failure {

@@ -86,11 +86,13 @@ fn hold<B: Verified>(
     every: usize,
     model: String,
 ) -> Result<bool, Failure> {
+    output::expect_apart(&[("--journal", args.journal.as_deref()), ("--json", args.json.as_deref())])?;
+    let json = args.json.as_deref().map(WholeFile::new).transpose()?;
+    // Behind all that may be refused: it is empty from here on.
     let journal = match &args.journal {
         Some(path) => journal.into_file(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
         None => journal,
     };
-    let json = args.json.as_deref().map(WholeFile::new).transpose()?;
     let every = args.every.map_or(every, |every| every as usize);
     let groups = thinned(every);
     let strategies = backends.iter().map(|backend| backend.strategy_name()).collect();

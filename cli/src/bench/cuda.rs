@@ -77,7 +77,7 @@ impl Bench {
     }
 
     /// What the device can do at best, apart from any row.
-    pub(super) fn probes(&self, seconds: f64, journal: &Journal) -> Value {
+    pub(super) fn probes(&self, seconds: f64, journal: &Journal, late: &dyn Fn() -> Option<String>) -> Value {
         let limits = self.cuda.limits();
         let sizes = if self.is_emulated { Sizes::small() } else { Sizes::cold(L2_TIMES * limits.l2_bytes) };
         let mut probes = match Probes::new(&self.cuda, sizes.bytes) {
@@ -86,6 +86,10 @@ impl Bench {
         };
         let mut found = Vec::new();
         for probe in probes::all(&limits, &sizes) {
+            if let Some(reason) = late() {
+                found.push(probes::told(probe, sizes.bytes, &limits, Err(reason)));
+                continue;
+            }
             let call = || {
                 let mut launch = || probes.launch(probe).map_err(|error| error.to_string());
                 self.timer.measure(probes::sets(probe), seconds.min(probes::SECONDS), &mut launch)

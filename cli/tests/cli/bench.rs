@@ -92,6 +92,53 @@ fn silent_peers_have_a_third_of_the_time() {
     assert!(text.lines().any(|line| line.contains(" infer ") && line.contains(" call ")), "{text}");
 }
 
+/// Those that come up and then say no more are waited for as long as there is time, and the journal says for what.
+#[cfg(unix)]
+#[test]
+fn peers_that_fall_silent_have_the_rest_of_the_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (python, journal) = (folder.path().join("python"), folder.path().join("journal"));
+    let says = r#"#!/bin/sh
+echo '{"peers":[{"name":"torch","includes":"all"}]}'
+exec sleep 100
+"#;
+    std::fs::write(&python, says).unwrap();
+    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    let begin = std::time::Instant::now();
+    let python = ["--python", python.to_str().unwrap(), "--within", "6", "--journal", journal.to_str().unwrap()];
+    let text = printed(&batchnorm(&[&SMALL[..], &python].concat()));
+    assert!(begin.elapsed().as_secs() < 40, "{:?}", begin.elapsed());
+    assert!(text.contains("torch: not measured: the process of the peers: expected an answer within "), "{text}");
+    let text = std::fs::read_to_string(journal).unwrap();
+    let first = text.lines().next().unwrap();
+    assert!(first.ends_with(" begin peers no plan: edge/two-values n=2 c=4096 s=1 channels-first f32 train"), "{text}");
+}
+
+/// What is refused leaves the files of an earlier run.
+#[test]
+fn a_journal_is_empty_only_where_all_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (journal, same) = (path("journal"), path("./journal"));
+    std::fs::write(&journal, "of an earlier run").unwrap();
+    let nowhere = path("no/such/folder");
+    let two = "--json: expected another file than that of --journal";
+    for (args, words) in [
+        (&["verify", "--json", &nowhere][..], "no/such/folder"),
+        (&["verify", "--json", &same], two),
+        (&["verify", "--strategy", "grid"], "expected auto on the CPU"),
+        (&["bench", "--json", &same], two),
+        (&["bench", "--plot", &same], "--plot: expected another file than that of --journal"),
+        (&["bench", "--plot", folder.path().to_str().unwrap()], "expected a file, got a folder"),
+        (&["bench", "--strategy", "grid"], "expected auto on the CPU"),
+        (&["bench", "--device", "cuda:99"], "cuda:99"),
+    ] {
+        refused(&batchnorm(&[args, &["--journal", &journal]].concat()), &[words]);
+        assert_eq!(std::fs::read_to_string(&journal).unwrap(), "of an earlier run", "{args:?}");
+    }
+}
+
 #[test]
 fn what_a_row_has_too_much_is_left_out() {
     let text = printed(&batchnorm(&[&SMALL[..], &["--no-python", "--limit-bytes", "100"]].concat()));
