@@ -14,8 +14,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(if EMULATED { 600 } el
 /// The exit code of a test executable that has failed.
 const FAILED: i32 = 101;
 
-/// Calls it on a thread of its own, between two lines of the journal. Where that has not ended in time the process ends, with one line that says what it
-/// waited for: a thread that is stuck in the driver cannot be joined, and would keep the process from ending.
+/// Calls it on a thread of its own, between two lines of the journal. Where that has not ended in time the process ends, with
+/// one line that says what it waited for: a thread that is stuck in the driver cannot be joined, and would keep the process
+/// from ending.
 pub(crate) fn in_time<R: Send + 'static>(what: &str, call: impl FnOnce() -> R + Send + 'static) -> R {
     noted(what, || within(PATIENCE, what, call))
 }
