@@ -137,8 +137,8 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
             let mut report = Report::new(args.device, bench.name()?, args.seconds);
             let run = Run { args, began, tasks: &tasks, wanted: &wanted, journal: &journal()?, files };
             (report.is_timed, report.limits) = (bench.is_timed(), bench.limits());
-            run.files.keep(&report);
             if !args.no_probes {
+                run.files.keep(&report);
                 report.probes = bench.probes(args.seconds, run.journal, &|| run.late());
             }
             let limit = args.limit_bytes.unwrap_or(bench.default_limit());
@@ -198,6 +198,7 @@ impl Run<'_> {
         ours: impl Fn(&Task) -> Result<Vec<Box<dyn Subject>>, String>,
     ) -> Result<bool, Failure> {
         let Self { args, tasks, journal, files, .. } = self;
+        files.keep(&report);
         let mut peers = Peers::start(args, self.wanted, self.began);
         report.peers = peers.said.clone();
         report.lost = journal.lost().cloned();

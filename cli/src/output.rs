@@ -1,7 +1,7 @@
 //! Text for stdout, where who reads only the first lines of it (`| head -1`) gets them, and no panic; tables; and files.
 
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
@@ -44,12 +44,11 @@ impl<'a> WholeFile<'a> {
     }
 
     fn temporary(&self) -> Result<tempfile::NamedTempFile, Failure> {
-        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new();
         // As any new file: a temporary one is its owner's alone.
         #[cfg(unix)]
         file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        file.tempfile_in(folder).map_err(|error| told(self.0, &error))
+        file.tempfile_in(folder_of(self.0)).map_err(|error| told(self.0, &error))
     }
 
     /// Puts this text into its place.
@@ -60,23 +59,27 @@ impl<'a> WholeFile<'a> {
     }
 }
 
-/// Refuses options that name one file, of which the last to be written would be left. What is not given is `None`.
+/// Refuses options that name one file, of which the last to be written would be left. An option that is not given is `None`.
 pub(crate) fn expect_apart(options: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
-    let place = |path: &Path| {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // A folder that is not there is another's error.
-        folder.canonicalize().ok().zip(path.file_name()).map(|(folder, name)| folder.join(name))
-    };
-    let given: Vec<_> = options.iter().filter_map(|&(option, path)| Some((option, path?))).collect();
-    for (at, &(option, path)) in given.iter().enumerate() {
-        let Some(same) = given[..at].iter().find(|(_, other)| place(other).is_some() && place(other) == place(path))
-        else {
-            continue;
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (option, path) in options.iter().filter_map(|&(option, path)| Some((option, path?))) {
+        let (Ok(folder), Some(name)) = (folder_of(path).canonicalize(), path.file_name()) else {
+            continue; // A folder that is not there is the error of whoever writes.
         };
-        let (other, path) = (same.0, path.display());
-        return Err(Failure::new(format!("{option}: expected another file than that of {other}, got {path} for both")));
+        let place = folder.join(name);
+        if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == place) {
+            let path = path.display();
+            let expected = format!("{option}: expected another file than that of {other}, got {path} for both");
+            return Err(Failure::new(expected));
+        }
+        seen.push((option, place));
     }
     Ok(())
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn told(path: &Path, error: &io::Error) -> Failure {

@@ -19,7 +19,6 @@ something failed, 2 where nothing could be begun.
 import argparse
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -28,7 +27,8 @@ from pathlib import Path
 
 import steps
 import watch
-from record import Record, ends
+from machine import Machine
+from record import CUT_SHORT, DONE, FAILED, GOOD, IN_PART, LEFT_OUT, OUT_OF_TIME, PASSED, RUNNING, Record, ends
 
 HERE = Path(__file__).resolve().parent
 # Seconds that the end of a call is kept free for: a look at what hangs, killing it, making the archive. The last of them are the
@@ -42,11 +42,6 @@ NOTHING_DONE = 4
 NOT_ALL = re.compile("NOT REACHED within the time|not reached --within")
 # Seconds that the device has to answer before it is given up.
 ANSWER = 15
-PASSED, FAILED, OUT_OF_TIME, RUNNING, LEFT_OUT = "passed", "failed", "out of time", "running", "left out"
-# Passed as far as its own time went; and what the end of the call took the time of, which the next call does again.
-IN_PART, CUT_SHORT = "in part", "cut short"
-# What a later call does not do again, and what other steps may stand on.
-DONE, GOOD = (PASSED, IN_PART, FAILED, OUT_OF_TIME), (PASSED, IN_PART)
 
 
 class Ended(BaseException):
@@ -56,8 +51,8 @@ class Ended(BaseException):
 class Call:
     """One call: the deadline that its steps share."""
 
-    def __init__(self, options: argparse.Namespace, record: Record, machine: steps.Machine, env: dict[str, str]) -> None:
-        self.options, self.record, self.machine, self.env = options, record, machine, env
+    def __init__(self, options: argparse.Namespace, record: Record, machine: Machine) -> None:
+        self.options, self.record, self.machine, self.env = options, record, machine, machine.environment()
         self.guard = watch.Guard(os.environ[watch.MARK], record.partials())
         self.postponed: list[str] = []
         self.gone = ""
@@ -221,29 +216,13 @@ def judged(step: steps.Step, outcome: watch.Outcome, text: str, is_short: bool) 
     return PASSED if is_all else IN_PART
 
 
-def facts(record: Record, machine: steps.Machine) -> None:
-    """What the machine is, once a build."""
+def tell_facts(record: Record, machine: Machine) -> None:
+    """The machine's facts, once a build."""
     path = record.folder / "facts.txt"
-    if path.exists():
-        return
-    of = "name,uuid,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit"
-    of += ",ecc.mode.current,mig.mode.current,persistence_mode"
-    said = [(machine.bundle / "built.txt").read_text()]
-    for command in (["nvidia-smi", f"--query-gpu={of}", "--format=csv"], ["uname", "-a"], ["ldd", "--version"]):
-        text, _ = watch.answer(command, 10)
-        said.append(f"$ {' '.join(command[:1])}\n{text or 'not here'}")
-    said.append(f"python {sys.version}\ncuDNN in {machine.cudnn or 'no package'}\n")
-    said += [f"{name}: {shutil.which(name)}\n" for name in ("compute-sanitizer", "ncu", "cuda-gdb")]
-    record.attempt("facts.txt", lambda: path.write_text("\n".join(said)))
-    for text in machine.notes():
-        record.say(f"-- {text}")
-
-
-def environment(machine: steps.Machine) -> dict[str, str]:
-    env = {**os.environ, "BATCHNORM_DATA": str(machine.bundle), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    env["RUST_BACKTRACE"] = "0"
-    env.setdefault("BATCHNORM_REQUIRE_GPU", "1")  # A test that skips itself is no evidence.
-    return env
+    if not path.exists():
+        record.attempt("facts.txt", lambda: path.write_text(machine.facts()))
+        for text in machine.notes():
+            record.say(f"-- {text}")
 
 
 def parse() -> argparse.Namespace:
@@ -261,7 +240,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def begin(options: argparse.Namespace) -> "tuple[Record, steps.Machine]":
+def begin(options: argparse.Namespace) -> "tuple[Record, Machine]":
     """Where everything lies; an OSError or ValueError says what is wrong before a second is spent."""
     bundle = options.bundle.resolve()
     for name in ("batchnorm", "cuda-tests", "smoke.py", "built.txt"):
@@ -276,7 +255,7 @@ def begin(options: argparse.Namespace) -> "tuple[Record, steps.Machine]":
     options.work.mkdir(parents=True, exist_ok=True)
     uuid, code = watch.answer(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], 20)
     record = Record(bundle, options.work.resolve(), options.out.resolve(), uuid if uuid and code == 0 else "")
-    machine = steps.Machine(bundle, record.folder, options.small, options.pace)
+    machine = Machine(bundle, record.folder, options.small, options.pace)
     known = [step.name for step in steps.steps(machine)]
     for name in options.again + options.only:
         if name not in known:
@@ -301,9 +280,9 @@ def main() -> int:
         return 2
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
-    call = Call(options, record, machine, environment(machine))
+    call = Call(options, record, machine)
     try:
-        facts(record, machine)
+        tell_facts(record, machine)
         return call.all()
     except Ended as ended:
         record.say(f"!! ended by signal {ended.args[0]}")

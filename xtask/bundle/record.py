@@ -16,8 +16,13 @@ from pathlib import Path
 LOG_BYTES = 1_000_000
 FILE_BYTES = 10_000_000
 # Inputs, cores and installed packages: large, and nothing that was found out.
-LEFT_OUT = ("in-", "want-", "got-", "core", "hung-")
+FILES_LEFT_OUT = ("in-", "want-", "got-", "core", "hung-")
 FOLDERS_LEFT_OUT = ("cores", "site", "stub")
+PASSED, FAILED, OUT_OF_TIME, RUNNING, LEFT_OUT = "passed", "failed", "out of time", "running", "left out"
+# Passed as far as its own time went; and what the end of the call took the time of, which the next call does again.
+IN_PART, CUT_SHORT = "in part", "cut short"
+# Statuses that a later call does not change, and those that other steps may stand on.
+DONE, GOOD = (PASSED, IN_PART, FAILED, OUT_OF_TIME), (PASSED, IN_PART)
 
 
 class Record:
@@ -69,7 +74,7 @@ class Record:
         return str(self.steps.get(name, {}).get("status", ""))
 
     def failed(self) -> list[str]:
-        return [name for name, facts in self.steps.items() if facts["status"] in ("failed", "out of time")]
+        return [name for name, facts in self.steps.items() if facts["status"] in (FAILED, OUT_OF_TIME)]
 
     def partials(self) -> list[Path]:
         """What a process that is killed may leave in `$OUT`."""
@@ -89,7 +94,7 @@ class Record:
             with tarfile.open(partial, "w:gz", compresslevel=6) as archive:
                 for path in sorted(self.work.rglob("*")):
                     below = path.relative_to(self.work)
-                    wanted = path.is_file() and not path.name.startswith(LEFT_OUT) and self.out not in path.parents
+                    wanted = path.is_file() and not path.name.startswith(FILES_LEFT_OUT) and self.out not in path.parents
                     if wanted and not set(below.parts) & set(FOLDERS_LEFT_OUT):
                         add(archive, path, Path("evidence") / below)
             os.replace(partial, self.out / "evidence.tgz")

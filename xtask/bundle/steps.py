@@ -7,11 +7,9 @@ it needs to come to an end by itself.
 import importlib.util
 import os
 import shutil
-import site
-import sys
-import sysconfig
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from machine import Machine
 
 TABLE = "table::the_table_holds_under_every_strategy"
 # Sanitizers make kernels some hundred times slower. One group in this many has all four forms, with grids of several CTAs.
@@ -48,60 +46,9 @@ class Step:
     proof: str = ""
 
     def __post_init__(self) -> None:
-        # What is found by these variables already stays found.
-        for name in set(self.env) & {"LD_LIBRARY_PATH", "PYTHONPATH"}:
-            self.env[name] = ":".join(filter(None, [self.env[name], os.environ.get(name)]))
-
-
-@dataclass
-class Machine:
-    """What the steps depend on: the bundle, the interpreter's packages, the programs on PATH."""
-
-    bundle: Path
-    # Where the steps leave their files.
-    folder: Path
-    # A rehearsal on the emulated device: few cases, small rows.
-    small: bool = False
-    # The share of its seconds that each step has in a rehearsal.
-    pace: float = 1
-    python: str = sys.executable
-
-    def __post_init__(self) -> None:
-        self.cudnn = libraries()
-        self.has_torch = importlib.util.find_spec("torch") is not None
-        self.wheels = sorted(map(str, (self.bundle / "python").glob("*.whl")))
-        self.site = str(self.folder / "site")
-        # `batchnorm bench` starts this interpreter for its peers.
-        self.peers = ["--python", self.python] if self.has_torch else ["--no-python"]
-
-    def program(self, name: str) -> str:
-        return str(self.bundle / name)
-
-    def notes(self) -> list[str]:
-        """What is missing, in a line each."""
-        missing = [
-            (not self.has_torch, f"no PyTorch in {self.python}: no peers in Python, and the package is not tested"),
-            (not self.cudnn, "no cuDNN beside PyTorch: it is no peer unless the loader finds it"),
-            (not self.wheels, "no wheel in this bundle: the PyTorch package is not tested"),
-            (shutil.which("compute-sanitizer") is None, "no compute-sanitizer"),
-            (shutil.which("ncu") is None, "no ncu"),
-            (shutil.which("cuda-gdb") is None, "no cuda-gdb: a hang or fault is not looked into"),
-        ]
-        return [text for is_missing, text in missing if is_missing]
-
-
-def libraries() -> str:
-    """The folders of cuDNN and cuBLAS as pip installs them, where no loader looks for them."""
-    tops = dict.fromkeys([sysconfig.get_paths()["purelib"], *site.getsitepackages(), *sys.path])
-    found = [
-        folder
-        for top in tops if top
-        for name in ("cudnn", "cu13", "cublas")
-        for folder in [Path(top) / "nvidia" / name / "lib"]
-        if folder.is_dir()
-    ]
-    has_cudnn = any(list(folder.glob("libcudnn.so*")) for folder in found)
-    return ":".join(map(str, found)) if has_cudnn else ""
+        # Paths that the caller's variables name stay in them.
+        paths = {name: self.env[name] for name in ("LD_LIBRARY_PATH", "PYTHONPATH") if name in self.env}
+        self.env = {**self.env, **{name: ":".join(filter(None, [path, os.environ.get(name)])) for name, path in paths.items()}}
 
 
 def steps(machine: Machine) -> list[Step]:

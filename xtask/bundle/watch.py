@@ -2,7 +2,7 @@
 
 A command is a process group of its own, and whatever it starts has a mark in its environment, by which those are found that leave
 the group. What hangs is looked at with cuda-gdb before it is killed; a fault's GPU core is read. A guard, another process, kills
-them all where this one is killed itself, so that no step outlives the call.
+what is marked where this one is killed itself, so that no step outlives the call.
 """
 
 import os
@@ -38,8 +38,7 @@ class Outcome:
 
 
 class Guard:
-    """Ends what this process has started, when this process ends, however it ends: the group that it was told of last, and what
-    is marked. Half-written files go."""
+    """Kills what is marked when this process ends, however it ends. Half-written files go."""
 
     def __init__(self, mark: str, partials: "list[Path]") -> None:
         command = [sys.executable, "-S", __file__, mark, *map(str, partials)]
@@ -48,23 +47,12 @@ class Guard:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, preexec_fn=os.setpgrp)
         self.mark = mark
 
-    def watch(self, group: int) -> None:
-        """Watches this group, and no other any more; 0 is none."""
-        try:
-            self.process.stdin.write(f"{group}\n".encode())
-            self.process.stdin.flush()
-        except OSError:
-            pass  # Without a guard a step is as safe as this process is.
-
 
 def guard(mark: str, *partials: str) -> None:
-    """The guard: reads groups until the pipe closes, which it does when the other end dies."""
+    """The guard: waits until the pipe closes, which it does when the other end dies."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    group = 0
-    for line in sys.stdin.buffer:
-        group = int(line)
-    kill(group, signal.SIGKILL)
+    sys.stdin.buffer.read()
     sweep(mark)
     for partial in partials:
         Path(partial).unlink(missing_ok=True)
@@ -123,7 +111,6 @@ def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard:
             except OSError:
                 pass  # The exit code says it too.
             return Outcome(127 if isinstance(error, FileNotFoundError) else 126, 0)
-    guard.watch(process.pid)
     look = []
     try:
         code = process.wait(limit)
@@ -132,9 +119,9 @@ def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard:
         look = look_at_hang(process.pid, log, left(until, LOOK))
     finally:
         # Also where a signal to this process is the reason.
-        end(process, left(until, DEATH))
+        if not end(process, left(until, DEATH)):
+            look.append(f"process {process.pid} does not die: left behind")
         sweep(guard.mark)
-        guard.watch(0)
     return Outcome(code, time.monotonic() - begin, look)
 
 
@@ -146,8 +133,8 @@ def opened(log: Path):
         return open(os.devnull, "wb")
 
 
-def end(process: subprocess.Popen, patience: float) -> None:
-    """Ends a command and its group, and waits so long for its death. One that the driver holds is left behind."""
+def end(process: subprocess.Popen, patience: float) -> bool:
+    """Ends a command and its group, and waits so long for its death. Whether it died: one that the driver holds may not."""
     if process.poll() is None:
         kill(process.pid, signal.SIGTERM)
         try:
@@ -157,8 +144,9 @@ def end(process: subprocess.Popen, patience: float) -> None:
     kill(process.pid, signal.SIGKILL)
     try:
         process.wait(max(0.5, patience))
+        return True
     except subprocess.TimeoutExpired:
-        pass
+        return False
 
 
 def members(group: int) -> list[tuple[int, str]]:

@@ -24,9 +24,10 @@ const LIMIT: u64 = 40_000_000;
 /// The executables: their names in the bundle, and cargo's name and kind of the target each is made of.
 const EXECUTABLES: [(&str, &str, &str); 2] = [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test")];
 /// Files and folders beside them, and their paths in the bundle: the repository's where tests look for them.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("xtask/bundle/evidence.py", "evidence.py"),
     ("xtask/bundle/steps.py", "steps.py"),
+    ("xtask/bundle/machine.py", "machine.py"),
     ("xtask/bundle/watch.py", "watch.py"),
     ("xtask/bundle/record.py", "record.py"),
     ("xtask/bundle/smoke.py", "smoke.py"),

@@ -55,8 +55,6 @@ pub(super) struct Peers {
     process: Option<Rc<RefCell<Process>>>,
     /// Of the process: name, and what its time includes or why it is not there.
     found: Vec<(String, Result<String, String>)>,
-    /// When `--within` is over.
-    until: Option<Instant>,
     /// What the process said of itself, or why there is none.
     pub(super) said: Value,
 }
@@ -69,23 +67,23 @@ impl Peers {
             let reason = if args.device == Device::Cpu { "it needs a CUDA device" } else { "not in this build" };
             found.push((CUDNN.into(), Err(reason.into())));
         }
-        let until = args.within.and_then(|within| began.checked_add(Duration::from_secs(within)));
-        let without = |reason: &str, found| Self { process: None, found, until, said: json!({ "reason": reason }) };
+        let without = |reason: &str, found| Self { process: None, found, said: json!({ "reason": reason }) };
         if args.no_python {
             return without("--no-python", found);
         }
         if wanted.python.is_empty() {
             return without("not asked for by --peer", found);
         }
+        let until = args.within.and_then(|within| began.checked_add(Duration::from_secs(within)));
         let patience = args.within.map_or(START, |within| START.min(Duration::from_secs(within.div_ceil(3))));
-        match Process::start(&args.python, |folder| command(args, wanted, folder), patience) {
+        match Process::start(&args.python, |folder| command(args, wanted, folder), patience, until) {
             Ok((process, said)) => {
                 found.extend(said["peers"].as_array().into_iter().flatten().map(|peer| {
                     let text = |key: &str| peer[key].as_str().map(String::from);
                     let includes = text("reason").map_or_else(|| Ok(text("includes").unwrap_or_default()), Err);
                     (text("name").unwrap_or_default(), includes)
                 }));
-                Self { found, process: Some(Rc::new(RefCell::new(process))), until, said }
+                Self { found, process: Some(Rc::new(RefCell::new(process))), said }
             }
             Err(reason) => without(&reason, found),
         }
@@ -93,14 +91,13 @@ impl Peers {
 
     /// Every peer on this task; a row that the process cannot take is every peer's reason.
     pub(super) fn subjects(&mut self, task: &Task) -> Vec<Box<dyn Subject>> {
-        let until = self.until;
-        let ask = |process: &Rc<RefCell<Process>>| process.borrow_mut().ask(&request(&task.row), capped(ANSWER, until));
+        let ask = |process: &Rc<RefCell<Process>>| process.borrow_mut().ask(&request(&task.row), ANSWER);
         let row = self.process.as_ref().map_or_else(|| Ok(Value::Null), ask);
         let subject = |(name, includes): &(String, Result<String, String>)| {
             let reason = includes.as_ref().err().or(row.as_ref().err()).cloned();
             let includes = includes.clone().unwrap_or_default();
             let (name, operation, process) = (name.clone(), task.operation.name(), self.process.clone());
-            Box::new(Peer { name, includes, operation, process, until, reason }) as Box<dyn Subject>
+            Box::new(Peer { name, includes, operation, process, reason }) as Box<dyn Subject>
         };
         self.found.iter().map(subject).collect()
     }
@@ -120,12 +117,6 @@ fn command(args: &Args, wanted: &Wanted, folder: &Path) -> Command {
         command.env("CUDA_VISIBLE_DEVICES", number.to_string());
     }
     command
-}
-
-/// How long an answer is waited for: no longer than up to the end of the time, but so that one on its way arrives.
-fn capped(limit: Duration, until: Option<Instant>) -> Duration {
-    const LEAST: Duration = Duration::from_secs(2);
-    until.map_or(limit, |until| limit.min(until.saturating_duration_since(Instant::now()).max(LEAST)))
 }
 
 fn request(row: &Row) -> Value {
@@ -150,7 +141,6 @@ struct Peer {
     includes: String,
     operation: String,
     process: Option<Rc<RefCell<Process>>>,
-    until: Option<Instant>,
     reason: Option<String>,
 }
 
@@ -169,7 +159,7 @@ impl Subject for Peer {
         let request = json!({ "request": "time", "peer": self.name, "operation": self.operation, "seconds": seconds });
         // Each way to time takes so long, and each is warmed up.
         let limit = ANSWER + Duration::from_secs_f64(4.0 * seconds);
-        let said = process.borrow_mut().ask(&request, capped(limit, self.until))?;
+        let said = process.borrow_mut().ask(&request, limit)?;
         let ways = [("samples", Way::Call), ("graph", Way::Graph), ("eager", Way::Eager), ("host", Way::Host)];
         let of_way = |(key, way): (&str, Way)| {
             let samples: Vec<f64> = said[key].as_array()?.iter().filter_map(Value::as_f64).collect();

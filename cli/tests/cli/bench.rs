@@ -56,15 +56,21 @@ fn a_missing_python_is_a_reason() {
     assert!(text.contains("no peers in Python: the process of the peers: it ended"), "{text}");
 }
 
+/// A shell script in the place of Python.
+#[cfg(unix)]
+fn program(path: &std::path::Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("#!/bin/sh\n{script}")).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 /// The process is asked for what is asked for, and told by its name where it dies.
 #[cfg(unix)]
 #[test]
 fn the_peers_that_are_asked_for() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let python = folder.path().join("python");
-    std::fs::write(&python, "#!/bin/sh\nshift\necho \"asked for $*\" >&2\nexit 1\n").unwrap();
-    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    program(&python, "shift\necho \"asked for $*\" >&2\nexit 1\n");
     let python = ["--python", python.to_str().unwrap()];
     let text = printed(&batchnorm(&[&SMALL[..], &python, &["--peer", "jax", "--peer", "torch"]].concat()));
     assert!(text.contains("asked for --serve --device cpu --threads "), "{text}");
@@ -78,11 +84,9 @@ fn the_peers_that_are_asked_for() {
 #[cfg(unix)]
 #[test]
 fn silent_peers_have_a_third_of_the_time() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let python = folder.path().join("python");
-    std::fs::write(&python, "#!/bin/sh\nexec sleep 100\n").unwrap();
-    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    program(&python, "exec sleep 100\n");
     let python = ["--python", python.to_str().unwrap(), "--within", "15"];
     let text = printed(&batchnorm(&[&SMALL[..], &python].concat()));
     assert!(
@@ -96,15 +100,9 @@ fn silent_peers_have_a_third_of_the_time() {
 #[cfg(unix)]
 #[test]
 fn peers_that_fall_silent_have_the_rest_of_the_time() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (python, journal) = (folder.path().join("python"), folder.path().join("journal"));
-    let says = r#"#!/bin/sh
-echo '{"peers":[{"name":"torch","includes":"all"}]}'
-exec sleep 100
-"#;
-    std::fs::write(&python, says).unwrap();
-    std::fs::set_permissions(&python, PermissionsExt::from_mode(0o755)).unwrap();
+    program(&python, "echo '{\"peers\":[{\"name\":\"torch\",\"includes\":\"all\"}]}'\nexec sleep 100\n");
     let begin = std::time::Instant::now();
     let python = ["--python", python.to_str().unwrap(), "--within", "6", "--journal", journal.to_str().unwrap()];
     let text = printed(&batchnorm(&[&SMALL[..], &python].concat()));
@@ -115,7 +113,7 @@ exec sleep 100
     assert!(first.ends_with(" begin peers no plan: edge/two-values n=2 c=4096 s=1 channels-first f32 train"), "{text}");
 }
 
-/// What is refused leaves the files of an earlier run.
+/// The journal of an earlier run is left by a command that is refused.
 #[test]
 fn a_journal_is_empty_only_where_all_is_well() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchnorm::bench::PEERS;
 use serde_json::{Value, json};
 
 /// Characters of the process's last words on stderr that become part of the reason when it ends.
 const TOLD: usize = 300;
+/// Time for an answer that is on its way at the end of the time.
+const LEAST: Duration = Duration::from_secs(2);
 
 /// The process. Once it has ended, or did not answer in time, that is the answer to everything.
 pub(super) struct Process {
@@ -20,6 +22,8 @@ pub(super) struct Process {
     input: ChildStdin,
     lines: Receiver<io::Result<String>>,
     gone: Option<String>,
+    /// The end of the time, beyond which no answer is waited for.
+    until: Option<Instant>,
     stderr: PathBuf,
     /// The folder of its files, which lives as long as it does.
     _folder: tempfile::TempDir,
@@ -31,6 +35,7 @@ impl Process {
         program: &Path,
         command: impl FnOnce(&Path) -> Command,
         limit: Duration,
+        until: Option<Instant>,
     ) -> Result<(Self, Value), String> {
         let told = |error: io::Error| format!("{}: {error}", program.display());
         let folder = tempfile::tempdir().map_err(told)?;
@@ -47,7 +52,7 @@ impl Process {
         let (sender, lines) = mpsc::channel();
         // Ends with the process, or with whoever would have read on.
         thread::spawn(move || BufReader::new(output).lines().try_for_each(|line| sender.send(line)));
-        let mut process = Self { child, input, lines, gone: None, stderr, _folder: folder };
+        let mut process = Self { child, input, lines, gone: None, until, stderr, _folder: folder };
         let said = process.read(limit)?;
         Ok((process, said))
     }
@@ -63,6 +68,8 @@ impl Process {
     }
 
     fn read(&mut self, limit: Duration) -> Result<Value, String> {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()).max(LEAST));
+        let limit = left.map_or(limit, |left| limit.min(left));
         let line = match self.lines.recv_timeout(limit) {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => return Err(self.end(&format!("expected a line, got {error}"))),
@@ -103,7 +110,6 @@ impl Drop for Process {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     /// A shell in the place of Python.
     fn started(script: &str) -> Result<(Process, Value), String> {
@@ -112,7 +118,7 @@ mod tests {
             command.args(["-c", script]);
             command
         };
-        Process::start(Path::new("sh"), command, Duration::from_secs(20))
+        Process::start(Path::new("sh"), command, Duration::from_secs(20), None)
     }
 
     #[test]
