@@ -101,7 +101,7 @@ impl<B: Compute<f32>> Step<B> {
 
 /// A state that no new layer has.
 pub(crate) fn state() -> StateDict<f32> {
-    let mut state = StateDict::new(shape().c(), &Options::default());
+    let mut state = StateDict::new(shape().c(), &Options::default()).unwrap();
     let ramp = |from: f32| (0..shape().c()).map(|c| from + c as f32 / 8.0).collect::<Vec<_>>();
     (state.gamma, state.beta) = (Some(ramp(0.5)), Some(ramp(-0.25)));
     let running = state.running.as_mut().unwrap();
