@@ -103,7 +103,7 @@ const CPU_LIMIT: usize = 1 << 28;
 pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     let tasks = tasks(args)?;
     let wanted = Wanted::new(&args.peer)?;
-    args.journal.as_deref().map(output::expect_file).transpose()?;
+    args.journal.as_deref().map(output::expect_journal).transpose()?;
     output::expect_apart(&[
         ("--journal", args.journal.as_deref()),
         ("--json", args.json.as_deref()),

@@ -3,6 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::hint::black_box;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,13 +38,10 @@ pub(crate) fn watch_signals() {
     use signal_hook::iterator::Signals;
     use signal_hook::low_level::emulate_default_handler;
 
-    /// The address space of a thread, which takes the process with it where it finds none as it begins.
-    const OF_THREAD: usize = 4 << 20;
-
     // A file beyond the limit of the process is an error of who writes, and no reason to die.
     static IS_BEYOND: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_BEYOND);
-    if Vec::<u8>::new().try_reserve_exact(OF_THREAD).is_err() {
+    if !has_room_for_threads(1) {
         return;
     }
     let (ready, is_ready) = std::sync::mpsc::channel();
@@ -105,6 +103,21 @@ fn checked(pointer: *mut u8, size: usize) -> *mut u8 {
         without_memory(size);
     }
     pointer
+}
+
+/// Whether there is address space for so many threads: one that finds none as it begins takes the process with it.
+pub(crate) fn has_room_for_threads(count: usize) -> bool {
+    /// Its stack, and what it allocates as it begins.
+    const OF_THREAD: usize = 4 << 20;
+    let Ok(layout) = Layout::array::<u8>(count.max(1).saturating_mul(OF_THREAD)) else { return false };
+    // SAFETY: the layout has bytes; what the system's allocator gives is given back to it, and nobody reads it.
+    unsafe {
+        let room = black_box(System.alloc(layout)); // Else the compiler does without.
+        if !room.is_null() {
+            System.dealloc(room, layout);
+        }
+        !room.is_null()
+    }
 }
 
 /// Ends the process. It needs no memory for it; should a path be so long that its removal does, that is left.

@@ -67,11 +67,20 @@ pub(crate) fn expect_file(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses what takes no line after line: as [`expect_file`], but a device may be a journal.
+pub(crate) fn expect_journal(path: &Path) -> Result<(), Failure> {
+    #[cfg(unix)]
+    if std::fs::metadata(path).is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_char_device(&found.file_type())) {
+        return Ok(());
+    }
+    expect_file(path)
+}
+
 /// Refuses options that name one file, of which the last to be written would be left. An option that is not given is `None`.
 pub(crate) fn expect_apart(options: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
     let mut seen: Vec<(&str, PathBuf)> = Vec::new();
     for (option, path) in options.iter().filter_map(|&(option, path)| Some((option, path?))) {
-        let place = place_of(path)?;
+        let place = place_of(path).unwrap_or_else(|_| path.to_path_buf());
         if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == place) {
             let path = path.display();
             let expected = format!("{option}: expected another file than that of {other}, got {path} for both");

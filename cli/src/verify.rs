@@ -87,7 +87,7 @@ fn hold<B: Verified>(
     every: usize,
     model: String,
 ) -> Result<bool, Failure> {
-    args.journal.as_deref().map(output::expect_file).transpose()?;
+    args.journal.as_deref().map(output::expect_journal).transpose()?;
     output::expect_apart(&[("--journal", args.journal.as_deref()), ("--json", args.json.as_deref())])?;
     let json = args.json.as_deref().map(Renewed::new).transpose()?;
     // Behind all that may be refused: it is empty from here on.

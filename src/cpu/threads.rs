@@ -83,8 +83,7 @@ impl Cpu {
 pub(crate) fn run<R: Send>(len: usize, work: impl FnOnce() -> R + Send) -> R {
     let pool = match rayon::current_thread_index() {
         _ if len <= ALONE => None,
-        Some(_) if !is_forked_worker() => return work(),
-        Some(_) => None,
+        Some(_) => return work(), // In a process that was forked on it, it takes back what it offers to the others.
         None => pool(Cpu::threads()),
     };
     match pool.as_ref().and_then(|known| known.pool.as_ref()) {
@@ -124,15 +123,6 @@ impl<T, F: FnMut(T)> ProducerCallback<T> for OneByOne<F> {
     fn callback<P: Producer<Item = T>>(self, producer: P) {
         producer.into_iter().for_each(self.0);
     }
-}
-
-/// Whether this thread of a pool is the only one left of it: the process was forked on it. What a process begins with is no
-/// thread that a pool has made.
-fn is_forked_worker() -> bool {
-    #[cfg(target_os = "linux")]
-    return rustix::thread::gettid() == rustix::process::getpid();
-    #[cfg(not(target_os = "linux"))]
-    return false;
 }
 
 /// How many threads operations use where nobody says it.

@@ -89,6 +89,12 @@ fn folder_of(path: &Path) -> &Path {
 
 /// The place of a path, and what is there.
 fn found(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
+    // What a link of /proc leads to has no name of its own.
+    if let Ok(found) = fs::metadata(path)
+        && !found.is_file()
+    {
+        return Err(Error::NotAFile { path: path.display().to_string(), actual: kind(&found) });
+    }
     let mut place = path.to_path_buf();
     // Step by step, since the last link may lead to what is not there yet.
     for _ in 0..=MOST_LINKS {
@@ -97,8 +103,7 @@ fn found(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
                 let target = fs::read_link(&place).map_err(|error| io_error(path, error))?;
                 place = folder_of(&place).join(target);
             }
-            Ok(found) if found.is_file() => return Ok((place, Some(found))),
-            Ok(found) => return Err(Error::NotAFile { path: path.display().to_string(), actual: kind(&found) }),
+            Ok(found) => return Ok((place, Some(found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((place, None)),
             Err(error) => return Err(io_error(path, error)),
         }

@@ -128,7 +128,7 @@ fn a_journal_is_empty_only_where_all_is_well() {
         (&["verify", "--strategy", "grid"], "expected auto on the CPU"),
         (&["bench", "--json", &same], two),
         (&["bench", "--plot", &same], "--plot: expected another file than that of --journal"),
-        (&["bench", "--plot", folder.path().to_str().unwrap()], "expected a file, got a folder"),
+        (&["bench", "--plot", folder.path().to_str().unwrap()], "expected a regular file or a new one, got a folder"),
         (&["bench", "--strategy", "grid"], "expected auto on the CPU"),
         (&["bench", "--device", "cuda:99"], "cuda:99"),
     ] {

@@ -15,7 +15,11 @@ mod harness;
 #[cfg(all(test, feature = "emulate"))]
 mod interrupted;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod outputs;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use batchnorm::tensors::{TensorFile, Tensors};
 
@@ -28,23 +29,78 @@ fn limited(folder: &Folder, before: &str) -> Output {
 
 #[test]
 fn a_full_disk_leaves_nothing_behind() {
-    let folder = large();
-    refused(&limited(&folder, "trap '' XFSZ;"), &["out.safetensors", "File too large"]);
-    assert_eq!(folder.names(), ["in.safetensors"]);
-    fs::write(folder.output(), b"old").unwrap();
-    refused(&limited(&folder, "trap '' XFSZ;"), &["out.safetensors", "File too large"]);
-    assert_eq!(fs::read(folder.output()).unwrap(), b"old");
-    assert_eq!(folder.names(), ["in.safetensors", "out.safetensors"]);
+    // The signal of a file beyond the limit ends nothing either.
+    for trap in ["trap '' XFSZ;", ""] {
+        let folder = large();
+        refused(&limited(&folder, trap), &["out.safetensors", "File too large"]);
+        assert_eq!(folder.names(), ["in.safetensors"]);
+        fs::write(folder.output(), b"old").unwrap();
+        refused(&limited(&folder, trap), &["out.safetensors", "File too large"]);
+        assert_eq!(fs::read(folder.output()).unwrap(), b"old");
+        assert_eq!(folder.names(), ["in.safetensors", "out.safetensors"]);
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Sends a signal as soon as there is a file of that beginning, and gives how the process ended: by it, unless it was done before.
+fn interrupted(child: &mut Child, folder: &Path, beginning: &str, name: &str) -> ExitStatus {
+    let is_there = || {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.into_iter().any(|name| name.starts_with(beginning))
+    };
+    while child.try_wait().unwrap().is_none() && !is_there() {}
+    signal(child, name);
+    child.wait().unwrap()
 }
 
 #[test]
-fn a_killed_process_leaves_the_output_as_it_was() {
-    let folder = large();
-    assert!(limited(&folder, "").status.signal().is_some(), "killed while it wrote");
-    assert!(!folder.output().exists());
-    fs::write(folder.output(), b"old").unwrap();
-    assert!(limited(&folder, "").status.signal().is_some());
-    assert_eq!(fs::read(folder.output()).unwrap(), b"old");
+fn a_signal_in_the_write_leaves_the_output_as_it_was_and_nothing_beside_it() {
+    let mut file = TensorFile::default();
+    file.push_vec("x", &[8, 1 << 20], vec![1.5f32; 8 << 20]).unwrap();
+    let folder = Folder::new(&file);
+    for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("KILL", 9)] {
+        fs::write(folder.output(), b"old").unwrap();
+        // A process may be done before the signal comes.
+        let is_hit = (0..50).any(|_| {
+            let mut command = Command::new(EXE);
+            command.args(["run", "--op", "moments", "--layout", "nhwc"]).stdout(Stdio::null());
+            command.args(["--input"]).arg(folder.input()).arg("--output").arg(folder.output());
+            let status = interrupted(&mut command.spawn().unwrap(), folder.path(), ".batchnorm-", name);
+            let bytes = fs::read(folder.output()).unwrap();
+            if bytes != b"old" {
+                assert_eq!(Tensors::parse(&bytes).unwrap().names(), ["mean", "var"]);
+                fs::write(folder.output(), b"old").unwrap();
+            }
+            bytes == b"old" && status.signal() == Some(number)
+        });
+        assert!(is_hit, "{name}");
+        let left = folder.names().len() - 2;
+        // What kills at once leaves the file that was begun. That is how this test knows that it would see one.
+        assert_eq!(left > 0, name == "KILL", "{name}: {left} files beside the output");
+    }
+}
+
+#[test]
+fn a_signal_before_the_peers_have_answered_leaves_no_folder_of_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let silent = folder.path().join("python");
+    fs::write(&silent, "#!/bin/sh\nexec sleep 30\n").unwrap();
+    fs::set_permissions(&silent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let temporary = folder.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    for name in ["TERM", "INT", "HUP"] {
+        let mut command = Command::new(EXE);
+        command.args(["bench", "--suite", "edge", "--filter", "two-values", "--python"]).arg(&silent);
+        command.arg("--json").arg(folder.path().join("bench.json")).env("TMPDIR", &temporary).stdout(Stdio::null());
+        let status = interrupted(&mut command.stderr(Stdio::null()).spawn().unwrap(), &temporary, "", name);
+        assert!(status.signal().is_some(), "{name}: {status}");
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{name}");
+        let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.filter(|name| name != "bench.json").count(), 2, "{name}");
+    }
 }
 
 #[test]

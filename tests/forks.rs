@@ -1,0 +1,155 @@
+//! A process that is forked while threads of it compute: every operation works in the child, at sizes on both sides of each
+//! threshold, and gives the parent's bits.
+#![cfg(unix)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape, StateDict};
+
+/// Seconds after which a child is taken to hang.
+const WATCHDOG: u32 = 60;
+const SEED: &str = "BATCHNORM_ABUSE_SEED";
+const FORKS: &str = "BATCHNORM_ABUSE_FORKS";
+
+/// Everything that a training step and an inference write.
+#[derive(PartialEq)]
+struct Step {
+    data: Vec<Vec<f32>>,
+    channels: Vec<Vec<f32>>,
+    state: StateDict<f32>,
+}
+
+fn step(shape: Shape, epilogue: Epilogue<()>, x: &[f32]) -> Step {
+    let residual = |tensor| epilogue.map(|()| tensor);
+    let (len, c) = (shape.len(), shape.c());
+    let mut layer = BatchNorm::<Cpu>::new(Cpu, c, Options::default()).unwrap();
+    let mut saved = layer.saved(shape, epilogue).unwrap();
+    let mut data = vec![vec![0.0; len]; 7];
+    let mut channels = vec![vec![0.0; c]; 4];
+    let [y, dx, dz, inferred, frozen, dx_frozen, dz_frozen] = &mut data[..] else { unreachable!() };
+    let [dgamma, dbeta, dgamma_frozen, dbeta_frozen] = &mut channels[..] else { unreachable!() };
+    layer.train(shape, x, residual(x), y, &mut saved).unwrap();
+    let gradients = Gradients::<Cpu, f32> { dx, dgamma: Some(dgamma), dbeta: Some(dbeta) };
+    layer.backward(shape, x, x, epilogue.map(|()| &mut dz[..]), &saved, gradients).unwrap();
+    layer.infer(shape, x, residual(x), inferred).unwrap();
+    layer.frozen(shape, x, residual(x), frozen, &mut saved).unwrap();
+    let gradients = Gradients::<Cpu, f32> { dx: dx_frozen, dgamma: Some(dgamma_frozen), dbeta: Some(dbeta_frozen) };
+    layer.backward_frozen(shape, x, x, epilogue.map(|()| &mut dz_frozen[..]), &saved, gradients).unwrap();
+    let state = layer.state_dict().unwrap();
+    Step { data, channels, state }
+}
+
+struct Case {
+    shape: Shape,
+    epilogue: Epilogue<()>,
+    x: Vec<f32>,
+    want: Step,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Below and above: the words of a mask that are shared at least, the values that one thread computes, many tasks.
+    for (n, c, s) in
+        [(2, 3, 1), (1023, 32, 1), (1025, 32, 1), (2048, 32, 1), (2049, 32, 1), (30, 16, 400), (3, 2, 70_000)]
+    {
+        let shape = Shape::new(&[n, c, s], batchnorm::Layout::ChannelsFirst).unwrap();
+        let x: Vec<f32> = (0..shape.len()).map(|i| ((i * 7919) % 1013) as f32 / 64.0).collect();
+        for epilogue in [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())] {
+            let want = Cpu::with_threads(1, || step(shape, epilogue, &x));
+            cases.push(Case { shape, epilogue, x: x.clone(), want });
+        }
+    }
+    cases
+}
+
+/// The status of a forked process that does this: 0 where it was true, or else how it ended.
+fn forked(work: impl FnOnce() -> bool) -> i32 {
+    // SAFETY: the child computes and ends; it returns to no caller, and calls nothing that waits for threads of its parent.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no process to be had");
+    if child == 0 {
+        // SAFETY: these functions take numbers.
+        unsafe { libc::alarm(WATCHDOG) };
+        let code = i32::from(!work());
+        // SAFETY: as above; nothing of the parent's is run on the way.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: the status is this function's own.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    status
+}
+
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn a_forked_process_computes() {
+    let (forks, seed) = (number(FORKS, 100), number(SEED, 1));
+    let cases = cases();
+    let is_right = |case: &Case| step(case.shape, case.epilogue, &case.x) == case.want;
+    assert!(cases.iter().all(|case| Cpu::with_threads(2, || is_right(case))));
+    let (is_over, mut failed) = (AtomicBool::new(false), Vec::new());
+    thread::scope(|scope| {
+        for k in 0..3 {
+            let (large, is_over) = (&cases[cases.len() - 5], &is_over);
+            // Two counts of threads in turns, so that pools are made and given up all the time.
+            scope.spawn(move || {
+                let mut count = k % 2;
+                while !is_over.load(Ordering::Relaxed) {
+                    Cpu::with_threads(2 + count, || assert!(is_right(large)));
+                    count = 1 - count;
+                }
+            });
+        }
+        let mut state = seed;
+        let mut below = |end: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % end
+        };
+        for fork in 0..forks {
+            thread::sleep(Duration::from_micros(below(2000)));
+            let picked: Vec<usize> = (0..4).map(|_| below(cases.len() as u64) as usize).collect();
+            let status = forked(|| Cpu::with_threads(2, || picked.iter().all(|&i| is_right(&cases[i]))));
+            if status != 0 {
+                failed.push((fork, status, picked));
+            }
+            if failed.len() == 2 {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(failed.is_empty(), "seed {seed}; fork, status (14: it hung), cases: {failed:?}");
+
+    // On a thread of a pool of the caller's: its other threads are not there in the child, whatever they did.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let case = &cases[23];
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                pool.spawn(|| {});
+                thread::sleep(Duration::from_micros(20));
+            }
+        });
+        for fork in 0..60 {
+            let status = pool.install(|| forked(|| is_right(case)));
+            assert_eq!(status, 0, "fork {fork} on a thread of a pool");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_pool() {
+    let case = &cases()[23];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let again = || step(case.shape, case.epilogue, &case.x) == case.want;
+    assert!(again() && pool.install(again) && Cpu::with_threads(0, again) && Cpu::with_threads(5, again));
+    assert_eq!((Cpu::with_threads(5, Cpu::threads), pool.install(Cpu::threads)), (5, 3));
+    assert_eq!(Cpu::with_threads(5, || Cpu::with_threads(2, Cpu::threads)), 2);
+}
