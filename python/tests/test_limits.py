@@ -1,5 +1,6 @@
 """Where no thread can be had the calling one computes; where memory runs out there is an exception, and nothing has changed."""
 
+import os
 import subprocess
 import sys
 
@@ -57,8 +58,7 @@ with torch.no_grad():
             refused += 1
             assert all(torch.equal(a, b) for a, b in zip(running, before)), name
         refusals[name] = refused
-# What one has given back the next may find.
-assert sum(refusals.values()) > 20, refusals
+assert min(refusals.values()) > 10, refusals
 assert running[2].item() == before[2].item() + 1
 """
 
@@ -70,6 +70,8 @@ def test_no_thread_but_the_first():
 
 
 def test_memory_that_runs_out():
+    # What is given back goes back at once, so that the next step has no more than its own.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     for threads in ("1", "2"):
-        ran = subprocess.run([sys.executable, "-c", STEPS, threads], capture_output=True, text=True)
+        ran = subprocess.run([sys.executable, "-c", STEPS, threads], capture_output=True, text=True, env=env)
         assert ran.returncode == 0, (ran.returncode, ran.stdout, ran.stderr)
