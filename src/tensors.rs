@@ -1,7 +1,10 @@
 //! The files of this crate: safetensors, read with every tensor checked and written whole or not at all.
 
+mod header;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +17,9 @@ use crate::{Dtype, Element, Error, Param, Result, Stored};
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and this crate reads them as they are");
 
+/// The most characters of a header that a message repeats.
+const LONGEST: usize = 200;
+
 /// The tensors of a safetensors file, checked one by one as they are taken.
 pub struct Tensors<'a> {
     file: SafeTensors<'a>,
@@ -23,12 +29,17 @@ impl<'a> Tensors<'a> {
     /// The tensors of a file's bytes. No tensor is copied yet.
     ///
     /// # Errors
-    /// [`Error::Format`] for bytes that are truncated, have a false or oversized header, or leave gaps.
+    /// [`Error::Format`] for bytes that are truncated, have a false or oversized header, name anything twice, or leave gaps.
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes).map_err(|error| Error::Format {
-            // A hostile header may put any character into the message.
-            reason: format!("{} in {} bytes", error.to_string().escape_debug(), bytes.len()),
-        })?;
+        let refused = |reason: &dyn Display| Error::Format { reason: format!("{reason} in {} bytes", bytes.len()) };
+        // A hostile header may put any character into a message, and any number of them.
+        let escaped = |text: &str| text.chars().take(LONGEST).collect::<String>().escape_debug().to_string();
+        let repeated = header::repeated_key(bytes);
+        if let Ok(Some(key)) = &repeated {
+            return Err(refused(&format_args!("the key \"{}\" twice in one object of the header,", escaped(key))));
+        }
+        let file = SafeTensors::deserialize(bytes).map_err(|error| refused(&error.to_string().escape_debug()))?;
+        repeated.map_err(|error| refused(&escaped(&error.to_string())))?;
         Ok(Self { file })
     }
 
