@@ -77,6 +77,8 @@ fn native(root: &Path) -> Result<()> {
 
     let mut flags: Vec<String> = flags::FLAGS.map(String::from).into_iter().chain(gencode).collect();
     flags.extend(compress.map(String::from));
+    // An object has the names of nvcc's intermediate files in it, which have the process's number in them elsewhere.
+    flags.push("--objdir-as-tempdir".into());
     flags.extend(lines.then(|| "-lineinfo".into()));
     let cache = env::var_os("BATCHNORM_CUDA_CACHE").filter(|folder| !folder.is_empty());
     let cache =
