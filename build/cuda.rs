@@ -77,11 +77,14 @@ fn native(root: &Path) -> Result<()> {
 
     let mut flags: Vec<String> = flags::FLAGS.map(String::from).into_iter().chain(gencode).collect();
     flags.extend(compress.map(String::from));
-    flags.extend(strict.then(|| flags::STRICT.into()));
+    // An object has the names of nvcc's intermediate files in it, which have the process's number in them elsewhere.
+    flags.push("--objdir-as-tempdir".into());
     flags.extend(lines.then(|| "-lineinfo".into()));
     let cache = env::var_os("BATCHNORM_CUDA_CACHE").filter(|folder| !folder.is_empty());
     let cache =
         cache.map(|folder| Cache::open(Path::new(&folder), &root.join("kernels"), &nvcc, &flags)).transpose()?;
+    // Not part of the cache's key: what stops at a warning makes the same objects.
+    flags.extend(strict.then(|| flags::STRICT.into()));
     let compiler = || {
         let mut build = cc::Build::new();
         // No defaults: they bring the profile's -O, and with debug information -G, which is unoptimized device code.

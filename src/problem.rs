@@ -97,15 +97,16 @@ impl Problem {
     /// refused buffer must not leave a wait on the stream, nor spoil its capture.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
     pub(crate) fn placed(self, here: &Place, is_capturing: bool, buffers: &[Option<Buffer>]) -> Result<Self> {
-        let places = || buffers.iter().flatten().filter_map(|buffer| buffer.place.map(|place| (buffer.name, place)));
-        for (tensor, place) in places() {
+        let places = || buffers.iter().flatten().filter_map(|buffer| buffer.place.map(|place| (buffer, place)));
+        for (&Buffer { name: tensor, len, .. }, place) in places() {
             if place.device != here.device {
                 return Err(Error::ForeignDevice { tensor, expected: here.device, actual: place.device });
             }
             if place.context != here.context {
                 return Err(Error::ForeignContext { tensor, device: here.device });
             }
-            if place.stream != here.stream && !(place.is_tracked && here.is_tracked) {
+            // Memory of no values has nothing to be kept in order.
+            if len > 0 && place.stream != here.stream && !(place.is_tracked && here.is_tracked) {
                 return Err(Error::ForeignStream { tensor, expected: here.stream, actual: place.stream });
             }
         }
@@ -321,6 +322,9 @@ mod tests {
         ] {
             assert_eq!(check(here, is_capturing, place).unwrap_err(), text);
         }
+        let x = buffer("x", Kind::Data, Access::Read, 64, 0);
+        let x = x.map(|x| Buffer { place: Some(Place { stream: 32, ..here }), ..x });
+        train(&[0, 4], 1e-5, None).unwrap().placed(&here, true, &[x]).unwrap();
     }
 
     #[test]

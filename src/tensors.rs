@@ -1,8 +1,10 @@
 //! The files of this crate: safetensors, read with every tensor checked and written whole or not at all.
 
 mod file;
+mod header;
 mod whole;
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -18,6 +20,9 @@ use crate::{Dtype, Element, Error, Param, Result, memory};
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and this crate reads them as they are");
 
+/// The most characters of a header that a message repeats.
+const LONGEST: usize = 200;
+
 /// The tensors of a safetensors file, checked one by one as they are taken.
 pub struct Tensors<'a> {
     file: SafeTensors<'a>,
@@ -27,14 +32,19 @@ impl<'a> Tensors<'a> {
     /// The tensors of a file's bytes. No tensor is copied yet.
     ///
     /// # Errors
-    /// [`Error::Format`] for bytes that are truncated, have a false or oversized header, or leave gaps;
+    /// [`Error::Format`] for bytes that are truncated, have a false or oversized header, name anything twice, or leave gaps;
     /// [`Error::OutOfMemory`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
         memory::expect_room(parsed_bytes(bytes))?;
-        let file = SafeTensors::deserialize(bytes).map_err(|error| Error::Format {
-            // A hostile header may put any character into the message.
-            reason: format!("{} in {} bytes", error.to_string().escape_debug(), bytes.len()),
-        })?;
+        let refused = |reason: &dyn Display| Error::Format { reason: format!("{reason} in {} bytes", bytes.len()) };
+        // A hostile header may put any character into a message, and any number of them.
+        let escaped = |text: &str| text.chars().take(LONGEST).collect::<String>().escape_debug().to_string();
+        let repeated = header::repeated_key(bytes);
+        if let Ok(Some(key)) = &repeated {
+            return Err(refused(&format_args!("the key \"{}\" twice in one object of the header,", escaped(key))));
+        }
+        let file = SafeTensors::deserialize(bytes).map_err(|error| refused(&error.to_string().escape_debug()))?;
+        repeated.map_err(|error| refused(&escaped(&error.to_string())))?;
         Ok(Self { file })
     }
 
@@ -134,10 +144,10 @@ impl<'a> Tensors<'a> {
     }
 }
 
-/// The bytes that a file's header takes when it is parsed, at most: names and numbers of each tensor, and two tables of them.
+/// The bytes that a file's header takes when it is parsed, at most: names and numbers of each tensor, and tables of them.
 fn parsed_bytes(bytes: &[u8]) -> usize {
-    /// A byte of `"x":{"dtype":"F32","shape":[],"data_offsets":[0,0]},` becomes so many.
-    const OF_A_BYTE: u64 = 8;
+    /// A byte of the shortest entries, as `"x":0,`, becomes so many.
+    const OF_A_BYTE: u64 = 16;
     let header = bytes.first_chunk().map_or(0, |len| u64::from_le_bytes(*len)).min(bytes.len() as u64);
     (header * OF_A_BYTE) as usize
 }

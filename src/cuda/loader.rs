@@ -9,8 +9,40 @@ use crate::{Error, Result};
 
 /// The driver's library, by the names that it goes by. `libcuda.so` comes second: it may be the toolkit's stub.
 const NAMES: [&str; 2] = if cfg!(windows) { ["nvcuda.dll", "cuda.dll"] } else { ["libcuda.so.1", "libcuda.so"] };
-/// A function that every driver has.
-const FUNCTION: &str = "cuInit";
+/// The functions of the driver that this crate calls, by cudarc, which looks each up at its first call and panics where it is
+/// missing. Drivers of CUDA 11.2 and newer have all of them.
+const FUNCTIONS: [&str; 30] = [
+    "cuInit",
+    "cuCtxGetCurrent",
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetDefaultMemPool",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventRecord",
+    "cuGetErrorString",
+    "cuMemAllocAsync",
+    "cuMemAlloc_v2",
+    "cuMemFreeAsync",
+    "cuMemFree_v2",
+    "cuMemPoolSetAttribute",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyPeerAsync",
+    "cuMemsetD8Async",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamIsCapturing",
+    "cuStreamSynchronize",
+    "cuStreamWaitEvent",
+];
 
 /// Whether there is a driver that can be called.
 pub(super) fn find_driver() -> Result<()> {
@@ -58,10 +90,13 @@ fn load(name: &str) -> Result<&'static Library, String> {
     }
 }
 
+/// Whether a library has all functions, or the first that it has not.
 fn check(library: &Library) -> Result<(), String> {
-    // SAFETY: the function is looked up and not called.
-    let found = unsafe { library.get::<unsafe extern "C" fn(u32) -> i32>(FUNCTION) };
-    found.map(drop).map_err(|error| format!("a library without {FUNCTION} ({})", reason(&error)))
+    FUNCTIONS.iter().try_for_each(|function| {
+        // SAFETY: the function is looked up and not called.
+        let found = unsafe { library.get::<unsafe extern "C" fn()>(*function) };
+        found.map(drop).map_err(|error| format!("a library without {function} ({})", reason(&error)))
+    })
 }
 
 /// The words of the system's loader, which libloading keeps behind its own.
@@ -89,6 +124,32 @@ mod tests {
         assert!(reasons[0].starts_with("libabsent-driver.so.1: ") && reasons[0].contains("No such file"), "{reason}");
         assert!(reasons[1].starts_with(text) && reasons[1].contains("invalid ELF header"), "{reason}");
         assert!(reasons[2].starts_with("libc.so.6: a library without cuInit (") && reasons[2].len() > 60, "{reason}");
+    }
+
+    /// As a driver that is older than what cudarc calls.
+    #[test]
+    fn a_library_without_one_of_the_functions_is_named_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = |name: &str, without: Option<&str>| {
+            let present = FUNCTIONS.iter().filter(|&&function| Some(function) != without);
+            let source: String = present.map(|function| format!("int {function}(void) {{ return 100; }}\n")).collect();
+            let (c, so) = (folder.path().join(format!("{name}.c")), folder.path().join(name));
+            std::fs::write(&c, source).unwrap();
+            let gcc =
+                std::process::Command::new("cc").args(["-shared", "-fPIC", "-nostdlib", "-o"]).args([&so, &c]).status();
+            assert!(gcc.unwrap().success(), "cc makes {name}");
+            so.to_str().unwrap().to_owned()
+        };
+        let whole = library("whole.so", None);
+        first_usable(&[&whole]).unwrap();
+        first_loaded(&["libabsent-driver.so", &whole]).unwrap();
+        for function in FUNCTIONS {
+            let old = library(&format!("without-{function}.so"), Some(function));
+            for error in [first_usable(&[&old]).unwrap_err(), first_loaded(&[&old, &whole]).unwrap_err()] {
+                let error = error.to_string();
+                assert!(error.contains(&format!("got {old}: a library without {function} (")), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@
 
 mod device;
 mod device_ref;
+mod empty;
 #[allow(missing_docs, non_camel_case_types, unreachable_pub, unsafe_code, dead_code, clippy::all)]
 #[cfg(not(feature = "bindgen"))]
 mod ffi;
@@ -224,21 +225,12 @@ impl Cuda {
     /// A copy of `host` on the device, once it is made.
     fn copied_from<T: DeviceRepr>(&self, host: &[T]) -> Result<CudaSlice<T>> {
         if host.is_empty() {
-            return self.empty();
+            return empty::empty(&self.stream);
         }
         let buf = self.stream.clone_htod(host).map_err(allocating(size_of_val(host)))?;
         // Where the device can read `host` itself, the copy may be running still.
         self.synchronize()?;
         Ok(buf)
-    }
-
-    /// A buffer of no values. It has memory for one, since an allocation of no bytes is an error to drivers.
-    #[allow(unsafe_code)]
-    fn empty<T: DeviceRepr>(&self) -> Result<CudaSlice<T>> {
-        // SAFETY: a length of 0 gives nobody a value that was not written.
-        let one = unsafe { self.stream.alloc::<T>(1) }.map_err(allocating(size_of::<T>()))?;
-        // SAFETY: the address is that of an allocation of this stream that was just given up, and is freed once.
-        Ok(unsafe { self.stream.upgrade_device_ptr(one.leak(), 0) })
     }
 
     /// A copy of `buf` on the host, once the work before it is done.
@@ -283,7 +275,7 @@ impl Backend for Cuda {
     }
     fn duplicate<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<CudaSlice<T>> {
         if buf.is_empty() {
-            return self.empty();
+            return empty::empty(&self.stream);
         }
         self.stream.clone_dtod(buf).map_err(allocating(size_of::<T>() * buf.len()))
     }

@@ -141,6 +141,38 @@ fn every_call_of_moments_and_copies_may_fail() {
 }
 
 #[test]
+fn every_call_of_an_empty_upload_may_fail() {
+    for (has_two_streams, code) in [(false, UNKNOWN), (true, UNKNOWN), (true, 1), (true, 2), (true, 700)] {
+        let cuda = backend(has_two_streams);
+        let live = cuda_emulator::live();
+        for k in 1.. {
+            cuda_emulator::fail_call(k, code);
+            let result = cuda.upload::<f32>(&[]);
+            let is_pending = cuda_emulator::fault_pending();
+            cuda_emulator::clear_faults();
+            match result.map(drop) {
+                Ok(()) => assert!(is_pending, "call {k} was not noticed"),
+                Err(Error::Driver { code: got, .. }) => assert_eq!(got, code as u32, "call {k}"),
+                Err(Error::OutOfMemory { bytes: 4 }) => assert_eq!(code, 2, "call {k}"),
+                Err(error) => panic!("call {k}: {error}"),
+            }
+            assert_eq!(cuda_emulator::live(), live, "call {k} with {code}");
+            if is_pending {
+                println!("{} calls", k - 1);
+                break;
+            }
+            cuda.download(&cuda.upload(&[1.0f32]).unwrap()).unwrap();
+        }
+        // Whichever stream the backend has, the buffer can be used there.
+        let shape = Shape::new(&[0, 6], Layout::ChannelsLast).unwrap();
+        let layer = layer(&cuda).unwrap();
+        let (x, mut y) = (cuda.upload::<f32>(&[]).unwrap(), cuda.upload::<f32>(&[]).unwrap());
+        layer.infer(shape, &x, Epilogue::Identity, &mut y).unwrap();
+        assert_eq!(cuda.download(&y).unwrap(), [0.0f32; 0]);
+    }
+}
+
+#[test]
 fn memory_runs_out_with_the_number_of_bytes() {
     let cuda = Cuda::new(number_of("memory")).unwrap();
     let live = cuda_emulator::live();

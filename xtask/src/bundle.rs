@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::toolkit::Toolkit;
-use crate::wheel::wheel;
+use crate::wheel::Archive;
 pub(crate) use options::Options;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         copy(Path::new(from), &partial.join(to))?;
     }
     if options.wheel {
-        wheel(&options.kernels(), &partial.join("python"))?;
+        Archive::unpack()?.cuda_wheel(&options.kernels(), &partial.join("python"))?;
     }
     fs::write(partial.join("built.txt"), description(options)?)?;
     let entries = sizes(&partial)?;

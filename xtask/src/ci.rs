@@ -33,11 +33,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
     other_devices()?;
     cargo("xtask's own tests", &["test", "--package", "xtask"])?;
+    for test in ["xtask/test_needs.py", "xtask/package/test_check.py"] {
+        step("xtask's own tests, in Python", &mut python(Path::new(test)))?;
+    }
     // Without PyTorch it tests what needs none, and says what it skips.
-    for test in ["test_peers.py", "test_timing.py"] {
-        let mut python = Command::new("python3");
-        python.arg(format!("benches/peers/{test}")).env("PYTHONDONTWRITEBYTECODE", "1");
-        step("peers in Python", &mut python)?;
+    for test in ["benches/peers/test_peers.py", "benches/peers/test_timing.py"] {
+        step("peers in Python", &mut python(Path::new(test)))?;
     }
     cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "bench,verify"])?;
     cuda()?;
@@ -83,11 +84,6 @@ pub(crate) fn kernels() -> [(&'static str, OsString); 2] {
 /// What `cargo xtask bundle` makes turns into evidence, on the emulated device and from another folder: the whole script once,
 /// with few cases. How it takes hangs, faults and being killed is tested over stand-ins.
 fn evidence() -> Result<(), Box<dyn Error>> {
-    let python = |script: &Path| {
-        let mut python = Command::new("python3");
-        python.arg(script).env("PYTHONDONTWRITEBYTECODE", "1");
-        python
-    };
     step("the evidence script, over stand-ins", &mut python(Path::new("xtask/bundle/test_evidence.py")))?;
     step("bundle [emulate]", Command::new(env::current_exe()?).args(["bundle", "--emulate"]))?;
     let script = fs::canonicalize("target/bundle-emulated/evidence.py")?;
@@ -116,6 +112,13 @@ fn evidence() -> Result<(), Box<dyn Error>> {
         return Err(format!("the evidence script: expected three files, got {names:?}").into());
     }
     Ok(())
+}
+
+/// A Python script that leaves nothing behind in the tree.
+fn python(script: &Path) -> Command {
+    let mut python = Command::new("python3");
+    python.arg(script).env("PYTHONDONTWRITEBYTECODE", "1");
+    python
 }
 
 fn json(file: &Path) -> Result<serde_json::Value, Box<dyn Error>> {

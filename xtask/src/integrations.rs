@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::ci::{kernels, step};
 use crate::toolkit::Toolkit;
-use crate::wheel::wheel;
+use crate::wheel::Archive;
 
 /// The Python package's environment, as its README makes it.
 const VENV: &str = "target/python-venv";
@@ -46,8 +46,9 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     step("candle: docs", &mut for_types(cargo("doc", &["--no-deps", "--features", "cuda"])))
 }
 
-/// The Python package: the commands of its README, which install it and run its tests, those of the CUDA path on the emulated
-/// device among them; and the build with CUDA kernels, on a machine without a GPU.
+/// The Python package: its archive, and the wheels that are built of it; the commands of its README, which install it from the
+/// repository and run its tests, those of the CUDA path on the emulated device among them, here over the archive's wheel; and
+/// the build with CUDA kernels, on a machine without a GPU.
 pub(crate) fn python() -> Result<(), Box<dyn Error>> {
     let cargo = |command: &str, args: &[&str]| {
         let mut cargo = Command::new("cargo");
@@ -65,9 +66,23 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
         command.env("PIP_QUIET", "1").env("PIP_DISABLE_PIP_VERSION_CHECK", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         Ok(command)
     };
+    let archive = Archive::unpack()?;
+    let wheel = archive.cpu_wheel()?;
+    let python = Path::new(VENV).join("bin/python");
+    let mut is_installed = false;
     for line in commands("python/README.md")? {
         let mut shell = in_environment(Command::new("sh"))?;
         step("python: a command of its README", shell.args(["-c", &line]))?;
+        if line.ends_with("pip install ./python") {
+            // In the place of what came from the repository, so that the commands behind it see what users of the archive have.
+            let mut install = in_environment(Command::new(&python))?;
+            install.args(["-m", "pip", "install", "--no-deps", "--no-index", "--force-reinstall"]).arg(&wheel);
+            step("python: the archive's wheel, installed", &mut install)?;
+            is_installed = true;
+        }
+    }
+    if !is_installed {
+        return Err("python/README.md: expected a command that ends with `pip install ./python`, found none".into());
     }
     let python = fs::canonicalize(VENV)?.join("bin/python");
     let mut bench = in_environment(Command::new(&python))?;
@@ -75,11 +90,7 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
     step("python: the step bench runs", bench.args(["--rounds", "2", "--warmup", "1", "--dtype", "bf16"]))?;
 
     let folder = fs::canonicalize("target")?.join("python-cuda");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    wheel(&kernels(), &folder)?;
-    let built = fs::read_dir(&folder)?.next().ok_or("pip left no wheel")??.path();
+    let built = archive.cuda_wheel(&kernels(), &folder)?;
     let mut install = in_environment(Command::new(&python))?;
     install.args(["-m", "pip", "install", "--no-deps", "--no-index", "--target"]).arg(&folder).arg(built);
     step("python: that wheel, installed", &mut install)?;

@@ -12,6 +12,8 @@ mod wheel;
 
 use std::env;
 use std::error::Error;
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask ci                     all checks beyond the test suite
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     // Paths in this package are those of the workspace's root.
     env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
+    built_below(&env::current_exe()?, &env::current_dir()?)?;
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
@@ -50,5 +53,35 @@ fn run() -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         _ => Err(USAGE.into()),
+    }
+}
+
+/// Whether cargo builds into target/ in the root, where the paths of this package lie: this executable shows it.
+fn built_below(executable: &Path, root: &Path) -> Result<(), String> {
+    let canonical = |path: &Path| fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()));
+    let (target, executable) = (canonical(&root.join("target"))?, canonical(executable)?);
+    if executable.starts_with(&target) {
+        return Ok(());
+    }
+    let (target, executable) = (target.display(), executable.display());
+    Err(format!(
+        "cargo's target folder: expected {target}, got that of {executable} (CARGO_TARGET_DIR, CARGO_BUILD_TARGET_DIR, build.target-dir)"
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_folder_elsewhere_is_refused() {
+        let executable = env::current_exe().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        built_below(&executable, &root).unwrap();
+        // A program of another folder, and a root that was never built in.
+        let refused = built_below(Path::new("/bin/sh"), &root).unwrap_err();
+        assert!(refused.contains("/target, got that of /") && refused.contains("CARGO_TARGET_DIR"), "{refused}");
+        assert!(built_below(&executable, &root.join("src")).unwrap_err().contains("src/target: No such file"));
     }
 }

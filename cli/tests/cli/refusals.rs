@@ -170,7 +170,9 @@ fn files_that_are_no_safetensors() {
     let headed = |len: u64, header: &str| [&len.to_le_bytes(), header.as_bytes()].concat();
     let hostile = "{\"x\":\"\\n\\u001b[31m\",\n\u{1b}[2J}";
     let named = r#"{"a\nb\u001b[31m\u2028":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+    let twice = r#"{"x":{"dtype":"F32","shape":[4,2],"data_offsets":[0,32]},"\u0078":{"dtype":"F32","shape":[2,4],"data_offsets":[0,32]}}"#;
     for (bytes, word) in [
+        ([headed(twice.len() as u64, twice), vec![0; 32]].concat(), "the key \"x\" twice in one object of the header"),
         (whole[..whole.len() - 1].to_vec(), "not a safetensors file"),
         (whole[..5].to_vec(), "in 5 bytes"),
         (vec![], "in 0 bytes"),
