@@ -6,6 +6,8 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test, to its last helper.
 
+#[path = "../abuse/mod.rs"]
+mod abuse;
 mod api;
 mod bits;
 #[cfg(feature = "emulate")]
