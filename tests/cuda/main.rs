@@ -28,6 +28,8 @@ mod properties;
 mod random;
 mod references;
 mod residency;
+#[path = "../sequences/mod.rs"]
+mod sequences;
 mod special;
 mod step;
 mod table;
