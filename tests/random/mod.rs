@@ -21,7 +21,7 @@ where
             true => usual,
             false => {
                 let rng_seed = RngSeed::Fixed(trial.rng.u64(..));
-                Config { cases: CASES_OF_A_ROUND, rng_seed, ..usual }
+                Config { cases: CASES_OF_A_ROUND, rng_seed, max_shrink_time: 60_000, ..usual }
             }
         };
         trial.cases = config.cases.into();

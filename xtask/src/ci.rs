@@ -32,6 +32,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     other_devices()?;
+    // Of a seed that has passed: what comes out here is what a change has broken.
+    step("abuse, two minutes", Command::new(env::current_exe()?).args(["abuse", "--minutes", "2", "--seed", "1"]))?;
     cargo("xtask's own tests", &["test", "--package", "xtask"])?;
     // Without PyTorch it tests what needs none, and says what it skips.
     for test in ["test_peers.py", "test_timing.py"] {
