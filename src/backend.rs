@@ -1,6 +1,7 @@
 //! The two sealed traits: [`Backend`], a device that holds buffers, and [`Compute`], the dtypes that it computes.
 
 use crate::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, TrainArgs};
+use crate::memory;
 use crate::state::{State, StateDict};
 use crate::{Element, Param, Problem, Result, Stored};
 
@@ -31,13 +32,37 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
     /// A copy of `host` on the device.
     ///
     /// # Errors
-    /// Where the device has no memory left, or fails.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); where the device fails.
     fn upload<T: Stored>(&self, host: &[T]) -> Result<Self::Buf<T>>;
+
+    /// The values of `host` on the device. On the CPU that is the vector itself.
+    ///
+    /// # Errors
+    /// Those of [`Backend::upload`].
+    fn upload_vec<T: Stored>(&self, host: Vec<T>) -> Result<Self::Buf<T>> {
+        self.upload(&host)
+    }
+
+    /// So many zeros on the device.
+    ///
+    /// # Errors
+    /// Those of [`Backend::upload`].
+    fn zeros<T: Stored>(&self, len: usize) -> Result<Self::Buf<T>> {
+        self.upload_vec(memory::filled(T::default(), len)?)
+    }
+
+    /// The values of `buf` on the host, once the work that writes them is done. On the CPU that is the buffer itself.
+    ///
+    /// # Errors
+    /// Those of [`Backend::download`].
+    fn download_buf<T: Stored>(&self, buf: Self::Buf<T>) -> Result<Vec<T>> {
+        self.download(&buf)
+    }
 
     /// A copy of `buf` on the host. Waits for the work that writes it.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); where the device fails.
     fn download<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Vec<T>>;
 
     /// The buffer as an argument to read.

@@ -164,8 +164,8 @@ pub enum Error {
         /// The blocks that fit.
         actual: u32,
     },
-    /// The device has no memory left.
-    #[error("out of device memory: expected room for {bytes} bytes")]
+    /// The device or the host has no memory left.
+    #[error("out of memory: expected room for {bytes} bytes")]
     OutOfMemory {
         /// The bytes asked for.
         bytes: usize,
@@ -363,6 +363,14 @@ pub enum Error {
     Format {
         /// What the parser found.
         reason: String,
+    },
+    /// A file to be written has the name of what is no regular file, which would be lost.
+    #[error("{path}: expected a regular file or a new one, got {actual}")]
+    NotAFile {
+        /// The path given.
+        path: String,
+        /// What is there.
+        actual: &'static str,
     },
     /// A file could not be read or written.
     #[error("{path}: {source}")]

@@ -1,6 +1,6 @@
 //! Folding a batch norm in inference into the convolution or dense layer before it.
 
-use crate::{Element, Error, Layout, Param, Result, Shape, StateDict};
+use crate::{Element, Error, Layout, Param, Result, Shape, StateDict, memory};
 
 impl<P: Param> StateDict<P> {
     /// Folds the normalization by running statistics into the layer before it, which then gives the same without a batch
@@ -25,13 +25,13 @@ impl<P: Param> StateDict<P> {
     /// | transposed convolution `[in, out, kernel…]` (PyTorch) | `Shape::new(&[in, out, kernel…], ChannelsFirst)` |
     ///
     /// # Errors
-    /// [`Error::Missing`] for a state without running statistics, [`Error::Length`], [`Error::Eps`]. After an error nothing
+    /// [`Error::Missing`] for a state without running statistics, [`Error::Length`], [`Error::Eps`], [`Error::OutOfMemory`]. After an error nothing
     /// has changed.
     ///
     /// ```
     /// use batchnorm::{Options, Shape, StateDict};
     ///
-    /// let state = StateDict::<f32>::new(2, &Options::default()); // Of a layer: `layer.state_dict()?`.
+    /// let state = StateDict::<f32>::new(2, &Options::default())?; // Of a layer: `layer.state_dict()?`.
     /// let (mut weight, mut bias) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [0.5f32, -0.5]);
     /// state.fold_into(1e-5, Shape::nc(3, 2)?, &mut weight, &mut bias)?;
     /// # Ok::<(), batchnorm::Error>(())
@@ -61,7 +61,8 @@ impl<P: Param> StateDict<P> {
             let gamma = self.gamma.as_ref().map_or(1.0, |gamma| gamma[ch].to_f64());
             if var == 0.0 { 0.0 } else { gamma / var.sqrt() }
         };
-        let scales: Vec<f64> = (0..c).map(scale).collect();
+        let mut scales = memory::room(c)?;
+        scales.extend((0..c).map(scale));
         // A channel's neighbours in memory: of channels-last each is of another channel.
         let run = match shape.layout() {
             Layout::ChannelsFirst => shape.s().max(1),

@@ -65,7 +65,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         // The checks of options are Problem's; two values a channel, because the shape is not the matter here.
         let shape = Shape::nc(2, c)?;
         Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, options.eps, options.tracking)?;
-        let state = backend.upload_state(&StateDict::new(c, &options))?;
+        let state = backend.upload_state(&StateDict::new(c, &options)?)?;
         let workspace = backend.workspace(&[])?;
         Ok(Self { backend, c, options, state, workspace })
     }

@@ -69,6 +69,7 @@ mod element;
 mod error;
 mod fold;
 mod layer;
+mod memory;
 mod op;
 mod plan;
 mod problem;

@@ -1,7 +1,7 @@
 //! A layer's state: on the host, on a backend, and in safetensors files under PyTorch's names.
 
 use crate::tensors::{TensorFile, Tensors};
-use crate::{Error, Options, Param, Result, Running};
+use crate::{Error, Options, Param, Result, Running, memory};
 
 /// The state of a layer: per-channel vectors `V` and a counter `N`, each where the layer has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +21,16 @@ pub type StateDict<P> = State<Vec<P>, i64>;
 
 impl<P: Param> StateDict<P> {
     /// The state of a new layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1.
-    pub fn new(c: usize, options: &Options) -> Self {
-        Self {
-            gamma: options.gamma.then(|| vec![P::from_f64(1.0); c]),
-            beta: options.beta.then(|| vec![P::from_f64(0.0); c]),
-            running: options.tracking.map(|_| Running::<Vec<P>, i64>::new(c)),
-        }
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(c: usize, options: &Options) -> Result<Self> {
+        let filled = |value: f64| memory::filled(P::from_f64(value), c);
+        Ok(Self {
+            gamma: options.gamma.then(|| filled(1.0)).transpose()?,
+            beta: options.beta.then(|| filled(0.0)).transpose()?,
+            running: options.tracking.map(|_| Running::<Vec<P>, i64>::new(c)).transpose()?,
+        })
     }
 
     /// Whether this is a state of a layer of `c` channels with these options.

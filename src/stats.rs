@@ -1,6 +1,6 @@
 //! Statistics: how running ones follow the batches, and the types that hold them.
 
-use crate::{Backend, Epilogue, Error, ForwardPass, Param, Result, Shape};
+use crate::{Backend, Epilogue, Error, ForwardPass, Param, Result, Shape, memory};
 
 /// The weight `a` of the new batch in a running statistic: `running <- (1 - a) * running + a * batch`.
 ///
@@ -87,8 +87,12 @@ pub struct Running<V, N> {
 
 impl<P: Param> Running<Vec<P>, i64> {
     /// Those of `c` channels before the first batch: mean 0, variance 1, no batch counted.
-    pub fn new(c: usize) -> Self {
-        Self { mean: vec![P::from_f64(0.0); c], var: vec![P::from_f64(1.0); c], num_batches_tracked: 0 }
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(c: usize) -> Result<Self> {
+        let filled = |value: f64| memory::filled(P::from_f64(value), c);
+        Ok(Self { mean: filled(0.0)?, var: filled(1.0)?, num_batches_tracked: 0 })
     }
 }
 
@@ -107,9 +111,9 @@ pub struct Saved<B: Backend, P: Param = f32> {
 
 impl<B: Backend, P: Param> Saved<B, P> {
     pub(crate) fn new(backend: &B, shape: Shape, epilogue: Epilogue<()>) -> Result<Self> {
-        let zeros = || backend.upload(&vec![P::from_f64(0.0); shape.c()]);
+        let zeros = || backend.zeros(shape.c());
         let relu_mask = match epilogue {
-            Epilogue::AddRelu(()) => Some(backend.upload(&vec![0; relu_mask_len(shape)])?),
+            Epilogue::AddRelu(()) => Some(backend.zeros(relu_mask_len(shape))?),
             Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) => None,
         };
         Ok(Self { shape, mean: zeros()?, inv_std: zeros()?, relu_mask, pass: None })

@@ -1,15 +1,19 @@
 //! The files of this crate: safetensors, read with every tensor checked and written whole or not at all.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+mod file;
+mod whole;
+
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 
-use crate::{Dtype, Element, Error, Param, Result, Stored};
+pub use file::TensorFile;
+pub use whole::{WholeFile, place_of};
+
+use crate::{Dtype, Element, Error, Param, Result, memory};
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and this crate reads them as they are");
@@ -23,8 +27,10 @@ impl<'a> Tensors<'a> {
     /// The tensors of a file's bytes. No tensor is copied yet.
     ///
     /// # Errors
-    /// [`Error::Format`] for bytes that are truncated, have a false or oversized header, or leave gaps.
+    /// [`Error::Format`] for bytes that are truncated, have a false or oversized header, or leave gaps;
+    /// [`Error::OutOfMemory`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        memory::expect_room(parsed_bytes(bytes))?;
         let file = SafeTensors::deserialize(bytes).map_err(|error| Error::Format {
             // A hostile header may put any character into the message.
             reason: format!("{} in {} bytes", error.to_string().escape_debug(), bytes.len()),
@@ -64,32 +70,31 @@ impl<'a> Tensors<'a> {
     /// A data tensor, which must have this dtype and these dimensions.
     ///
     /// # Errors
-    /// [`Error::TensorMissing`], [`Error::Dtype`], [`Error::TensorShape`].
+    /// [`Error::TensorMissing`], [`Error::Dtype`], [`Error::TensorShape`], [`Error::OutOfMemory`].
     pub fn data<T: Element>(&self, name: &str, dims: &[usize]) -> Result<Vec<T>> {
         let dtype = self.dtype(name)?;
         if dtype != T::DTYPE {
             return Err(Error::dtype(name, &format!("dtype {}", T::DTYPE), dtype));
         }
-        Ok(bytemuck::allocation::pod_collect_to_vec(self.shaped(name, dims)?.data()))
+        collected(self.shaped(name, dims)?.data(), |value: T| value)
     }
 
     /// A tensor of one value a channel, in any float dtype, converted.
     ///
     /// # Errors
-    /// [`Error::TensorMissing`], [`Error::Dtype`], [`Error::TensorShape`].
+    /// [`Error::TensorMissing`], [`Error::Dtype`], [`Error::TensorShape`], [`Error::OutOfMemory`].
     pub fn channels<P: Param>(&self, name: &str, c: usize) -> Result<Vec<P>> {
-        fn convert<T: Element, P: Param>(bytes: &[u8]) -> Vec<P> {
-            let values: Vec<T> = bytemuck::allocation::pod_collect_to_vec(bytes);
-            values.into_iter().map(|v| P::from_f64(v.to_f64())).collect()
+        fn convert<T: Element, P: Param>(bytes: &[u8]) -> Result<Vec<P>> {
+            collected(bytes, |value: T| P::from_f64(value.to_f64()))
         }
         let dtype = self.dtype(name)?;
         let bytes = self.shaped(name, &[c])?.data();
-        Ok(match dtype {
+        match dtype {
             Dtype::F32 => convert::<f32, P>(bytes),
             Dtype::F16 => convert::<half::f16, P>(bytes),
             Dtype::Bf16 => convert::<half::bf16, P>(bytes),
             Dtype::F64 => convert::<f64, P>(bytes),
-        })
+        }
     }
 
     /// A count: one i64 that is not negative.
@@ -129,6 +134,21 @@ impl<'a> Tensors<'a> {
     }
 }
 
+/// The bytes that a file's header takes when it is parsed, at most: names and numbers of each tensor, and two tables of them.
+fn parsed_bytes(bytes: &[u8]) -> usize {
+    /// A byte of `"x":{"dtype":"F32","shape":[],"data_offsets":[0,0]},` becomes so many.
+    const OF_A_BYTE: u64 = 8;
+    let header = bytes.first_chunk().map_or(0, |len| u64::from_le_bytes(*len)).min(bytes.len() as u64);
+    (header * OF_A_BYTE) as usize
+}
+
+/// Each value that these bytes hold, wherever they begin.
+fn collected<T: Element, P>(bytes: &[u8], value: impl Fn(T) -> P) -> Result<Vec<P>> {
+    let mut values = memory::room(bytes.len() / size_of::<T>())?;
+    values.extend(bytes.chunks_exact(size_of::<T>()).map(|bytes| value(bytemuck::pod_read_unaligned(bytes))));
+    Ok(values)
+}
+
 fn float(dtype: FileDtype) -> Option<Dtype> {
     match dtype {
         FileDtype::F32 => Some(Dtype::F32),
@@ -150,140 +170,22 @@ fn abbreviated(names: &[&str]) -> String {
     }
 }
 
-/// The name under which the format keeps what is no tensor.
-const METADATA: &str = "__metadata__";
-
-/// Tensors to be written to one safetensors file, each under a name of its own.
-#[derive(Default)]
-pub struct TensorFile {
-    tensors: BTreeMap<String, Tensor>,
-}
-
-struct Tensor {
-    dtype: FileDtype,
-    dims: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl safetensors::View for &Tensor {
-    fn dtype(&self) -> FileDtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.dims
-    }
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        (&self.bytes[..]).into()
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-impl TensorFile {
-    /// Adds a tensor of floats. `dims` multiply to `values.len()`.
-    ///
-    /// # Errors
-    /// [`Error::TensorLength`], [`Error::TensorRepeated`], [`Error::TensorName`]. Nothing is added then.
-    pub fn push<T: Element>(&mut self, name: impl Into<String>, dims: &[usize], values: &[T]) -> Result<()> {
-        let dtype = match T::DTYPE {
-            Dtype::F32 => FileDtype::F32,
-            Dtype::F16 => FileDtype::F16,
-            Dtype::Bf16 => FileDtype::BF16,
-            Dtype::F64 => FileDtype::F64,
-        };
-        self.insert(name.into(), dtype, dims, values)
-    }
-
-    /// Adds a count, as PyTorch writes one: an i64 without dimensions.
-    ///
-    /// # Errors
-    /// [`Error::TensorRepeated`], [`Error::TensorName`]. Nothing is added then.
-    pub fn push_count(&mut self, name: impl Into<String>, count: i64) -> Result<()> {
-        self.insert(name.into(), FileDtype::I64, &[], &[count])
-    }
-
-    fn insert<T: Stored>(&mut self, name: String, dtype: FileDtype, dims: &[usize], values: &[T]) -> Result<()> {
-        // As the format multiplies them: a product beyond its range is none, even with a zero behind.
-        let expected = dims.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).unwrap_or(usize::MAX);
-        let (printable, actual) = (|name: &str| name.escape_debug().to_string(), values.len());
-        if actual != expected {
-            return Err(Error::TensorLength { tensor: printable(&name), dims: dims.to_vec(), expected, actual });
-        }
-        if name == METADATA {
-            return Err(Error::TensorName { tensor: name });
-        }
-        match self.tensors.entry(name) {
-            Entry::Occupied(place) => Err(Error::TensorRepeated { tensor: printable(place.key()) }),
-            Entry::Vacant(place) => {
-                let bytes = bytemuck::cast_slice(values).to_vec();
-                place.insert(Tensor { dtype, dims: dims.to_vec(), bytes });
-                Ok(())
-            }
-        }
-    }
-
-    /// Adds all tensors of another file, or none.
-    pub(crate) fn append(&mut self, mut other: Self) -> Result<()> {
-        if let Some(name) = other.tensors.keys().find(|name| self.tensors.contains_key(*name)) {
-            return Err(Error::TensorRepeated { tensor: name.escape_debug().to_string() });
-        }
-        self.tensors.append(&mut other.tensors);
-        Ok(())
-    }
-
-    /// The names so far, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    /// The file's bytes.
-    ///
-    /// # Errors
-    /// [`Error::Header`] where the header, which holds all names, would be larger than the format allows.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        safetensors::serialize(&self.tensors, None).map_err(|error| Error::Header { reason: error.to_string() })
-    }
-
-    /// Writes the file. It appears whole or not at all: the bytes go to a new file beside it, which then takes its
-    /// name. A file that was there before stays as it was until then.
-    ///
-    /// # Errors
-    /// [`Error::Io`], and what [`TensorFile::to_bytes`] gives.
-    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let bytes = self.to_bytes()?;
-        write_whole(path, &bytes).map_err(|source| Error::Io { path: display(path), source })
-    }
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".batchnorm-");
-    #[cfg(unix)]
-    builder.permissions(<fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666)); // less the umask
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
 /// A file's bytes.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`], [`Error::OutOfMemory`].
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
-    fs::read(path).map_err(|source| Error::Io { path: display(path), source })
+    fs::read(path).map_err(|error| match (error.kind(), fs::metadata(path)) {
+        (io::ErrorKind::OutOfMemory, Ok(found)) if found.is_file() => {
+            Error::OutOfMemory { bytes: usize::try_from(found.len()).unwrap_or(usize::MAX) }
+        }
+        _ => io_error(path, error),
+    })
 }
 
-fn display(path: &Path) -> String {
-    path.display().to_string()
+fn io_error(path: &Path, source: io::Error) -> Error {
+    Error::Io { path: path.display().to_string(), source }
 }
 
 #[cfg(test)]
@@ -328,53 +230,6 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_cannot_hold_is_refused_and_not_added() {
-        let mut file = file();
-        let before = file.to_bytes().unwrap();
-        let mut refused = |name: &str, dims: &[usize], values: &[f32]| {
-            let error = file.push(name, dims, values).unwrap_err().to_string();
-            assert_eq!(file.to_bytes().unwrap(), before, "{error}");
-            error
-        };
-        assert_eq!(refused("w", &[2, 3], &[1.0; 5]), "w of dimensions [2, 3]: expected 6 values, got 5");
-        assert_eq!(refused("w", &[], &[]), "w of dimensions []: expected 1 values, got 0");
-        assert_eq!(refused("a\nb", &[0], &[1.0]), "a\\nb of dimensions [0]: expected 0 values, got 1");
-        let most = usize::MAX;
-        let text = format!("w of dimensions [{most}, 2]: expected {most} values, got 1");
-        assert_eq!(refused("w", &[most, 2], &[1.0]), text);
-        // The format takes no product beyond its range, even of a tensor without a value.
-        let text = format!("w of dimensions [{most}, 2, 0]: expected {most} values, got 0");
-        assert_eq!(refused("w", &[most, 2, 0], &[]), text);
-        assert_eq!(refused("x", &[1], &[1.0]), "x: expected a name that the file has not yet, got it twice");
-        let metadata = "__metadata__: expected the name of a tensor, got the one that the format keeps for itself";
-        assert_eq!(refused("__metadata__", &[1], &[1.0]), metadata);
-        assert!(matches!(file.push_count("count", 8), Err(Error::TensorRepeated { .. })));
-        assert!(matches!(file.push_count("__metadata__", 8), Err(Error::TensorName { .. })));
-        assert_eq!(file.to_bytes().unwrap(), before);
-    }
-
-    #[test]
-    fn whatever_is_added_can_be_read() {
-        let mut file = TensorFile::default();
-        for name in ["", " ", "\"", "\\", "\n\u{1b}", "\u{0}", "bn.weight", "\u{1f600}", "__metadata"] {
-            file.push(name, &[1, 0, 2], &[0.0f32; 0]).unwrap();
-            file.push(format!("{name}2"), &[], &[2.5f64]).unwrap();
-        }
-        let bytes = file.to_bytes().unwrap();
-        let tensors = Tensors::parse(&bytes).unwrap();
-        assert_eq!(tensors.names(), file.names().collect::<Vec<_>>());
-        assert_eq!(tensors.data::<f64>("\u{0}2", &[]).unwrap(), [2.5]);
-    }
-
-    #[test]
-    fn a_header_too_large_is_an_error() {
-        let mut file = TensorFile::default();
-        file.push("x".repeat(100_000_001), &[0], &[0.0f32; 0]).unwrap();
-        let error = file.to_bytes().unwrap_err();
-        assert!(matches!(error, Error::Header { .. }), "{error}");
-    }
-
-    #[test]
     fn every_truncation_and_a_hostile_header_are_refused() {
         let bytes = file().to_bytes().unwrap();
         for len in 0..bytes.len() {
@@ -393,18 +248,5 @@ mod tests {
             let text = Tensors::parse(&bytes).err().expect("refused").to_string();
             assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_file_appears_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.safetensors");
-        file().write(&path).unwrap();
-        let before = read(&path).unwrap();
-        assert_eq!(before, file().to_bytes().unwrap());
-        assert!(matches!(file().write(folder.path().join("absent/out")), Err(Error::Io { .. })));
-        assert!(matches!(file().write(folder.path()), Err(Error::Io { .. })));
-        assert!(matches!(read(folder.path().join("absent")), Err(Error::Io { .. })));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 }

@@ -12,7 +12,7 @@ fn values<const L: usize>(seed: usize) -> [f64; L] {
 }
 
 fn state() -> StateDict<f64> {
-    let mut state = StateDict::new(OUT, &Options::default());
+    let mut state = StateDict::new(OUT, &Options::default()).unwrap();
     state.gamma = Some(vec![1.5, -0.5, 2.0]);
     state.beta = Some(vec![0.25, 0.0, -3.0]);
     let running = state.running.as_mut().unwrap();
@@ -93,7 +93,7 @@ fn a_channel_without_variance_gives_beta() {
 /// As in a layer, `eps` is added in the type of the statistics: 1e-3 is a little less in f64 than in f32.
 #[test]
 fn where_running_var_and_eps_cancel_it_gives_beta_and_below_nan() {
-    let mut state = StateDict::<f32>::new(2, &Options::default());
+    let mut state = StateDict::<f32>::new(2, &Options::default()).unwrap();
     state.running.as_mut().unwrap().var = vec![-1e-3, -1.0];
     state.beta = Some(vec![0.5, 0.25]);
     let (mut weight, mut bias) = ([1.0f32, 2.0], [3.0f32, 4.0]);

@@ -63,7 +63,7 @@ fn a_layer_is_the_functions_with_its_own_buffers() {
     let y = step(&mut layer, &mut saved, &x);
 
     let (mut want, mut mean, mut inv_std) = (vec![0.0; x.len()], vec![0.0; 3], vec![0.0; 3]);
-    let mut running = Running::<Vec<f32>, i64>::new(3);
+    let mut running = Running::<Vec<f32>, i64>::new(3).unwrap();
     Cpu.train(TrainArgs {
         shape: shape(),
         eps: 1e-5,
@@ -131,11 +131,11 @@ fn cumulative_momentum_is_the_plain_average() {
 fn momentum_0_keeps_and_momentum_1_replaces() {
     let (mut layer, mut saved) = layer(tracking(Momentum::Ema(0.0)));
     step(&mut layer, &mut saved, &data(1));
-    assert_eq!(running(&layer), Running { num_batches_tracked: 1, ..Running::<Vec<f32>, i64>::new(3) });
+    assert_eq!(running(&layer), Running { num_batches_tracked: 1, ..Running::<Vec<f32>, i64>::new(3).unwrap() });
     // With a = 0 the batch is not read, so that an infinity there stays out.
     let infinite: Vec<f32> = data(2).iter().map(|x| x * f32::INFINITY).collect();
     step(&mut layer, &mut saved, &infinite);
-    assert_eq!(running(&layer), Running { num_batches_tracked: 2, ..Running::<Vec<f32>, i64>::new(3) });
+    assert_eq!(running(&layer), Running { num_batches_tracked: 2, ..Running::<Vec<f32>, i64>::new(3).unwrap() });
 
     let (mut layer, mut saved) = self::layer(tracking(Momentum::Ema(1.0)));
     // With a = 1 the old value is not read, so that NaN there does not survive.
@@ -312,7 +312,7 @@ fn state_survives_files_and_devices() {
 
 #[test]
 fn a_state_is_added_to_a_file_as_a_whole_or_not_at_all() {
-    let state = StateDict::<f32>::new(3, &Options::default());
+    let state = StateDict::<f32>::new(3, &Options::default()).unwrap();
     let mut file = TensorFile::default();
     file.push("bn.running_var", &[1], &[7.0f32]).unwrap();
     let error = state.to_tensors(&mut file, "bn.").unwrap_err().to_string();
@@ -336,7 +336,7 @@ fn a_file_that_is_not_the_layers_is_refused_and_changes_nothing() {
         file.write(&path).unwrap();
         let mut other = Layer::new(Cpu, 3, options).unwrap();
         let error = other.load(&path, "bn.").unwrap_err().to_string();
-        assert_eq!(other.state_dict().unwrap(), StateDict::new(3, &options), "{error}");
+        assert_eq!(other.state_dict().unwrap(), StateDict::new(3, &options).unwrap(), "{error}");
         if options == Options::default() {
             assert_eq!(layer.load(&path, "bn.").unwrap_err().to_string(), error);
         }

@@ -34,7 +34,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::choices::Strategy;
 use crate::device::Device;
 use crate::failure::{Failure, one_line};
-use crate::output::{self, WholeFile};
+use crate::output::{self, Renewed};
 use measured::Measured;
 use peers::{Peers, Wanted};
 use report::Report;
@@ -103,14 +103,15 @@ const CPU_LIMIT: usize = 1 << 28;
 pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     let tasks = tasks(args)?;
     let wanted = Wanted::new(&args.peer)?;
+    args.journal.as_deref().map(output::expect_file).transpose()?;
     output::expect_apart(&[
         ("--journal", args.journal.as_deref()),
         ("--json", args.json.as_deref()),
         ("--plot", args.plot.as_deref()),
     ])?;
     let files = Files {
-        json: args.json.as_deref().map(WholeFile::new).transpose()?,
-        plot: args.plot.as_deref().map(WholeFile::new).transpose()?,
+        json: args.json.as_deref().map(Renewed::new).transpose()?,
+        plot: args.plot.as_deref().map(Renewed::new).transpose()?,
     };
     // Behind all that may be refused: it is empty from then on.
     let journal = || match &args.journal {
@@ -155,8 +156,8 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
 
 /// Where a report goes.
 struct Files<'a> {
-    json: Option<WholeFile<'a>>,
-    plot: Option<WholeFile<'a>>,
+    json: Option<Renewed<'a>>,
+    plot: Option<Renewed<'a>>,
 }
 
 impl Files<'_> {

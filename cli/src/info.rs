@@ -2,7 +2,7 @@
 
 mod plan;
 
-use batchnorm::{DeviceLimits, Dtype};
+use batchnorm::{Cpu, DeviceLimits, Dtype};
 use serde_json::json;
 
 use crate::device::{Device, limits_json};
@@ -75,7 +75,7 @@ fn features() -> Vec<&'static str> {
 }
 
 fn to_json(found: &Found) -> String {
-    let (threads, arch) = (rayon::current_num_threads(), std::env::consts::ARCH);
+    let (threads, arch) = (Cpu::threads(), std::env::consts::ARCH);
     let cpu = found.has_cpu.then(|| json!({ "name": "cpu", "threads": threads, "arch": arch }));
     let cuda = found.cuda.iter().map(|(number, device)| match device {
         Ok(CudaDevice { name, limits }) => json!({
@@ -102,7 +102,7 @@ fn to_text(found: &Found) -> String {
     let features = if features.is_empty() { "none".into() } else { features.join(", ") };
     let mut lines = vec![format!("batchnorm {}", env!("CARGO_PKG_VERSION")), format!("features: {features}")];
     if found.has_cpu {
-        let (threads, arch) = (rayon::current_num_threads(), std::env::consts::ARCH);
+        let (threads, arch) = (Cpu::threads(), std::env::consts::ARCH);
         lines.push(format!("device cpu: {threads} threads, {arch}, f64 arithmetic"));
     }
     for (number, device) in &found.cuda {

@@ -7,11 +7,13 @@ mod args;
 mod bench;
 mod choices;
 mod device;
+mod ending;
 mod failure;
 mod info;
 mod output;
 mod plan;
 mod run;
+mod threads;
 mod verify;
 
 use std::io::{self, Write};
@@ -21,11 +23,15 @@ use std::time::Instant;
 use args::{Command, Parsed};
 use failure::Failure;
 
+#[global_allocator]
+static ALLOCATOR: ending::Allocator = ending::Allocator;
+
 const CHECK_FAILED: u8 = 1;
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
     let began = Instant::now();
+    ending::watch_signals();
     match args::parse().and_then(|parsed| dispatch(parsed, began)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => CHECK_FAILED.into(),
@@ -46,7 +52,14 @@ fn dispatch(parsed: Parsed, began: Instant) -> Result<bool, Failure> {
     match command {
         Command::Info(args) => info::run(&args).map(|()| true),
         Command::Run(args) => run::run(&args).map(|()| true),
-        Command::Verify(args) => verify::run(&args, began),
-        Command::Bench(args) => bench::run(&args, began),
+        // Both take their memory without a way back: for tensors of every case, and of every row.
+        Command::Verify(args) => {
+            ending::end_without_memory();
+            verify::run(&args, began)
+        }
+        Command::Bench(args) => {
+            ending::end_without_memory();
+            bench::run(&args, began)
+        }
     }
 }

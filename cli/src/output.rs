@@ -3,6 +3,9 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use batchnorm::tensors::{WholeFile, place_of};
+
+use crate::ending;
 use crate::failure::Failure;
 
 /// Prints the text as it is. A closed stdout is no failure.
@@ -29,44 +32,46 @@ pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// A file that is whole whenever it is there, however often it is written anew: each time a temporary one beside it takes
-/// its place.
-pub(crate) struct WholeFile<'a>(&'a Path);
+/// A file that is whole whenever it is there, however often it is written anew: each time another takes its place.
+pub(crate) struct Renewed<'a>(&'a Path);
 
-impl<'a> WholeFile<'a> {
+impl<'a> Renewed<'a> {
     /// Finds out at once whether it can be written, which may be long before there is anything to write.
     pub(crate) fn new(path: &'a Path) -> Result<Self, Failure> {
-        let file = Self(path);
-        if path.is_dir() {
-            return Err(Failure::new(format!("{}: expected a file, got a folder", path.display())));
-        }
-        file.temporary().map(|_| file)
-    }
-
-    fn temporary(&self) -> Result<tempfile::NamedTempFile, Failure> {
-        let mut file = tempfile::Builder::new();
-        // As any new file: a temporary one is its owner's alone.
-        #[cfg(unix)]
-        file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        file.tempfile_in(folder_of(self.0)).map_err(|error| told(self.0, &error))
+        expect_file(path)?;
+        begun(path)?;
+        Ok(Self(path))
     }
 
     /// Puts this text into its place.
     pub(crate) fn write(&self, text: &str) -> Result<(), Failure> {
-        let mut file = self.temporary()?;
+        let mut file = begun(self.0)?;
         file.write_all(text.as_bytes()).map_err(|error| told(self.0, &error))?;
-        file.persist(self.0).map(drop).map_err(|error| told(self.0, &error.error))
+        Ok(file.keep()?)
     }
+}
+
+/// A new file of this name, which is gone if the process ends before it is complete.
+pub(crate) fn begun(path: &Path) -> batchnorm::Result<WholeFile> {
+    ending::temporary(|| WholeFile::create(path), WholeFile::temporary)
+}
+
+/// Refuses what could not be written whole or not at all: a stream, a device, a folder.
+pub(crate) fn expect_file(path: &Path) -> Result<(), Failure> {
+    if path == Path::new("-") {
+        let text =
+            "-: expected the name of a file, got the sign for stdout, which cannot be written whole or not at all";
+        return Err(Failure::new(text));
+    }
+    place_of(path)?;
+    Ok(())
 }
 
 /// Refuses options that name one file, of which the last to be written would be left. An option that is not given is `None`.
 pub(crate) fn expect_apart(options: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
     let mut seen: Vec<(&str, PathBuf)> = Vec::new();
     for (option, path) in options.iter().filter_map(|&(option, path)| Some((option, path?))) {
-        let (Ok(folder), Some(name)) = (folder_of(path).canonicalize(), path.file_name()) else {
-            continue; // A folder that is not there is the error of whoever writes.
-        };
-        let place = folder.join(name);
+        let place = place_of(path)?;
         if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == place) {
             let path = path.display();
             let expected = format!("{option}: expected another file than that of {other}, got {path} for both");
@@ -75,11 +80,6 @@ pub(crate) fn expect_apart(options: &[(&str, Option<&Path>)]) -> Result<(), Fail
         seen.push((option, place));
     }
     Ok(())
-}
-
-/// The folder that a file is in.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn told(path: &Path, error: &io::Error) -> Failure {

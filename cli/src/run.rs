@@ -68,6 +68,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    output::expect_file(&args.output)?;
     let (done, is_timed) = match args.device {
         Device::Cpu => {
             if args.strategy != Strategy::Auto {
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => return Err(args.device.not_built()),
     };
-    done.file.write(&args.output)?;
+    done.file.write_into(&args.output, || output::begun(&args.output))?;
 
     let names = done.file.names().collect::<Vec<_>>().join(", ");
     let path = one_line(&args.output.display().to_string());

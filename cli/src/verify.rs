@@ -19,7 +19,8 @@ use crate::choices::Strategy;
 use crate::device;
 use crate::device::Device;
 use crate::failure::Failure;
-use crate::output::{self, WholeFile};
+use crate::output::{self, Renewed};
+use crate::threads;
 use report::Tally;
 
 /// One group in so many on an emulated device, which takes hours for what a GPU does in a minute.
@@ -86,8 +87,9 @@ fn hold<B: Verified>(
     every: usize,
     model: String,
 ) -> Result<bool, Failure> {
+    args.journal.as_deref().map(output::expect_file).transpose()?;
     output::expect_apart(&[("--journal", args.journal.as_deref()), ("--json", args.json.as_deref())])?;
-    let json = args.json.as_deref().map(WholeFile::new).transpose()?;
+    let json = args.json.as_deref().map(Renewed::new).transpose()?;
     // Behind all that may be refused: it is empty from here on.
     let journal = match &args.journal {
         Some(path) => journal.into_file(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
@@ -109,7 +111,7 @@ fn hold<B: Verified>(
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} cases, {elapsed} of about {duration} {msg}") {
         bar.set_style(style);
     }
-    groups.par_iter().for_each(|group| {
+    let hold = |group: &Group| {
         let reports = B::check_all(backends, &group.cases(), 0, &journal);
         bar.inc(cases(group));
         let mut tally = locked();
@@ -119,7 +121,8 @@ fn hold<B: Verified>(
         }
         // A disk that is full now may have room at the end, and the rest is worth knowing without it.
         let _ = keep(&tally);
-    });
+    };
+    threads::install(|| groups.par_iter().for_each(hold));
     bar.finish_and_clear();
     let tally = locked();
     let kept = keep(&tally);

@@ -6,7 +6,6 @@ mod call;
 mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod threads;
 
 #[cfg(feature = "cuda")]
 use batchnorm::Cuda;
@@ -33,13 +32,13 @@ fn dispatch<O: Operation>(
 ) -> PyResult<O::Output> {
     let (dtype, shape) = (dtype.as_str(), shape(dims, is_last)?);
     py.detach(|| match place {
-        (None, threads) => threads::run(threads, shape.len(), || match dtype {
+        (None, threads) => Cpu::with_threads(usize::try_from(threads).unwrap_or(1), || match dtype {
             "float32" => operation.run::<Cpu, f32>(&Cpu, shape),
             "float16" => operation.run::<Cpu, f16>(&Cpu, shape),
             "bfloat16" => operation.run::<Cpu, bf16>(&Cpu, shape),
             "float64" => operation.run::<Cpu, f64>(&Cpu, shape),
             other => Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}"))),
-        })?,
+        }),
         #[cfg(feature = "cuda")]
         (Some(ordinal), stream) => match dtype {
             "float32" => operation.run::<Cuda, f32>(&cuda::on(ordinal, stream)?, shape),

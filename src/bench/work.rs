@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::reference::{Outputs, Reference};
 use super::{Operation, Row};
+use crate::cpu::threads;
 use crate::{
     Backend, BatchNorm, Compute, Cpu, Element, Epilogue, Gradients, Op, Options, Result, Saved, Shape, StateDict,
 };
@@ -53,7 +54,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
         [x, dy]: [&[T]; 2],
     ) -> Result<Self> {
         let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default())?;
-        layer.load_state_dict(&state(channels))?;
+        layer.load_state_dict(&state(channels)?)?;
         layer.reserve::<T>(shape, Epilogue::AddRelu(()))?;
         // Over the host once: the others are copies on the device.
         let (x, dy) = (backend.upload(x)?, backend.upload(dy)?);
@@ -67,8 +68,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
             })
         };
         let sets = (0..sets.max(1)).map(|_| set()).collect::<Result<Vec<_>>>()?;
-        let per_channel = || backend.upload(&vec![0.0f32; shape.c()]);
-        let (dgamma, dbeta) = (per_channel()?, per_channel()?);
+        let (dgamma, dbeta) = (backend.zeros(shape.c())?, backend.zeros(shape.c())?);
         Ok(Self { shape, offset, layer, sets, next: 0, dgamma, dbeta })
     }
 
@@ -142,7 +142,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
         self.next = 0;
         let channels: Vec<usize> = (0..self.shape.c()).collect();
         // Earlier runs have moved the running statistics.
-        self.layer.load_state_dict(&state(&channels)).map_err(told)?;
+        state(&channels).and_then(|state| self.layer.load_state_dict(&state)).map_err(told)?;
         self.prepare(operation).map_err(told)?;
         self.run(operation).map_err(told)?;
         let reference = Reference::new(self.shape, self.offset, operation, [&x, &dy])?;
@@ -177,19 +177,20 @@ pub fn parameters(channel: usize) -> [f32; 4] {
 }
 
 /// The state of a layer of these channels.
-fn state(channels: &[usize]) -> StateDict<f32> {
+fn state(channels: &[usize]) -> Result<StateDict<f32>> {
     let all = |which: usize| channels.iter().map(|&channel| parameters(channel)[which]).collect::<Vec<_>>();
-    let mut state = StateDict::new(channels.len(), &Options::default());
+    let mut state = StateDict::new(channels.len(), &Options::default())?;
     (state.gamma, state.beta) = (Some(all(0)), Some(all(1)));
     if let Some(running) = &mut state.running {
         (running.mean, running.var) = (all(2), all(3));
     }
-    state
+    Ok(state)
 }
 
 fn values<T: Element>(len: usize, seed: u64) -> Vec<T> {
     let hash = |i: usize| (i as u64 + 1).wrapping_mul(seed) >> 40;
-    (0..len).into_par_iter().map(|i| T::from_f64(hash(i) as f64 / f64::from(1 << 23) - 1.0)).collect()
+    let value = |i| T::from_f64(hash(i) as f64 / f64::from(1 << 23) - 1.0);
+    threads::run(len, || threads::map((0..len).into_par_iter(), value))
 }
 
 #[cfg(test)]

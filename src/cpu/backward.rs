@@ -6,6 +6,7 @@ use super::Cpu;
 use super::convert::Lane;
 use super::forward::{Channels, normalized};
 use super::sweep::{Group, by_group_into};
+use super::threads;
 use crate::{Element, Epilogue, Gradients, Shape};
 
 /// Elements to a task of a plain copy.
@@ -22,12 +23,13 @@ pub(super) enum Statistics<'a, P> {
 fn residual_gradient<T: Lane>(dy: &[T], epilogue: &mut Epilogue<&mut [T]>, relu_mask: Option<&[u32]>) {
     match epilogue {
         Epilogue::Add(dz) => {
-            dz.par_chunks_mut(PIECE).zip(dy.par_chunks(PIECE)).for_each(|(dz, dy)| dz.copy_from_slice(dy));
+            let pieces = dz.par_chunks_mut(PIECE).zip(dy.par_chunks(PIECE));
+            threads::for_each(pieces, |(dz, dy)| dz.copy_from_slice(dy));
         }
         Epilogue::AddRelu(dz) => {
             let words = relu_mask.unwrap_or_default(); // Problem saw to it that there is one.
             let values = dz.par_chunks_mut(32).zip(dy.par_chunks(32)).with_min_len(512);
-            values.zip(words).for_each(|((dz, dy), word)| {
+            threads::for_each(values.zip(words), |((dz, dy), word)| {
                 for (bit, (dz, &dy)) in dz.iter_mut().zip(dy).enumerate() {
                     *dz = if word >> bit & 1 == 1 { dy } else { T::default() };
                 }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::convert::Lane;
 use super::sweep::{Group, Part, by_group, by_group_into};
+use super::threads;
 use crate::{Epilogue, NonFinite, Param, RunningVar, Shape, Tracking};
 
 /// The moments of a channel.
@@ -209,7 +210,7 @@ fn normalize<T: Lane>(group: &Group, x: &[T], channels: &Channels, epilogue: Epi
 
 /// One bit an element of whether relu let it pass.
 pub(super) fn pack_mask<T: Lane>(y: &[T], relu_mask: &mut [u32]) {
-    relu_mask.par_iter_mut().zip(y.par_chunks(32)).with_min_len(512).for_each(|(word, values)| {
+    threads::for_each(relu_mask.par_iter_mut().zip(y.par_chunks(32)).with_min_len(512), |(word, values)| {
         let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(passes(y)) << bit);
         *word = bits.fold(0, |word, bit| word | bit);
     });

@@ -9,16 +9,20 @@ mod operations;
 mod rows;
 mod state;
 mod sweep;
+pub(crate) mod threads;
 
 use half::{bf16, f16};
 
 use crate::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, TrainArgs};
 use crate::backend::Sealed;
 use crate::state::{State, StateDict};
-use crate::{Backend, Compute, Param, Problem, Result, Stored};
+use crate::{Backend, Compute, Param, Problem, Result, Stored, memory};
 pub use state::CpuState;
 
-/// The CPU, with the threads of rayon's current pool.
+/// The CPU: threads of a pool of this crate's own, [`Cpu::threads`] of them, or rayon's pool where one of its threads calls.
+///
+/// Small tensors are computed by the calling thread alone, and so are all where no thread can be had. A forked process has a pool
+/// of its own, whatever threads of its parent did at the fork.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu;
 
@@ -34,10 +38,16 @@ impl Backend for Cpu {
     type Workspace = ();
 
     fn upload<T: Stored>(&self, host: &[T]) -> Result<Vec<T>> {
-        Ok(host.to_vec())
+        memory::copied(host)
+    }
+    fn upload_vec<T: Stored>(&self, host: Vec<T>) -> Result<Vec<T>> {
+        Ok(host)
     }
     fn download<T: Stored>(&self, buf: &Vec<T>) -> Result<Vec<T>> {
-        Ok(buf.clone())
+        memory::copied(buf)
+    }
+    fn download_buf<T: Stored>(&self, buf: Vec<T>) -> Result<Vec<T>> {
+        Ok(buf)
     }
     fn input<T: Stored>(buf: &Vec<T>) -> &[T] {
         buf
@@ -49,7 +59,7 @@ impl Backend for Cpu {
         Ok(())
     }
     fn duplicate<T: Stored>(&self, buf: &Vec<T>) -> Result<Vec<T>> {
-        Ok(buf.clone())
+        memory::copied(buf)
     }
     fn slice<T: Stored>(buf: &Vec<T>, start: usize) -> &[T] {
         &buf[start..]
@@ -58,10 +68,10 @@ impl Backend for Cpu {
         &mut buf[start..]
     }
     fn upload_state<P: Param>(&self, host: &StateDict<P>) -> Result<CpuState<P>> {
-        Ok(CpuState::new(host))
+        CpuState::new(host)
     }
     fn download_state<P: Param>(&self, state: &CpuState<P>) -> Result<StateDict<P>> {
-        Ok(state.to_host())
+        state.to_host()
     }
     fn views<P: Param>(state: &CpuState<P>) -> State<&[P], &[i64]> {
         state.views()

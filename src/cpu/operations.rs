@@ -3,10 +3,11 @@
 use super::Cpu;
 use super::backward::{self, Statistics};
 use super::convert::Lane;
-use super::forward;
+use super::sweep::bookkeeping_bytes;
+use super::{forward, threads};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
 use crate::problem::{Access, Buffer, Kind};
-use crate::{Element, Epilogue, Op, Param, Problem, Result};
+use crate::{Element, Epilogue, Op, Param, Problem, Result, Shape, memory};
 
 pub(super) fn moments<T: Lane>(args: MomentsArgs<'_, Cpu, T>) -> Result<()> {
     let MomentsArgs { shape, x, mean, var, workspace: () } = args;
@@ -20,7 +21,7 @@ pub(super) fn moments<T: Lane>(args: MomentsArgs<'_, Cpu, T>) -> Result<()> {
         var.fill(T::Param::from_f64(f64::NAN));
         return Ok(());
     }
-    let moments = forward::moments(shape, x);
+    let moments = compute(shape, || forward::moments(shape, x))?;
     round(&moments, |moments| moments.mean, mean);
     round(&moments, |moments| moments.var, var);
     Ok(())
@@ -48,10 +49,13 @@ pub(super) fn train<T: Lane>(args: TrainArgs<'_, Cpu, T>) -> Result<()> {
         saved_inv_std.fill(T::Param::default());
         return Ok(());
     }
-    let batch = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
-    if let Some(relu_mask) = relu_mask {
-        forward::pack_mask(y, relu_mask);
-    }
+    let batch = compute(shape, || {
+        let batch = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
+        if let Some(relu_mask) = relu_mask {
+            forward::pack_mask(y, relu_mask);
+        }
+        batch
+    })?;
     round(&batch, |(moments, _)| moments.mean, saved_mean);
     round(&batch, |(_, inv_std)| *inv_std, saved_inv_std);
     if let Some(RunningArgs { tracking, mean, var, num_batches_tracked }) = running {
@@ -73,10 +77,12 @@ pub(super) fn infer<T: Lane>(args: InferArgs<'_, Cpu, T>) -> Result<()> {
         relu_mask.as_deref().and_then(|mask| write("relu_mask", Kind::ReluMask, mask)),
     ])?;
     if !shape.is_empty() {
-        forward::infer(shape, eps, x, [gamma, beta], [running_mean, running_var], epilogue, y);
-        if let Some(relu_mask) = relu_mask {
-            forward::pack_mask(y, relu_mask);
-        }
+        compute(shape, || {
+            forward::infer(shape, eps, x, [gamma, beta], [running_mean, running_var], epilogue, y);
+            if let Some(relu_mask) = relu_mask {
+                forward::pack_mask(y, relu_mask);
+            }
+        })?;
     }
     Ok(())
 }
@@ -103,8 +109,8 @@ pub(super) fn backward<T: Lane>(args: BackwardArgs<'_, Cpu, T>) -> Result<()> {
         return Ok(());
     }
     let statistics = Statistics::Batch { saved_mean, saved_inv_std };
-    backward::gradients(shape, statistics, [gamma, beta], [x, dy], epilogue, relu_mask, gradients);
-    Ok(())
+    let affine = [gamma, beta];
+    compute(shape, || backward::gradients(shape, statistics, affine, [x, dy], epilogue, relu_mask, gradients))
 }
 
 pub(super) fn backward_frozen<T: Lane>(args: BackwardFrozenArgs<'_, Cpu, T>) -> Result<()> {
@@ -129,8 +135,14 @@ pub(super) fn backward_frozen<T: Lane>(args: BackwardFrozenArgs<'_, Cpu, T>) -> 
         return Ok(());
     }
     let statistics = Statistics::Frozen { running_mean, running_var, eps };
-    backward::gradients(shape, statistics, [gamma, beta], [x, dy], epilogue, relu_mask, gradients);
-    Ok(())
+    let affine = [gamma, beta];
+    compute(shape, || backward::gradients(shape, statistics, affine, [x, dy], epilogue, relu_mask, gradients))
+}
+
+/// Computes on the threads that there are, where there is memory for what that needs beside the buffers.
+fn compute<R: Send>(shape: Shape, work: impl FnOnce() -> R + Send) -> Result<R> {
+    memory::expect_room(bookkeeping_bytes(shape))?;
+    Ok(threads::run(shape.len(), work))
 }
 
 fn read<T>(name: &'static str, kind: Kind, slice: &[T]) -> Option<Buffer> {

@@ -1,7 +1,7 @@
 //! A layer's state on the CPU: the per-channel vectors in one allocation, the counter beside them.
 
 use crate::state::{State, StateDict};
-use crate::{Param, Running};
+use crate::{Param, Result, Running, memory};
 
 /// `gamma | beta | running_mean | running_var`, each where the layer has it.
 pub struct CpuState<P> {
@@ -12,28 +12,30 @@ pub struct CpuState<P> {
 }
 
 impl<P: Param> CpuState<P> {
-    pub(super) fn new(host: &StateDict<P>) -> Self {
+    pub(super) fn new(host: &StateDict<P>) -> Result<Self> {
         let running = host.running.iter().flat_map(|running| [&running.mean, &running.var]);
         let vectors = host.gamma.iter().chain(&host.beta).chain(running);
-        Self {
-            values: vectors.flatten().copied().collect(),
+        let mut values = memory::room(vectors.clone().map(Vec::len).sum())?;
+        vectors.for_each(|vector| values.extend_from_slice(vector));
+        Ok(Self {
+            values,
             has_gamma: host.gamma.is_some(),
             has_beta: host.beta.is_some(),
             num_batches_tracked: host.running.as_ref().map(|running| [running.num_batches_tracked]),
-        }
+        })
     }
 
-    pub(super) fn to_host(&self) -> StateDict<P> {
+    pub(super) fn to_host(&self) -> Result<StateDict<P>> {
         let State { gamma, beta, running } = self.views();
-        State {
-            gamma: gamma.map(<[P]>::to_vec),
-            beta: beta.map(<[P]>::to_vec),
-            running: running.map(|running| Running {
-                mean: running.mean.to_vec(),
-                var: running.var.to_vec(),
-                num_batches_tracked: running.num_batches_tracked[0],
-            }),
-        }
+        let running = running.map(|Running { mean, var, num_batches_tracked }| {
+            let (mean, var) = (memory::copied(mean)?, memory::copied(var)?);
+            Ok(Running { mean, var, num_batches_tracked: num_batches_tracked[0] })
+        });
+        Ok(State {
+            gamma: gamma.map(memory::copied).transpose()?,
+            beta: beta.map(memory::copied).transpose()?,
+            running: running.transpose()?,
+        })
     }
 
     pub(super) fn views(&self) -> State<&[P], &[i64]> {

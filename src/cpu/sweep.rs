@@ -11,10 +11,10 @@ use rayon::prelude::*;
 
 use super::convert::Lane;
 use super::rows::{Rows, ranges};
+use super::{Cpu, threads};
 use crate::{Layout, Shape};
 
-/// Elements to a part. A whole tensor of so many is computed by the calling thread alone, in less time than it takes to
-/// wake another twice.
+/// Elements to a part.
 const PART: usize = 64 * 1024;
 /// Rows to a part where neighbours are of different channels and rows are wide. Each part leaves a result for all channels,
 /// so the more rows, the less that costs; but a tensor of fewer rows is to have [`PARTS_FOR_ALL`] parts too, down to so few.
@@ -59,15 +59,46 @@ impl View {
         if rows <= GROUP / COLUMNS { COLUMNS } else { c }
     }
 
-    /// How many groups make a task at least: all of them where the tensor is too small to be shared, and where each is
-    /// large enough for all threads.
+    /// How many groups make a task at least: all of them where each is large enough for all threads.
     fn groups_per_task(self) -> usize {
         let m = self.rows * self.s;
-        if m * self.c <= PART || m > PARTS_FOR_ALL * PART {
+        if m > PARTS_FOR_ALL * PART {
             return self.c;
         }
         TASK.div_ceil(m * self.channels_per_group())
     }
+
+    /// How many rows of so many channels make a part.
+    fn rows_per_part(self, channels: usize) -> usize {
+        match channels * self.s {
+            width if self.s == 1 => {
+                let rows = self.rows / PARTS_FOR_ALL;
+                rows.clamp(*ROWS_OF_PART.start(), *ROWS_OF_PART.end()).max(PART / width)
+            }
+            width => (PART / width).max(1),
+        }
+    }
+}
+
+/// The bytes that an operation needs beside its buffers, at most: slices of rows, results of channels, and what the groups that
+/// are computed at one time hold.
+pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
+    /// The results of a channel, twice where they are put together.
+    const RESULTS: usize = 96;
+    /// The vectors of a group with a value a channel, and its sums lane by lane.
+    const OF_CHANNEL: usize = 800;
+    /// A part, and what it holds of a channel.
+    const PART_BYTES: [usize; 2] = [64, 40];
+    let view = View::of(shape);
+    let channels = view.channels_per_group().min(view.c);
+    let groups = view.c.div_ceil(channels);
+    let parts = view.rows.div_ceil(view.rows_per_part(channels)) * view.s.div_ceil(PART);
+    let slices = if groups > 1 { groups.saturating_mul(view.rows * size_of::<&mut [f64]>()) } else { 0 };
+    let of_part = PART_BYTES[0] + channels * PART_BYTES[1];
+    // A thread that waits for the parts of one group may begin another.
+    let at_once = groups.min(4 * Cpu::threads());
+    let of_groups = at_once.saturating_mul(channels * OF_CHANNEL + parts.saturating_mul(of_part));
+    slices.saturating_add(view.c.saturating_mul(RESULTS)).saturating_add(of_groups).saturating_add(PART)
 }
 
 /// Neighbouring channels, whose values nothing else depends on.
@@ -85,7 +116,8 @@ fn groups(view: View) -> Vec<Group> {
 /// What `of_group` gives for the channels of each group, all in order.
 pub(super) fn by_group<R: Send>(shape: Shape, of_group: impl Fn(&Group) -> Vec<R> + Sync + Send) -> Vec<R> {
     let view = View::of(shape);
-    groups(view).par_iter().with_min_len(view.groups_per_task()).flat_map_iter(of_group).collect()
+    let of_groups = threads::map(groups(view).par_iter().with_min_len(view.groups_per_task()), of_group);
+    of_groups.into_iter().flatten().collect()
 }
 
 /// What `of_group` gives for the channels of each group, all in order, and what it writes to its rows of the `output`.
@@ -106,7 +138,8 @@ pub(super) fn by_group_into<T: Lane, R: Send>(
         }
     }
     let tasks = groups.par_iter().zip(outputs).with_min_len(view.groups_per_task());
-    tasks.flat_map_iter(|(group, output)| of_group(group, output)).collect()
+    let of_groups = threads::map(tasks, |(group, output)| of_group(group, output));
+    of_groups.into_iter().flatten().collect()
 }
 
 /// Some values of each channel of a group.
@@ -142,12 +175,7 @@ impl Group {
     /// All of it, in order.
     fn parts(&self) -> Vec<Part<'_>> {
         let View { rows, s, .. } = self.view;
-        let of_rows = match self.channels.len() * s {
-            width if s == 1 => {
-                (rows / PARTS_FOR_ALL).clamp(*ROWS_OF_PART.start(), *ROWS_OF_PART.end()).max(PART / width)
-            }
-            width => (PART / width).max(1),
-        };
+        let of_rows = self.view.rows_per_part(self.channels.len());
         let part =
             |rows: Range<usize>| ranges(0..s, PART).map(move |values| Part { group: self, rows: rows.clone(), values });
         ranges(0..rows, of_rows).flat_map(part).collect()
@@ -155,7 +183,7 @@ impl Group {
 
     /// What `of_part` gives for each channel, part by part.
     pub(super) fn by_part<R: Send>(&self, of_part: impl Fn(&Part<'_>) -> Vec<R> + Sync + Send) -> Vec<Vec<R>> {
-        self.parts().par_iter().map(of_part).collect()
+        threads::map(self.parts().par_iter(), of_part)
     }
 
     /// For each channel the sums of `term(parameters of the channel, values of the inputs at one place)`.
@@ -189,8 +217,8 @@ impl Group {
         // Rows with nothing between them come as one.
         let piece = if s > PART { PART } else { (PART / width).max(1) * width };
         let rows = output.into_par_iter().enumerate().rev().with_min_len(PART.div_ceil(width));
-        rows.for_each(|(row, output)| {
-            output.par_chunks_mut(piece).enumerate().rev().for_each(|(i, output)| {
+        threads::for_each(rows, |(row, output)| {
+            threads::for_each(output.par_chunks_mut(piece).enumerate().rev(), |(i, output)| {
                 let start = self.start(row) + i * piece;
                 let inputs = inputs.map(|input| &input[start..start + output.len()]);
                 view.map(inputs, output, &f);

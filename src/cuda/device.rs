@@ -107,6 +107,6 @@ mod tests {
         assert!(matches!(driver("call")(lost), Error::Driver { call: "call", code: 700 }));
         assert!(matches!(allocating(64)(lost), Error::Driver { code: 700, .. }));
         let full = DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-        assert_eq!(allocating(64)(full).to_string(), "out of device memory: expected room for 64 bytes");
+        assert_eq!(allocating(64)(full).to_string(), "out of memory: expected room for 64 bytes");
     }
 }

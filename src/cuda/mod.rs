@@ -50,7 +50,7 @@ use half::{bf16, f16};
 use crate::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, TrainArgs};
 use crate::backend::Sealed;
 use crate::state::{State, StateDict};
-use crate::{Backend, Compute, DeviceLimits, Param, Plan, Problem, Result, Stored, Strategy};
+use crate::{Backend, Compute, DeviceLimits, Param, Plan, Problem, Result, Stored, Strategy, memory};
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
@@ -242,8 +242,8 @@ impl Cuda {
     }
 
     /// A copy of `buf` on the host, once the work before it is done.
-    fn copied_to_host<T: DeviceRepr + Clone + Default>(&self, buf: &CudaSlice<T>) -> Result<Vec<T>> {
-        let mut host = vec![T::default(); buf.len()];
+    fn copied_to_host<T: DeviceRepr + Copy + Default>(&self, buf: &CudaSlice<T>) -> Result<Vec<T>> {
+        let mut host = memory::filled(T::default(), buf.len())?;
         if host.is_empty() {
             return Ok(host);
         }

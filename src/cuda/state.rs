@@ -6,7 +6,7 @@ use cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
 
 use super::Cuda;
 use crate::state::{State, StateDict};
-use crate::{Param, Result, Running, Stored};
+use crate::{Param, Result, Running, Stored, memory};
 
 /// What comes before the vectors: the counter, padded so that they begin as aligned as they could be.
 const HEADER: usize = 16;
@@ -24,7 +24,9 @@ impl<P: Param> CudaState<P> {
         let running = host.running.as_ref();
         let vectors = [host.gamma.as_ref(), host.beta.as_ref(), running.map(|r| &r.mean), running.map(|r| &r.var)];
         let count = running.map_or(0, |running| running.num_batches_tracked);
-        let mut bytes = vec![0; HEADER];
+        let len = vectors.iter().flatten().map(|vector| size_of_val(&vector[..])).sum::<usize>();
+        let mut bytes = memory::room(HEADER + len)?;
+        bytes.resize(HEADER, 0);
         bytes[..size_of::<i64>()].copy_from_slice(bytemuck::bytes_of(&count));
         vectors.iter().flatten().for_each(|vector| bytes.extend_from_slice(bytemuck::cast_slice(vector)));
         Ok(Self {
@@ -37,6 +39,7 @@ impl<P: Param> CudaState<P> {
 
     pub(super) fn to_host(&self, cuda: &Cuda) -> Result<StateDict<P>> {
         let bytes = cuda.copied_to_host(&self.bytes)?;
+        memory::expect_room(bytes.len())?;
         let (header, vectors) = bytes.split_at(HEADER);
         let count = bytemuck::pod_read_unaligned(&header[..size_of::<i64>()]);
         let vectors = vectors.chunks((self.c * size_of::<P>()).max(1)).map(bytemuck::pod_collect_to_vec);

@@ -125,7 +125,7 @@ pub(crate) fn state() -> StateDict<f32> {
 
 /// A state that no new layer of `c` channels has.
 pub(crate) fn state_of(c: usize) -> StateDict<f32> {
-    let mut state = StateDict::new(c, &Options::default());
+    let mut state = StateDict::new(c, &Options::default()).unwrap();
     let ramp = |from: f32| (0..c).map(|c| from + c as f32 / 8.0).collect::<Vec<_>>();
     (state.gamma, state.beta) = (Some(ramp(0.5)), Some(ramp(-0.25)));
     let running = state.running.as_mut().unwrap();

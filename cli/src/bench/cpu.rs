@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::Task;
 use super::measured::{FLOOR, OURS};
 use super::subject::{Reason, Samples, Subject, Way};
+use crate::threads;
 
 /// A sample is as many calls as take this long: what a clock and a waking thread cost is then small.
 const SAMPLE: f64 = 50e-6;
@@ -102,7 +103,7 @@ impl Subject for Floor {
     }
     fn measure(&mut self, seconds: f64) -> Result<Samples, Reason> {
         let mut call = || {
-            self.run();
+            threads::install(|| self.run());
             Ok(())
         };
         Ok(time(seconds, &mut call)?)

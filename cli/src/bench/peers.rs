@@ -8,6 +8,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use batchnorm::Cpu;
 use batchnorm::bench::{PEER_NAMES, Row};
 use serde_json::{Value, json};
 
@@ -111,7 +112,7 @@ fn command(args: &Args, wanted: &Wanted, folder: &Path) -> Command {
     };
     let mut command = Command::new(&args.python);
     command.arg(folder.join("peers.py")).args(["--serve", "--device", device]);
-    command.args(["--threads", &rayon::current_num_threads().to_string()]);
+    command.args(["--threads", &Cpu::threads().to_string()]);
     command.args(wanted.python.iter().flat_map(|name| ["--peer", name]));
     if let Device::Cuda(number) = args.device {
         command.env("CUDA_VISIBLE_DEVICES", number.to_string());

@@ -37,6 +37,7 @@
 
 use std::collections::BTreeMap;
 
+use batchnorm::Cpu;
 use batchnorm::verify::Lost;
 use serde_json::{Map, Value, json};
 
@@ -204,7 +205,7 @@ impl Report {
             "built": machine::built(),
             "device": self.device.to_string(),
             "model": self.model,
-            "threads": rayon::current_num_threads(),
+            "threads": Cpu::threads(),
             "seconds": self.seconds,
             "timed": self.is_timed,
             "complete": self.is_complete,

@@ -44,25 +44,30 @@ impl<B: Compute<T>, T: Element> Buffers<B, T> {
     }
 
     fn done(self, job: &Job<'_, B, T>, statistics: &str, took: Duration) -> Result<Done, Failure> {
-        let mut file = TensorFile::default();
-        job.push_data(&mut file, "dx", &self.dx)?;
-        job.push_channels(&mut file, "dweight", &self.dgamma)?;
-        job.push_channels(&mut file, "dbias", &self.dbeta)?;
-        if job.epilogue.residual().is_some() {
-            job.push_data(&mut file, "dz", &self.dz)?;
-        }
+        let Self { dx, dgamma, dbeta, .. } = self;
+        let backend = &job.backend;
+        let dx = backend.download_buf(dx)?;
+        let (dgamma, dbeta) = (backend.download_buf(dgamma)?, backend.download_buf(dbeta)?);
         let lines = vec![
             report::headline(job),
             format!("statistics: {statistics}, eps {}", job.eps),
             report::behind(job, self.gamma.is_some(), self.beta.is_some()),
             format!(
                 "largest |dx| {}, |dweight| {}, |dbias| {}; constant channels of x: {}",
-                report::largest(&job.backend.download(&self.dx)?),
-                report::largest(&job.backend.download(&self.dgamma)?),
-                report::largest(&job.backend.download(&self.dbeta)?),
+                report::largest(&dx),
+                report::largest(&dgamma),
+                report::largest(&dbeta),
                 job.constant_channels
             ),
         ];
+        let mut file = TensorFile::default();
+        let c = [job.shape.c()];
+        file.push_vec("dx", job.shape.dims(), dx)?;
+        file.push_vec("dweight", &c, dgamma)?;
+        file.push_vec("dbias", &c, dbeta)?;
+        if job.epilogue.residual().is_some() {
+            job.push_data(&mut file, "dz", self.dz)?;
+        }
         Ok(Done { file, lines, took })
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use batchnorm::args::{InferArgs, MomentsArgs, RunningArgs, TrainArgs};
 use batchnorm::tensors::TensorFile;
-use batchnorm::{Compute, Element, Epilogue, Op, Tracking};
+use batchnorm::{Compute, Element, Epilogue, Op, Running, Tracking};
 
 use super::job::Job;
 use super::report::{self, Done, Spread};
@@ -42,15 +42,16 @@ pub(crate) fn train<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, tracking: Tr
     backend.download(&mean)?; // Waits for the device.
     let took = start.elapsed();
 
+    let spreads = before_and_after(job, &y)?;
     let mut file = TensorFile::default();
-    job.push_data(&mut file, "y", &y)?;
-    job.push_channels(&mut file, "mean", &mean)?;
-    job.push_channels(&mut file, "inv_std", &inv_std)?;
+    job.push_data(&mut file, "y", y)?;
+    job.push_channels(&mut file, "mean", mean)?;
+    job.push_channels(&mut file, "inv_std", inv_std)?;
     let mut count = None;
-    if let Some(running) = &running {
-        job.push_channels(&mut file, "running_mean", &running.mean)?;
-        job.push_channels(&mut file, "running_var", &running.var)?;
-        count = backend.download(&running.num_batches_tracked)?.first().copied();
+    if let Some(Running { mean, var, num_batches_tracked }) = running {
+        job.push_channels(&mut file, "running_mean", mean)?;
+        job.push_channels(&mut file, "running_var", var)?;
+        count = backend.download(&num_batches_tracked)?.first().copied();
     }
     if let Some(count) = count {
         file.push_count("num_batches_tracked", count)?;
@@ -61,7 +62,7 @@ pub(crate) fn train<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, tracking: Tr
         report::tracked(tracking, count),
         report::behind(job, gamma.is_some(), beta.is_some()),
     ];
-    lines.extend(before_and_after(job, &y)?);
+    lines.extend(spreads);
     Ok(Done { file, lines, took })
 }
 
@@ -86,17 +87,18 @@ pub(crate) fn infer<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<Do
         y: B::output(&mut y),
         relu_mask: None,
     })?;
-    let host_y = backend.download(&y)?; // Waits for the device.
+    backend.download(&running_mean)?; // Waits for the device.
     let took = start.elapsed();
 
+    let spreads = before_and_after(job, &y)?;
     let mut file = TensorFile::default();
-    file.push("y", shape.dims(), &host_y)?;
+    job.push_data(&mut file, "y", y)?;
     let mut lines = vec![
         report::headline(job),
         format!("statistics: running_mean and running_var of the input, eps {}", job.eps),
         report::behind(job, gamma.is_some(), beta.is_some()),
     ];
-    lines.extend(before_and_after(job, &y)?);
+    lines.extend(spreads);
     Ok(Done { file, lines, took })
 }
 
@@ -106,11 +108,11 @@ pub(crate) fn moments<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<
     let (mean, var) = moments_of(job, &job.x)?;
     let took = start.elapsed();
 
+    let spread = Spread::new(&mean, &var);
     let mut file = TensorFile::default();
     let c = [job.shape.c()];
-    file.push("mean", &c, &mean)?;
-    file.push("var", &c, &var)?;
-    let spread = Spread::new(&mean, &var);
+    file.push_vec("mean", &c, mean)?;
+    file.push_vec("var", &c, var)?;
     let lines = vec![
         report::headline(job),
         "statistics: of this batch; var is biased, sum((x - mean)^2) / m".into(),
@@ -140,5 +142,5 @@ fn moments_of<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, x: &B::Buf<T>) -> 
         var: B::output(&mut var),
         workspace: &mut job.workspace(&[Op::Moments])?,
     })?;
-    Ok((job.backend.download(&mean)?, job.backend.download(&var)?))
+    Ok((job.backend.download_buf(mean)?, job.backend.download_buf(var)?))
 }

@@ -33,13 +33,13 @@ impl<'a, B: Compute<T>, T: Element> Job<'a, B, T> {
     ) -> Result<Self> {
         let host = tensors.data::<T>("x", shape.dims())?;
         let constant_channels = constant_channels(shape, &host);
-        let x = backend.upload(&host)?;
+        let x = backend.upload_vec(host)?;
         Ok(Self { backend, shape, op, epilogue, eps, x, constant_channels, tensors })
     }
 
     /// A tensor that must be like x.
     pub(crate) fn data(&self, name: &str) -> Result<B::Buf<T>> {
-        self.backend.upload(&self.tensors.data::<T>(name, self.shape.dims())?)
+        self.backend.upload_vec(self.tensors.data::<T>(name, self.shape.dims())?)
     }
 
     /// The residual of an epilogue that reads one; else an empty buffer.
@@ -49,7 +49,7 @@ impl<'a, B: Compute<T>, T: Element> Job<'a, B, T> {
 
     /// A tensor of one value a channel.
     pub(crate) fn channels(&self, name: &str) -> Result<B::Buf<T::Param>> {
-        self.backend.upload(&self.tensors.channels::<T::Param>(name, self.shape.c())?)
+        self.backend.upload_vec(self.tensors.channels::<T::Param>(name, self.shape.c())?)
     }
 
     /// A tensor of one value a channel, where the input has it.
@@ -70,15 +70,8 @@ impl<'a, B: Compute<T>, T: Element> Job<'a, B, T> {
 
     /// Room for `len` values. A file of a few bytes can name a shape of many channels without a value.
     pub(crate) fn room<V: Stored>(&self, len: usize) -> Result<B::Buf<V>, Failure> {
-        let mut zeros = Vec::new();
-        if zeros.try_reserve_exact(len).is_err() {
-            return Err(Failure::new(format!(
-                "x of {}: expected results that fit in memory, got {len} values",
-                self.shape
-            )));
-        }
-        zeros.resize(len, V::default());
-        Ok(self.backend.upload(&zeros)?)
+        let shape = self.shape;
+        self.backend.zeros(len).map_err(|error| Failure::new(format!("results for x of {shape}: {error}")))
     }
 
     /// Room for a tensor like x.
@@ -101,13 +94,13 @@ impl<'a, B: Compute<T>, T: Element> Job<'a, B, T> {
     }
 
     /// Adds a tensor like x to the output.
-    pub(crate) fn push_data(&self, file: &mut TensorFile, name: &str, buf: &B::Buf<T>) -> Result<()> {
-        file.push(name, self.shape.dims(), &self.backend.download(buf)?)
+    pub(crate) fn push_data(&self, file: &mut TensorFile, name: &str, buf: B::Buf<T>) -> Result<()> {
+        file.push_vec(name, self.shape.dims(), self.backend.download_buf(buf)?)
     }
 
     /// Adds a tensor of one value a channel to the output.
-    pub(crate) fn push_channels<P: Param>(&self, file: &mut TensorFile, name: &str, buf: &B::Buf<P>) -> Result<()> {
-        file.push(name, &[self.shape.c()], &self.backend.download(buf)?)
+    pub(crate) fn push_channels<P: Param>(&self, file: &mut TensorFile, name: &str, buf: B::Buf<P>) -> Result<()> {
+        file.push_vec(name, &[self.shape.c()], self.backend.download_buf(buf)?)
     }
 }
 

@@ -57,12 +57,12 @@ fn a_strip_that_no_block_holds() {
 fn a_device_without_room() {
     let mut input = TensorFile::default();
     input.push::<f32>("x", &[0, 1 << 25], &[]).unwrap();
-    let words = ["out of device memory", &format!("expected room for {} bytes", 4 << 25)];
+    let words = ["out of memory", &format!("expected room for {} bytes", 4 << 25)];
     refuses_on("cuda:5", &Folder::new(&input), &["--op", "moments", "--layout", "nchw"], &words);
     // x finds room, and y does not.
     let mut input = TensorFile::default();
     input.push("x", &[10 << 20, 1], &vec![1.0f32; 10 << 20]).unwrap();
-    let words = ["out of device memory", &format!("expected room for {} bytes", 40 << 20)];
+    let words = ["out of memory", &format!("expected room for {} bytes", 40 << 20)];
     refuses_on("cuda:5", &Folder::new(&input), &TRAIN, &words);
 }
 

@@ -22,7 +22,7 @@ macro_rules! test {
     };
 }
 
-pub(crate) const PARTS: [Part; 7] = [
+pub(crate) const PARTS: [Part; 8] = [
     Part {
         name: "cli",
         promise: "any file and any options: exit code 0 or 2, one line, files whole or as they were, no hang",
@@ -50,6 +50,13 @@ pub(crate) const PARTS: [Part; 7] = [
         words: test!("cuda", "properties::any_group_is_within_its_tolerance_anywhere"),
         environment: &[],
         share: 4,
+    },
+    Part {
+        name: "plans",
+        promise: "any problem on any device: a plan within the limits, in which each element has one owner",
+        words: test!("plan", "any_plan_keeps_its_limits_and_owns_each_element_once"),
+        environment: &[],
+        share: 1,
     },
     Part {
         name: "layer",

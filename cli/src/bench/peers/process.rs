@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use batchnorm::bench::PEERS;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::ending;
 
 /// Characters of the process's last words on stderr that become part of the reason when it ends.
 const TOLD: usize = 300;
@@ -26,7 +29,7 @@ pub(super) struct Process {
     until: Option<Instant>,
     stderr: PathBuf,
     /// The folder of its files, which lives as long as it does.
-    _folder: tempfile::TempDir,
+    _folder: TempDir,
 }
 
 impl Process {
@@ -38,7 +41,7 @@ impl Process {
         until: Option<Instant>,
     ) -> Result<(Self, Value), String> {
         let told = |error: io::Error| format!("{}: {error}", program.display());
-        let folder = tempfile::tempdir().map_err(told)?;
+        let folder = ending::temporary(tempfile::tempdir, TempDir::path).map_err(told)?;
         for (name, text) in PEERS {
             fs::write(folder.path().join(name), text).map_err(told)?;
         }
@@ -51,8 +54,10 @@ impl Process {
         let (Some(input), Some(output)) = (input, output) else { return Err("no pipes".into()) };
         let (sender, lines) = mpsc::channel();
         // Ends with the process, or with whoever would have read on.
-        thread::spawn(move || BufReader::new(output).lines().try_for_each(|line| sender.send(line)));
+        let pass_on = move || BufReader::new(output).lines().try_for_each(|line| sender.send(line));
+        let reader = thread::Builder::new().spawn(pass_on);
         let mut process = Self { child, input, lines, gone: None, until, stderr, _folder: folder };
+        reader.map_err(|error| process.end(&format!("expected a thread to read its answers, got {error}")))?;
         let said = process.read(limit)?;
         Ok((process, said))
     }

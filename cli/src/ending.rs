@@ -1,0 +1,132 @@
+//! How the process ends before its work is done, by a signal or for want of memory: without a temporary file, and as the contract
+//! says.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::BAD_INPUT;
+
+/// Files and folders that are to be gone when the process is.
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Makes something temporary, and notes where it is: no signal comes between the two.
+pub(crate) fn temporary<T, E>(make: impl FnOnce() -> Result<T, E>, path: impl FnOnce(&T) -> &Path) -> Result<T, E> {
+    let mut known = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = make()?;
+    known.retain(|path| path.exists());
+    known.push(path(&made).to_path_buf());
+    Ok(made)
+}
+
+fn remove(known: &[PathBuf]) {
+    for path in known {
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+/// Lets a signal that ends the process remove what is temporary first. The process then ends by that signal, as without this.
+///
+/// Where no thread can be had that would wait for them, signals end the process at once.
+#[cfg(unix)]
+pub(crate) fn watch_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::iterator::Signals;
+    use signal_hook::low_level::emulate_default_handler;
+
+    /// The address space of a thread, which takes the process with it where it finds none as it begins.
+    const OF_THREAD: usize = 4 << 20;
+
+    // A file beyond the limit of the process is an error of who writes, and no reason to die.
+    static IS_BEYOND: AtomicBool = AtomicBool::new(false);
+    let _ = signal_hook::flag::register(SIGXFSZ, &IS_BEYOND);
+    if Vec::<u8>::new().try_reserve_exact(OF_THREAD).is_err() {
+        return;
+    }
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let watch = move || {
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]);
+        let _ = ready.send(());
+        for signal in signals.iter_mut().flat_map(Signals::forever) {
+            let known = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
+            remove(&known);
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    if std::thread::Builder::new().name("signals".into()).spawn(watch).is_ok() {
+        let _ = is_ready.recv();
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn watch_signals() {}
+
+/// The system's allocator, which ends the process where there is no memory: with exit code 2 and one line, and not by an abort.
+///
+/// What is as large as a tensor is first left to whoever asks, who may do with less, or has an error that says what it was for.
+pub(crate) struct Allocator;
+
+/// From so many bytes on an allocation is left to whoever asks.
+const LARGE: usize = 1 << 20;
+/// Whether none is.
+static IS_LARGE_TOO: AtomicBool = AtomicBool::new(false);
+
+/// From here on an allocation that fails ends the process, however large it is: for commands that take most of their memory
+/// without a way back.
+pub(crate) fn end_without_memory() {
+    IS_LARGE_TOO.store(true, Ordering::Relaxed);
+}
+
+// SAFETY: every call is passed on to the system's allocator, with what the caller promises; what it gives is given back.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are those that this function asks for.
+        checked(unsafe { System.alloc(layout) }, layout.size())
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        checked(unsafe { System.realloc(pointer, layout, size) }, size)
+    }
+}
+
+fn checked(pointer: *mut u8, size: usize) -> *mut u8 {
+    if pointer.is_null() && (size < LARGE || IS_LARGE_TOO.load(Ordering::Relaxed)) {
+        without_memory(size);
+    }
+    pointer
+}
+
+/// Ends the process. It needs no memory for it; should a path be so long that its removal does, that is left.
+fn without_memory(size: usize) -> ! {
+    static IS_ENDING: AtomicBool = AtomicBool::new(false);
+    if !IS_ENDING.swap(true, Ordering::Relaxed) {
+        if let Ok(known) = TEMPORARY.try_lock() {
+            remove(&known);
+        }
+        let mut line = [0; 96];
+        let mut rest = &mut line[..];
+        let _ = writeln!(rest, "batchnorm: out of memory: expected room for {size} bytes");
+        let unused = rest.len();
+        let _ = io::stderr().write_all(&line[..line.len() - unused]);
+    }
+    end(BAD_INPUT.into())
+}
+
+/// Ends the process without anything that would run at its end, which may need memory.
+fn end(code: i32) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code)
+}

@@ -1,0 +1,78 @@
+"""A process that is forked while threads of it compute: every operation works in the child, at sizes on both sides of each threshold."""
+
+import os
+import subprocess
+import sys
+
+# Forks while threads compute and make pools of other sizes; each child computes some operations, and has the parent's bits.
+FORKS = """
+import itertools, os, random, signal, sys, threading, time, zlib
+import torch, batchnorm.torch as bn
+
+forks, seed = int(sys.argv[1]), int(sys.argv[2])
+rng = random.Random(seed)
+# Below and above: the 32-bit words of a mask that are shared at least, the values that one thread computes, many tasks.
+SIZES = [(2, 3), (1023, 32), (1025, 32), (2048, 32), (2049, 32), (40, 16, 20, 20), (40, 16, 24, 24)]
+OPS = torch.ops.batchnorm
+
+def case(shape, dtype, epilogue):
+    def values(*shape):
+        return torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    x, c = values(*shape), shape[1]
+    z = x.flip(0) if "add" in epilogue else None
+    weight, bias, mean, var = (torch.full((c,), value) for value in (1.5, -0.25, 0.5, 0.125))
+    count = torch.zeros(1, dtype=torch.int64)
+    def run():
+        running = [mean.clone(), var.clone(), count.clone()]
+        y, saved, inv_std, mask = OPS.train(x, z, weight, bias, *running, 0.1, 1e-5, epilogue, True)
+        y2, mask2 = OPS.infer(x, z, weight, bias, mean, var, 1e-5, epilogue, True)
+        back = OPS.backward(x, x, weight, bias, saved, inv_std, mask, None, epilogue)
+        frozen = OPS.backward(x, x, weight, bias, mean, var, mask2, 1e-5, epilogue)
+        results = [y, saved, inv_std, mask, *running, y2, mask2, *back, *frozen]
+        return [zlib.crc32(tensor.contiguous().view(torch.uint8).numpy()) for tensor in results if tensor.numel()]
+    return run
+
+CASES = [case(*what) for what in itertools.product(SIZES, [torch.float32, torch.bfloat16], ["identity", "relu", "add", "add_relu"])]
+with torch.no_grad():
+    torch.set_num_threads(1)
+    WANT = [run() for run in CASES]
+    torch.set_num_threads(2)
+    assert WANT == [run() for run in CASES]
+
+done = False
+def load(k):
+    large = case((40, 16, 24, 24), torch.float32, "add_relu")
+    with torch.no_grad():
+        while not done:
+            torch.set_num_threads(2 + k)  # So that the pool is made anew again and again.
+            large()
+            k = 1 - k
+
+threads = [threading.Thread(target=load, args=(k,)) for k in (0, 1, 1)]
+[thread.start() for thread in threads]
+failed = []
+for fork in range(forks):
+    time.sleep(rng.random() * 2e-3)
+    picked = rng.sample(range(len(CASES)), 6)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        with torch.no_grad():
+            os._exit(0 if all(CASES[i]() == WANT[i] for i in picked) else 1)
+    _, status = os.waitpid(child, 0)
+    if status:
+        failed.append((fork, status, picked))
+        if len(failed) == 3:
+            break
+done = True
+[thread.join() for thread in threads]
+print("forks", fork + 1, "failed", failed)
+"""
+
+
+def test_forks_at_any_moment():
+    forks, seed = os.environ.get("BATCHNORM_ABUSE_FORKS", "150"), os.environ.get("BATCHNORM_ABUSE_SEED", "1")
+    ran = subprocess.run([sys.executable, "-c", FORKS, forks, seed], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    # A status of 14 is the watchdog's.
+    assert ran.stdout == f"forks {forks} failed []\n", ran.stdout

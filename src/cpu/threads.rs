@@ -1,0 +1,194 @@
+//! The threads that an operation is computed on: the calling one, or those of a pool.
+//!
+//! Parallel iterators are rayon's. Left to themselves they run on its global pool, which cannot be made in a process that may
+//! have no more threads, and whose threads a forked process has not, but would wait for. So no iterator here is left to itself:
+//! [`run`] decides where an operation is computed, and [`for_each`] and [`map`] take the items one by one where that is the
+//! calling thread. Nothing waits for a lock that a thread of a parent process may hold.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
+
+use arc_swap::ArcSwapOption;
+use rayon::iter::plumbing::{Producer, ProducerCallback};
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::Cpu;
+use crate::memory;
+
+/// Values that the calling thread computes alone, in less time than it takes to wake another twice.
+const ALONE: usize = 64 * 1024;
+/// How long a pool that could not be made is not tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The address space that a thread takes: its stack, and then some for what it allocates as it begins.
+const OF_THREAD: usize = 3 << 20;
+
+thread_local! {
+    /// How many threads the operations of this thread may use; 0 where nothing was said.
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread computes an operation without any other.
+    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sets a cell for as long as this lives.
+struct Set<T: Copy + 'static>(&'static thread::LocalKey<Cell<T>>, T);
+
+impl<T: Copy> Set<T> {
+    fn new(cell: &'static thread::LocalKey<Cell<T>>, value: T) -> Self {
+        Self(cell, cell.replace(value))
+    }
+}
+
+impl<T: Copy + 'static> Drop for Set<T> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
+
+impl Cpu {
+    /// How many threads an operation may use that this thread calls: those of rayon's pool where this is a thread of one; else
+    /// as many as [`Cpu::with_threads`] says, or the environment's `RAYON_NUM_THREADS`, or as the process has processors.
+    pub fn threads() -> usize {
+        match (rayon::current_thread_index(), COUNT.get()) {
+            (Some(_), _) => rayon::current_num_threads(),
+            (None, 0) => usual(),
+            (None, count) => count,
+        }
+    }
+
+    /// Runs `work`, in which an operation that this thread calls uses `count` threads at most; 0 is taken as 1.
+    ///
+    /// With 1 it is this thread that computes. Within a thread of a pool of rayon's, as under `ThreadPool::install`, it is that
+    /// pool, and the count is of no account. Results do not depend on it.
+    ///
+    /// ```
+    /// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
+    ///
+    /// let (shape, x, mut y) = (Shape::nc(2, 3)?, [1.0f32; 6], [0.0; 6]);
+    /// let layer = BatchNorm::<_>::new(Cpu, 3, Options::default())?;
+    /// Cpu::with_threads(1, || layer.infer(shape, &x, Epilogue::Identity, &mut y))?;
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    pub fn with_threads<R>(count: usize, work: impl FnOnce() -> R) -> R {
+        let _set = Set::new(&COUNT, count.max(1));
+        work()
+    }
+}
+
+/// Computes an operation over `len` values.
+pub(crate) fn run<R: Send>(len: usize, work: impl FnOnce() -> R + Send) -> R {
+    let pool = match rayon::current_thread_index() {
+        _ if len <= ALONE => None,
+        Some(_) if !is_forked_worker() => return work(),
+        Some(_) => None,
+        None => pool(Cpu::threads()),
+    };
+    match pool.as_ref().and_then(|known| known.pool.as_ref()) {
+        Some(pool) => pool.install(work),
+        None => {
+            let _set = Set::new(&IS_ALONE, true);
+            work()
+        }
+    }
+}
+
+/// `work` on each item, by the threads that [`run`] chose.
+pub(crate) fn for_each<I: IndexedParallelIterator>(items: I, work: impl Fn(I::Item) + Sync + Send) {
+    if is_shared() { items.for_each(work) } else { items.with_producer(OneByOne(work)) }
+}
+
+/// What `work` gives for each item, in their order, by the threads that [`run`] chose.
+pub(crate) fn map<I: IndexedParallelIterator, R: Send>(items: I, work: impl Fn(I::Item) -> R + Sync + Send) -> Vec<R> {
+    if is_shared() {
+        return items.map(work).collect();
+    }
+    let mut results = Vec::with_capacity(items.len());
+    items.with_producer(OneByOne(|item| results.push(work(item))));
+    results
+}
+
+/// Whether this is a thread of a pool that shares the work.
+fn is_shared() -> bool {
+    rayon::current_thread_index().is_some() && !IS_ALONE.get()
+}
+
+/// Takes the items of a parallel iterator one after the other.
+struct OneByOne<F>(F);
+
+impl<T, F: FnMut(T)> ProducerCallback<T> for OneByOne<F> {
+    type Output = ();
+    fn callback<P: Producer<Item = T>>(self, producer: P) {
+        producer.into_iter().for_each(self.0);
+    }
+}
+
+/// Whether this thread of a pool is the only one left of it: the process was forked on it. What a process begins with is no
+/// thread that a pool has made.
+fn is_forked_worker() -> bool {
+    #[cfg(target_os = "linux")]
+    return rustix::thread::gettid() == rustix::process::getpid();
+    #[cfg(not(target_os = "linux"))]
+    return false;
+}
+
+/// How many threads operations use where nobody says it.
+fn usual() -> usize {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let variable = env::var("RAYON_NUM_THREADS").ok().and_then(|count| count.parse().ok());
+    let count = variable.filter(|&count| count > 0).or_else(|| thread::available_parallelism().ok().map(Into::into));
+    KNOWN.store(count.unwrap_or(1), Ordering::Relaxed);
+    count.unwrap_or(1)
+}
+
+/// A pool of a process, or that there was none to be had.
+struct Known {
+    process: u32,
+    count: usize,
+    pool: Option<ThreadPool>,
+    tried: Instant,
+}
+
+/// The pool of this process for so many threads; `None` where the calling thread is to compute.
+fn pool(count: usize) -> Option<Arc<Known>> {
+    static KNOWN: ArcSwapOption<Known> = ArcSwapOption::const_empty();
+    /// The process in which a thread makes a pool, or 0.
+    static MAKER: AtomicU32 = AtomicU32::new(0);
+    if count <= 1 {
+        return None;
+    }
+    let (process, known) = (process::id(), KNOWN.load_full());
+    let of_parent = known.as_ref().is_some_and(|known| known.process != process);
+    if let Some(known) = &known
+        && !of_parent
+        && known.count == count
+        && (known.pool.is_some() || known.tried.elapsed() < RETRY)
+    {
+        return Some(Arc::clone(known));
+    }
+    // Another thread is making one: this operation does not wait for it. Or a thread of the parent was when this process was
+    // forked: what it had begun to initialise nobody will end, and no thread is safe to make.
+    MAKER.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed).ok()?;
+    // A thread that finds no memory as it begins takes the process with it.
+    let has_room = memory::expect_room(count.saturating_mul(OF_THREAD)).is_ok();
+    let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("batchnorm-{i}"));
+    let pool = if has_room { pool.build().ok() } else { None };
+    if let Some(pool) = &pool {
+        pool.broadcast(|_| ()); // Each thread has initialised what it needs.
+    }
+    if of_parent {
+        // To give it up would wake threads that are not there.
+        core::mem::forget(known);
+    }
+    let made = Arc::new(Known { process, count, pool, tried: Instant::now() });
+    KNOWN.store(Some(Arc::clone(&made)));
+    MAKER.store(0, Ordering::Release);
+    Some(made)
+}
