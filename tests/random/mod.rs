@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseResult, TestRunner};
 use crate::abuse::Part;
 
 /// The cases of a round, so that a run ends not long after its time.
-const CASES_OF_A_ROUND: u32 = 10;
+const CASES_OF_A_ROUND: u32 = 4;
 
 /// Holds the property on this many random values; as a part of an abuse run in rounds, each with a seed of its trial.
 pub(crate) fn hold<S: Strategy>(part: &Part, cases: u32, values: &S, property: impl Fn(S::Value) -> TestCaseResult)
