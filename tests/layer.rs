@@ -6,9 +6,11 @@ use batchnorm::{
     BatchNorm, Compute, Cpu, Epilogue, Error, Gradients, Layout, Momentum, NonFinite, Options, Running, RunningVar,
     Saved, Shape, StateDict, Tracking,
 };
+use half::{bf16, f16};
 
-#[path = "passes/mod.rs"]
+mod abuse;
 mod passes;
+mod sequences;
 
 type Layer = BatchNorm<Cpu>;
 
@@ -418,6 +420,16 @@ fn each_backward_pass_has_its_forward_pass() {
 #[test]
 fn a_refused_forward_pass_leaves_what_was_saved() {
     passes::assert_a_refusal_leaves_what_was_saved(&Cpu);
+}
+
+#[test]
+fn any_sequence_of_calls() {
+    abuse::Part { name: "layer", test: "any_sequence_of_calls", few: 150 }.run(|trial| match trial.rng.u8(..4) {
+        0 => sequences::run::<Cpu, f16>(&Cpu, trial),
+        1 => sequences::run::<Cpu, bf16>(&Cpu, trial),
+        2 => sequences::run::<Cpu, f64>(&Cpu, trial),
+        _ => sequences::run::<Cpu, f32>(&Cpu, trial),
+    });
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The planner on its own: no GPU, no kernel. The walk of kernels/ownership.cuh is repeated here, to see that every
 //! element has exactly one owner.
 
+mod abuse;
 mod random;
 
+use abuse::Part;
 use batchnorm::{DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, Strategy, Tiling};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
@@ -178,17 +180,15 @@ fn shapes() -> impl Strategy_<Value = (Vec<usize>, Layout)> {
     })
 }
 
-proptest! {
-    #![proptest_config(random::config(300))]
-
-    #[test]
-    fn any_plan_keeps_its_limits_and_owns_each_element_once(
-        (dims, layout) in shapes(),
-        op in prop::sample::select(&OPS[..]),
-        dtype in prop::sample::select(&DTYPES[..]),
-        limits in prop::sample::select(&DEVICES[..]),
-        forced in prop::sample::select(FORCED.to_vec()),
-    ) {
+#[test]
+fn any_plan_keeps_its_limits_and_owns_each_element_once() {
+    let part = Part { name: "plans", test: "any_plan_keeps_its_limits_and_owns_each_element_once", few: 1 };
+    let ops = prop::sample::select(&OPS[..]);
+    let dtypes = prop::sample::select(&DTYPES[..]);
+    let devices = prop::sample::select(&DEVICES[..]);
+    let strategies = prop::sample::select(FORCED.to_vec());
+    let any = (shapes(), ops, dtypes, devices, strategies);
+    random::hold(&part, 300, &any, |((dims, layout), op, dtype, limits, forced)| {
         let problem = problem(op, &dims, layout, dtype, Epilogue::Relu);
         if let Ok(plan) = Plan::new(&problem, &limits, forced) {
             check_limits(&problem, &limits, &plan);
@@ -199,7 +199,8 @@ proptest! {
         } else {
             prop_assert!(forced.is_some() && forced != Some(Strategy::TwoRead));
         }
-    }
+        Ok(())
+    });
 }
 
 /// Thousands of shapes on every known device: the choice keeps its limits, and is never predicted to take longer than reading

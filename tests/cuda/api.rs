@@ -6,10 +6,11 @@ use batchnorm::{
 };
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
+use half::{bf16, f16};
 
 use crate::device::{cuda as device, strategies};
-use crate::passes;
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
+use crate::{abuse, passes, sequences};
 
 /// A training step, and whether it is the CPU's.
 fn assert_step(mut layer: BatchNorm<Cuda>) {
@@ -262,6 +263,22 @@ fn each_backward_pass_has_its_forward_pass() {
 fn a_refused_forward_pass_leaves_what_was_saved() {
     let Some(cuda) = device() else { return };
     passes::assert_a_refusal_leaves_what_was_saved(&*cuda);
+}
+
+#[test]
+fn any_sequence_of_calls() {
+    let Some(cuda) = device() else { return };
+    let all: Vec<_> = strategies(&cuda).collect();
+    abuse::Part { name: "layer-cuda", test: "api::any_sequence_of_calls", few: 100 }.run(|trial| {
+        #[cfg(feature = "emulate")]
+        cuda_emulator::set_seed(trial.rng.u64(..));
+        let cuda = cuda.clone().with_strategy(*trial.rng.choice(&all).unwrap());
+        match trial.rng.u8(..3) {
+            0 => sequences::run::<Cuda, f16>(&cuda, trial),
+            1 => sequences::run::<Cuda, bf16>(&cuda, trial),
+            _ => sequences::run::<Cuda, f32>(&cuda, trial),
+        }
+    });
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! What the emulated device can show and a GPU cannot: that nothing is allocated, and that every driver call may fail.
 
+mod any;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use batchnorm::args::MomentsArgs;
 use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
-use batchnorm::{Backend, BatchNorm, Compute, Cuda, Dtype, Epilogue, Error, Layout, Op, Problem, Shape, StateDict};
+use batchnorm::{
+    Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Op, Problem, Shape, StateDict,
+};
 use cudarc::driver::CudaContext;
 use half::f16;
 
 use crate::device::{STRATEGIES, alone, number_of, strategies};
-use crate::step::{Operation, Step, assert_state, layer, shape, state, values};
+use crate::step::{Operation, Step, assert_state, layer, shape, state, state_of, values};
 
 /// `CUDA_ERROR_UNKNOWN`, which nothing else gives.
 const UNKNOWN: i32 = 999;
@@ -40,45 +44,60 @@ fn operations_allocate_nothing_and_make_few_calls() {
     }
 }
 
-/// An error of the driver or the runtime, with the number that it was given. A kernel that cannot be made ready is named.
+/// An error of the driver or the runtime, with the number that it was given.
 fn assert_typed(error: &Error) {
+    assert_of(error, UNKNOWN);
+}
+
+/// An error of the driver or the runtime of this number. A kernel that cannot be made ready is named.
+fn assert_of(error: &Error, wanted: i32) {
     match error {
-        Error::Driver { code: 999, .. } | Error::Launch { code: 999, .. } => {}
-        Error::Prepare { kernel, call, code: 999 } => {
+        Error::Driver { code, .. } | Error::Launch { code, .. } if *code == wanted as u32 => {}
+        Error::Prepare { kernel, call, code } if *code == wanted as u32 => {
             assert!(!kernel.is_empty() && call.starts_with("cuda"), "{error}");
         }
-        other => panic!("{other}"),
+        other => panic!("expected the error {wanted}, got {other}"),
     }
 }
 
 /// Whether the state is as before the operation or as after it, nothing in between.
-fn assert_whole(layer: &BatchNorm<Cuda>, after: &StateDict<f32>) {
+fn assert_whole(layer: &BatchNorm<Cuda>, before: &StateDict<f32>, after: &StateDict<f32>) {
     let got = layer.state_dict().unwrap();
-    if got != state() {
+    if got != *before {
         assert_state(&got, after);
     }
 }
 
-/// Fails the first driver call of an operation, then the second, and so on, until it makes no more.
-fn fail_each_call(layer: &mut BatchNorm<Cuda>, step: &mut Step<Cuda>, operation: Operation) {
-    layer.load_state_dict(&state()).unwrap();
+/// Fails the first driver call of an operation with this code, then the second, and so on, until it makes no more: the
+/// number of its calls.
+fn fail_each_call<T: Element<Param = f32>>(
+    layer: &mut BatchNorm<Cuda>,
+    step: &mut Step<Cuda, T>,
+    operation: Operation,
+    code: i32,
+) -> u64
+where
+    Cuda: Compute<T>,
+{
+    let before = state_of(layer.channels());
+    layer.load_state_dict(&before).unwrap();
     step.run(layer, operation).unwrap();
     let after = layer.state_dict().unwrap();
     let live = cuda_emulator::live();
     for k in 1.. {
-        layer.load_state_dict(&state()).unwrap();
-        cuda_emulator::fail_call(k, UNKNOWN);
+        layer.load_state_dict(&before).unwrap();
+        cuda_emulator::fail_call(k, code);
         let result = step.run(layer, operation);
         let is_pending = cuda_emulator::fault_pending();
         cuda_emulator::clear_faults();
         if is_pending {
-            println!("{operation:?}: {} calls", k - 1);
-            return result.unwrap();
+            result.unwrap();
+            return k - 1;
         }
         let error = result.expect_err("a call failed");
-        assert_typed(&error);
+        assert_of(&error, code);
         // Nothing is half done, nothing is lost, and the layer goes on.
-        assert_whole(layer, &after);
+        assert_whole(layer, &before, &after);
         assert_eq!(cuda_emulator::live(), live, "{operation:?}, call {k}: {error}");
         // A forward pass that failed may have begun to write, so that its backward pass has nothing to stand on.
         if let Some(backward) = operation.backward() {
@@ -86,10 +105,11 @@ fn fail_each_call(layer: &mut BatchNorm<Cuda>, step: &mut Step<Cuda>, operation:
             let refused = step.run(layer, backward).unwrap_err();
             assert!(matches!(refused, Error::SavedPass { actual: None, .. }), "{refused}");
         }
-        layer.load_state_dict(&state()).unwrap();
+        layer.load_state_dict(&before).unwrap();
         step.run(layer, operation).unwrap();
         assert_state(&layer.state_dict().unwrap(), &after);
     }
+    unreachable!("an operation ends")
 }
 
 #[test]
@@ -101,7 +121,8 @@ fn every_call_of_every_operation_may_fail() {
         let mut step = Step::new(&layer).unwrap();
         step.run(&mut layer, Operation::Train).unwrap();
         for operation in Operation::ALL {
-            fail_each_call(&mut layer, &mut step, operation);
+            let calls = fail_each_call(&mut layer, &mut step, operation, UNKNOWN);
+            println!("{operation:?}: {calls} calls");
         }
     }
 }

@@ -6,6 +6,8 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test, to its last helper.
 
+#[path = "../abuse/mod.rs"]
+mod abuse;
 mod api;
 mod bits;
 #[cfg(feature = "emulate")]
@@ -26,6 +28,8 @@ mod properties;
 mod random;
 mod references;
 mod residency;
+#[path = "../sequences/mod.rs"]
+mod sequences;
 mod special;
 mod step;
 mod table;

@@ -4,6 +4,7 @@ use batchnorm::verify::{Group, Input};
 use batchnorm::{Cuda, Dtype, Layout, Shape, Strategy as Plans};
 use proptest::prelude::*;
 
+use crate::abuse::Part;
 use crate::device::{EMULATED, STRATEGIES, cuda};
 use crate::journal::{self, Judged};
 use crate::random;
@@ -43,14 +44,15 @@ fn check(cuda: &Cuda, group: &Group, start: usize) -> Result<(), TestCaseError> 
 #[test]
 fn any_group_is_within_its_tolerance_anywhere() {
     let Some(cuda) = cuda() else { return };
-    let config = random::config(if EMULATED { 48 } else { 2000 });
+    let test = "properties::any_group_is_within_its_tolerance_anywhere";
+    let part = Part { name: "operations-cuda", test, few: 1 };
     let strategies = prop::sample::select::<Option<Plans>>(STRATEGIES.to_vec());
     let any = (group(), 0usize..9, strategies, any::<u64>());
-    proptest!(config, |((group, start, strategy, seed) in any)| {
+    random::hold(&part, if EMULATED { 48 } else { 2000 }, &any, |(group, start, strategy, seed)| {
         #[cfg(feature = "emulate")]
         cuda_emulator::set_seed(seed);
         #[cfg(not(feature = "emulate"))]
         let _ = seed;
-        check(&cuda.clone().with_strategy(strategy), &group, start)?;
+        check(&cuda.clone().with_strategy(strategy), &group, start)
     });
 }

@@ -1,6 +1,8 @@
 //! What the tests of the CUDA backend share: a device, and a training step on it.
 
-use batchnorm::{Backend, BatchNorm, Compute, Cpu, Epilogue, Gradients, Options, Result, Saved, Shape, StateDict};
+use batchnorm::{
+    Backend, BatchNorm, Compute, Cpu, Element, Epilogue, Gradients, Options, Result, Saved, Shape, StateDict,
+};
 
 /// A shape with two values of every residue in a row, whose rows are whole vectors.
 pub(crate) fn shape() -> Shape {
@@ -12,14 +14,16 @@ pub(crate) fn values(shape: Shape, seed: usize) -> Vec<f32> {
     (0..shape.len()).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 16.0 - 3.0).collect()
 }
 
-/// A layer's buffers for a step with the epilogue add-relu, which uses all of them.
-pub(crate) struct Step<B: Backend> {
-    pub(crate) x: B::Buf<f32>,
-    pub(crate) z: B::Buf<f32>,
-    pub(crate) dy: B::Buf<f32>,
-    pub(crate) y: B::Buf<f32>,
-    pub(crate) dx: B::Buf<f32>,
-    pub(crate) dz: B::Buf<f32>,
+/// A layer's buffers for a step with any epilogue; add-relu uses all of them.
+pub(crate) struct Step<B: Backend, T: Element = f32> {
+    shape: Shape,
+    epilogue: Epilogue<()>,
+    pub(crate) x: B::Buf<T>,
+    pub(crate) z: B::Buf<T>,
+    pub(crate) dy: B::Buf<T>,
+    pub(crate) y: B::Buf<T>,
+    pub(crate) dx: B::Buf<T>,
+    pub(crate) dz: B::Buf<T>,
     pub(crate) dgamma: B::Buf<f32>,
     pub(crate) dbeta: B::Buf<f32>,
     pub(crate) saved: Saved<B>,
@@ -50,31 +54,44 @@ impl Operation {
 }
 
 impl<B: Compute<f32>> Step<B> {
+    /// Of [`shape`], with add-relu.
     pub(crate) fn new(layer: &BatchNorm<B>) -> Result<Self> {
+        Self::of(layer, shape(), Epilogue::AddRelu(()))
+    }
+}
+
+impl<B: Compute<T>, T: Element<Param = f32>> Step<B, T> {
+    pub(crate) fn of(layer: &BatchNorm<B>, shape: Shape, epilogue: Epilogue<()>) -> Result<Self> {
         let backend = layer.backend();
-        let shape = shape();
-        let zeros = |len| backend.upload(&vec![0.0; len]);
+        let data = |seed| {
+            let rounded = values(shape, seed).into_iter().map(|value| T::from_f64(value.into()));
+            backend.upload(&rounded.collect::<Vec<_>>())
+        };
+        let zeros = || backend.upload(&vec![T::default(); shape.len()]);
+        let channels = || backend.upload(&vec![0.0; shape.c()]);
         Ok(Self {
-            x: backend.upload(&values(shape, 1))?,
-            z: backend.upload(&values(shape, 2))?,
-            dy: backend.upload(&values(shape, 3))?,
-            y: zeros(shape.len())?,
-            dx: zeros(shape.len())?,
-            dz: zeros(shape.len())?,
-            dgamma: zeros(shape.c())?,
-            dbeta: zeros(shape.c())?,
-            saved: layer.saved(shape, Epilogue::AddRelu(()))?,
+            shape,
+            epilogue,
+            x: data(1)?,
+            z: data(2)?,
+            dy: data(3)?,
+            y: zeros()?,
+            dx: zeros()?,
+            dz: zeros()?,
+            dgamma: channels()?,
+            dbeta: channels()?,
+            saved: layer.saved(shape, epilogue)?,
         })
     }
 
     pub(crate) fn run(&mut self, layer: &mut BatchNorm<B>, operation: Operation) -> Result<()> {
-        let (shape, x, z) = (shape(), B::input(&self.x), Epilogue::AddRelu(B::input(&self.z)));
-        let backward = |dx, dgamma, dbeta| Gradients::<B, f32> {
+        let (shape, x, z) = (self.shape, B::input(&self.x), self.epilogue.map(|()| B::input(&self.z)));
+        let backward = |dx, dgamma, dbeta| Gradients::<B, T> {
             dx: B::output(dx),
             dgamma: Some(B::output(dgamma)),
             dbeta: Some(B::output(dbeta)),
         };
-        let dz = Epilogue::AddRelu(B::output(&mut self.dz));
+        let dz = self.epilogue.map(|()| B::output(&mut self.dz));
         match operation {
             Operation::Train => layer.train(shape, x, z, B::output(&mut self.y), &mut self.saved),
             Operation::Infer => layer.infer(shape, x, z, B::output(&mut self.y)),
@@ -89,7 +106,9 @@ impl<B: Compute<f32>> Step<B> {
             }
         }
     }
+}
 
+impl<B: Compute<f32>> Step<B> {
     /// What the operations wrote, one after the other.
     pub(crate) fn outputs(&self, layer: &BatchNorm<B>) -> Result<Vec<f32>> {
         let backend = layer.backend();
@@ -99,10 +118,15 @@ impl<B: Compute<f32>> Step<B> {
     }
 }
 
-/// A state that no new layer has.
+/// A state that no new layer has, of the channels of [`shape`].
 pub(crate) fn state() -> StateDict<f32> {
-    let mut state = StateDict::new(shape().c(), &Options::default()).unwrap();
-    let ramp = |from: f32| (0..shape().c()).map(|c| from + c as f32 / 8.0).collect::<Vec<_>>();
+    state_of(shape().c())
+}
+
+/// A state that no new layer of `c` channels has.
+pub(crate) fn state_of(c: usize) -> StateDict<f32> {
+    let mut state = StateDict::new(c, &Options::default()).unwrap();
+    let ramp = |from: f32| (0..c).map(|c| from + c as f32 / 8.0).collect::<Vec<_>>();
     (state.gamma, state.beta) = (Some(ramp(0.5)), Some(ramp(-0.25)));
     let running = state.running.as_mut().unwrap();
     (running.mean, running.var, running.num_batches_tracked) = (ramp(-1.0), ramp(0.75), 41);

@@ -32,6 +32,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     other_devices()?;
+    // Of a seed that has passed: what comes out here is what a change has broken.
+    step("abuse, two minutes", Command::new(env::current_exe()?).args(["abuse", "--minutes", "2", "--seed", "1"]))?;
     cargo("xtask's own tests", &["test", "--package", "xtask"])?;
     for test in ["xtask/test_needs.py", "xtask/package/test_check.py"] {
         step("xtask's own tests, in Python", &mut python(Path::new(test)))?;

@@ -1,6 +1,7 @@
 //! The project's own commands; `cargo xtask help` lists them.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod abuse;
 mod bindings;
 mod bundle;
 mod ci;
@@ -17,6 +18,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask ci                     all checks beyond the test suite
+       cargo xtask abuse [--minutes 2] [--seed 1] [--only PART]...
+                                          random files, options, calls and failures, part by part
        cargo xtask toolkit                installs the CUDA compiler and libclang from PyPI into target/
        cargo xtask bindings [--check]     makes src/cuda/ffi.rs of kernels/abi.h, or sees that it is so made
        cargo xtask kernels [--json FILE]  what each kernel takes on each GPU architecture
@@ -41,6 +44,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
+        ["abuse", options @ ..] => abuse::run(&abuse::Options::parse(options)?),
         ["toolkit"] => toolkit::run(),
         ["bindings"] => bindings::run(false),
         ["bindings", "--check"] => bindings::run(true),

@@ -1,0 +1,109 @@
+//! `batchnorm run` on random files.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use fastrand::Rng;
+
+use crate::abuse::Trial;
+use crate::command::{Ended, Folder, told};
+use crate::file::pick;
+use crate::input::Input;
+use crate::outputs;
+use crate::words::{EPILOGUES, LAYOUTS, ODD, OPS, STRATEGIES, Words, device};
+
+const INPUT: &str = "in.safetensors";
+
+/// Where the output goes, and whether it can.
+fn output(rng: &mut Rng, folder: &Folder) -> (OsString, bool) {
+    let at = |name: &str| folder.path().join(name);
+    match rng.u8(..12) {
+        0 => (INPUT.into(), true),
+        1 => {
+            fs::create_dir(at("taken")).unwrap();
+            ("taken".into(), false)
+        }
+        2 => ("absent/out.safetensors".into(), false),
+        3 => (OsStr::from_bytes(b"\xff\xfe.safetensors").into(), true),
+        4 => ("o\n\u{1b}[31mut".into(), true),
+        5..=8 => {
+            fs::write(at("out.safetensors"), b"as it was").unwrap();
+            (pick(rng, &["out.safetensors", "./out.safetensors"]).into(), true)
+        }
+        _ => ("out.safetensors".into(), true),
+    }
+}
+
+/// Whether the file has what an operation reads, and this operation takes a batch like that.
+fn has_what_it_takes(input: &Input, op: &str, epilogue: &str, is_last: bool, is_unbiased: bool) -> bool {
+    let has = |name| input.names.contains(&name);
+    let running = has("running_mean") && has("running_var");
+    let tracks = running || has("running_mean") || has("running_var") || has("num_batches_tracked");
+    let residual = !matches!(epilogue, "add" | "add-relu") || has("z");
+    has("x")
+        && match op {
+            "train" => residual && (!tracks || running && (!is_unbiased || input.m(is_last) != 1)),
+            "infer" => residual && running,
+            "backward" => has("dy") && (epilogue != "add-relu" || has("z")),
+            "backward-frozen" => has("dy") && running && (epilogue != "add-relu" || has("z")),
+            _ => epilogue == "identity",
+        }
+}
+
+pub(crate) fn run(trial: &mut Trial) {
+    let (folder, mut words) = (Folder::new(), Words::new("run"));
+    let rng = &mut trial.rng;
+    let op = words.choice(rng, "op", &OPS);
+    let layout = words.choice(rng, "layout", &LAYOUTS);
+    let is_last = matches!(layout, "channels-last" | "nhwc");
+    let device = device(rng, &mut words);
+    let takes = if op == "moments" && rng.u8(..8) != 0 { 1 } else { EPILOGUES.len() };
+    let epilogue = if rng.bool() { words.choice(rng, "epilogue", &EPILOGUES[..takes]) } else { "identity" };
+    let few = if device == "cpu" && rng.u8(..20) != 0 { &STRATEGIES[..1] } else { &STRATEGIES[..] };
+    let strategy = if rng.u8(..3) == 0 { words.choice(rng, "strategy", few) } else { "auto" };
+    if rng.bool() {
+        words.number(rng, "eps", &["1e-5", "1E-3", "0", "0.25", "3e-39", "1e-300", "1e30"], &ODD);
+    }
+    if rng.bool() {
+        words.number(rng, "momentum", &["0.1", "0", "1", "1e-300", "0.9999999999999999", "cumulative"], &ODD);
+    }
+    let variance =
+        if rng.u8(..3) == 0 { words.choice(rng, "running-var", &["unbiased", "biased"]) } else { "unbiased" };
+    if rng.u8(..5) == 0 {
+        words.args.push("--skip-non-finite".into());
+    }
+    // Sizes beyond the memory are tried where memory has a limit.
+    let input = Input::new(rng, is_last, device != "cpu");
+    let (output, is_writable) = output(rng, &folder);
+    words.args.extend(["--input".into(), INPUT.into(), "--output".into(), output.clone()]);
+    words.disturb(rng);
+
+    let fits = match device {
+        "cpu" => strategy == "auto",
+        "cuda" | "cuda:0" => cfg!(feature = "emulate") && strategy == "auto" && input.dtype != "F64",
+        _ => false,
+    };
+    let is_sound = input.is_sound
+        && !(words.is_wrong || words.is_odd)
+        && is_writable
+        && fits
+        && has_what_it_takes(&input, op, epilogue, is_last, variance == "unbiased");
+
+    trial.keep(INPUT, &input.bytes);
+    fs::write(folder.path().join(INPUT), &input.bytes).unwrap();
+    let mut before = folder.contents();
+    let ended = folder.command(trial, &words.args);
+    assert!(ended == Ended::Done || !is_sound, "expected exit code 0 for a sound file and sound options, got 2");
+    assert!(ended == Ended::Refused || !words.is_wrong, "expected exit code 2 for a wrong option, got 0");
+    let mut after = folder.contents();
+    if ended == Ended::Refused || words.is_odd && after == before {
+        return; // Help is no refusal, and writes nothing.
+    }
+    let key = output.to_str().and_then(|name| name.strip_prefix("./")).map_or(output.clone(), OsString::from);
+    let written = after.remove(&key).flatten().unwrap_or_else(|| panic!("expected an output, got {}", told(&after)));
+    before.remove(&key);
+    assert!(after == before, "expected no other file than the output, got {}", told(&after));
+    trial.keep("out.safetensors", &written);
+    outputs::check(op, epilogue, is_last, &input.bytes, &written);
+}
