@@ -146,6 +146,7 @@ pub trait Backend: Sealed + Clone + Send + Sync + 'static {
 /// [`Error::Strategy`](crate::Error::Strategy) for a forced strategy that cannot hold the problem,
 /// [`Error::ForeignDevice`](crate::Error::ForeignDevice), [`Error::ForeignContext`](crate::Error::ForeignContext) and
 /// [`Error::ForeignStream`](crate::Error::ForeignStream) for a buffer from elsewhere,
+/// [`Error::Forked`](crate::Error::Forked) in a process that was forked from one that had used CUDA,
 /// [`Error::Capture`](crate::Error::Capture) on a stream that is captured while events are tracked, and
 /// [`Error::Driver`](crate::Error::Driver) or [`Error::Launch`](crate::Error::Launch) for what CUDA reports.
 pub trait Compute<T: Element>: Backend {

@@ -129,6 +129,14 @@ pub enum Error {
         /// What the system's loader said.
         reason: String,
     },
+    /// The process was forked from one that had used CUDA, which a forked process cannot use.
+    #[error("CUDA: expected process {expected}, which used it first, got process {actual}, which was forked from it")]
+    Forked {
+        /// The process that used CUDA first.
+        expected: u32,
+        /// This process.
+        actual: u32,
+    },
     /// The driver has no device of that number.
     #[error("CUDA device {ordinal}: expected a number below the count of devices, which is {count}")]
     NoDevice {

@@ -9,9 +9,11 @@ pub(crate) fn error(error: Error) -> PyErr {
     let text = format!("batchnorm: {error}");
     match error {
         Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
-        Error::Driver { .. } | Error::Launch { .. } | Error::NoDriver { .. } | Error::NoDevice { .. } => {
-            PyRuntimeError::new_err(text)
-        }
+        Error::Driver { .. }
+        | Error::Launch { .. }
+        | Error::NoDriver { .. }
+        | Error::NoDevice { .. }
+        | Error::Forked { .. } => PyRuntimeError::new_err(text),
         Error::Prepare { .. } | Error::StaticShared { .. } | Error::Residency { .. } | Error::Clusters { .. } => {
             PyRuntimeError::new_err(text)
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError};
 
+use super::process::expect_unforked;
 use super::{launch, loader};
 use crate::{DeviceLimits, Error, Result};
 
@@ -30,6 +31,7 @@ pub(super) fn allocating(bytes: usize) -> impl Fn(DriverError) -> Error {
 
 /// How many devices the driver has.
 pub(super) fn count() -> Result<usize> {
+    expect_unforked()?;
     loader::find_driver()?;
     match CudaContext::device_count() {
         Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
@@ -51,6 +53,7 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<CudaContext>> {
 
 /// The limits of a context's device, once its kernels are loaded and ready.
 pub(super) fn prepared(context: &Arc<CudaContext>) -> Result<DeviceLimits> {
+    expect_unforked()?;
     // Contexts that are ready. A dead one may have left its handle to a new context, which then is not: hence `Weak`.
     static READY: Mutex<Vec<(Weak<CudaContext>, DeviceLimits)>> = Mutex::new(Vec::new());
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);

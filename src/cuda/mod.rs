@@ -40,6 +40,7 @@ mod launch;
 mod loader;
 mod memory_pool;
 mod plans;
+mod process;
 mod state;
 mod workspace;
 
@@ -57,6 +58,7 @@ pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
 pub use launch::{Probe, Probes, Storing};
 use plans::Plans;
+use process::expect_unforked;
 pub use state::CudaState;
 pub use workspace::CudaWorkspace;
 
@@ -177,6 +179,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::Strategy`](crate::Error::Strategy), [`Error::NoStrategy`](crate::Error::NoStrategy).
     pub fn plan(&self, problem: &Problem) -> Result<Plan> {
+        expect_unforked()?;
         self.plans.of(problem, &self.limits(), self.strategy)
     }
 
@@ -215,6 +218,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::Driver`](crate::Error::Driver), also for a failure of that work.
     pub fn synchronize(&self) -> Result<()> {
+        expect_unforked()?;
         self.stream.synchronize().map_err(driver("cuStreamSynchronize"))
     }
 
@@ -224,6 +228,7 @@ impl Cuda {
 
     /// A copy of `host` on the device, once it is made.
     fn copied_from<T: DeviceRepr>(&self, host: &[T]) -> Result<CudaSlice<T>> {
+        expect_unforked()?;
         if host.is_empty() {
             return empty::empty(&self.stream);
         }
@@ -235,6 +240,7 @@ impl Cuda {
 
     /// A copy of `buf` on the host, once the work before it is done.
     fn copied_to_host<T: DeviceRepr + Copy + Default>(&self, buf: &CudaSlice<T>) -> Result<Vec<T>> {
+        expect_unforked()?;
         let mut host = memory::filled(T::default(), buf.len())?;
         if host.is_empty() {
             return Ok(host);
@@ -274,6 +280,7 @@ impl Backend for Cuda {
         CudaWorkspace::new(self, problems)
     }
     fn duplicate<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<CudaSlice<T>> {
+        expect_unforked()?;
         if buf.is_empty() {
             return empty::empty(&self.stream);
         }

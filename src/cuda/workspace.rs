@@ -6,6 +6,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DeviceSlice};
 
 use super::device::allocating;
 use super::kept::Kept;
+use super::process::expect_unforked;
 use super::{Cuda, DeviceRef};
 use crate::{Backend, Plan, Problem, Result};
 
@@ -30,6 +31,7 @@ enum Memory {
 impl CudaWorkspace {
     /// Enough for each of these problems and for smaller batches of them, whatever the alignment of the data.
     pub(super) fn new(cuda: &Cuda, problems: &[Problem]) -> Result<Self> {
+        expect_unforked()?;
         let bytes = greatest(problems, |problem| {
             // Also where there is memory enough: a plan that is refused is refused here.
             cuda.plan(problem)?;

@@ -17,6 +17,7 @@ mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
 mod faults;
+mod forked;
 mod graphs;
 mod journal;
 mod litmus;

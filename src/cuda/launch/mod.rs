@@ -23,6 +23,7 @@ use cudarc::driver::sys::CUstreamCaptureStatus;
 use half::{bf16, f16};
 
 use super::device::driver;
+use super::process::expect_unforked;
 use super::{Cuda, ffi};
 use crate::problem::Kind;
 use crate::{Element, Epilogue, Error, Form, Op, Plan, Problem, Result, Strategy};
@@ -87,6 +88,7 @@ fn run<T: Native, const N: usize>(
     arguments: [Option<Argument<'_, T>>; N],
     launch: impl FnOnce(&Launch, [u64; N]) -> Result<()>,
 ) -> Result<()> {
+    expect_unforked()?;
     let context = cuda.context();
     context.check_err().map_err(driver("earlier work of the context"))?;
     let launched = launch_held(cuda, problem, arguments, launch);
