@@ -125,16 +125,18 @@ impl Part {
             env!("CARGO_CRATE_NAME"),
             self.test
         );
-        fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in &trial.kept {
-            fs::write(folder.join(name), bytes).unwrap();
-        }
-        fs::write(folder.join("message.txt"), format!("{message}\n\n{repeat}\n")).unwrap();
-        let text = format!(
-            "{}, seed {seed}, trial {number}: {message}\n  kept in {}\n  {repeat}",
-            self.name,
-            folder.display()
-        );
+        let files = trial.kept.iter().map(|(name, bytes)| (name.as_str(), &bytes[..]));
+        let words = format!("{message}\n\n{repeat}\n");
+        let kept = fs::create_dir_all(&folder).and_then(|()| {
+            let mut all = files.chain([("message.txt", words.as_bytes())]);
+            all.try_for_each(|(name, bytes)| fs::write(folder.join(name), bytes))
+        });
+        // An executable that was carried to another machine has no such folder.
+        let place = match kept {
+            Ok(()) => format!("kept in {}", folder.display()),
+            Err(error) => format!("not kept in {}: {error}", folder.display()),
+        };
+        let text = format!("{}, seed {seed}, trial {number}: {message}\n  {place}\n  {repeat}", self.name);
         println!("{text}");
         text
     }

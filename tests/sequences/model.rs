@@ -123,7 +123,12 @@ impl Channel {
             (false, is_new) => {
                 let share = self.slack(arithmetic, Op::Train, param, m);
                 let want = if is_new { new } else { (1.0 - a) * old + a * new };
-                Near { want, slack: share * (finite(old) + finite(scale)) + floor(arithmetic) }
+                // In f32 the momentum, its product and the sum are rounded, also of a mean that is exact.
+                let of_step = match arithmetic {
+                    Arithmetic::F64 => 0.0,
+                    Arithmetic::F32 => 3.0 * Dtype::F32.unit_roundoff() * a * finite(new),
+                };
+                Near { want, slack: share * (finite(old) + finite(scale)) + of_step + floor(arithmetic) }
             }
         };
         [

@@ -21,7 +21,7 @@ mod words;
 
 #[test]
 fn any_command_line() {
-    abuse::Part { name: "cli", test: "any_command_line", few: 80 }.run(|trial| match trial.rng.u8(..20) {
+    abuse::Part { name: "cli", test: "any_command_line", few: 60 }.run(|trial| match trial.rng.u8(..20) {
         0..=1 => others::info(trial),
         2 => others::verify(trial),
         3 => others::bench(trial),

@@ -71,16 +71,12 @@ impl Words {
         self.is_odd |= is_odd;
     }
 
-    /// Now and then a word that no command knows, one that is there already, or one less.
+    /// Now and then a word that no command knows; or one that may take the others' meaning: what is wrong then need not be.
     pub(crate) fn disturb(&mut self, rng: &mut Rng) {
         let at = rng.usize(1..=self.args.len());
-        match rng.u8(..60) {
-            0 => {
-                let unknown = pick(rng, &["--fast", "-x", "word", "--op-", "---", "\u{1b}c"]);
-                self.args.insert(at, unknown.into());
-                self.is_wrong = !self.is_value(at);
-                self.is_odd = true;
-            }
+        let way = rng.u8(..60);
+        match way {
+            0 => self.args.insert(at, pick(rng, &["--fast", "-x", "word", "--op-", "---", "\u{1b}c"]).into()),
             1 => self.args.insert(at, OsString::from_vec(vec![0xff, b'-', 0xfe])),
             2 if at < self.args.len() => drop(self.args.remove(at)),
             3 if at < self.args.len() => self.args.insert(at, self.args[at].clone()),
@@ -89,6 +85,7 @@ impl Words {
             _ => return,
         }
         self.is_odd = true;
+        self.is_wrong = way == 0 && !self.is_value(at);
     }
 
     /// Whether the word stands where an option's value would.
