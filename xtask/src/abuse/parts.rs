@@ -22,7 +22,7 @@ macro_rules! test {
     };
 }
 
-pub(crate) const PARTS: [Part; 8] = [
+pub(crate) const PARTS: [Part; 11] = [
     Part {
         name: "cli",
         promise: "any file and any options: exit code 0 or 2, one line, files whole or as they were, no hang",
@@ -78,5 +78,26 @@ pub(crate) const PARTS: [Part; 8] = [
         words: test!("cuda", "faults::any::any_call_of_anything_may_fail"),
         environment: &[],
         share: 3,
+    },
+    Part {
+        name: "forks",
+        promise: "forked at any moment under load: every operation on the CPU works in the child",
+        words: test!("forks", "a_forked_process_computes"),
+        environment: &[],
+        share: 2,
+    },
+    Part {
+        name: "limits",
+        promise: "any address space and no threads: every command works or refuses in one line",
+        words: &["cargo", "test", "--features", "emulate", "--test", "cli", "--", "limits::", "--nocapture"],
+        environment: &[],
+        share: 1,
+    },
+    Part {
+        name: "signals",
+        promise: "a signal in the write: outputs as they were or whole, nothing beside them",
+        words: &["cargo", "test", "--features", "emulate", "--test", "cli", "--", "whole_or_nothing::", "--nocapture"],
+        environment: &[],
+        share: 1,
     },
 ];
