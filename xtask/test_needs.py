@@ -93,7 +93,7 @@ class Needs(unittest.TestCase):
     def test_the_machine(self):
         self.assertEqual(self.said({"uname": "echo Darwin arm64"}), [".ci/needs: system: expected Linux x86_64, got Darwin arm64"])
         (line,) = self.said({"df": WHOLE["df"].replace("40000000", "4000000")})
-        self.assertEqual(line, ".ci/needs: disk: expected 30 GB for target/, got 4 GB")
+        self.assertEqual(line, ".ci/needs: disk: expected 20 GB for target/, got 4 GB")
 
     def test_a_target_folder_elsewhere_is_refused(self):
         cargo = WHOLE["cargo"].replace("'$PWD'/target", "/elsewhere")
