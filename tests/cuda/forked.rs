@@ -31,6 +31,7 @@ fn a_forked_process_refuses() {
                 Cuda::on(cuda.stream().clone()).unwrap();
             }
         });
+        let mut failed = Vec::new();
         for fork in 0..40u64 {
             thread::sleep(Duration::from_micros(fork * 37 % 500));
             // SAFETY: the child asks, is refused, and ends; it returns to no caller.
@@ -40,7 +41,9 @@ fn a_forked_process_refuses() {
                 // SAFETY: these functions take numbers.
                 unsafe { libc::alarm(WATCHDOG) };
                 let is_refused = |result: Result<(), Error>| matches!(result, Err(Error::Forked { .. }));
-                let all = Operation::ALL.into_iter().all(|operation| is_refused(step.run(&mut layer, operation)))
+                // The frozen backward pass has no forward pass that it would be of.
+                let operations = Operation::ALL.into_iter().filter(|operation| *operation != Operation::BackwardFrozen);
+                let all = operations.fold(true, |all, it| all && is_refused(step.run(&mut layer, it)))
                     && is_refused(Cuda::new(0).map(drop))
                     && is_refused(Cuda::count().map(drop))
                     && is_refused(Cuda::on(cuda.stream().clone()).map(drop))
@@ -58,9 +61,12 @@ fn a_forked_process_refuses() {
             let mut status = 0;
             // SAFETY: the status is this function's own.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0, "fork {fork}; 14: it hung, 256: something was not refused");
+            if status != 0 {
+                failed.push((fork, status));
+            }
         }
         is_over.store(true, Ordering::Relaxed);
+        assert!(failed.is_empty(), "fork, status (14: it hung, 256: something was not refused): {failed:?}");
     });
     step.run(&mut layer, Operation::Train).unwrap();
 }
