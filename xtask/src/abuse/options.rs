@@ -28,7 +28,7 @@ impl Options {
                     minutes = given.ok_or_else(|| format!("--minutes: expected 0.01 to 10000, got {value}"))?;
                 }
                 "--seed" => {
-                    seed = value.parse().map_err(|_| format!("--seed: expected a whole number, got {value}"))?
+                    seed = value.parse().map_err(|_| format!("--seed: expected a whole number, got {value}"))?;
                 }
                 _ => only.push(Self::part(value)?),
             }
