@@ -43,7 +43,7 @@ impl<'a> Tensors<'a> {
         if let Ok(Some(key)) = &repeated {
             return Err(refused(&format_args!("the key \"{}\" twice in one object of the header,", escaped(key))));
         }
-        let file = SafeTensors::deserialize(bytes).map_err(|error| refused(&error.to_string().escape_debug()))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|error| refused(&escaped(&error.to_string())))?;
         repeated.map_err(|error| refused(&escaped(&error.to_string())))?;
         Ok(Self { file })
     }
@@ -146,10 +146,11 @@ impl<'a> Tensors<'a> {
 
 /// The bytes that a file's header takes when it is parsed, at most: names and numbers of each tensor, and tables of them.
 fn parsed_bytes(bytes: &[u8]) -> usize {
-    /// A byte of the shortest entries, as `"x":0,`, becomes so many.
-    const OF_A_BYTE: u64 = 16;
+    /// Two bytes, as `1,` in a list that is no tensor's, become a value of 32, in a vector that is copied as it grows to twice
+    /// its length.
+    const OF_A_BYTE: u64 = 64;
     let header = bytes.first_chunk().map_or(0, |len| u64::from_le_bytes(*len)).min(bytes.len() as u64);
-    (header * OF_A_BYTE) as usize
+    usize::try_from(header.saturating_mul(OF_A_BYTE)).unwrap_or(usize::MAX)
 }
 
 /// Each value that these bytes hold, wherever they begin.

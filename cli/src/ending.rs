@@ -44,9 +44,11 @@ pub(crate) fn watch_signals() {
     if !has_room_for_threads(1) {
         return;
     }
+    // What whoever started the process told it to ignore stays so, as under nohup.
+    let signals: Vec<_> = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal)).collect();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let watch = move || {
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]);
+        let mut signals = Signals::new(signals);
         let _ = ready.send(());
         for signal in signals.iter_mut().flat_map(Signals::forever) {
             let known = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +58,16 @@ pub(crate) fn watch_signals() {
     };
     if std::thread::Builder::new().name("signals".into()).spawn(watch).is_ok() {
         let _ = is_ready.recv();
+    }
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut found = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is set; what is found is written where there is room for it, and read where that was done.
+    unsafe {
+        let is_known = libc::sigaction(signal, std::ptr::null(), found.as_mut_ptr()) == 0;
+        is_known && found.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }
 

@@ -12,6 +12,7 @@ use batchnorm::Cuda;
 use batchnorm::{Cpu, Layout, Shape};
 use half::{bf16, f16};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use buffers::Scratch;
 use call::{Backward, Forward, Infer, Operation, ScratchBytes, Train};
@@ -94,11 +95,31 @@ fn scratch_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> 
     dispatch(py, at, &ScratchBytes { operation, epilogue })
 }
 
+/// Takes arguments as the functions will: what that makes once is made before the process can be forked in the middle of it, when
+/// the child would wait for a thread that it has not.
+fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
+    let arguments = PyDict::new(py);
+    for name in ["x", "y", "dy", "dx", "dgamma", "dbeta"] {
+        arguments.set_item(name, 0)?;
+    }
+    for name in ["z", "dz", "gamma", "beta", "relu_mask", "frozen_eps", "scratch"] {
+        arguments.set_item(name, py.None())?;
+    }
+    arguments.set_item("eps", 0.0)?;
+    arguments.set_item("epilogue", "identity")?;
+    arguments.set_item("statistics", [0, 0])?;
+    arguments.extract::<Forward>()?;
+    arguments.extract::<Backward>()?;
+    ((py.None(), 0), "float32", (1, 1, 1), false).into_pyobject(py)?.extract::<Where>()?;
+    Ok(())
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;
-    module.add_function(wrap_pyfunction!(scratch_bytes, module)?)
+    module.add_function(wrap_pyfunction!(scratch_bytes, module)?)?;
+    take_arguments_once(module.py())
 }

@@ -76,3 +76,49 @@ def test_forks_at_any_moment():
     assert ran.returncode == 0, ran.stderr
     # A status of 14 is the watchdog's.
     assert ran.stdout == f"forks {forks} failed []\n", ran.stdout
+
+
+# Forks in the moment of the first use. Each trial is of a process that has used nothing: a child of one that has only imported it.
+FIRST_USE = """
+import os, signal, sys, threading, time, random
+import torch, batchnorm.torch as bn
+
+x, one = torch.rand(40, 16, 24, 24), torch.ones(16)
+infer = lambda: torch.ops.batchnorm.infer(x, None, None, None, one, one, 1e-5, "relu", False)
+backward = lambda: torch.ops.batchnorm.backward(x, x, None, None, one, one, torch.empty(0, dtype=torch.int32), 1e-5, "relu")
+
+def trial(number):
+    rng = random.Random(number)
+    first, later = rng.sample([infer, backward], 2)
+    torch.set_num_threads(2)
+    threads = [threading.Thread(target=first) for _ in range(2)]
+    [thread.start() for thread in threads]
+    time.sleep(rng.random() * 1.5e-3)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        first(), later()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    [thread.join() for thread in threads]
+    return status
+
+failed = []
+with torch.no_grad():
+    for number in range(int(sys.argv[1])):
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if trial(number) else 0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            failed.append(number)
+        if len(failed) == 2:
+            break
+print("failed", failed)
+"""
+
+
+def test_forks_at_the_first_use():
+    ran = subprocess.run([sys.executable, "-c", FIRST_USE, "100"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "failed []\n", ran.stdout

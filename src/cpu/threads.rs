@@ -26,6 +26,8 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The address space that a thread takes: its stack, and then some for what it allocates as it begins.
 const OF_THREAD: usize = 3 << 20;
+/// What is to be there beside that: more than the allocator may have kept of what was given back, since a stack takes none of it.
+const BESIDE_THREADS: usize = 64 << 20;
 
 thread_local! {
     /// How many threads the operations of this thread may use; 0 where nothing was said.
@@ -167,7 +169,7 @@ fn pool(count: usize) -> Option<Arc<Known>> {
     // forked: what it had begun to initialise nobody will end, and no thread is safe to make.
     MAKER.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed).ok()?;
     // A thread that finds no memory as it begins takes the process with it.
-    let has_room = memory::expect_room(count.saturating_mul(OF_THREAD)).is_ok();
+    let has_room = memory::expect_room(count.saturating_mul(OF_THREAD).saturating_add(BESIDE_THREADS)).is_ok();
     let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("batchnorm-{i}"));
     let pool = if has_room { pool.build().ok() } else { None };
     if let Some(pool) = &pool {

@@ -36,7 +36,8 @@ impl WholeFile {
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (place, old) = found(path)?;
-        let made = tempfile::Builder::new().prefix(".batchnorm-").make_in(folder_of(&place), create_new);
+        let create = |path: &Path| create_new(path, old.as_ref());
+        let made = tempfile::Builder::new().prefix(".batchnorm-").make_in(folder_of(&place), create);
         let new = made.map_err(|error| io_error(path, without_path(error)))?;
         Ok(Self { path: path.to_path_buf(), place, old, new })
     }
@@ -90,10 +91,10 @@ fn folder_of(path: &Path) -> &Path {
 /// The place of a path, and what is there.
 fn found(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
     // What a link of /proc leads to has no name of its own.
-    if let Ok(found) = fs::metadata(path)
-        && !found.is_file()
-    {
-        return Err(Error::NotAFile { path: path.display().to_string(), actual: kind(&found) });
+    let refused = |actual| Error::NotAFile { path: path.display().to_string(), actual };
+    let opened = fs::metadata(path).ok();
+    if let Some(found) = opened.as_ref().filter(|found| !found.is_file()) {
+        return Err(refused(kind(found)));
     }
     let mut place = path.to_path_buf();
     // Step by step, since the last link may lead to what is not there yet.
@@ -104,11 +105,17 @@ fn found(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
                 place = folder_of(&place).join(target);
             }
             Ok(found) => return Ok((place, Some(found))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((place, None)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if opened.is_none() {
+                    Ok((place, None))
+                } else {
+                    Err(refused("a file that has no name any more"))
+                };
+            }
             Err(error) => return Err(io_error(path, error)),
         }
     }
-    Err(Error::NotAFile { path: path.display().to_string(), actual: "symbolic links without an end" })
+    Err(refused("symbolic links without an end"))
 }
 
 /// What is no regular file.
@@ -128,9 +135,18 @@ fn kind(found: &Metadata) -> &'static str {
     if found.is_dir() { "a folder" } else { "something else" }
 }
 
-/// A file that was not there, with the mode of any new one: its owner's alone is what a temporary one would have.
-fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
+/// A file that was not there, with the mode of any new one, or for no more than those who may read the old one: its owner's
+/// alone is what a temporary one would have.
+fn create_new(path: &Path, old: Option<&Metadata>) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    if let Some(old) = old {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        options.mode(old.mode() & 0o777);
+    }
+    #[cfg(not(unix))]
+    let _ = old;
+    options.write(true).create_new(true).open(path)
 }
 
 /// The owner of the file that is replaced, where this process may give it.
@@ -199,6 +215,14 @@ mod tests {
         new.write_all(b"half").unwrap();
         assert_eq!(fs::read_to_string(new.temporary()).unwrap(), "half");
         drop(new);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+        let new = WholeFile::create(&file).unwrap();
+        assert_eq!(
+            read(new.temporary()).1,
+            0o400,
+            "nobody may read what is not yet there who may not read the old one"
+        );
+        drop(new);
         assert_eq!(read(&file), ("old".into(), read(&file).1, 0));
     }
 
@@ -210,13 +234,19 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         symlink("ring", &ring).unwrap();
         let device = Path::new("/dev/null");
+        let nameless = tempfile::tempfile().unwrap();
+        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&nameless));
         for (path, what) in [
             (&*fifo, "a FIFO or a pipe"),
             (&*socket, "a socket"),
             (&*ring, "symbolic links without an end"),
             (folder.path(), "a folder"),
             (device, "a device"),
+            (Path::new(&name), "a file that has no name any more"),
         ] {
+            if path.starts_with("/proc") && !cfg!(target_os = "linux") {
+                continue;
+            }
             let error = written(path, "new").unwrap_err().to_string();
             assert_eq!(error, format!("{}: expected a regular file or a new one, got {what}", path.display()));
         }

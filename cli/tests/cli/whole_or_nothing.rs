@@ -84,6 +84,18 @@ fn a_signal_in_the_write_leaves_the_output_as_it_was_and_nothing_beside_it() {
 }
 
 #[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let script = format!("trap '' HUP INT TERM; exec {EXE} verify --every 97 --within 2");
+    let mut command = Command::new("sh");
+    let mut child = command.args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for name in ["HUP", "INT", "TERM"] {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        signal(&child, name);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_signal_before_the_peers_have_answered_leaves_no_folder_of_theirs() {
     let folder = tempfile::tempdir().unwrap();
     let silent = folder.path().join("python");
