@@ -117,10 +117,12 @@ where
         }
         match result {
             // What is freed on the way out has nobody to tell: the next call does.
-            // A buffer of no values may be of a context of its own, which nobody asks.
-            Ok(()) if number == 3 && drawn.shape.is_empty() => continue,
             Ok(()) => {
-                assert_of(&layer.backend().synchronize().expect_err("a failed call is told"), drawn.code);
+                let told = layer.backend().synchronize();
+                // A buffer of no values may be of a context of its own, which nobody asks.
+                if !(told.is_ok() && number == 3 && drawn.shape.is_empty()) {
+                    assert_of(&told.expect_err("a failed call is told"), drawn.code);
+                }
                 continue;
             }
             // How much was asked for says more than the number.
