@@ -160,14 +160,19 @@ fn collected<T: Element, P>(bytes: &[u8], value: impl Fn(T) -> P) -> Result<Vec<
     Ok(values)
 }
 
-fn float(dtype: FileDtype) -> Option<Dtype> {
-    match dtype {
-        FileDtype::F32 => Some(Dtype::F32),
-        FileDtype::F16 => Some(Dtype::F16),
-        FileDtype::BF16 => Some(Dtype::Bf16),
-        FileDtype::F64 => Some(Dtype::F64),
-        _ => None,
+impl From<Dtype> for FileDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::Bf16 => Self::BF16,
+            Dtype::F64 => Self::F64,
+        }
     }
+}
+
+fn float(dtype: FileDtype) -> Option<Dtype> {
+    Dtype::ALL.into_iter().find(|&float| FileDtype::from(float) == dtype)
 }
 
 /// The first few names, so that a message stays one line.

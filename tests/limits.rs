@@ -119,12 +119,9 @@ fn layers(c: usize, step: u64) -> usize {
 }
 
 /// The limited process's whole work: under the test harness, whose own allocations are not limited.
-#[test]
-#[ignore = "a process of its own, which limited() starts"]
-fn child() {
-    let which = std::env::var(LIMITED).unwrap();
+fn child(which: &str) {
     let shape = |dims: &[usize], layout| Shape::new(dims, layout).unwrap();
-    let refused = match which.as_str() {
+    let refused = match which {
         // Large enough for threads, which it has no room for.
         "shared" => operations(shape(&[64, 16, 200], Layout::ChannelsFirst), 40_000),
         // Much to be kept for each row.
@@ -138,14 +135,17 @@ fn child() {
 
 #[test]
 fn limited() {
+    if let Ok(which) = std::env::var(LIMITED) {
+        return child(&which);
+    }
     for (which, least) in [("shared", 2), ("narrow", 30), ("wide", 30), ("layers", 100)] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "child", "--nocapture", "--test-threads", "1"]).env(LIMITED, which);
+        command.args(["--exact", "limited", "--nocapture", "--test-threads", "1"]).env(LIMITED, which);
         // Else the thread of the test has an arena whose address space it has already.
         command.env("MALLOC_ARENA_MAX", "1");
         let output = command.output().unwrap();
-        let (text, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{which}: {:?}\n{text}{told}", output.status);
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{which}: {:?}\n{text}{errors}", output.status);
         let refused = text.split("refused ").nth(1).and_then(|text| text.lines().next()).unwrap_or_default();
         println!("{which}: {refused} refusals");
         assert!(refused.parse::<usize>().unwrap() >= least, "{which}: {text}");

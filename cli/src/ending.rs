@@ -44,7 +44,7 @@ pub(crate) fn watch_signals() {
     if !has_room_for_threads(1) {
         return;
     }
-    // What whoever started the process told it to ignore stays so, as under nohup.
+    // Signals that were ignored when the process began stay ignored, as under nohup.
     let signals: Vec<_> = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal)).collect();
     let (ready, is_ready) = std::sync::mpsc::channel();
     let watch = move || {
@@ -76,7 +76,7 @@ pub(crate) fn watch_signals() {}
 
 /// The system's allocator, which ends the process where there is no memory: with exit code 2 and one line, and not by an abort.
 ///
-/// What is as large as a tensor is first left to whoever asks, who may do with less, or has an error that says what it was for.
+/// Allocations as large as a tensor are left to the caller, who may do with less, or has an error that says what it was for.
 pub(crate) struct Allocator;
 
 /// From so many bytes on an allocation is left to whoever asks.

@@ -180,6 +180,11 @@ impl Cuda {
     /// [`Error::Strategy`](crate::Error::Strategy), [`Error::NoStrategy`](crate::Error::NoStrategy).
     pub fn plan(&self, problem: &Problem) -> Result<Plan> {
         expect_unforked()?;
+        self.planned(problem)
+    }
+
+    /// [`Cuda::plan`], in a process that was seen to be no forked one.
+    fn planned(&self, problem: &Problem) -> Result<Plan> {
         self.plans.of(problem, &self.limits(), self.strategy)
     }
 

@@ -34,7 +34,7 @@ impl CudaWorkspace {
         expect_unforked()?;
         let bytes = greatest(problems, |problem| {
             // Also where there is memory enough: a plan that is refused is refused here.
-            cuda.plan(problem)?;
+            cuda.planned(problem)?;
             Ok(Plan::most_workspace_bytes(problem, &cuda.limits(), cuda.strategy))
         })?;
         if bytes == 0 {

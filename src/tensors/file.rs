@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 
 use super::{WholeFile, io_error};
-use crate::{Dtype, Element, Error, Result, Stored, memory};
+use crate::{Element, Error, Result, Stored, memory};
 
 /// The name under which the format keeps what is no tensor.
 const METADATA: &str = "__metadata__";
@@ -46,7 +46,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::TensorLength`], [`Error::TensorRepeated`], [`Error::TensorName`], [`Error::OutOfMemory`]. Nothing is added then.
     pub fn push<T: Element>(&mut self, name: impl Into<String>, dims: &[usize], values: &[T]) -> Result<()> {
-        self.insert(name.into(), dtype::<T>(), dims, values.len(), || memory::copied(values))
+        self.insert(name.into(), T::DTYPE.into(), dims, values.len(), || memory::copied(values))
     }
 
     /// Adds a tensor of floats, which is not copied. `dims` multiply to `values.len()`.
@@ -54,7 +54,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::TensorLength`], [`Error::TensorRepeated`], [`Error::TensorName`]. Nothing is added then.
     pub fn push_vec<T: Element>(&mut self, name: impl Into<String>, dims: &[usize], values: Vec<T>) -> Result<()> {
-        self.insert(name.into(), dtype::<T>(), dims, values.len(), || Ok(values))
+        self.insert(name.into(), T::DTYPE.into(), dims, values.len(), || Ok(values))
     }
 
     /// Adds a count, as PyTorch writes one: an i64 without dimensions.
@@ -168,15 +168,6 @@ impl TensorFile {
             return Err(told(&format_args!("{} bytes", json.len())));
         }
         Ok([&(json.len() as u64).to_le_bytes()[..], &json].concat())
-    }
-}
-
-fn dtype<T: Element>() -> FileDtype {
-    match T::DTYPE {
-        Dtype::F32 => FileDtype::F32,
-        Dtype::F16 => FileDtype::F16,
-        Dtype::Bf16 => FileDtype::BF16,
-        Dtype::F64 => FileDtype::F64,
     }
 }
 

@@ -20,11 +20,11 @@ const MEMORY: u64 = 2 << 20;
 /// The folder that a command reads and writes.
 pub(crate) struct Folder {
     folder: TempDir,
-    /// What was printed lies here, where it is no file too many.
+    /// Folder of stdout and stderr, apart from that of the outputs, in which no file may be too many.
     printed: TempDir,
 }
 
-/// What there is in a folder, by name: a file's bytes, or `None` for a folder.
+/// Contents of a folder, by name: a file's bytes, or `None` for a folder.
 pub(crate) type Contents = BTreeMap<OsString, Option<Vec<u8>>>;
 
 /// How a command ended that kept the promises of all commands.

@@ -9,7 +9,7 @@ use crate::file::{Draft, mangled, mutate, pick};
 pub(crate) struct Input {
     pub(crate) bytes: Vec<u8>,
     pub(crate) dims: Vec<u64>,
-    /// Of `x`.
+    /// Dtype of `x`.
     pub(crate) dtype: &'static str,
     /// The tensors that are there, as they should be.
     pub(crate) names: Vec<&'static str>,

@@ -1,4 +1,4 @@
-//! What `run` writes, as cli/README.md says it.
+//! Outputs of `run`, as cli/README.md has them.
 
 use batchnorm::Dtype;
 use batchnorm::tensors::Tensors;

@@ -131,7 +131,7 @@ fn launch_held<T: Native, const N: usize>(
 
 /// The plan of a problem that is not empty, with `(address, bytes)` of scratch memory, as the C ABI has it.
 fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, usize)) -> Result<Planned> {
-    let Plan { strategy, tiling, workspace_bytes, .. } = cuda.plan(problem)?;
+    let Plan { strategy, tiling, workspace_bytes, .. } = cuda.planned(problem)?;
     // Only the inference takes none: it has nothing to merge.
     if actual < workspace_bytes && problem.op() != Op::Infer {
         return Err(Error::Workspace { needed: workspace_bytes, actual });
