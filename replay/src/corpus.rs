@@ -1,0 +1,119 @@
+//! The input: PTX of one architecture, and the launches to execute.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+use ptx_replay::launch::Launch;
+use ptx_replay::ptx::Module;
+
+use crate::kind::{self, Kind};
+
+/// What is to be executed.
+pub(crate) struct Corpus {
+    pub(crate) modules: Vec<Module>,
+    pub(crate) cases: Vec<Case>,
+    /// Launches that were there to choose from.
+    pub(crate) offered: usize,
+    /// Those that failed on the emulated device, or that this architecture does not do.
+    pub(crate) skipped: usize,
+}
+
+/// A launch to execute.
+pub(crate) struct Case {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+    pub(crate) entry: String,
+    /// Of the modules, the one that has the entry.
+    pub(crate) module: usize,
+    /// A measure of its work: bytes of memory and of CTAs.
+    pub(crate) size: u64,
+}
+
+impl Corpus {
+    /// Reads modules and launches, and draws `most` of each kind.
+    pub(crate) fn open(ptx: &[PathBuf], paths: &[PathBuf], most: Option<usize>, seed: u64) -> Result<Self, String> {
+        let modules = ptx.iter().map(|path| Module::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let target = modules.first().map_or(0, |module| module.target);
+        if let Some(other) = modules.iter().find(|module| module.target != target) {
+            return Err(format!("{}: expected sm_{target} as in the first file, got sm_{}", other.file, other.target));
+        }
+        let mut files = Vec::new();
+        for path in paths {
+            find(path, &mut files)?;
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(format!("expected files that end with .launch in {}", shown(paths)));
+        }
+        let (offered, mut skipped) = (files.len(), 0);
+        let mut by_kind: BTreeMap<(Kind, u32), Vec<Case>> = BTreeMap::new();
+        for path in files {
+            let launch = Launch::open(&path)?;
+            let module = modules.iter().position(|module| module.body(&launch.kernel).is_some());
+            let Some(module) = module else {
+                return Err(format!("{}: no entry {} in the PTX", path.display(), launch.kernel));
+            };
+            if modules[module].sources.as_ref().is_some_and(|sources| *sources != launch.sources) {
+                let expected = modules[module].sources.as_deref().unwrap_or_default();
+                let got = if launch.sources.is_empty() { "none" } else { &launch.sources };
+                return Err(format!(
+                    "{}: of another build: expected sources {expected} as in {}, got {got}",
+                    path.display(),
+                    modules[module].file
+                ));
+            }
+            if launch.code != 0 || (launch.cluster > 1 && target < 90) {
+                skipped += 1;
+                continue;
+            }
+            let kind = kind::of(&launch);
+            let memory: usize = launch.allocations.iter().map(|allocation| allocation.before.bytes.len()).sum();
+            let size = memory as u64 + u64::from(launch.ctas()) * (launch.shared_bytes + 65536);
+            let case = Case { path, kind: kind.clone(), entry: launch.kernel.clone(), module, size };
+            // A cluster of another size, and a device of another generation, are worth a launch of their own.
+            by_kind.entry((kind, launch.cluster)).or_default().push(case);
+        }
+        let mut rng = Rng::with_seed(seed);
+        let mut cases: Vec<Case> = by_kind.into_values().flat_map(|cases| draw(cases, most, &mut rng)).collect();
+        // The largest first, so that no thread is left alone with them at the end.
+        cases.sort_by_key(|case| std::cmp::Reverse(case.size));
+        Ok(Self { modules, cases, offered, skipped })
+    }
+
+    /// The file and the name of every entry.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.modules.iter().flat_map(|module| module.entries().map(|entry| (module.file.as_str(), entry)))
+    }
+}
+
+/// Some of these, from the smaller half.
+fn draw(mut cases: Vec<Case>, most: Option<usize>, rng: &mut Rng) -> Vec<Case> {
+    let Some(most) = most.filter(|&most| most < cases.len()) else { return cases };
+    cases.sort_by_key(|case| case.size);
+    cases.truncate((cases.len() / 2).max(most));
+    rng.shuffle(&mut cases);
+    cases.truncate(most);
+    cases
+}
+
+/// The launches in a folder and below, or the one that the path names.
+fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    let told = |e: std::io::Error| format!("{}: {e}", path.display());
+    if !path.is_dir() {
+        files.push(path.into());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(told)? {
+        let path = entry.map_err(told)?.path();
+        if path.is_dir() || path.extension().is_some_and(|extension| extension == "launch") {
+            find(&path, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}

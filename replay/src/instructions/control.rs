@@ -1,0 +1,21 @@
+//! bra, ret, exit and trap (PTX ISA, "Control Flow Instructions"). There are no calls: ret ends the thread, as exit does.
+
+use super::Op;
+use crate::ptx::{Names, Statement};
+use crate::trap::Result;
+
+pub(super) fn decode(statement: &Statement<'_>, _: &mut Names) -> Result<Option<Op>> {
+    Ok(Some(match statement.opcode {
+        // The entry knows where its labels are, once it is read to the end.
+        "bra" | "bra.uni" => Op::Branch(usize::MAX),
+        "ret" | "exit" => {
+            let [] = statement.operands()?;
+            Op::Exit
+        }
+        "trap" => {
+            let [] = statement.operands()?;
+            Op::Trap
+        }
+        _ => return Ok(None),
+    }))
+}

@@ -1,0 +1,131 @@
+//! What kind of launch one is: kernel, dtype, form, strategy and epilogue. The one file that knows this project's kernels; what
+//! is executed and compared knows none of it, but for which halves may be NaN.
+
+use std::fmt;
+use std::mem::offset_of;
+
+use cpp_demangle::Symbol;
+use ptx_replay::compare::Halves;
+use ptx_replay::launch::Launch;
+
+// The layout of the parameters.
+#[allow(dead_code, missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks)]
+#[path = "../../src/cuda/ffi.rs"]
+mod ffi;
+
+use ffi::{BnBackward, BnBackwardFrozen, BnInfer, BnTiling, BnTrain};
+
+pub(crate) const STRATEGIES: [&str; 4] = ["block", "cluster", "grid", "two-read"];
+pub(crate) const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
+
+/// A kind. Launches of one kind do the same on other numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Kind {
+    /// The entry's name without its template's arguments.
+    pub(crate) kernel: String,
+    /// f32, f16 or bf16, and how elements are owned, as the template has them.
+    pub(crate) instance: String,
+    pub(crate) strategy: Option<&'static str>,
+    /// CTAs of a team: whether there are several.
+    pub(crate) is_shared: bool,
+    pub(crate) epilogue: Option<&'static str>,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}<{}>", self.kernel, self.instance)?;
+        let strategy = self.strategy();
+        for word in [strategy.as_str(), self.epilogue.unwrap_or("")].into_iter().filter(|word| !word.is_empty()) {
+            write!(f, " {word}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    /// The strategy, and whether a team of it is one CTA.
+    pub(crate) fn strategy(&self) -> String {
+        match self.strategy {
+            Some(name @ "grid") if !self.is_shared => format!("{name} of 1"),
+            Some(name) => name.into(),
+            None => String::new(),
+        }
+    }
+
+    pub(crate) fn halves(&self) -> Halves {
+        if self.instance.contains("f16") && !self.instance.contains("bf16") {
+            Halves::F16
+        } else if self.instance.contains("bf16") {
+            Halves::Bf16
+        } else {
+            Halves::None
+        }
+    }
+}
+
+/// The kind of a launch.
+pub(crate) fn of(launch: &Launch) -> Kind {
+    let (kernel, instance, argument) = names(&launch.kernel);
+    let parameter = launch.parameters.first().map_or(&[][..], Vec::as_slice);
+    let word = |at: usize| parameter.get(at..)?.first_chunk().map(|&word| u32::from_le_bytes(word) as usize);
+    let epilogue = match argument.as_str() {
+        "BnTrain" => word(offset_of!(BnTrain, epilogue)),
+        "BnInfer" => word(offset_of!(BnInfer, epilogue)),
+        "BnBackward" => word(offset_of!(BnBackward, epilogue)),
+        "BnBackwardFrozen" => word(offset_of!(BnBackwardFrozen, epilogue)),
+        _ => None,
+    };
+    let has_tiling = epilogue.is_some() || argument == "BnMoments";
+    Kind {
+        strategy: word(offset_of!(BnTiling, strategy)).filter(|_| has_tiling).and_then(|n| STRATEGIES.get(n)).copied(),
+        is_shared: word(offset_of!(BnTiling, splits)).is_some_and(|splits| has_tiling && splits > 1),
+        epilogue: epilogue.filter(|_| uses_epilogue(&kernel)).and_then(|n| EPILOGUES.get(n)).copied(),
+        kernel,
+        instance,
+    }
+}
+
+/// Kernel, template arguments and parameter's type of a mangled name.
+pub(crate) fn names(mangled: &str) -> (String, String, String) {
+    let demangled = Symbol::new(mangled).ok().and_then(|symbol| symbol.demangle().ok());
+    let demangled = demangled.unwrap_or_else(|| mangled.to_owned());
+    let (head, argument) = demangled.split_once('(').unwrap_or((&demangled, ""));
+    let head = head.strip_prefix("void ").unwrap_or(head);
+    let (kernel, instance) = head.split_once('<').unwrap_or((head, ""));
+    let mut instance = instance.strip_suffix('>').unwrap_or(instance).to_owned();
+    for (ours, theirs) in [("bf16", "__nv_bfloat16"), ("f16", "__half"), ("f32", "float")] {
+        instance = instance.replace(theirs, ours);
+    }
+    (kernel.trim().into(), instance, argument.trim_end_matches(')').into())
+}
+
+/// Whether a kernel does something else for another epilogue.
+fn uses_epilogue(kernel: &str) -> bool {
+    !matches!(
+        kernel,
+        "train_first_kernel" | "moments_kernel" | "moments_finish_kernel" | "frozen_finish_kernel" | "center_kernel"
+    )
+}
+
+/// The strategies that a kernel is launched by, none where it has no tiling.
+pub(crate) fn strategies_of(kernel: &str) -> &'static [&'static str] {
+    match kernel {
+        "train_held_kernel" | "backward_held_kernel" => &["block", "cluster", "grid"],
+        "moments_kernel" => &STRATEGIES,
+        _ => &[],
+    }
+}
+
+/// The epilogues that a kernel is launched with, none where they make no difference.
+pub(crate) fn epilogues_of(kernel: &str) -> &'static [&'static str] {
+    match kernel {
+        "train_held_kernel"
+        | "train_second_kernel"
+        | "infer_kernel"
+        | "backward_held_kernel"
+        | "sums_kernel"
+        | "apply_kernel"
+        | "backward_frozen_kernel" => &EPILOGUES,
+        _ => &[],
+    }
+}

@@ -1,0 +1,102 @@
+//! CTAs and their clusters.
+
+use super::schedule::Schedule;
+use super::shared::Shared;
+use super::view::View;
+use crate::launch::Launch;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Ready,
+    /// At bar.sync.
+    AtBarrier,
+    /// At a shuffle or vote.
+    InCollective,
+    /// At barrier.cluster.wait.
+    AtCluster,
+    Exited,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Thread {
+    pub(crate) pc: usize,
+    pub(crate) state: State,
+    pub(crate) id: [u32; 3],
+    /// At the cluster's barrier: the phase that it arrived in, and by which instruction, until it has waited.
+    pub(crate) arrived: Option<(u64, usize)>,
+}
+
+/// How many threads of a warp are where.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Warp {
+    /// In a shuffle or vote.
+    pub(crate) waiting: u32,
+    pub(crate) exited: u32,
+}
+
+pub(crate) struct Cta {
+    /// In the grid.
+    pub(crate) number: u32,
+    pub(crate) id: [u32; 3],
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) warps: Vec<Warp>,
+    /// Those of a thread after those of the one before.
+    pub(crate) registers: Vec<u64>,
+    pub(crate) shared: Shared,
+    pub(crate) view: View,
+    /// Threads that have not exited, and those of them that wait at bar.sync.
+    pub(crate) live: u32,
+    pub(crate) at_barrier: u32,
+    /// In which order its threads have their turns.
+    pub(crate) order: Vec<usize>,
+    /// Where some CTAs come before others.
+    pub(crate) priority: u64,
+}
+
+pub(crate) struct Cluster {
+    /// In the grid.
+    pub(crate) number: u32,
+    pub(crate) ctas: Vec<Cta>,
+    /// Threads that have not exited, and those of them that have arrived at its barrier in this phase.
+    pub(crate) live: u32,
+    pub(crate) arrived: u32,
+    pub(crate) phase: u64,
+}
+
+/// An st.async on its way.
+#[derive(Debug)]
+pub(crate) struct AsyncStore {
+    /// The cluster's number in the grid.
+    pub(crate) cluster: u32,
+    pub(crate) rank: usize,
+    /// Shared addresses in that CTA.
+    pub(crate) slot: u64,
+    pub(crate) barrier: u64,
+    pub(crate) words: [u32; 4],
+    /// Who sent it.
+    pub(crate) from: String,
+}
+
+impl Cta {
+    pub(super) fn new(number: u32, launch: &Launch, masks: &[u64], view: View, schedule: &mut Schedule) -> Self {
+        let threads = launch.threads();
+        let id = |number: u32, [x, y, _]: [u32; 3]| [number % x, number / x % y, number / x / y];
+        let mut order: Vec<usize> = (0..threads as usize).collect();
+        schedule.shuffle(&mut order);
+        Self {
+            number,
+            id: id(number, launch.grid),
+            threads: (0..threads)
+                .map(|thread| Thread { pc: 0, state: State::Ready, id: id(thread, launch.block), arrived: None })
+                .collect(),
+            warps: vec![Warp::default(); threads.div_ceil(32) as usize],
+            registers: schedule.registers(masks, threads),
+            shared: Shared::new(launch.shared_bytes as usize, schedule),
+            view,
+            live: threads,
+            at_barrier: 0,
+            order,
+            priority: 0,
+        }
+    }
+}

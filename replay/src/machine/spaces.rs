@@ -1,0 +1,82 @@
+//! Reads and writes by address space.
+
+use super::{GENERIC_SHARED, Machine, PARAMETERS, Place};
+use crate::instructions::access::Space;
+use crate::trap::{Result, trap};
+
+/// Where an address leads.
+enum Target {
+    Parameters(usize),
+    Shared(u64),
+    Global,
+}
+
+impl Machine<'_> {
+    fn target(&self, space: Space, address: u64, len: usize) -> Result<Target> {
+        Ok(match space {
+            Space::Parameters => {
+                let at = address.wrapping_sub(PARAMETERS);
+                if at.checked_add(len as u64).is_none_or(|end| end > self.parameters.len() as u64) {
+                    trap!("out of bounds: {len} bytes at {} of {} of parameters", at as i64, self.parameters.len());
+                }
+                if !at.is_multiple_of(len as u64) {
+                    trap!("misaligned: {len} bytes at {at} of parameters");
+                }
+                Target::Parameters(at as usize)
+            }
+            Space::Shared => Target::Shared(address),
+            Space::Generic if address.wrapping_sub(GENERIC_SHARED) < 1 << 32 => {
+                Target::Shared(address - GENERIC_SHARED)
+            }
+            Space::Generic | Space::Global => Target::Global,
+        })
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        place: Place,
+        space: Space,
+        address: u64,
+        data: &mut [u8],
+        is_strong: bool,
+    ) -> Result<()> {
+        match self.target(space, address, data.len())? {
+            Target::Parameters(at) => data.copy_from_slice(&self.parameters[at..][..data.len()]),
+            Target::Shared(address) => self.cta(place).shared.read(address, data)?,
+            Target::Global => {
+                let at = self.global.find(address, data.len())?;
+                self.global.check_written(at, data.len())?;
+                if is_strong {
+                    self.global.now.read(at, data);
+                } else {
+                    self.cta(place).view.read(&self.global.now, at, data);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        place: Place,
+        space: Space,
+        address: u64,
+        data: &[u8],
+        is_strong: bool,
+    ) -> Result<()> {
+        match self.target(space, address, data.len())? {
+            Target::Parameters(_) => trap!("a store to parameters"),
+            Target::Shared(address) => self.cta_mut(place).shared.write(address, data)?,
+            Target::Global => {
+                let at = self.global.find(address, data.len())?;
+                self.global.mark_written(at, data.len());
+                if is_strong {
+                    self.store_strongly(place, at, data);
+                } else {
+                    self.store_weakly(place, at, data);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! Why an execution stops.
+
+use std::fmt;
+
+/// What the PTX must not do, or what this crate does not know how to do, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trap(Box<str>);
+
+impl Trap {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self(what.into().into())
+    }
+
+    /// The same, at a place.
+    pub(crate) fn at(self, place: &str) -> Self {
+        Self(format!("{} at {place}", self.0).into())
+    }
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Trap {}
+
+/// A result of what may trap.
+pub(crate) type Result<T> = std::result::Result<T, Trap>;
+
+/// Ends the function with a trap.
+macro_rules! trap {
+    ($($format:tt)*) => { return Err(crate::trap::Trap::new(format!($($format)*))) };
+}
+pub(crate) use trap;
