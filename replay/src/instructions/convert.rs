@@ -16,6 +16,8 @@ macro_rules! define_from {
     };
 }
 
+// Widening or not: the casts are the same for all types.
+#[allow(clippy::cast_lossless)]
 fn define_integers(table: &mut Table) {
     define_from!(table, "u8", u8);
     define_from!(table, "s8", i8);
