@@ -48,22 +48,16 @@ impl Corpus {
             return Err(format!("expected files that end with .launch in {}", shown(paths)));
         }
         let (offered, mut skipped) = (files.len(), 0);
-        let mut by_kind: BTreeMap<(Kind, u32), Vec<Case>> = BTreeMap::new();
+        let mut by_kind: BTreeMap<(Kind, usize, u32), Vec<Case>> = BTreeMap::new();
         for path in files {
             let launch = Launch::open(&path)?;
-            let module = modules.iter().position(|module| module.body(&launch.kernel).is_some());
-            let Some(module) = module else {
+            // A template may be instantiated in several files.
+            let having: Vec<usize> =
+                (0..modules.len()).filter(|&module| modules[module].body(&launch.kernel).is_some()).collect();
+            if having.is_empty() {
                 return Err(format!("{}: no entry {} in the PTX", path.display(), launch.kernel));
-            };
-            if modules[module].sources.as_ref().is_some_and(|sources| *sources != launch.sources) {
-                let expected = modules[module].sources.as_deref().unwrap_or_default();
-                let got = if launch.sources.is_empty() { "none" } else { &launch.sources };
-                return Err(format!(
-                    "{}: of another build: expected sources {expected} as in {}, got {got}",
-                    path.display(),
-                    modules[module].file
-                ));
             }
+            having.iter().try_for_each(|&module| check_sources(&modules[module], &launch, &path))?;
             if launch.code != 0 || (launch.cluster > 1 && target < 90) {
                 skipped += 1;
                 continue;
@@ -71,9 +65,11 @@ impl Corpus {
             let kind = kind::of(&launch);
             let memory: usize = launch.allocations.iter().map(|allocation| allocation.before.bytes.len()).sum();
             let size = memory as u64 + u64::from(launch.ctas()) * (launch.shared_bytes + 65536);
-            let case = Case { path, kind: kind.clone(), entry: launch.kernel.clone(), module, size };
-            // A cluster of another size, and a device of another generation, are worth a launch of their own.
-            by_kind.entry((kind, launch.cluster)).or_default().push(case);
+            for module in having {
+                let case = Case { path: path.clone(), kind: kind.clone(), entry: launch.kernel.clone(), module, size };
+                // A cluster of another size is worth a launch of its own.
+                by_kind.entry((kind.clone(), module, launch.cluster)).or_default().push(case);
+            }
         }
         let mut rng = Rng::with_seed(seed);
         let mut cases: Vec<Case> = by_kind.into_values().flat_map(|cases| draw(cases, most, &mut rng)).collect();
@@ -85,6 +81,18 @@ impl Corpus {
     /// The file and the name of every entry.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
         self.modules.iter().flat_map(|module| module.entries().map(|entry| (module.file.as_str(), entry)))
+    }
+}
+
+/// Launch and PTX are of the same sources, where the PTX says of which it is.
+fn check_sources(module: &Module, launch: &Launch, path: &Path) -> Result<(), String> {
+    match &module.sources {
+        Some(expected) if *expected != launch.sources => {
+            let got = if launch.sources.is_empty() { "none" } else { &launch.sources };
+            let (path, file) = (path.display(), &module.file);
+            Err(format!("{path}: of another build: expected sources {expected} as in {file}, got {got}"))
+        }
+        _ => Ok(()),
     }
 }
 

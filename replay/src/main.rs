@@ -51,6 +51,9 @@ enum Command {
         /// Kernels that each fault is planted in, at most.
         #[arg(long, default_value_t = 4)]
         kernels: usize,
+        /// In so many kernels also where the first has told.
+        #[arg(long)]
+        every: bool,
         /// The faults whose names have this in them.
         #[arg(long)]
         filter: Option<String>,
@@ -104,9 +107,9 @@ fn run(command: Command) -> Result<bool, String> {
             }
             Ok(table::print(&corpus, &results, require_all))
         }
-        Command::Faults { input, kernels, filter } => {
+        Command::Faults { input, kernels, every, filter } => {
             let corpus = input.corpus()?;
-            faults::run(&corpus, input.seed, kernels, filter.as_deref())
+            faults::run(&corpus, input.seed, kernels, every, filter.as_deref())
         }
     }
 }

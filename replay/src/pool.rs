@@ -32,6 +32,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Report {
     pub(crate) kind: Kind,
     pub(crate) entry: String,
+    /// Of the corpus's modules, the one that the entry is of.
+    pub(crate) module: usize,
     pub(crate) file: String,
     pub(crate) outcome: Outcome,
     pub(crate) instructions: u64,
@@ -80,6 +82,7 @@ pub(crate) fn run(corpus: &Corpus, options: &Options, body: Body) -> Result<Vec<
         let blank = |outcome| Report {
             kind: case.kind.clone(),
             entry: case.entry.clone(),
+            module: case.module,
             file: file.clone(),
             outcome,
             instructions: 0,
@@ -88,7 +91,10 @@ pub(crate) fn run(corpus: &Corpus, options: &Options, body: Body) -> Result<Vec<
         };
         let entry = match entries.of(case) {
             Ok(entry) => entry,
-            Err(trap) => return Ok(blank(Outcome::Unknown(trap.to_string()))),
+            Err(trap) => {
+                println!("UNKNOWN  {file}  {}  {trap}", case.kind);
+                return Ok(blank(Outcome::Unknown(trap.to_string())));
+            }
         };
         let seed = if options.seed == 0 { 0 } else { options.seed ^ hash(&case.path) };
         let mut result = execute(&entry, &launch, &case.kind, &Options { seed, ..*options })
@@ -96,7 +102,7 @@ pub(crate) fn run(corpus: &Corpus, options: &Options, body: Body) -> Result<Vec<
         if result.outcome.is_failure() {
             println!("{}  {file}  {}  {}", result.outcome.name(), case.kind, result.outcome.detail());
         }
-        result.file = file;
+        (result.file, result.module) = (file, case.module);
         Ok(result)
     })
 }
@@ -106,6 +112,7 @@ pub(crate) fn execute(entry: &Entry, launch: &Launch, kind: &Kind, options: &Opt
     let mut result = Report {
         kind: kind.clone(),
         entry: entry.name.clone(),
+        module: 0,
         file: String::new(),
         outcome: Outcome::Equal,
         instructions: 0,
@@ -136,16 +143,19 @@ pub(crate) fn execute(entry: &Entry, launch: &Launch, kind: &Kind, options: &Opt
 struct Entries<'a> {
     corpus: &'a Corpus,
     body: Body,
-    decoded: Mutex<HashMap<String, Result<Arc<Entry>, Trap>>>,
+    /// By name and module.
+    decoded: Mutex<HashMap<(String, usize), Decoded>>,
 }
 
+type Decoded = Result<Arc<Entry>, Trap>;
+
 impl Entries<'_> {
-    fn of(&self, case: &Case) -> Result<Arc<Entry>, Trap> {
+    fn of(&self, case: &Case) -> Decoded {
         let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        decoded.entry(case.entry.clone()).or_insert_with(|| self.decode(case)).clone()
+        decoded.entry((case.entry.clone(), case.module)).or_insert_with(|| self.decode(case)).clone()
     }
 
-    fn decode(&self, case: &Case) -> Result<Arc<Entry>, Trap> {
+    fn decode(&self, case: &Case) -> Decoded {
         let module = &self.corpus.modules[case.module];
         let body = module.body(&case.entry).map(|(body, _)| (self.body)(body)).unwrap_or_default();
         module.entry_with_body(&case.entry, &body).map(Arc::new)

@@ -63,20 +63,20 @@ pub(crate) fn print(corpus: &Corpus, results: &[Report], require_all: bool) -> b
     for name in &missing {
         println!("  not reached: {name}");
     }
-    failures == 0 && !(require_all && !missing.is_empty())
+    failures == 0 && (missing.is_empty() || !require_all)
 }
 
 /// Entries without a launch, and of the others the strategies and epilogues without one.
 fn missing(corpus: &Corpus, results: &[Report]) -> Vec<String> {
-    let mut reached: BTreeMap<&str, Vec<&Report>> = BTreeMap::new();
+    let mut reached: BTreeMap<(&str, &str), Vec<&Report>> = BTreeMap::new();
     for result in results {
-        reached.entry(&result.entry).or_default().push(result);
+        reached.entry((&corpus.modules[result.module].file, &result.entry)).or_default().push(result);
     }
     let mut missing = Vec::new();
     for (file, entry) in corpus.entries() {
         let (kernel, instance, _) = kind::names(entry);
         let name = format!("{file} {kernel}<{instance}>");
-        let Some(results) = reached.get(entry) else {
+        let Some(results) = reached.get(&(file, entry)) else {
             missing.push(name);
             continue;
         };
@@ -109,9 +109,9 @@ fn missing(corpus: &Corpus, results: &[Report]) -> Vec<String> {
 
 /// Instructions that were executed at least once, all of the entries that ran, and how many these are.
 fn instructions(results: &[Report]) -> (usize, usize, usize) {
-    let mut hits: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
+    let mut hits: BTreeMap<(usize, &str), Vec<bool>> = BTreeMap::new();
     for result in results.iter().filter(|result| !result.hit.is_empty()) {
-        let hit = hits.entry(&result.entry).or_insert_with(|| vec![false; result.hit.len()]);
+        let hit = hits.entry((result.module, &result.entry)).or_insert_with(|| vec![false; result.hit.len()]);
         for (all, one) in hit.iter_mut().zip(&result.hit) {
             *all |= one;
         }

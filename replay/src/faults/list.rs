@@ -1,0 +1,108 @@
+//! Faults of what orders threads and CTAs, and of the halves of packed values.
+
+/// A fault: one instruction, and what takes its place.
+pub(super) struct Fault {
+    pub(super) name: &'static str,
+    pub(super) pattern: &'static str,
+    pub(super) instead: &'static str,
+    /// The strategy by whose launches it is tried.
+    pub(super) strategy: Option<&'static str>,
+    pub(super) place: Place,
+    pub(super) noticed: Noticed,
+}
+
+/// Which of several places of a pattern is meant.
+pub(super) enum Place {
+    Any,
+    /// Behind the initialisation of mbarriers.
+    AtTheStart,
+    /// Not there.
+    AtTheEnd,
+}
+
+#[derive(Debug)]
+pub(super) enum Noticed {
+    /// In one of the kernels at least.
+    Yes,
+    /// By nothing here, for this reason.
+    Never(&'static str),
+}
+
+impl Place {
+    /// Whether a place is meant that has this text before it.
+    pub(super) fn is_it(&self, before: &str) -> bool {
+        let from = before.char_indices().rev().nth(600).map_or(0, |(at, _)| at);
+        let follows_init = before[from..].contains("mbarrier.init");
+        match self {
+            Self::Any => true,
+            Self::AtTheStart => follows_init,
+            Self::AtTheEnd => !follows_init,
+        }
+    }
+}
+
+const fn fault(
+    name: &'static str,
+    strategy: Option<&'static str>,
+    pattern: &'static str,
+    instead: &'static str,
+) -> Fault {
+    Fault { name, pattern, instead, strategy, place: Place::Any, noticed: Noticed::Yes }
+}
+
+const fn cluster(name: &'static str, pattern: &'static str, instead: &'static str) -> Fault {
+    fault(name, Some("cluster"), pattern, instead)
+}
+
+const fn grid(name: &'static str, pattern: &'static str, instead: &'static str) -> Fault {
+    fault(name, Some("grid"), pattern, instead)
+}
+
+const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -> Fault {
+    fault(name, None, pattern, instead)
+}
+
+/// Both halves of a barrier of the cluster.
+const CLUSTER_BARRIER: &str = r"barrier\.cluster\.arrive[^;]*;\s*barrier\.cluster\.wait[^;]*;";
+
+pub(super) const LIST: [Fault; 30] = [
+    cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
+    cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
+    cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
+    cluster("expects nothing", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 0;"),
+    cluster("no arrival at the mbarrier", r"mbarrier\.arrive\.expect_tx[^;]*;", ""),
+    cluster("waits for the other parity", r"(mbarrier\.try_wait[^;]*\]), (%r\d+);", "$1, 1;"),
+    cluster("does not wait for bytes", r"selp\.u32 (%r\d+), 1, 0, p;", "mov.u32 $1, 1;"),
+    cluster("mapa of rank 0", r"(mapa[^;]*), %r\d+;", "$1, 0;"),
+    cluster("st.async swaps words", r"(st\.async[^{]*)\{(%r\d+), (%r\d+),", "$1{$3, $2,"),
+    cluster("st.async to the next slot", r"(st\.async\.[^\[]*\[%r\d+)\]", "$1+16]"),
+    cluster("st.async counted by the other mbarrier", r"(st\.async[^;]*\[%r\d+)\];", "$1+8];"),
+    Fault { place: Place::AtTheStart, ..cluster("no barrier.cluster at the start", CLUSTER_BARRIER, "") },
+    Fault {
+        place: Place::AtTheEnd,
+        noticed: Noticed::Never(
+            "who has passed the last wait has had everybody's words, so nobody sends to it any more",
+        ),
+        ..cluster("no barrier.cluster at the end", CLUSTER_BARRIER, "")
+    },
+    cluster("barrier.cluster.wait without arrive", r"barrier\.cluster\.arrive[^;]*;", ""),
+    cluster("barrier.cluster.arrive without wait", r"barrier\.cluster\.wait[^;]*;", ""),
+    grid("atom.release is relaxed", r"atom\.release\.", "atom.relaxed."),
+    grid("ld.acquire is relaxed", r"ld\.acquire\.gpu", "ld.relaxed.gpu"),
+    grid("atom.add adds 1", r"(atom\.release\.gpu\.global\.add\.u32[^;]*), %r\d+;", "$1, 1;"),
+    grid("does not wait for the team", r"ld\.acquire\.gpu\.global\.u32 (%r\d+), \[[^;]*;", "not.b32 $1, $1;"),
+    any("bar.sync is missing", r"bar\.sync[^;]*;", ""),
+    any("shuffle by another lane mask", r"(shfl\.sync\.bfly\.b32\s*%r\d+\|%p\d+, %r\d+), (%r\d+|\d+),", "$1, 1,"),
+    any("vote.any is vote.all", r"vote\.sync\.any", "vote.sync.all"),
+    any("ballot of nothing", r"(vote\.sync\.ballot\.b32\s*%r\d+), %p\d+", "$1, 0"),
+    Fault {
+        noticed: Noticed::Never("it orders one load before one store, and no load is late here"),
+        ..any("the ticket's atom.inc is relaxed", r"atom\.acq_rel\.gpu\.global\.inc", "atom.relaxed.gpu.global.inc")
+    },
+    any("the ticket counts to 0", r"(atom\.acq_rel\.gpu\.global\.inc\.u32[^;]*), %r\d+;", "$1, 0;"),
+    any("f16 halves are swapped", r"cvt\.rn\.f16x2\.f32 (%r\d+), (%f\d+), (%f\d+)", "cvt.rn.f16x2.f32 $1, $3, $2"),
+    any("bf16 halves are swapped", r"cvt\.rn\.bf16x2\.f32 (%r\d+), (%f\d+), (%f\d+)", "cvt.rn.bf16x2.f32 $1, $3, $2"),
+    any("f16 of the other half", r"cvt\.f32\.f16 (%f\d+), low", "cvt.f32.f16 $1, high"),
+    any("a store is missing", r"st\.global\.[^;]*;", ""),
+    any("a contracted addition", r"add\.rn\.f32", "add.f32"),
+];
