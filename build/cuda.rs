@@ -99,8 +99,8 @@ fn native(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// For the emulated device, by the C++ compiler. The emulator says with which headers and flags, all of them but what its files
-/// of launches say of the sources.
+/// For the emulated device, by the C++ compiler. The emulator says with which headers and flags. Its files of launches have the
+/// hash of the sources.
 fn emulated(root: &Path) -> Result<()> {
     let include = variable("DEP_CUDA_EMULATOR_INCLUDE")?;
     let flags = variable("DEP_CUDA_EMULATOR_FLAGS")?;

@@ -1,5 +1,5 @@
-// Hashes of sources, FNV-1a of 64 bits: of kernels/abi.h, which ties the checked-in bindings to it, and of all of kernels/, which
-// says of what a kernel was compiled. Shared by build.rs and xtask. Carriage returns do not count, since git may add them.
+// Hashes of sources, FNV-1a of 64 bits: of kernels/abi.h, which ties the checked-in bindings to it, and of all of kernels/,
+// which says of what a kernel was compiled. Shared by build.rs and xtask. Carriage returns do not count: git may add them.
 
 use std::fs;
 use std::path::Path;

@@ -57,16 +57,19 @@ fn compare(found: &str, made: &str) -> Result<(), Box<dyn Error>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{env, fs, process};
 
     use super::hash;
 
     #[test]
     fn the_hash_of_sources_is_of_names_and_bytes() {
+        let folder = env::temp_dir().join(format!("batchnorm-sources-{}", process::id()));
         let of = |files: &[(&str, &str)]| {
-            let folder = tempfile::tempdir().unwrap();
-            files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
-            hash::sources(folder.path()).unwrap()
+            fs::create_dir(&folder).unwrap();
+            files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+            let hash = hash::sources(&folder).unwrap();
+            fs::remove_dir_all(&folder).unwrap();
+            hash
         };
         let two = of(&[("b.cuh", "1\n"), ("a.cu", "2\n")]);
         // FNV-1a of "a.cu\0" "2\n\0" "b.cuh\0" "1\n\0".
@@ -79,6 +82,6 @@ mod tests {
             of(&[("a.cu", "1\n"), ("b.cuh", "2\n")]),
         ];
         assert!(others.iter().all(|other| *other != two), "{others:?}");
-        assert!(hash::sources(&tempfile::tempdir().unwrap().path().join("missing")).is_err());
+        assert!(hash::sources(&folder).is_err());
     }
 }
