@@ -11,7 +11,7 @@ use batchnorm::args::MomentsArgs;
 use batchnorm::bench::{Probe, Probes, Storing};
 use batchnorm::verify::{Case, Group, Input, Verified};
 use batchnorm::{
-    Backend, Compute, Cuda, Dtype, Epilogue, Form, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Strategy,
+    Backend, Compute, Cuda, Dtype, Epilogue, Form, Layout, Momentum, NonFinite, Op, Plan, RunningVar, Shape, Strategy,
     Tracking,
 };
 
@@ -59,13 +59,15 @@ impl Cases {
         ];
         let tracking = if op == Op::Train { self.next_of(&trackings) } else { None };
         let epilogue = if op == Op::Moments { Epilogue::Identity } else { epilogue };
-        Case { group, op, epilogue, affine: op != Op::Moments && self.turn % 5 != 0, tracking }
+        // Not in step with any number of operations.
+        let affine = op != Op::Moments && !(self.turn + self.turn / 5).is_multiple_of(5);
+        Case { group, op, epilogue, affine, tracking }
     }
 
     /// Runs the case, where its turn has come; its plan must be as promised. Nothing where the strategy has no room for it.
     fn run(&mut self, cuda: &Cuda, case: Case, start: usize, promise: Option<&Promise>) -> bool {
         self.turn += 1;
-        if self.turn % self.every != 0 {
+        if !self.turn.is_multiple_of(self.every) {
             return false;
         }
         let reports = check(std::slice::from_ref(cuda), &[case], start);
@@ -82,7 +84,7 @@ impl Cases {
         true
     }
 
-    /// Every promise for every instance, operation and epilogue.
+    /// Every promise, with every operation and epilogue, for instances of a dtype and form.
     fn run_promises(&mut self, cuda: &Cuda, shapes: &Shapes, promises: &[Promise], dtype: Dtype, form: Form) {
         for promise in promises.iter().filter(|promise| has(&cuda.limits(), promise.strategy)) {
             let cuda = cuda.clone().with_strategy(promise.strategy);
@@ -94,7 +96,12 @@ impl Cases {
                         let plan = cuda.plan_of(&case, 0).ok().flatten()?;
                         (promise.holds)(&plan).then_some(case)
                     }) else {
-                        panic!("no {} for {op:?} {} {dtype} {form:?}", promise.name, epilogue.name())
+                        let what = format!("{} for {op:?} {} {dtype} {form:?}", promise.name, epilogue.name());
+                        // The shapes are not made for every GPU.
+                        let is_expected = EMULATED && promise.fits(&cuda.limits());
+                        assert!(!is_expected, "no {what} on {}", cuda.name().unwrap());
+                        println!("no {what}");
+                        continue;
                     };
                     self.run(&cuda, case, 0, Some(promise));
                 }
@@ -154,7 +161,7 @@ fn plans_of_other_devices() {
                 for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoRead] {
                     let cuda = cuda.clone().with_strategy(Some(strategy));
                     for op in [Op::Train, Op::Backward] {
-                        let epilogue = cases.next_of(&EPILOGUES);
+                        let epilogue = EPILOGUES[cases.turn / 2 % EPILOGUES.len()];
                         let any = |shape| Some(cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue));
                         let case = shapes.find(dtype, form, cases.turn, any).unwrap();
                         cases.run(&cuda, case, 0, None);
@@ -211,7 +218,9 @@ fn far_means_with_relu() {
                 let input = if dtype == Dtype::F32 { Input::Mean1e4 } else { Input::Mean20 };
                 let any = |shape: Shape| {
                     let case = cases.case(Group { shape, dtype, input }, Op::Backward, Epilogue::Relu);
-                    cuda.plan_of(&case, 0).is_ok().then_some(case)
+                    let plan = cuda.plan_of(&case, 0).ok().flatten()?;
+                    // Several CTAs then exchange twice.
+                    (strategy == Strategy::Block || plans::busy(&plan) > 1).then_some(case)
                 };
                 let case = shapes.find(dtype, form, cases.turn, any).unwrap();
                 #[cfg(feature = "emulate")]
@@ -260,26 +269,40 @@ fn any_shape() {
     assert_none(&cases.failures);
 }
 
-/// Tiles of which a grid holds a part: it reads the rest again, from the end.
+/// More than a grid holds: it reads the rest again, from the end. And tiles that a team takes in turn, so that it comes back to
+/// the boxes of the first. The smallest that do it.
 #[test]
-fn tiles_held_in_part() {
+fn tiles_held_in_part_and_in_turn() {
     let Some(cuda) = cuda().filter(|cuda| cuda.limits().cooperative) else { return };
     let mut cases = Cases::new();
-    cases.every = cases.every.min(3);
-    // All shared memory of one multiprocessor is less than any device's.
-    let cuda = (*cuda).clone().with_max_sms(1).with_strategy(Some(Strategy::Grid));
+    cases.every = cases.every.min(5);
     let (first, last) = (Layout::ChannelsFirst, Layout::ChannelsLast);
-    for (dtype, layout, train, backward) in [
-        (Dtype::F32, first, [1, 1, 64_000], [1, 1, 33_000]),
-        (Dtype::F16, last, [1, 16_000, 8], [1, 8_001, 8]),
-        (Dtype::Bf16, first, [1, 1, 123_001], [1, 1, 61_003]),
-    ] {
-        for (op, dims, epilogue) in
-            [(Op::Train, train, Epilogue::AddRelu(())), (Op::Backward, backward, Epilogue::Relu)]
-        {
-            let shape = Shape::new(&dims, layout).unwrap();
-            let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue);
-            cases.run(&cuda, case, 0, Some(&plans::HELD_IN_PART));
+    let (part, turn) = (&plans::HELD_IN_PART, &plans::IN_TURN);
+    // With dims of so many values a channel; and the multiprocessors that count, whose memory is less than any device's.
+    type Dims = fn(usize) -> [usize; 3];
+    let problems: [(&Promise, Dtype, Layout, Dims, u32); 6] = [
+        (part, Dtype::F32, first, |m| [1, 1, m], 1),
+        (part, Dtype::F16, last, |m| [m / 8, 8, 8], 1),
+        (part, Dtype::Bf16, first, |m| [1, 1, m + 1], 1),
+        (turn, Dtype::F32, first, |m| [1, 3, m], 1),
+        (turn, Dtype::Bf16, first, |m| [1, 3, m + 1], 1),
+        (turn, Dtype::F32, last, |m| [m / 49, 49, 100], 4),
+    ];
+    for (promise, dtype, layout, dims, sms) in problems {
+        let cuda = (*cuda).clone().with_max_sms(sms).with_strategy(Some(Strategy::Grid));
+        for (op, epilogue) in [(Op::Train, Epilogue::AddRelu(())), (Op::Backward, Epilogue::Relu)] {
+            let case = |m| {
+                let shape = Shape::new(&dims(m), layout).unwrap();
+                cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue)
+            };
+            let fits = |case: &Case| {
+                let plan = cuda.plan_of(case, 0).ok().flatten();
+                plan.is_some_and(|plan| (promise.holds)(&plan))
+            };
+            let sizes = (0..12).flat_map(|i| [784 << i, 1176 << i]);
+            let case = sizes.map(case).find(fits);
+            let case = case.unwrap_or_else(|| panic!("no {} in {op:?} {dtype} {layout:?}", promise.name));
+            cases.run(&cuda, case, 0, Some(promise));
         }
     }
     assert_none(&cases.failures);
@@ -300,50 +323,61 @@ fn an_empty_batch() {
 /// The probes, with so many rounds that every box and both phases of its barrier are used again.
 #[test]
 fn probes() {
-    let Some(first) = cuda() else { return };
-    #[allow(unused_mut, reason = "there is one GPU, and several emulated ones")]
-    let mut devices = vec![(*first).clone()];
-    #[cfg(feature = "emulate")]
-    devices.push(crate::device::emulated("h100"));
-    for (number, cuda) in devices.iter().enumerate() {
-        let limits = cuda.limits();
-        let mut all = Vec::new();
-        let teams = [2, 4, 8, 16];
-        let known = teams.into_iter().zip(limits.clusters[0]);
-        let exchanging: Vec<u32> = known.filter(|&(_, clusters)| clusters > 0).map(|(team, _)| team).collect();
-        // The four multiprocessors of the first emulated device, and a whole GPU.
-        let wanted = if number == 0 { &teams[..2] } else { &teams };
-        assert!(!EMULATED || exchanging == wanted, "clusters of {exchanging:?} on {}", cuda.name().unwrap());
-        all.extend(exchanging.iter().flat_map(|&team| [1, 5, 8].map(|rounds| Probe::Exchange { team, rounds })));
-        if limits.cooperative {
-            let teams = teams.into_iter().filter(|&team| team <= 2 * limits.sms);
-            all.extend(teams.flat_map(|team| [5, 8].map(|rounds| Probe::Meeting { team, rounds })));
-            all.push(Probe::Meeting { team: 2 * limits.sms, rounds: 5 });
-        }
-        // Small buffers: what they hold is in every file.
-        let mut probes = Probes::new(cuda, 1 << 13).unwrap();
-        if number == 0 {
-            all.extend([Probe::Empty, Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite]);
-            let by = |in_flight| Probe::CopyBy { ctas: 3, threads: 64, in_flight, bytes: 2000, sets: 3 };
-            all.extend([4, 8, 16].map(by));
-            all.extend([16, 64].map(|strip_bytes| Probe::Strided { row_bytes: 256, strip_bytes }));
-        }
-        for probe in all {
-            #[cfg(feature = "emulate")]
-            cuda_emulator::reset_traffic();
-            probes.launch(probe).and_then(|()| cuda.synchronize()).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
-            #[cfg(feature = "emulate")]
-            if let Probe::Exchange { team, .. } = probe {
-                // Each CTA stores its sum.
-                let stored = cuda_emulator::traffic().stored;
-                assert!(stored > 0 && stored.is_multiple_of(4 * u64::from(team)), "{probe:?}: {stored} bytes");
-            }
-        }
-        if limits.cooperative && number == 0 && EMULATED {
-            let mut probes = Probes::new(cuda, 1 << 15).unwrap();
-            let by = Storing::Members;
-            probes.launch(Probe::MeetingBesideStores { team: 2, rounds: 5, vectors: 3, by }).unwrap();
-            cuda.synchronize().unwrap();
+    let Some(cuda) = cuda() else { return };
+    let limits = cuda.limits();
+    let mut all = vec![Probe::Empty, Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
+    let by = |in_flight| Probe::CopyBy { ctas: 3, threads: 64, in_flight, bytes: 2000, sets: 3 };
+    all.extend([4, 8, 16].map(by));
+    all.extend([16, 64].map(|strip_bytes| Probe::Strided { row_bytes: 256, strip_bytes }));
+    // Small buffers: what they hold is in every file.
+    launch_all(&cuda, 1 << 13, &all);
+    let teams = clusters(&cuda);
+    let exchanges = teams.iter().flat_map(|&team| [1, 5, 8].map(|rounds| Probe::Exchange { team, rounds }));
+    launch_all(&cuda, 1 << 13, &exchanges.collect::<Vec<_>>());
+    if limits.cooperative {
+        let ctas = Plan::MIN_CTAS * limits.sms;
+        let meetings = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
+        let meetings = meetings.flat_map(|team| [5, 8].map(|rounds| Probe::Meeting { team, rounds }));
+        launch_all(&cuda, 1 << 13, &meetings.collect::<Vec<_>>());
+        let beside = Probe::MeetingBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
+        launch_all(&cuda, (ctas * Plan::MAX_THREADS) as usize * 16, &[beside]);
+    }
+}
+
+/// The exchanges of clusters that a small device does not have, and one meeting of all CTAs of a large one.
+#[cfg(feature = "emulate")]
+#[test]
+fn probes_of_a_whole_gpu() {
+    if cuda().is_none() {
+        return;
+    }
+    let cuda = crate::device::emulated("h100");
+    let teams = clusters(&cuda);
+    assert_eq!(teams, [2, 4, 8, 16]);
+    let teams = if every() == 1 { &teams[..] } else { &teams[3..] };
+    let exchanges = teams.iter().map(|&team| Probe::Exchange { team, rounds: 5 });
+    let meeting = Probe::Meeting { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
+    launch_all(&cuda, 1 << 13, &exchanges.chain([meeting]).collect::<Vec<_>>());
+}
+
+/// Cluster sizes that the device has.
+fn clusters(cuda: &Cuda) -> Vec<u32> {
+    let known = [2, 4, 8, 16].into_iter().zip(cuda.limits().clusters[0]);
+    known.filter(|&(_, clusters)| clusters > 0).map(|(size, _)| size).collect()
+}
+
+/// Launches the probes over buffers of so many bytes.
+fn launch_all(cuda: &Cuda, bytes: usize, all: &[Probe]) {
+    let mut probes = Probes::new(cuda, bytes).unwrap();
+    for &probe in all {
+        #[cfg(feature = "emulate")]
+        cuda_emulator::reset_traffic();
+        probes.launch(probe).and_then(|()| cuda.synchronize()).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
+        #[cfg(feature = "emulate")]
+        if let Probe::Exchange { team, .. } = probe {
+            // Each CTA stores its sum.
+            let stored = cuda_emulator::traffic().stored;
+            assert!(stored > 0 && stored.is_multiple_of(4 * u64::from(team)), "{probe:?}: {stored} bytes");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Shapes by how the planner cuts them: the tests ask for kinds of plans, and fail where no shape has one any more.
 
 use batchnorm::verify::{Case, Group, Input, Verified};
-use batchnorm::{Cuda, Dtype, Epilogue, Form, Layout, Op, Plan, Shape, Strategy};
+use batchnorm::{Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Shape, Strategy};
 
 pub(crate) const FORMS: [Form; 4] = [Form::Rows, Form::Columns, Form::ScalarRows, Form::ScalarColumns];
 
@@ -64,11 +64,22 @@ pub(crate) const WHOLE_GPU: Promise = promise("grid of one team on all of the de
     plan.tiling.teams == 1 && busy(plan) > 131
 });
 
+/// On any device of which one multiprocessor counts.
 pub(crate) const HELD_IN_PART: Promise =
     promise("tile held in part", GRID, HOLDING, |plan| i64::from(plan.tiling.held_steps) < plan.tiling.steps());
+pub(crate) const IN_TURN: Promise = promise("team that takes tiles in turn", GRID, HOLDING, |plan| {
+    plan.tiling.strips > plan.tiling.teams && busy(plan) > 1
+});
+
+impl Promise {
+    /// Whether the shapes are made for such a device.
+    pub(crate) fn fits(&self, limits: &DeviceLimits) -> bool {
+        PROMISES.iter().all(|promise| promise.name != self.name) || limits.sms < 8
+    }
+}
 
 /// CTAs of a team that have a part of the tile.
-fn busy(plan: &Plan) -> i64 {
+pub(crate) fn busy(plan: &Plan) -> i64 {
     let t = &plan.tiling;
     let whole = match t.form {
         Form::Rows | Form::ScalarRows => t.rows * t.width,
