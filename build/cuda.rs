@@ -12,7 +12,6 @@ use std::thread;
 mod bindings;
 mod cache;
 mod flags;
-#[cfg(not(feature = "bindgen"))]
 mod hash;
 mod nvcc;
 mod toolkit;
@@ -100,13 +99,16 @@ fn native(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// For the emulated device, by the C++ compiler. The emulator says with which headers and flags, all of them.
+/// For the emulated device, by the C++ compiler. The emulator says with which headers and flags. Its files of launches have the
+/// hash of the sources.
 fn emulated(root: &Path) -> Result<()> {
     let include = variable("DEP_CUDA_EMULATOR_INCLUDE")?;
     let flags = variable("DEP_CUDA_EMULATOR_FLAGS")?;
+    let sources = format!("\"{}\"", hash::sources(&root.join("kernels"))?);
     let compiler = || {
         let mut build = cc::Build::new();
         build.cpp(true).no_default_flags(true).debug(false).include(&include).flags(flags.split_whitespace());
+        build.define("CUDA_EMULATOR_BUILD", sources.as_str());
         build
     };
     compile(root, &compiler, None)

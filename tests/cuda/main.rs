@@ -28,6 +28,7 @@ mod properties;
 #[path = "../random/mod.rs"]
 mod random;
 mod references;
+mod replay;
 mod residency;
 #[path = "../sequences/mod.rs"]
 mod sequences;

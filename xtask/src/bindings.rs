@@ -54,3 +54,34 @@ fn compare(found: &str, made: &str) -> Result<(), Box<dyn Error>> {
     )
     .into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process};
+
+    use super::hash;
+
+    #[test]
+    fn the_hash_of_sources_is_of_names_and_bytes() {
+        let folder = env::temp_dir().join(format!("batchnorm-sources-{}", process::id()));
+        let of = |files: &[(&str, &str)]| {
+            fs::create_dir(&folder).unwrap();
+            files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+            let hash = hash::sources(&folder).unwrap();
+            fs::remove_dir_all(&folder).unwrap();
+            hash
+        };
+        let two = of(&[("b.cuh", "1\n"), ("a.cu", "2\n")]);
+        // FNV-1a of "a.cu\0" "2\n\0" "b.cuh\0" "1\n\0".
+        assert_eq!(two, "10ae875301b6cddb");
+        assert_eq!(of(&[("a.cu", "2\r\n"), ("b.cuh", "1\n")]), two);
+        let others = [
+            of(&[("a.cu", "2\n")]),
+            of(&[("a.cu", "2\n"), ("c.cuh", "1\n")]),
+            of(&[("a.cu", "2\n"), ("b.cuh", "2\n")]),
+            of(&[("a.cu", "1\n"), ("b.cuh", "2\n")]),
+        ];
+        assert!(others.iter().all(|other| *other != two), "{others:?}");
+        assert!(hash::sources(&folder).is_err());
+    }
+}

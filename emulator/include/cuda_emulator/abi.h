@@ -23,6 +23,7 @@ struct CudaEmulatorKernel {
     CudaEmulatorInvoke invoke;
     const size_t* argument_sizes;
     unsigned argument_count;
+    const char* build;  // CUDA_EMULATOR_BUILD of its translation unit
 };
 
 struct CudaEmulatorLaunch {

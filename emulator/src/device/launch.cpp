@@ -6,6 +6,7 @@
 #include "cluster.h"
 #include "codes.h"
 #include "control.h"
+#include "dump.h"
 #include "hold.h"
 #include "interface.h"
 #include "symbols.h"
@@ -157,6 +158,7 @@ int run_launch(const CudaEmulatorLaunch& request) {
     if (const int code = wait_for_room(request, host.device, kernel)) return code;
     Launch l;
     fill(l, request, *kernel, host);
+    Dump dump(request, *kernel, host.device);
     if (l.cooperative) {
         run_cooperatively(l);
     } else if (l.cluster_size > 1) {
@@ -164,6 +166,7 @@ int run_launch(const CudaEmulatorLaunch& request) {
     } else {
         run_serially(l);
     }
+    dump.finish(l.code);
     host.loaded += l.loaded;
     host.stored += l.stored;
     if (l.code) {
@@ -180,8 +183,12 @@ EMULATOR_EXPORT void emulator_register_kernel(const CudaEmulatorKernel* kernel) 
     const std::lock_guard<std::mutex> lock(kernels_mutex);
     Kernel& entry = kernels[kernel->function];
     if (entry.invoke) return;
+    const uintptr_t address = reinterpret_cast<uintptr_t>(kernel->function);
+    uintptr_t offset = 0;
     entry.invoke = kernel->invoke;
+    entry.name = symbol_at(address, &offset);
+    entry.build = kernel->build;
     entry.argument_sizes.assign(kernel->argument_sizes, kernel->argument_sizes + kernel->argument_count);
-    entry.static_shared = static_shared_bytes(reinterpret_cast<uintptr_t>(kernel->function));
+    entry.static_shared = static_shared_bytes(address);
     for (size_t& limit : entry.dynamic_shared_limit) limit = kSharedPerBlock - entry.static_shared;
 }

@@ -12,6 +12,8 @@ namespace emulator {
 
 struct Kernel {
     CudaEmulatorInvoke invoke = nullptr;
+    std::string name;   // mangled; empty where the executable has no symbol for it
+    std::string build;  // of its translation unit
     std::vector<size_t> argument_sizes;
     size_t static_shared = 0;
     // By device: what cudaFuncSetAttribute allowed.

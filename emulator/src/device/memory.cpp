@@ -167,6 +167,16 @@ Allocation* find_allocation(uint64_t address, size_t bytes) {
     return address >= begin && address + bytes <= begin + a.bytes ? &a : nullptr;
 }
 
+std::vector<Extent> live_extents(int device) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    std::vector<Extent> extents;
+    for (uint32_t slot = 1; slot < slots_used && slot < kMaxAllocations; slot++) {
+        const Allocation& a = allocation(slot);
+        if (a.owner && a.device == device) extents.push_back({a.offset, a.bytes});
+    }
+    return extents;
+}
+
 void describe_address(uint64_t address, char* text, size_t text_bytes) {
     const std::lock_guard<std::mutex> lock(mutex);
     const uint64_t offset = address - arena.base;

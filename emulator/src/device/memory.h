@@ -3,6 +3,7 @@
 #include <atomic>
 #include <stddef.h>
 #include <stdint.h>
+#include <vector>
 #include "control.h"
 
 namespace emulator {
@@ -24,6 +25,11 @@ int release(uint64_t address);
 void memory_info(int device, size_t* free_bytes, size_t* total_bytes);
 // The allocation that holds all of [address, address + bytes), or null.
 Allocation* find_allocation(uint64_t address, size_t bytes);
+// Where the live allocations of a device are, whichever host thread made them.
+struct Extent {
+    size_t offset, bytes;
+};
+std::vector<Extent> live_extents(int device);
 // By slot, as in the arena's owners.
 Allocation& allocation(uint32_t slot);
 // "[0x..., +N) (allocation 12 of 4096 bytes on device 0, offset -16)" for reports.

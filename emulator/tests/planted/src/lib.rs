@@ -58,5 +58,8 @@ unsafe extern "C" {
     pub safe fn float_from_half(bits: u16) -> f32;
     pub safe fn bfloat_from_float(value: f32) -> u16;
     pub safe fn float_from_bfloat(bits: u16) -> f32;
+    pub safe fn launch_weigh(x: u64, y: u64, n: i32) -> i32;
+    pub safe fn launch_stamped_copy(x: u64, y: u64, n: i32) -> i32;
+    pub safe fn launch_exit() -> i32;
     pub safe fn launch_double_halves(x: u64, y: u64, vectors: u32) -> i32;
 }

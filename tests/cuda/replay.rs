@@ -1,0 +1,383 @@
+//! Small launches of every kernel: each instance under each kind of plan, on all kinds of data, and the probes. With
+//!
+//!     CUDA_EMULATOR_DUMP=folder cargo test --features emulate --test cuda replay:: -- --test-threads 1
+//!
+//! the emulated device writes them to files (emulator/README.md), for who executes the same kernels by other means. Each test
+//! launches from one thread, the same on every run. Where nothing is written few of the cases run: the table is for the others.
+
+mod plans;
+
+use batchnorm::args::MomentsArgs;
+use batchnorm::bench::{Probe, Probes, Storing};
+use batchnorm::verify::{Case, Group, Input, Verified};
+use batchnorm::{
+    Backend, Compute, Cuda, Dtype, Epilogue, Form, Layout, Momentum, NonFinite, Op, Plan, RunningVar, Shape, Strategy,
+    Tracking,
+};
+
+use crate::device::{EMULATED, cuda, has};
+use crate::journal::{assert_none, check};
+use plans::{FORMS, PROMISES, Promise, Shapes};
+
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+
+/// Whether every case runs, or one in so many.
+fn every() -> usize {
+    let is_dumped = std::env::var_os("CUDA_EMULATOR_DUMP").is_some_and(|folder| !folder.is_empty());
+    if is_dumped || !EMULATED { 1 } else { 29 }
+}
+
+/// The cases of a test, which take their turns in what is not asked for: parameters, tracking, epilogues.
+struct Cases {
+    every: usize,
+    turn: usize,
+    failures: Vec<String>,
+}
+
+impl Cases {
+    fn new() -> Self {
+        Self { every: every(), turn: 0, failures: Vec::new() }
+    }
+
+    /// The next of these.
+    fn next_of<T: Copy>(&self, all: &[T]) -> T {
+        all[self.turn % all.len()]
+    }
+
+    fn case(&self, group: Group, op: Op, epilogue: Epilogue<()>) -> Case {
+        let variance = if group.shape.m() == 1 { RunningVar::Biased } else { RunningVar::Unbiased };
+        let usual = Tracking { variance, ..Tracking::default() };
+        let trackings = [
+            Some(usual),
+            None,
+            Some(Tracking { momentum: Momentum::Cumulative, ..usual }),
+            Some(Tracking { variance: RunningVar::Biased, ..usual }),
+            Some(Tracking { non_finite: NonFinite::Skip, ..usual }),
+            Some(Tracking { momentum: Momentum::Ema(1.0), ..usual }),
+            Some(Tracking { momentum: Momentum::Ema(0.0), ..usual }),
+        ];
+        let tracking = if op == Op::Train { self.next_of(&trackings) } else { None };
+        let epilogue = if op == Op::Moments { Epilogue::Identity } else { epilogue };
+        // Not in step with any number of operations.
+        let affine = op != Op::Moments && !(self.turn + self.turn / 5).is_multiple_of(5);
+        Case { group, op, epilogue, affine, tracking }
+    }
+
+    /// Runs the case, where its turn has come; its plan must be as promised. Nothing where the strategy has no room for it.
+    fn run(&mut self, cuda: &Cuda, case: Case, start: usize, promise: Option<&Promise>) -> bool {
+        self.turn += 1;
+        if !self.turn.is_multiple_of(self.every) {
+            return false;
+        }
+        let reports = check(std::slice::from_ref(cuda), &[case], start);
+        let [report] = &reports[..] else { panic!("{} reports", reports.len()) };
+        if report.is_left_out() {
+            assert!(promise.is_none(), "{report}");
+            return false;
+        }
+        let plan = report.plan.unwrap();
+        assert!(promise.is_none_or(|promise| (promise.holds)(&plan)), "{}: {report}", promise.unwrap().name);
+        if report.result.is_err() {
+            self.failures.push(report.to_string());
+        }
+        true
+    }
+
+    /// Every promise, with every operation and epilogue, for instances of a dtype and form.
+    fn run_promises(&mut self, cuda: &Cuda, shapes: &Shapes, promises: &[Promise], dtype: Dtype, form: Form) {
+        for promise in promises.iter().filter(|promise| has(&cuda.limits(), promise.strategy)) {
+            let cuda = cuda.clone().with_strategy(promise.strategy);
+            for op in promise.ops {
+                for epilogue in if *op == Op::Moments { &EPILOGUES[..1] } else { &EPILOGUES } {
+                    let case = |shape| self.case(Group { shape, dtype, input: Input::Normal }, *op, *epilogue);
+                    let Some(case) = shapes.find(dtype, form, self.turn, |shape| {
+                        let case = case(shape);
+                        let plan = cuda.plan_of(&case, 0).ok().flatten()?;
+                        (promise.holds)(&plan).then_some(case)
+                    }) else {
+                        let what = format!("{} for {op:?} {} {dtype} {form:?}", promise.name, epilogue.name());
+                        // The shapes are not made for every GPU.
+                        let is_expected = EMULATED && promise.fits(&cuda.limits());
+                        assert!(!is_expected, "no {what} on {}", cuda.name().unwrap());
+                        println!("no {what}");
+                        continue;
+                    };
+                    self.run(&cuda, case, 0, Some(promise));
+                }
+            }
+        }
+    }
+}
+
+/// Every instance of every operation, under every kind of plan.
+#[test]
+fn every_instance_under_every_plan() {
+    let Some(cuda) = cuda() else { return };
+    let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
+    for dtype in DTYPES {
+        for form in FORMS {
+            cases.run_promises(&cuda, &shapes, &PROMISES, dtype, form);
+        }
+    }
+    assert_none(&cases.failures);
+}
+
+/// Clusters of sixteen, and grids of more than a hundred CTAs, in one team and in many.
+#[cfg(feature = "emulate")]
+#[test]
+fn plans_of_a_whole_gpu() {
+    if cuda().is_none() {
+        return;
+    }
+    let cuda = crate::device::emulated("h100");
+    let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
+    for (dtype, form) in [
+        (Dtype::F32, Form::Rows),
+        (Dtype::F16, Form::Columns),
+        (Dtype::Bf16, Form::ScalarRows),
+        (Dtype::F16, Form::ScalarColumns),
+    ] {
+        cases.run_promises(&cuda, &shapes, &plans::OF_A_WHOLE_GPU, dtype, form);
+    }
+    cases.run_promises(&cuda, &shapes, &[plans::WHOLE_GPU], Dtype::Bf16, Form::ScalarRows);
+    cases.run_promises(&cuda, &shapes, &[plans::WHOLE_GPU], Dtype::F32, Form::Rows);
+    assert_none(&cases.failures);
+}
+
+/// Devices without clusters, in part.
+#[cfg(feature = "emulate")]
+#[test]
+fn plans_of_other_devices() {
+    if cuda().is_none() {
+        return;
+    }
+    let mut cases = Cases::new();
+    for name in ["a100like", "ada99"] {
+        let cuda = crate::device::emulated(name);
+        let shapes = Shapes::new(&cuda);
+        for dtype in DTYPES {
+            for form in FORMS {
+                for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoRead] {
+                    let cuda = cuda.clone().with_strategy(Some(strategy));
+                    for op in [Op::Train, Op::Backward] {
+                        let epilogue = EPILOGUES[cases.turn / 2 % EPILOGUES.len()];
+                        let any = |shape| Some(cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue));
+                        let case = shapes.find(dtype, form, cases.turn, any).unwrap();
+                        cases.run(&cuda, case, 0, None);
+                    }
+                }
+            }
+        }
+    }
+    assert_none(&cases.failures);
+}
+
+/// NaN, infinities, subnormal and large values, one value a channel.
+#[test]
+fn every_kind_of_data() {
+    let Some(cuda) = cuda() else { return };
+    let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
+    let strategies: Vec<_> = Strategy::ALL.into_iter().filter(|&s| has(&cuda.limits(), Some(s))).collect();
+    for dtype in DTYPES {
+        for form in FORMS {
+            for input in Input::ALL.into_iter().filter(|input| input.suits(dtype)) {
+                for op in [Op::Moments, Op::Train, Op::Backward, Op::Infer, Op::BackwardFrozen] {
+                    if input == Input::Largest && op != Op::Moments {
+                        continue;
+                    }
+                    let epilogue = cases.next_of(&EPILOGUES);
+                    let any = |shape| Some(cases.case(Group { shape, dtype, input }, op, epilogue));
+                    let case = shapes.find(dtype, form, cases.turn, any).unwrap();
+                    let strategy = strategies[(cases.turn / 5 + cases.turn) % strategies.len()];
+                    cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
+                }
+            }
+        }
+        for dims in [&[1, 16][..], &[1, 5], &[1, 3, 1]] {
+            let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
+            for op in [Op::Moments, Op::Train, Op::Backward, Op::Infer, Op::BackwardFrozen] {
+                let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, cases.next_of(&EPILOGUES));
+                let strategy = cases.next_of(&strategies);
+                cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
+            }
+        }
+    }
+    assert_none(&cases.failures);
+}
+
+/// Means so far from zero that relu's mask needs what their rounding took away: two reads read x a third time for it.
+#[test]
+fn far_means_with_relu() {
+    let Some(cuda) = cuda() else { return };
+    let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
+    for dtype in DTYPES {
+        for form in FORMS {
+            for strategy in Strategy::ALL.into_iter().filter(|&strategy| has(&cuda.limits(), Some(strategy))) {
+                let cuda = cuda.clone().with_strategy(Some(strategy));
+                let input = if dtype == Dtype::F32 { Input::Mean1e4 } else { Input::Mean20 };
+                let any = |shape: Shape| {
+                    let case = cases.case(Group { shape, dtype, input }, Op::Backward, Epilogue::Relu);
+                    let plan = cuda.plan_of(&case, 0).ok().flatten()?;
+                    // Several CTAs then exchange twice.
+                    (strategy == Strategy::Block || plans::busy(&plan) > 1).then_some(case)
+                };
+                let case = shapes.find(dtype, form, cases.turn, any).unwrap();
+                #[cfg(feature = "emulate")]
+                cuda_emulator::reset_traffic();
+                let ran = cases.run(&cuda, case, 0, None);
+                #[cfg(feature = "emulate")]
+                if ran && strategy == Strategy::TwoRead {
+                    let far = cuda_emulator::traffic().loaded;
+                    let near = Case { group: Group { input: Input::Normal, ..case.group }, ..case };
+                    cuda_emulator::reset_traffic();
+                    check(std::slice::from_ref(&cuda), &[near], 0);
+                    let (near, x) = (cuda_emulator::traffic().loaded, case.group.shape.len() * dtype.bytes() as usize);
+                    assert!(far >= near + x as u64, "{case}: {far} bytes loaded, {near} with means near zero");
+                }
+                #[cfg(not(feature = "emulate"))]
+                let _ = ran;
+            }
+        }
+    }
+    assert_none(&cases.failures);
+}
+
+/// Any shape from any element on, planned by any strategy.
+#[test]
+fn any_shape() {
+    let Some(cuda) = cuda() else { return };
+    let mut cases = Cases::new();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut ran = 0;
+    for _ in 0..240 {
+        let (n, c) = (rng.usize(1..20), rng.usize(1..70));
+        let s = rng.usize(1..=(3000 / (n * c)).clamp(1, 200));
+        let (dims, layout) = match rng.bool() {
+            true => ([n, c, s], Layout::ChannelsFirst),
+            false => ([n, s, c], Layout::ChannelsLast),
+        };
+        let shape = Shape::new(&dims, layout).unwrap();
+        let group = Group { shape, dtype: DTYPES[rng.usize(..3)], input: Input::Normal };
+        let op = [Op::Moments, Op::Train, Op::Backward, Op::Infer, Op::BackwardFrozen][rng.usize(..5)];
+        let case = cases.case(group, op, EPILOGUES[rng.usize(..4)]);
+        let strategy = crate::device::STRATEGIES[rng.usize(..5)];
+        let start = if rng.bool() { 0 } else { rng.usize(..9) };
+        ran += usize::from(cases.run(&cuda.clone().with_strategy(strategy), case, start, None));
+    }
+    assert!(ran > 150 / cases.every, "{ran}");
+    assert_none(&cases.failures);
+}
+
+/// More than a grid holds: it reads the rest again, from the end. And tiles that a team takes in turn, so that it comes back to
+/// the boxes of the first. The smallest that do it.
+#[test]
+fn tiles_held_in_part_and_in_turn() {
+    let Some(cuda) = cuda().filter(|cuda| cuda.limits().cooperative) else { return };
+    let mut cases = Cases::new();
+    cases.every = cases.every.min(5);
+    let (first, last) = (Layout::ChannelsFirst, Layout::ChannelsLast);
+    let (part, turn) = (&plans::HELD_IN_PART, &plans::IN_TURN);
+    // With dims of so many values a channel; and the multiprocessors that count, whose memory is less than any device's.
+    type Dims = fn(usize) -> [usize; 3];
+    let problems: [(&Promise, Dtype, Layout, Dims, u32); 6] = [
+        (part, Dtype::F32, first, |m| [1, 1, m], 1),
+        (part, Dtype::F16, last, |m| [m / 8, 8, 8], 1),
+        (part, Dtype::Bf16, first, |m| [1, 1, m + 1], 1),
+        (turn, Dtype::F32, first, |m| [1, 3, m], 1),
+        (turn, Dtype::Bf16, first, |m| [1, 3, m + 1], 1),
+        (turn, Dtype::F32, last, |m| [m / 49, 49, 100], 4),
+    ];
+    for (promise, dtype, layout, dims, sms) in problems {
+        let cuda = (*cuda).clone().with_max_sms(sms).with_strategy(Some(Strategy::Grid));
+        for (op, epilogue) in [(Op::Train, Epilogue::AddRelu(())), (Op::Backward, Epilogue::Relu)] {
+            let case = |m| {
+                let shape = Shape::new(&dims(m), layout).unwrap();
+                cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue)
+            };
+            let fits = |case: &Case| {
+                let plan = cuda.plan_of(case, 0).ok().flatten();
+                plan.is_some_and(|plan| (promise.holds)(&plan))
+            };
+            let sizes = (0..12).flat_map(|i| [784 << i, 1176 << i]);
+            let case = sizes.map(case).find(fits);
+            let case = case.unwrap_or_else(|| panic!("no {} in {op:?} {dtype} {layout:?}", promise.name));
+            cases.run(&cuda, case, 0, Some(promise));
+        }
+    }
+    assert_none(&cases.failures);
+}
+
+/// A batch without a sample, whose statistics a kernel of its own writes.
+#[test]
+fn an_empty_batch() {
+    let Some(cuda) = cuda() else { return };
+    let shape = Shape::nchw(0, 300, 2, 2).unwrap();
+    let x = cuda.upload::<f32>(&[]).unwrap();
+    let [mut mean, mut var] = [(); 2].map(|()| cuda.upload(&vec![1.0f32; shape.c()]).unwrap());
+    let workspace = &mut cuda.workspace(&[]).unwrap();
+    cuda.moments(MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace }).unwrap();
+    assert!([mean, var].iter().all(|values| cuda.download(values).unwrap().iter().all(|value| value.is_nan())));
+}
+
+/// The probes, with so many rounds that every box and both phases of its barrier are used again.
+#[test]
+fn probes() {
+    let Some(cuda) = cuda() else { return };
+    let limits = cuda.limits();
+    let mut all = vec![Probe::Empty, Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
+    let by = |in_flight| Probe::CopyBy { ctas: 3, threads: 64, in_flight, bytes: 2000, sets: 3 };
+    all.extend([4, 8, 16].map(by));
+    all.extend([16, 64].map(|strip_bytes| Probe::Strided { row_bytes: 256, strip_bytes }));
+    // Small buffers: what they hold is in every file.
+    launch_all(&cuda, 1 << 13, &all);
+    let teams = clusters(&cuda);
+    let exchanges = teams.iter().flat_map(|&team| [1, 5, 8].map(|rounds| Probe::Exchange { team, rounds }));
+    launch_all(&cuda, 1 << 13, &exchanges.collect::<Vec<_>>());
+    if limits.cooperative {
+        let ctas = Plan::MIN_CTAS * limits.sms;
+        let meetings = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
+        let meetings = meetings.flat_map(|team| [5, 8].map(|rounds| Probe::Meeting { team, rounds }));
+        launch_all(&cuda, 1 << 13, &meetings.collect::<Vec<_>>());
+        let beside = Probe::MeetingBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
+        launch_all(&cuda, (ctas * Plan::MAX_THREADS) as usize * 16, &[beside]);
+    }
+}
+
+/// The exchanges of clusters that a small device does not have, and one meeting of all CTAs of a large one.
+#[cfg(feature = "emulate")]
+#[test]
+fn probes_of_a_whole_gpu() {
+    if cuda().is_none() {
+        return;
+    }
+    let cuda = crate::device::emulated("h100");
+    let teams = clusters(&cuda);
+    assert_eq!(teams, [2, 4, 8, 16]);
+    let teams = if every() == 1 { &teams[..] } else { &teams[3..] };
+    let exchanges = teams.iter().map(|&team| Probe::Exchange { team, rounds: 5 });
+    let meeting = Probe::Meeting { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
+    launch_all(&cuda, 1 << 13, &exchanges.chain([meeting]).collect::<Vec<_>>());
+}
+
+/// Cluster sizes that the device has.
+fn clusters(cuda: &Cuda) -> Vec<u32> {
+    let known = [2, 4, 8, 16].into_iter().zip(cuda.limits().clusters[0]);
+    known.filter(|&(_, clusters)| clusters > 0).map(|(size, _)| size).collect()
+}
+
+/// Launches the probes over buffers of so many bytes.
+fn launch_all(cuda: &Cuda, bytes: usize, all: &[Probe]) {
+    let mut probes = Probes::new(cuda, bytes).unwrap();
+    for &probe in all {
+        #[cfg(feature = "emulate")]
+        cuda_emulator::reset_traffic();
+        probes.launch(probe).and_then(|()| cuda.synchronize()).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
+        #[cfg(feature = "emulate")]
+        if let Probe::Exchange { team, .. } = probe {
+            // Each CTA stores its sum.
+            let stored = cuda_emulator::traffic().stored;
+            assert!(stored > 0 && stored.is_multiple_of(4 * u64::from(team)), "{probe:?}: {stored} bytes");
+        }
+    }
+}
