@@ -8,6 +8,7 @@ mod ci;
 mod conformance;
 mod integrations;
 mod kernels;
+mod replay;
 mod toolkit;
 mod wheel;
 
@@ -23,6 +24,8 @@ const USAGE: &str = "usage: cargo xtask ci                     all checks beyond
        cargo xtask toolkit                installs the CUDA compiler and libclang from PyPI into target/
        cargo xtask bindings [--check]     makes src/cuda/ffi.rs of kernels/abi.h, or sees that it is so made
        cargo xtask kernels [--json FILE]  what each kernel takes on each GPU architecture
+       cargo xtask replay [--quick] [--archs 80,90,100,120]
+                                          the kernels' PTX executed on the CPU, held against the emulated device
        cargo xtask bundle [--arch N] [--no-wheel] [--emulate]
                                           what a machine with a GPU and no toolchain needs, in target/bundle/
        cargo xtask conformance            makes tests/data/conformance out of ../shared/conformance";
@@ -50,6 +53,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         ["bindings", "--check"] => bindings::run(true),
         ["kernels"] => kernels::run(None),
         ["kernels", "--json", file] => kernels::run(Some(file)),
+        ["replay", options @ ..] => replay::run(&replay::Options::parse(options)?),
         ["bundle", options @ ..] => bundle::run(&bundle::Options::parse(options)?),
         ["conformance"] => conformance::run(),
         ["help"] => {
