@@ -1,9 +1,11 @@
 //! Launches in files: a child process launches, this one reads what it wrote.
 
 mod driver;
+mod launches;
 
 use cuda_emulator_planted as planted;
 use driver::{Device, ILLEGAL_ADDRESS};
+use launches::{Launch, Memory};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -12,97 +14,6 @@ const N: usize = 100;
 /// Set in a child.
 const CHILD: &str = "DUMP_TEST_CHILD";
 const DUMP: &str = "CUDA_EMULATOR_DUMP";
-
-/// A file, field by field.
-#[derive(Debug, PartialEq)]
-struct Launch {
-    build: String,
-    kernel: String,
-    grid: [u64; 3],
-    block: [u64; 3],
-    cluster: u64,
-    cooperative: u64,
-    dynamic_shared: u64,
-    capability: u64,
-    arguments: Vec<Vec<u8>>,
-    allocations: Vec<Allocation>,
-    code: u64,
-}
-
-#[derive(Debug, PartialEq)]
-struct Allocation {
-    address: u64,
-    before: Memory,
-    after: Memory,
-}
-
-#[derive(Debug, Default, PartialEq)]
-struct Memory {
-    bytes: Vec<u8>,
-    written: Vec<u8>,
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let (taken, rest) = self.0.split_at(count);
-        self.0 = rest;
-        taken.to_vec()
-    }
-
-    fn number(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes(8).try_into().unwrap())
-    }
-
-    fn text(&mut self) -> String {
-        let bytes = self.number() as usize;
-        String::from_utf8(self.bytes(bytes)).unwrap()
-    }
-
-    fn launch(mut self) -> Launch {
-        assert_eq!((self.bytes(8), self.number()), (b"CUDALNCH".to_vec(), 1));
-        let (build, kernel) = (self.text(), self.text());
-        let mut three = || [self.number(), self.number(), self.number()];
-        let (grid, block) = (three(), three());
-        let [cluster, cooperative, dynamic_shared, capability] = [(); 4].map(|()| self.number());
-        let mut arguments = Vec::new();
-        for _ in 0..self.number() {
-            let size = self.number() as usize;
-            arguments.push(self.bytes(size));
-        }
-        let sizes: Vec<_> = (0..self.number()).map(|_| (self.number(), self.number() as usize)).collect();
-        let mut memory = || -> Vec<_> {
-            sizes.iter().map(|&(_, size)| Memory { bytes: self.bytes(size), written: self.bytes(size) }).collect()
-        };
-        let (before, after) = (memory(), memory());
-        let (code, end) = (self.number(), self.bytes(8));
-        assert_eq!((&end[..], self.0.len()), (&b"ENDOFLNC"[..], 0), "the end");
-        let each = sizes.iter().zip(before.into_iter().zip(after));
-        let allocations = each.map(|(&(address, _), (before, after))| Allocation { address, before, after }).collect();
-        Launch {
-            build,
-            kernel,
-            grid,
-            block,
-            cluster,
-            cooperative,
-            dynamic_shared,
-            capability,
-            arguments,
-            allocations,
-            code,
-        }
-    }
-}
-
-impl Launch {
-    /// The allocation that an argument is the address of.
-    fn argument(&self, number: usize) -> &Allocation {
-        let address = u64::from_le_bytes(self.arguments[number][..].try_into().unwrap());
-        self.allocations.iter().find(|allocation| allocation.address == address).unwrap()
-    }
-}
 
 /// Whether this is the child.
 fn is_child() -> bool {
@@ -139,7 +50,7 @@ fn launches_of(test: &str, variables: &[(&str, &str)]) -> BTreeMap<u64, Launch> 
     let launch = |(name, bytes): (&String, &Vec<u8>)| {
         let (process, serial) = name.strip_suffix(".launch").unwrap().split_once('-').unwrap();
         assert_eq!((process, serial.len()), (first, 7), "{name}");
-        (serial.parse().unwrap(), Reader(bytes).launch())
+        (serial.parse().unwrap(), Launch::read(bytes))
     };
     files.iter().map(launch).collect()
 }
