@@ -10,6 +10,9 @@ use ptx_replay::ptx::Module;
 
 use crate::kind::{self, Kind};
 
+/// CTAs of a cooperative grid as on a GPU of today's size.
+const LARGE: u32 = 132;
+
 /// What is to be executed.
 pub(crate) struct Corpus {
     pub(crate) modules: Vec<Module>,
@@ -27,6 +30,8 @@ pub(crate) struct Case {
     pub(crate) entry: String,
     /// Of the modules, the one that has the entry.
     pub(crate) module: usize,
+    /// CTAs that are resident together: of a cluster, or of a cooperative grid.
+    pub(crate) together: u32,
     /// A measure of its work: bytes of memory and of CTAs.
     pub(crate) size: u64,
 }
@@ -48,7 +53,7 @@ impl Corpus {
             return Err(format!("expected files that end with .launch in {}", shown(paths)));
         }
         let (offered, mut skipped) = (files.len(), 0);
-        let mut by_kind: BTreeMap<(Kind, usize, u32), Vec<Case>> = BTreeMap::new();
+        let mut by_kind: BTreeMap<(Kind, usize, u32, bool), Vec<Case>> = BTreeMap::new();
         for path in files {
             let launch = Launch::open(&path)?;
             // A template may be instantiated in several files.
@@ -66,9 +71,17 @@ impl Corpus {
             let memory: usize = launch.allocations.iter().map(|allocation| allocation.before.bytes.len()).sum();
             let size = memory as u64 + u64::from(launch.ctas()) * (launch.shared_bytes + 65536);
             for module in having {
-                let case = Case { path: path.clone(), kind: kind.clone(), entry: launch.kernel.clone(), module, size };
-                // A cluster of another size is worth a launch of its own.
-                by_kind.entry((kind.clone(), module, launch.cluster)).or_default().push(case);
+                let case = Case {
+                    path: path.clone(),
+                    kind: kind.clone(),
+                    entry: launch.kernel.clone(),
+                    module,
+                    together: if launch.cooperative { launch.ctas() } else { launch.cluster },
+                    size,
+                };
+                // A cluster of another size, and a grid of a whole GPU, are worth a launch of their own.
+                let is_large = launch.cooperative && launch.ctas() >= LARGE;
+                by_kind.entry((kind.clone(), module, launch.cluster, is_large)).or_default().push(case);
             }
         }
         let mut rng = Rng::with_seed(seed);

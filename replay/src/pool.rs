@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) module: usize,
     pub(crate) file: String,
     pub(crate) outcome: Outcome,
+    /// CTAs that were resident together.
+    pub(crate) together: u32,
     pub(crate) instructions: u64,
     pub(crate) changed: u64,
     /// Of the entry's instructions, those that were executed.
@@ -85,6 +87,7 @@ pub(crate) fn run(corpus: &Corpus, options: &Options, body: Body) -> Result<Vec<
             module: case.module,
             file: file.clone(),
             outcome,
+            together: case.together,
             instructions: 0,
             changed: 0,
             hit: Vec::new(),
@@ -102,7 +105,7 @@ pub(crate) fn run(corpus: &Corpus, options: &Options, body: Body) -> Result<Vec<
         if result.outcome.is_failure() {
             println!("{}  {file}  {}  {}", result.outcome.name(), case.kind, result.outcome.detail());
         }
-        (result.file, result.module) = (file, case.module);
+        (result.file, result.module, result.together) = (file, case.module, case.together);
         Ok(result)
     })
 }
@@ -115,6 +118,7 @@ pub(crate) fn execute(entry: &Entry, launch: &Launch, kind: &Kind, options: &Opt
         module: 0,
         file: String::new(),
         outcome: Outcome::Equal,
+        together: 1,
         instructions: 0,
         changed: 0,
         hit: Vec::new(),

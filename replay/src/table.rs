@@ -10,6 +10,7 @@ use crate::pool::{Outcome, Report};
 struct Row {
     instances: BTreeSet<String>,
     epilogues: BTreeSet<&'static str>,
+    together: u32,
     launches: usize,
     equal: usize,
     nan: usize,
@@ -24,6 +25,7 @@ pub(crate) fn print(corpus: &Corpus, results: &[Report], require_all: bool) -> b
         let row = rows.entry((result.kind.kernel.clone(), result.kind.strategy())).or_default();
         row.instances.insert(result.kind.instance.clone());
         row.epilogues.extend(result.kind.epilogue);
+        row.together = row.together.max(result.together);
         row.launches += 1;
         match result.outcome {
             Outcome::Equal => row.equal += 1,
@@ -33,16 +35,20 @@ pub(crate) fn print(corpus: &Corpus, results: &[Report], require_all: bool) -> b
         }
     }
     let target = corpus.modules.first().map_or(0, |module| module.target);
-    println!("\nsm_{target}: {} of {} launches\n", results.len(), corpus.offered);
     println!(
-        "{:<24} {:<10} {:>9} {:>9} {:>8} {:>6} {:>5} {:>7} {:>5}",
-        "kernel", "strategy", "instances", "epilogues", "launches", "equal", "nan", "differs", "trap"
+        "\nsm_{target}: {} of {} launches; together: the most CTAs of a cluster or a cooperative grid\n",
+        results.len(),
+        corpus.offered
+    );
+    println!(
+        "{:<24} {:<10} {:>9} {:>9} {:>8} {:>8} {:>6} {:>5} {:>7} {:>5}",
+        "kernel", "strategy", "instances", "epilogues", "together", "launches", "equal", "nan", "differs", "trap"
     );
     for ((kernel, strategy), row) in &rows {
-        let Row { launches, equal, nan, differs, traps, .. } = row;
+        let Row { together, launches, equal, nan, differs, traps, .. } = row;
         let (instances, epilogues) = (row.instances.len(), row.epilogues.len());
         println!(
-            "{kernel:<24} {strategy:<10} {instances:>9} {epilogues:>9} {launches:>8} {equal:>6} {nan:>5} {differs:>7} {traps:>5}"
+            "{kernel:<24} {strategy:<10} {instances:>9} {epilogues:>9} {together:>8} {launches:>8} {equal:>6} {nan:>5} {differs:>7} {traps:>5}"
         );
     }
     let missing = missing(corpus, results);
