@@ -24,9 +24,8 @@ pub(crate) enum Op {
         to: Option<Destination>,
         operand: Source,
     },
-    Fence {
-        orders_memory: bool,
-    },
+    /// Of a scope, or of mbarriers alone.
+    Fence(Option<Scope>),
     /// cvta between the generic space and a window that begins at `start` of it.
     ToGeneric {
         to: Destination,
@@ -60,12 +59,25 @@ pub(crate) enum Space {
     Parameters,
 }
 
-/// What an access is to other CTAs ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not.
-#[derive(Clone, Copy, Debug, Default)]
+/// What an access is to other CTAs ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not, for
+/// those of its scope.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
     pub(crate) is_strong: bool,
     pub(crate) acquires: bool,
     pub(crate) releases: bool,
+    pub(crate) scope: Scope,
+    /// ld.nc: of memory that nobody writes while the launch runs.
+    pub(crate) is_constant: bool,
+}
+
+/// Whom a strong access or a fence orders ("Memory Consistency Model: Scope").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Cta,
+    Cluster,
+    /// The grid, and whoever else there is.
+    Device,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,8 +93,7 @@ pub(crate) enum AtomKind {
     Exchange,
 }
 
-const SCOPES: [&str; 4] = ["cta", "cluster", "gpu", "sys"];
-const CACHES: [&str; 8] = ["nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt"];
+const CACHES: [&str; 7] = ["ca", "cg", "cs", "lu", "cv", "wb", "wt"];
 
 pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Option<Any>> {
     let op = match statement.name() {
@@ -92,11 +103,11 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
         "fence" | "membar" => {
             let [] = statement.operands()?;
             match statement.opcode {
-                "membar.cta" | "membar.gl" | "fence.acq_rel.cta" | "fence.acq_rel.cluster" | "fence.acq_rel.gpu" => {
-                    Op::Fence { orders_memory: true }
-                }
-                // Orders nothing but the mbarrier.init before it, which are seen at once here.
-                "fence.mbarrier_init.release.cluster" => Op::Fence { orders_memory: false },
+                "membar.cta" | "fence.acq_rel.cta" => Op::Fence(Some(Scope::Cta)),
+                "fence.acq_rel.cluster" => Op::Fence(Some(Scope::Cluster)),
+                "membar.gl" | "fence.acq_rel.gpu" => Op::Fence(Some(Scope::Device)),
+                // Orders nothing but the mbarrier.init of the thread before it, which are seen at once here.
+                "fence.mbarrier_init.release.cluster" => Op::Fence(None),
                 _ => return statement.unknown(),
             }
         }
@@ -134,7 +145,8 @@ fn store(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let [address, from] = statement.operands()?;
     let access = access(statement, address, names)?;
     let members = members(from);
-    if members.len() != access.count || access.space == Space::Parameters || access.order.acquires {
+    let is_load = access.order.acquires || access.order.is_constant;
+    if members.len() != access.count || access.space == Space::Parameters || is_load {
         return statement.unknown();
     }
     let mut sources = [names.constant(0); 4];
@@ -151,9 +163,9 @@ fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result
     let is_volatile = words.take("volatile");
     let mut order = order(&mut words);
     order.is_strong |= is_volatile;
-    words.one_of(&SCOPES);
     let space = space(&mut words);
     words.one_of(&CACHES);
+    order.is_constant = words.take("nc");
     let count = match words.one_of(&["v2", "v4"]) {
         Some("v2") => 2,
         Some(_) => 4,
@@ -162,7 +174,7 @@ fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result
     let Some((bytes, is_signed)) = words.last().and_then(memory_type).filter(|_| !(is_weak && order.is_strong)) else {
         return statement.unknown();
     };
-    if bytes * count > 16 {
+    if bytes * count > 16 || (order.is_constant && (order.is_strong || space != Space::Global)) {
         return statement.unknown();
     }
     Ok(Access { space, address: names.address(address)?, count, bytes, is_signed, order })
@@ -173,7 +185,6 @@ fn atom(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let mut words = statement.modifiers();
     let mut order = order(&mut words);
     order.is_strong = true;
-    words.one_of(&SCOPES);
     let space = space(&mut words);
     let kind = match words.one_of(&["add", "inc", "min", "max", "and", "or", "xor", "exch"]) {
         Some("add") => AtomKind::Add,
@@ -195,13 +206,20 @@ fn atom(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     Ok(Op::Atom { access, kind, to: names.optional(to)?, operand: names.source(operand)? })
 }
 
+/// The order and its scope, which is the device's where none is named ("atom": .gpu; "ld": .volatile is of .sys).
 fn order(words: &mut Modifiers<'_>) -> Order {
-    match words.one_of(&["relaxed", "acquire", "release", "acq_rel"]) {
-        Some("relaxed") => Order { is_strong: true, acquires: false, releases: false },
-        Some("acquire") => Order { is_strong: true, acquires: true, releases: false },
-        Some("release") => Order { is_strong: true, acquires: false, releases: true },
-        Some(_) => Order { is_strong: true, acquires: true, releases: true },
-        None => Order::default(),
+    let order = words.one_of(&["relaxed", "acquire", "release", "acq_rel"]);
+    let scope = match words.one_of(&["cta", "cluster", "gpu", "sys"]) {
+        Some("cta") => Scope::Cta,
+        Some("cluster") => Scope::Cluster,
+        _ => Scope::Device,
+    };
+    Order {
+        is_strong: order.is_some(),
+        acquires: matches!(order, Some("acquire" | "acq_rel")),
+        releases: matches!(order, Some("release" | "acq_rel")),
+        scope,
+        is_constant: false,
     }
 }
 
@@ -238,10 +256,10 @@ impl Machine<'_> {
             Op::Load { access, to } => self.load(place, access, to),
             Op::Store { access, from } => self.store(place, access, from),
             Op::Atom { access, kind, to, operand } => self.atom(place, access, *kind, *to, *operand),
-            Op::Fence { orders_memory } => {
-                if *orders_memory {
-                    self.release(place);
-                    self.acquire(place);
+            Op::Fence(scope) => {
+                if let Some(scope) = *scope {
+                    self.release(place, scope);
+                    self.acquire(place, scope);
                 }
                 Ok(Next::Following)
             }
@@ -262,7 +280,7 @@ impl Machine<'_> {
         let address = self.address(place, access.address);
         let mut data = [0; 16];
         let data = &mut data[..access.len()];
-        self.read(place, access.space, address, data, access.order.is_strong)?;
+        self.read(place, access.space, address, data, access.order)?;
         for (element, to) in data.chunks(access.bytes).zip(to) {
             let mut word = [0; 8];
             word[..access.bytes].copy_from_slice(element);
@@ -272,7 +290,7 @@ impl Machine<'_> {
             self.set_if(place, *to, value);
         }
         if access.order.acquires {
-            self.acquire(place);
+            self.acquire(place, access.order.scope);
         }
         // What is read so may be waited for: others have their turn.
         Ok(if access.order.is_strong { Next::Pause } else { Next::Following })
@@ -286,9 +304,9 @@ impl Machine<'_> {
             element.copy_from_slice(&self.value(place, *from).to_le_bytes()[..access.bytes]);
         }
         if access.order.releases {
-            self.release(place);
+            self.release(place, access.order.scope);
         }
-        self.write(place, access.space, address, data, access.order.is_strong)?;
+        self.write(place, access.space, address, data, access.order)?;
         self.progress += 1;
         Ok(Next::Following)
     }
@@ -306,10 +324,10 @@ impl Machine<'_> {
         }
         let address = self.address(place, access.address);
         if access.order.releases {
-            self.release(place);
+            self.release(place, access.order.scope);
         }
         let mut word = [0; 8];
-        self.read(place, access.space, address, &mut word[..access.bytes], true)?;
+        self.read(place, access.space, address, &mut word[..access.bytes], access.order)?;
         let old = u64::from_le_bytes(word);
         let operand = self.value(place, operand) & (u64::MAX >> (64 - 8 * access.bytes));
         let new = match kind {
@@ -328,10 +346,10 @@ impl Machine<'_> {
             AtomKind::Xor => old ^ operand,
             AtomKind::Exchange => operand,
         };
-        self.write(place, access.space, address, &new.to_le_bytes()[..access.bytes], true)?;
+        self.write(place, access.space, address, &new.to_le_bytes()[..access.bytes], access.order)?;
         self.set_if(place, to, old);
         if access.order.acquires {
-            self.acquire(place);
+            self.acquire(place, access.order.scope);
         }
         self.progress += 1;
         Ok(Next::Pause)

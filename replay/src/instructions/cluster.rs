@@ -12,6 +12,7 @@
 //! - mapa ("Data Movement: mapa"): the address in the cluster's window of a place in the CTA of a rank.
 
 use super::Op as Any;
+use super::access::Scope;
 use crate::machine::{AsyncStore, Machine, Next, Place, RANK_SHIFT, State};
 use crate::ptx::{Address, Destination, Names, Source, Statement, members};
 use crate::trap::{Result, trap};
@@ -123,8 +124,8 @@ impl Machine<'_> {
                     trap!("more arrivals than the {} that the mbarrier counts", mbarrier.count);
                 }
                 mbarrier.bytes += bytes as i64;
-                if mbarrier.bytes > MOST_BYTES {
-                    trap!("{} bytes, more than an mbarrier counts", mbarrier.bytes);
+                if bytes as i64 > MOST_BYTES || mbarrier.bytes > MOST_BYTES {
+                    trap!("{} bytes, more than an mbarrier counts", mbarrier.bytes.max(bytes as i64));
                 }
                 mbarrier.pending -= 1;
                 mbarrier.complete();
@@ -156,7 +157,7 @@ impl Machine<'_> {
             trap!("two arrivals at the cluster's barrier without a wait between");
         }
         thread.arrived = Some((phase, thread.pc));
-        self.release(place);
+        self.release(place, Scope::Cluster);
         self.running[place.cluster].arrived += 1;
         self.progress += 1;
         self.complete_cluster(place)?;
@@ -165,14 +166,20 @@ impl Machine<'_> {
 
     fn wait(&mut self, place: Place) -> Result<Next> {
         let phase = self.running[place.cluster].phase;
-        let thread = &mut self.cta_mut(place).threads[place.thread];
+        let cta = &mut self.running[place.cluster].ctas[place.rank];
+        let thread = &mut cta.threads[place.thread];
         let Some((arrived, _)) = thread.arrived else { trap!("a wait at the cluster's barrier without an arrival") };
+        let waited = &mut cta.warps[place.thread / 32].waited;
+        if let Some((_, other)) = waited.filter(|&(phase, pc)| phase == arrived && pc != thread.pc) {
+            trap!("an aligned barrier with threads of one warp at {} and elsewhere", self.entry.place(other));
+        }
+        *waited = Some((arrived, thread.pc));
         if phase == arrived {
             thread.state = State::AtCluster;
             return Ok(Next::Wait);
         }
         thread.arrived = None;
-        self.acquire(place);
+        self.acquire(place, Scope::Cluster);
         Ok(Next::Following)
     }
 
@@ -200,6 +207,9 @@ impl Machine<'_> {
     }
 
     fn send(&mut self, place: Place, slot: u64, words: [u32; 4], barrier: u64) -> Result<()> {
+        if self.launch.cluster == 1 {
+            trap!("st.async in a cluster of one CTA");
+        }
         let rank_of = |address: u64| match address >> RANK_SHIFT {
             0 => place.rank,
             rank => rank as usize - 1,
@@ -234,6 +244,9 @@ impl Machine<'_> {
         cta.shared.write(store.slot, &data)?;
         let mbarrier = cta.shared.mbarrier(store.barrier)?;
         mbarrier.bytes -= 16;
+        if mbarrier.bytes < -MOST_BYTES {
+            trap!("{} bytes, less than an mbarrier counts", mbarrier.bytes);
+        }
         mbarrier.complete();
         self.progress += 1;
         Ok(())
