@@ -1,7 +1,9 @@
 //! Memory: ld, st, atom, fences, and addresses between spaces.
 //!
-//! PTX ISA, "Data Movement: ld, st, cvta", "Parallel Synchronization and Communication: atom, membar/fence", and "Memory
-//! Consistency Model" for what release and acquire mean.
+//! Sections of the PTX ISA 9.0: "Data Movement and Conversion Instructions: ld", "ld.global.nc", "st", "cvta" (9.7.9), "Parallel
+//! Synchronization and Communication Instructions: membar / fence" (9.7.13.4) and "atom" (9.7.13.5), and "Memory Consistency
+//! Model" (8) for what release, acquire and scopes mean. membar.gl is fence.sc.gpu there, and here no more than
+//! fence.acq_rel.gpu: strong accesses are sequentially consistent anyway.
 
 use super::Op as Any;
 use crate::machine::{GENERIC_SHARED, Machine, Next, Place};
@@ -83,7 +85,7 @@ pub(crate) enum Scope {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AtomKind {
     Add,
-    /// 0 where the old value is the operand or more, else one more ("atom": .inc).
+    /// 0 where the old value is the operand or more, else one more.
     Inc,
     Min,
     Max,
@@ -106,7 +108,8 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
                 "membar.cta" | "fence.acq_rel.cta" => Op::Fence(Some(Scope::Cta)),
                 "fence.acq_rel.cluster" => Op::Fence(Some(Scope::Cluster)),
                 "membar.gl" | "fence.acq_rel.gpu" => Op::Fence(Some(Scope::Device)),
-                // Orders nothing but the mbarrier.init of the thread before it, which are seen at once here.
+                // Orders nothing but the mbarrier.init of the thread before it. A barrier.cluster.arrive.release does too, and
+                // .relaxed is not known, so that a missing one is no error.
                 "fence.mbarrier_init.release.cluster" => Op::Fence(None),
                 _ => return statement.unknown(),
             }

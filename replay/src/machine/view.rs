@@ -1,6 +1,6 @@
 //! Weak memory order: a CTA's view of global memory.
 //!
-//! Global memory is as stale as PTX lets a CTA see it ("Memory Consistency Model"):
+//! Global memory is as stale as PTX lets a CTA see it (PTX ISA 9.0, "Memory Consistency Model", 8):
 //!
 //! - A CTA's weak stores stay with it. A release publishes those of the thread that makes it, and those of any thread before the
 //!   last bar.sync of the CTA, which that thread has synchronised with (causality order goes through barriers).

@@ -171,13 +171,16 @@ fn endless_loops() {
 fn barriers_that_are_not_aligned() {
     let body = "setp.lt.u32 %p1, %r31, 16; @%p1 bra FEW;\nbar.sync 0; ret;\nFEW: bar.sync 0;";
     Program::new(body).threads(32).traps(&[
-        "an aligned barrier with threads of one warp at a.ptx:1",
+        "an aligned barrier with threads of one CTA at a.ptx:1",
         "a.ptx:13",
         "a.ptx:14",
     ]);
-    // Warps may come to it by instructions of their own.
+    // Nor may a warp come to bar.sync by an instruction of its own: "all threads in CTA will execute the same".
     let body = body.replace("%r31, 16", "%r31, 32");
-    Program::new(&body).threads(64).run();
+    Program::new(&body).threads(64).traps(&["an aligned barrier with threads of one CTA", "a.ptx:13", "a.ptx:14"]);
+    // To barrier.cluster it may.
+    let body = format!("setp.lt.u32 %p1, %r31, 32; @%p1 bra FEW;\n{ARRIVE} {WAIT} ret;\nFEW: {ARRIVE} {WAIT}");
+    Program::new(&body).threads(64).cluster(2).run();
     let body = format!("setp.lt.u32 %p1, %r31, 16; @%p1 bra FEW;\n{ARRIVE} bra JOIN;\nFEW: {ARRIVE} JOIN: {WAIT}");
     Program::new(&body).threads(32).cluster(2).traps(&[
         "an aligned barrier with threads of one warp",

@@ -129,6 +129,16 @@ fn a_vote_of_some_lanes() {
     assert_eq!(Program::new(body).threads(32).first::<8>(), [0xfb; 8]);
 }
 
+/// Lane 0 names two lanes, the others name three: none of them waits for what the others do.
+#[test]
+fn lanes_of_different_masks_do_not_meet() {
+    let body = "setp.eq.s32 %p1, %r31, 0; selp.b32 %r1, 3, 7, %p1; shfl.sync.idx.b32 %r0, %r31, 1, 31, %r1;";
+    Program::new(body).threads(3).traps(&["deadlock: 3 threads at a.ptx:12"]);
+    let body = "setp.eq.s32 %p1, %r31, 0; @%p1 bra UP; shfl.sync.down.b32 %r0, %r31, 0, 31, 3; ret;
+        UP: shfl.sync.up.b32 %r0, %r31, 0, 0, 3;";
+    Program::new(body).threads(2).traps(&["deadlock: 1 threads at a.ptx:12", "1 threads at a.ptx:13"]);
+}
+
 /// Other lanes than those of the mask are not waited for, and one of them that never comes is.
 #[test]
 fn lanes_that_do_not_come() {

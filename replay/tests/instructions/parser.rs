@@ -77,6 +77,7 @@ fn scopes_of_labels() {
     assert_eq!(bits_32(&body), 33);
     // Outwards, also to a label that follows.
     assert_eq!(bits_32("mov.u32 %r0, 1; { { bra OUT; } mov.u32 %r0, 2; } OUT: add.s32 %r0, %r0, 10;"), 11);
+    assert_eq!(bits_32("mov.u32 %r0, 1; bra OUT; { mov.u32 %r0, 2; } OUT: add.s32 %r0, %r0, 10;"), 11);
     assert!(Program::new("bra IN; { IN: mov.u32 %r0, 1; }").trap().contains("no label IN"), "inwards");
 }
 

@@ -91,6 +91,8 @@ fn a_release_publishes_what_a_barrier_has_ordered() {
     };
     assert_eq!(fresh(&body("bar.sync 0;")), 200);
     assert!(fresh(&body("")) < 200);
+    // A shuffle brings threads together, and orders no memory.
+    assert!(fresh(&body("shfl.sync.idx.b32 %r5, %r31, 0, 31, 3;")) < 200);
 }
 
 /// A thread's strong accesses come behind its weak store to the same place, and their result stays.
