@@ -179,14 +179,15 @@ impl<'a> Machine<'a> {
         format!("CTA {} thread {}, {}", cta.number, place.thread, self.entry.place(cta.threads[place.thread].pc))
     }
 
-    /// All of a warp that have not exited stand at one instruction, as aligned barriers demand.
-    pub(crate) fn check_aligned(&self, place: Place, at: impl Fn(&cta::Thread) -> usize) -> Result<()> {
-        for warp in self.cta(place).threads.chunks(32) {
+    /// All of so many threads, a warp or a CTA, that have not exited stand at one instruction, as aligned barriers demand.
+    pub(crate) fn check_aligned(&self, place: Place, len: usize, at: impl Fn(&cta::Thread) -> usize) -> Result<()> {
+        for warp in self.cta(place).threads.chunks(len) {
             let mut places = warp.iter().filter(|thread| thread.state != State::Exited).map(&at);
             let first = places.next();
             if let Some(other) = places.find(|&place| Some(place) != first) {
                 let first = first.map_or_else(String::new, |first| self.entry.place(first));
-                trap!("an aligned barrier with threads of one warp at {first} and at {}", self.entry.place(other));
+                let all = if len == 32 { "warp" } else { "CTA" };
+                trap!("an aligned barrier with threads of one {all} at {first} and at {}", self.entry.place(other));
             }
         }
         Ok(())

@@ -92,16 +92,14 @@ pub(crate) fn run(corpus: &Corpus, options: &Options, body: Body) -> Result<Vec<
             changed: 0,
             hit: Vec::new(),
         };
-        let entry = match entries.of(case) {
-            Ok(entry) => entry,
-            Err(trap) => {
-                println!("UNKNOWN  {file}  {}  {trap}", case.kind);
-                return Ok(blank(Outcome::Unknown(trap.to_string())));
+        let mut result = match entries.of(case) {
+            Ok(entry) => {
+                let seed = if options.seed == 0 { 0 } else { options.seed ^ hash(&case.path) };
+                execute(&entry, &launch, &case.kind, &Options { seed, ..*options })
+                    .map_err(|what| format!("{}: {what}", case.path.display()))?
             }
+            Err(trap) => blank(Outcome::Unknown(trap.to_string())),
         };
-        let seed = if options.seed == 0 { 0 } else { options.seed ^ hash(&case.path) };
-        let mut result = execute(&entry, &launch, &case.kind, &Options { seed, ..*options })
-            .map_err(|what| format!("{}: {what}", case.path.display()))?;
         if result.outcome.is_failure() {
             println!("{}  {file}  {}  {}", result.outcome.name(), case.kind, result.outcome.detail());
         }

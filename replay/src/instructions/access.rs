@@ -1,7 +1,9 @@
 //! Memory: ld, st, atom, fences, and addresses between spaces.
 //!
-//! PTX ISA, "Data Movement: ld, st, cvta", "Parallel Synchronization and Communication: atom, membar/fence", and "Memory
-//! Consistency Model" for what release and acquire mean.
+//! Sections of the PTX ISA 9.0: "Data Movement and Conversion Instructions: ld", "ld.global.nc", "st", "cvta" (9.7.9), "Parallel
+//! Synchronization and Communication Instructions: membar / fence" (9.7.13.4) and "atom" (9.7.13.5), and "Memory Consistency
+//! Model" (8) for what release, acquire and scopes mean. membar.gl is fence.sc.gpu there, and here no more than
+//! fence.acq_rel.gpu: strong accesses are sequentially consistent anyway.
 
 use super::Op as Any;
 use crate::machine::{GENERIC_SHARED, Machine, Next, Place};
@@ -24,9 +26,8 @@ pub(crate) enum Op {
         to: Option<Destination>,
         operand: Source,
     },
-    Fence {
-        orders_memory: bool,
-    },
+    /// Of a scope, or of mbarriers alone.
+    Fence(Option<Scope>),
     /// cvta between the generic space and a window that begins at `start` of it.
     ToGeneric {
         to: Destination,
@@ -60,18 +61,31 @@ pub(crate) enum Space {
     Parameters,
 }
 
-/// What an access is to other CTAs ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not.
-#[derive(Clone, Copy, Debug, Default)]
+/// What an access is to other CTAs ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not, for
+/// those of its scope.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {
     pub(crate) is_strong: bool,
     pub(crate) acquires: bool,
     pub(crate) releases: bool,
+    pub(crate) scope: Scope,
+    /// ld.nc: of memory that nobody writes while the launch runs.
+    pub(crate) is_constant: bool,
+}
+
+/// Whom a strong access or a fence orders ("Memory Consistency Model: Scope").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Cta,
+    Cluster,
+    /// The grid, and whoever else there is.
+    Device,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AtomKind {
     Add,
-    /// 0 where the old value is the operand or more, else one more ("atom": .inc).
+    /// 0 where the old value is the operand or more, else one more.
     Inc,
     Min,
     Max,
@@ -81,8 +95,7 @@ pub(crate) enum AtomKind {
     Exchange,
 }
 
-const SCOPES: [&str; 4] = ["cta", "cluster", "gpu", "sys"];
-const CACHES: [&str; 8] = ["nc", "ca", "cg", "cs", "lu", "cv", "wb", "wt"];
+const CACHES: [&str; 7] = ["ca", "cg", "cs", "lu", "cv", "wb", "wt"];
 
 pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Option<Any>> {
     let op = match statement.name() {
@@ -92,11 +105,12 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
         "fence" | "membar" => {
             let [] = statement.operands()?;
             match statement.opcode {
-                "membar.cta" | "membar.gl" | "fence.acq_rel.cta" | "fence.acq_rel.cluster" | "fence.acq_rel.gpu" => {
-                    Op::Fence { orders_memory: true }
-                }
-                // Orders nothing but the mbarrier.init before it, which are seen at once here.
-                "fence.mbarrier_init.release.cluster" => Op::Fence { orders_memory: false },
+                "membar.cta" | "fence.acq_rel.cta" => Op::Fence(Some(Scope::Cta)),
+                "fence.acq_rel.cluster" => Op::Fence(Some(Scope::Cluster)),
+                "membar.gl" | "fence.acq_rel.gpu" => Op::Fence(Some(Scope::Device)),
+                // Orders nothing but the mbarrier.init of the thread before it. A barrier.cluster.arrive.release does too, and
+                // .relaxed is not known, so that a missing one is no error.
+                "fence.mbarrier_init.release.cluster" => Op::Fence(None),
                 _ => return statement.unknown(),
             }
         }
@@ -134,7 +148,8 @@ fn store(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let [address, from] = statement.operands()?;
     let access = access(statement, address, names)?;
     let members = members(from);
-    if members.len() != access.count || access.space == Space::Parameters || access.order.acquires {
+    let is_load = access.order.acquires || access.order.is_constant;
+    if members.len() != access.count || access.space == Space::Parameters || is_load {
         return statement.unknown();
     }
     let mut sources = [names.constant(0); 4];
@@ -151,9 +166,9 @@ fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result
     let is_volatile = words.take("volatile");
     let mut order = order(&mut words);
     order.is_strong |= is_volatile;
-    words.one_of(&SCOPES);
     let space = space(&mut words);
     words.one_of(&CACHES);
+    order.is_constant = words.take("nc");
     let count = match words.one_of(&["v2", "v4"]) {
         Some("v2") => 2,
         Some(_) => 4,
@@ -162,7 +177,7 @@ fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result
     let Some((bytes, is_signed)) = words.last().and_then(memory_type).filter(|_| !(is_weak && order.is_strong)) else {
         return statement.unknown();
     };
-    if bytes * count > 16 {
+    if bytes * count > 16 || (order.is_constant && (order.is_strong || space != Space::Global)) {
         return statement.unknown();
     }
     Ok(Access { space, address: names.address(address)?, count, bytes, is_signed, order })
@@ -173,7 +188,6 @@ fn atom(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let mut words = statement.modifiers();
     let mut order = order(&mut words);
     order.is_strong = true;
-    words.one_of(&SCOPES);
     let space = space(&mut words);
     let kind = match words.one_of(&["add", "inc", "min", "max", "and", "or", "xor", "exch"]) {
         Some("add") => AtomKind::Add,
@@ -195,13 +209,20 @@ fn atom(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     Ok(Op::Atom { access, kind, to: names.optional(to)?, operand: names.source(operand)? })
 }
 
+/// The order and its scope, which is the device's where none is named ("atom": .gpu; "ld": .volatile is of .sys).
 fn order(words: &mut Modifiers<'_>) -> Order {
-    match words.one_of(&["relaxed", "acquire", "release", "acq_rel"]) {
-        Some("relaxed") => Order { is_strong: true, acquires: false, releases: false },
-        Some("acquire") => Order { is_strong: true, acquires: true, releases: false },
-        Some("release") => Order { is_strong: true, acquires: false, releases: true },
-        Some(_) => Order { is_strong: true, acquires: true, releases: true },
-        None => Order::default(),
+    let order = words.one_of(&["relaxed", "acquire", "release", "acq_rel"]);
+    let scope = match words.one_of(&["cta", "cluster", "gpu", "sys"]) {
+        Some("cta") => Scope::Cta,
+        Some("cluster") => Scope::Cluster,
+        _ => Scope::Device,
+    };
+    Order {
+        is_strong: order.is_some(),
+        acquires: matches!(order, Some("acquire" | "acq_rel")),
+        releases: matches!(order, Some("release" | "acq_rel")),
+        scope,
+        is_constant: false,
     }
 }
 
@@ -238,10 +259,10 @@ impl Machine<'_> {
             Op::Load { access, to } => self.load(place, access, to),
             Op::Store { access, from } => self.store(place, access, from),
             Op::Atom { access, kind, to, operand } => self.atom(place, access, *kind, *to, *operand),
-            Op::Fence { orders_memory } => {
-                if *orders_memory {
-                    self.release(place);
-                    self.acquire(place);
+            Op::Fence(scope) => {
+                if let Some(scope) = *scope {
+                    self.release(place, scope);
+                    self.acquire(place, scope);
                 }
                 Ok(Next::Following)
             }
@@ -262,7 +283,7 @@ impl Machine<'_> {
         let address = self.address(place, access.address);
         let mut data = [0; 16];
         let data = &mut data[..access.len()];
-        self.read(place, access.space, address, data, access.order.is_strong)?;
+        self.read(place, access.space, address, data, access.order)?;
         for (element, to) in data.chunks(access.bytes).zip(to) {
             let mut word = [0; 8];
             word[..access.bytes].copy_from_slice(element);
@@ -272,7 +293,7 @@ impl Machine<'_> {
             self.set_if(place, *to, value);
         }
         if access.order.acquires {
-            self.acquire(place);
+            self.acquire(place, access.order.scope);
         }
         // What is read so may be waited for: others have their turn.
         Ok(if access.order.is_strong { Next::Pause } else { Next::Following })
@@ -286,9 +307,9 @@ impl Machine<'_> {
             element.copy_from_slice(&self.value(place, *from).to_le_bytes()[..access.bytes]);
         }
         if access.order.releases {
-            self.release(place);
+            self.release(place, access.order.scope);
         }
-        self.write(place, access.space, address, data, access.order.is_strong)?;
+        self.write(place, access.space, address, data, access.order)?;
         self.progress += 1;
         Ok(Next::Following)
     }
@@ -306,10 +327,10 @@ impl Machine<'_> {
         }
         let address = self.address(place, access.address);
         if access.order.releases {
-            self.release(place);
+            self.release(place, access.order.scope);
         }
         let mut word = [0; 8];
-        self.read(place, access.space, address, &mut word[..access.bytes], true)?;
+        self.read(place, access.space, address, &mut word[..access.bytes], access.order)?;
         let old = u64::from_le_bytes(word);
         let operand = self.value(place, operand) & (u64::MAX >> (64 - 8 * access.bytes));
         let new = match kind {
@@ -328,10 +349,10 @@ impl Machine<'_> {
             AtomKind::Xor => old ^ operand,
             AtomKind::Exchange => operand,
         };
-        self.write(place, access.space, address, &new.to_le_bytes()[..access.bytes], true)?;
+        self.write(place, access.space, address, &new.to_le_bytes()[..access.bytes], access.order)?;
         self.set_if(place, to, old);
         if access.order.acquires {
-            self.acquire(place);
+            self.acquire(place, access.order.scope);
         }
         self.progress += 1;
         Ok(Next::Pause)

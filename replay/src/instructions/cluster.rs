@@ -1,17 +1,25 @@
 //! What the CTAs of a cluster do together: barrier.cluster, mapa, mbarrier, st.async.
 //!
-//! PTX ISA, "Parallel Synchronization and Communication":
-//! - barrier.cluster: arrive.release marks the arrival of the thread, wait.acquire waits for all threads of the cluster that have
-//!   not exited; both aligned. A thread arrives once for each wait, and does not exit in between.
-//! - mbarrier ("mbarrier: Phase of the mbarrier object", "Tracking asynchronous operations"): init(count) begins phase 0 with count
-//!   pending arrivals and a tx-count of 0; arrive.expect_tx adds to the tx-count, then takes an arrival away; a phase is over when
-//!   pending arrivals and tx-count are both 0, and the next begins with the count of init. try_wait.parity(p) is true where the
-//!   phase of parity p is over: the current one has the other parity. It may give up waiting, so it is called in a loop.
-//! - st.async ("Data Movement: st.async"): stores to another CTA's shared memory, then takes the bytes away from the tx-count of
-//!   an mbarrier there (complete-tx), some time later. Slot and mbarrier are of one CTA.
-//! - mapa ("Data Movement: mapa"): the address in the cluster's window of a place in the CTA of a rank.
+//! Sections of the PTX ISA 9.0, "Parallel Synchronization and Communication Instructions" (9.7.13) and "Data Movement and
+//! Conversion Instructions" (9.7.9):
+//! - barrier.cluster (9.7.13.3): arrive.release marks the arrival of the thread, wait.acquire waits for all threads of the cluster
+//!   that have not exited. With .aligned all threads of a warp execute the same instruction. A thread arrives once before the
+//!   barrier completes, and again once it has waited. What the ISA leaves open traps: a wait without an arrival, and an exit
+//!   between the two.
+//! - mbarrier.init (9.7.13.15.9) begins phase 0 with count pending arrivals and a tx-count of 0. The count is 1 to 2^20 - 1, the
+//!   tx-count between -(2^20 - 1) and 2^20 - 1 ("Contents of the mbarrier object", 9.7.13.15.2).
+//! - mbarrier.arrive.expect_tx (9.7.13.15.13) adds to the tx-count, then takes an arrival away. A phase is over when pending
+//!   arrivals and tx-count are both 0, and the next begins with the count of init ("Phase of the mbarrier object", 9.7.13.15.4).
+//! - mbarrier.try_wait.parity (9.7.13.15.16) is true where the phase of that parity, the current or the one before, is over: the
+//!   current one has the other parity. It may give up waiting, so it is called in a loop. Its acquire, of what threads of the
+//!   CTA did before their arrivals, has nothing to do here: a CTA's threads see each other's stores at once.
+//! - st.async (9.7.9.12): a weak store to the shared memory of a CTA of the cluster, then complete-tx of its bytes on an mbarrier
+//!   there, some time later. Slot and mbarrier are of one CTA, and the cluster has more than one. The complete-tx releases what
+//!   the st.async has stored; it is no release of the sender, whose stores to global memory it does not publish.
+//! - mapa (9.7.9.23): the address in the cluster's window of a place in the CTA of a rank.
 
 use super::Op as Any;
+use super::access::Scope;
 use crate::machine::{AsyncStore, Machine, Next, Place, RANK_SHIFT, State};
 use crate::ptx::{Address, Destination, Names, Source, Statement, members};
 use crate::trap::{Result, trap};
@@ -27,7 +35,7 @@ pub(crate) enum Op {
     Send { slot: Address, words: [Source; 4], barrier: Address },
 }
 
-/// The most bytes that an mbarrier counts ("mbarrier: tx-count"): 2^20 - 1.
+/// The most arrivals, and the most bytes up and down, that an mbarrier counts.
 const MOST_BYTES: i64 = (1 << 20) - 1;
 
 pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Option<Any>> {
@@ -123,8 +131,8 @@ impl Machine<'_> {
                     trap!("more arrivals than the {} that the mbarrier counts", mbarrier.count);
                 }
                 mbarrier.bytes += bytes as i64;
-                if mbarrier.bytes > MOST_BYTES {
-                    trap!("{} bytes, more than an mbarrier counts", mbarrier.bytes);
+                if bytes as i64 > MOST_BYTES || mbarrier.bytes > MOST_BYTES {
+                    trap!("{} bytes, more than an mbarrier counts", mbarrier.bytes.max(bytes as i64));
                 }
                 mbarrier.pending -= 1;
                 mbarrier.complete();
@@ -156,7 +164,7 @@ impl Machine<'_> {
             trap!("two arrivals at the cluster's barrier without a wait between");
         }
         thread.arrived = Some((phase, thread.pc));
-        self.release(place);
+        self.release(place, Scope::Cluster);
         self.running[place.cluster].arrived += 1;
         self.progress += 1;
         self.complete_cluster(place)?;
@@ -165,14 +173,20 @@ impl Machine<'_> {
 
     fn wait(&mut self, place: Place) -> Result<Next> {
         let phase = self.running[place.cluster].phase;
-        let thread = &mut self.cta_mut(place).threads[place.thread];
+        let cta = &mut self.running[place.cluster].ctas[place.rank];
+        let thread = &mut cta.threads[place.thread];
         let Some((arrived, _)) = thread.arrived else { trap!("a wait at the cluster's barrier without an arrival") };
+        let waited = &mut cta.warps[place.thread / 32].waited;
+        if let Some((_, other)) = waited.filter(|&(phase, pc)| phase == arrived && pc != thread.pc) {
+            trap!("an aligned barrier with threads of one warp at {} and elsewhere", self.entry.place(other));
+        }
+        *waited = Some((arrived, thread.pc));
         if phase == arrived {
             thread.state = State::AtCluster;
             return Ok(Next::Wait);
         }
         thread.arrived = None;
-        self.acquire(place);
+        self.acquire(place, Scope::Cluster);
         Ok(Next::Following)
     }
 
@@ -183,7 +197,8 @@ impl Machine<'_> {
             return Ok(());
         }
         for rank in 0..cluster.ctas.len() {
-            self.check_aligned(Place { rank, ..place }, |thread| thread.arrived.map_or(usize::MAX, |(_, pc)| pc))?;
+            let place = Place { rank, ..place };
+            self.check_aligned(place, 32, |thread| thread.arrived.map_or(usize::MAX, |(_, pc)| pc))?;
         }
         let cluster = &mut self.running[place.cluster];
         cluster.arrived = 0;
@@ -200,10 +215,14 @@ impl Machine<'_> {
     }
 
     fn send(&mut self, place: Place, slot: u64, words: [u32; 4], barrier: u64) -> Result<()> {
+        if self.launch.cluster == 1 {
+            trap!("st.async in a cluster of one CTA");
+        }
         let rank_of = |address: u64| match address >> RANK_SHIFT {
             0 => place.rank,
             rank => rank as usize - 1,
         };
+        // A sender's own CTA is in the cluster's window too.
         let (rank, offset) = (rank_of(slot), (1 << RANK_SHIFT) - 1);
         if rank_of(barrier) != rank {
             trap!("st.async to rank {rank} whose mbarrier is in rank {}", rank_of(barrier));
@@ -234,6 +253,9 @@ impl Machine<'_> {
         cta.shared.write(store.slot, &data)?;
         let mbarrier = cta.shared.mbarrier(store.barrier)?;
         mbarrier.bytes -= 16;
+        if mbarrier.bytes < -MOST_BYTES {
+            trap!("{} bytes, less than an mbarrier counts", mbarrier.bytes);
+        }
         mbarrier.complete();
         self.progress += 1;
         Ok(())

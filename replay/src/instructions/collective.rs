@@ -1,11 +1,16 @@
 //! What the threads of a CTA or of a warp do together: bar.sync, shfl.sync, vote.sync.
 //!
-//! - bar.sync ("Parallel Synchronization and Communication: bar, barrier"): waits for all threads of the CTA that have not exited;
-//!   it is aligned, so all of a warp come to it by the same instruction.
-//! - shfl.sync ("Data Movement: shfl.sync"): lane j reads operand a of a lane that b and c give; the predicate says whether that
-//!   lane lies in the segment. It waits for all lanes of the mask that have not exited, which must execute the same shfl.sync
-//!   with the same mask; reading from a lane that does not take part is undefined, and a trap here.
-//! - vote.sync ("Parallel Synchronization and Communication: vote.sync"): any, all, and ballot, over the lanes of the mask.
+//! Sections of the PTX ISA 9.0:
+//! - bar.sync, which is barrier.sync.aligned ("Parallel Synchronization and Communication Instructions: bar, barrier", 9.7.13.1):
+//!   waits for all threads of the CTA that have not exited; it is aligned, so all of the CTA come to it by the same instruction.
+//! - shfl.sync ("Data Movement and Conversion Instructions: shfl.sync", 9.7.9.6): a lane reads operand a of a lane j that b and c
+//!   give; the predicate says whether j is in range, else the lane reads its own. It waits for all lanes of the mask that have
+//!   not exited, which must execute a shfl.sync of the same kind with the same mask. Where reading from a lane that does not take
+//!   part, or a mask without the lane itself, is undefined, it traps. It orders no memory.
+//! - vote.sync ("Parallel Synchronization and Communication Instructions: vote.sync", 9.7.13.9): any, all, and ballot, over the
+//!   lanes of the mask that have not exited; of the others ballot has 0.
+//!
+//! Lanes that a CTA of no multiple of 32 threads does not have count as exited.
 
 use super::Op as Any;
 use crate::machine::{Machine, Next, Place, State};
@@ -135,7 +140,7 @@ impl<'a> Machine<'a> {
         if cta.at_barrier == 0 || cta.at_barrier != cta.live {
             return Ok(());
         }
-        self.check_aligned(place, |thread| thread.pc)?;
+        self.check_aligned(place, usize::MAX, |thread| thread.pc)?;
         let cta = self.cta_mut(place);
         for thread in cta.threads.iter_mut().filter(|thread| thread.state == State::AtBarrier) {
             thread.state = State::Ready;

@@ -8,10 +8,14 @@ use super::float::{canonical, float};
 
 macro_rules! define_from {
     ($table:ident, $name:literal, $from:ty) => {
-        for to in ["u16", "s16", "u32", "s32", "u64", "s64"] {
-            // Sign or zero extended to 64 bits; the destination's width cuts it.
-            $table.unary(&format!("cvt.{to}.{}", $name), |a, _, _, _| a as $from as u64);
-        }
+        // Extended or cut to the type; a register that is wider than the type takes it sign or zero extended ("Operand Size
+        // Exceeding Instruction-Type Size", 9.4.1).
+        $table.unary(concat!("cvt.u16.", $name), |a, _, _, _| a as $from as u16 as u64);
+        $table.unary(concat!("cvt.s16.", $name), |a, _, _, _| a as $from as i16 as u64);
+        $table.unary(concat!("cvt.u32.", $name), |a, _, _, _| a as $from as u32 as u64);
+        $table.unary(concat!("cvt.s32.", $name), |a, _, _, _| a as $from as i32 as u64);
+        $table.unary(concat!("cvt.u64.", $name), |a, _, _, _| a as $from as u64);
+        $table.unary(concat!("cvt.s64.", $name), |a, _, _, _| a as $from as u64);
         $table.unary(concat!("cvt.rn.f32.", $name), |a, _, _, _| canonical(a as $from as f32));
     };
 }

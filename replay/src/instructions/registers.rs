@@ -1,4 +1,6 @@
-//! mov of two halves, and of special registers (PTX ISA, "Data Movement: mov", "Special Registers").
+//! mov of two halves, and of special registers (PTX ISA, "Data Movement and Conversion Instructions: mov", "Special Registers").
+//!
+//! %warpid is not known: the ISA does not promise that it is the thread's number over 32.
 
 use super::Op as Any;
 use crate::machine::{Machine, Next, Place};
@@ -31,7 +33,6 @@ pub(crate) enum Special {
     CtaId(usize),
     GridSize(usize),
     Lane,
-    Warp,
     ClusterRank,
     ClusterSize,
 }
@@ -50,7 +51,6 @@ impl Special {
         }
         Some(match name {
             "%laneid" => Self::Lane,
-            "%warpid" => Self::Warp,
             "%cluster_ctarank" => Self::ClusterRank,
             "%cluster_nctarank" => Self::ClusterSize,
             _ => return None,
@@ -107,7 +107,6 @@ impl Machine<'_> {
                     Special::CtaId(dimension) => cta.id[dimension],
                     Special::GridSize(dimension) => self.launch.grid[dimension],
                     Special::Lane => place.thread as u32 % 32,
-                    Special::Warp => place.thread as u32 / 32,
                     Special::ClusterRank => place.rank as u32,
                     Special::ClusterSize => self.launch.cluster,
                 };

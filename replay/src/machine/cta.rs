@@ -31,7 +31,10 @@ pub(crate) struct Thread {
 pub(crate) struct Warp {
     /// In a shuffle or vote.
     pub(crate) waiting: u32,
+    /// With those that a CTA of no multiple of 32 threads does not have.
     pub(crate) exited: u32,
+    /// The phase of the cluster's barrier that one of its threads has waited for last, and by which instruction.
+    pub(crate) waited: Option<(u64, usize)>,
 }
 
 pub(crate) struct Cta {
@@ -83,13 +86,17 @@ impl Cta {
         let id = |number: u32, [x, y, _]: [u32; 3]| [number % x, number / x % y, number / x / y];
         let mut order: Vec<usize> = (0..threads as usize).collect();
         schedule.shuffle(&mut order);
+        let mut warps = vec![Warp::default(); threads.div_ceil(32) as usize];
+        if let Some(last) = warps.last_mut() {
+            last.exited = threads.next_multiple_of(32) - threads;
+        }
         Self {
             number,
             id: id(number, launch.grid),
             threads: (0..threads)
                 .map(|thread| Thread { pc: 0, state: State::Ready, id: id(thread, launch.block), arrived: None })
                 .collect(),
-            warps: vec![Warp::default(); threads.div_ceil(32) as usize],
+            warps,
             registers: schedule.registers(masks, threads),
             shared: Shared::new(launch.shared_bytes as usize, schedule),
             view,

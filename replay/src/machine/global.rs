@@ -9,6 +9,10 @@ use crate::trap::{Result, trap};
 /// Bytes of a page. Accesses are aligned, so that none lies on two.
 const PAGE: usize = 4096;
 
+const NOT_WRITTEN: u8 = 0;
+const WRITTEN: u8 = 1;
+const WRITTEN_HERE: u8 = 2;
+
 /// The bytes of all allocations, as someone sees them.
 #[derive(Clone)]
 pub(super) struct Image(Vec<Vec<Rc<[u8; PAGE]>>>);
@@ -25,6 +29,7 @@ pub(super) struct Global {
     ranges: Vec<(u64, usize)>,
     /// What the whole grid sees.
     pub(super) now: Image,
+    /// Of each byte, [`NOT_WRITTEN`], [`WRITTEN`] before the launch, or [`WRITTEN_HERE`].
     written: Vec<Vec<u8>>,
     /// Moves when there is more to see.
     pub(super) version: u64,
@@ -66,7 +71,10 @@ impl Global {
         Self {
             now: Image(image.collect()),
             ranges: allocations.iter().map(|a| (a.address, a.before.bytes.len())).collect(),
-            written: allocations.iter().map(|a| a.before.written.clone()).collect(),
+            written: allocations
+                .iter()
+                .map(|a| a.before.written.iter().map(|&written| written.min(WRITTEN)).collect())
+                .collect(),
             version: 0,
             last: 0,
         }
@@ -99,14 +107,23 @@ impl Global {
 
     /// Whoever wrote these bytes, they were written.
     pub(super) fn check_written(&self, at: At, len: usize) -> Result<()> {
-        if self.written[at.allocation][at.offset..][..len].contains(&0) {
+        if self.written[at.allocation][at.offset..][..len].contains(&NOT_WRITTEN) {
             trap!("uninitialised: {len} bytes at {} of allocation {}", at.offset, at.allocation);
         }
         Ok(())
     }
 
+    /// Nobody writes these bytes while the launch runs, as ld.nc demands ("ld.global.nc": read-only data).
+    pub(super) fn check_constant(&self, at: At, len: usize) -> Result<()> {
+        if self.written[at.allocation][at.offset..][..len].contains(&WRITTEN_HERE) {
+            let At { allocation, offset } = at;
+            trap!("ld.nc of {len} bytes at {offset} of allocation {allocation}, which this launch has written");
+        }
+        Ok(())
+    }
+
     pub(super) fn mark_written(&mut self, at: At, len: usize) {
-        self.written[at.allocation][at.offset..][..len].fill(1);
+        self.written[at.allocation][at.offset..][..len].fill(WRITTEN_HERE);
     }
 
     /// What the whole grid sees, at the end.
@@ -115,6 +132,7 @@ impl Global {
         let contents = images.map(|(pages, written)| {
             let mut bytes: Vec<u8> = pages.iter().flat_map(|page| page.iter().copied()).collect();
             bytes.truncate(written.len());
+            let written = written.into_iter().map(|written| if written == NOT_WRITTEN { 0 } else { WRITTEN }).collect();
             Contents { bytes, written }
         });
         contents.collect()

@@ -56,7 +56,8 @@ impl Shared {
         Ok(())
     }
 
-    /// mbarrier.init. One that is there already must be made invalid first ("mbarrier.init": the location must hold none).
+    /// mbarrier.init, where none is yet: on "a valid mbarrier object" it is undefined (PTX ISA 9.0, 9.7.13.15.9). An mbarrier has 8
+    /// bytes, aligned to 8 ("Size and alignment of mbarrier object", 9.7.13.15.1).
     pub(crate) fn init_mbarrier(&mut self, address: u64, mbarrier: Mbarrier) -> Result<()> {
         self.check(address, 8)?;
         self.mbarriers.push((address, mbarrier));

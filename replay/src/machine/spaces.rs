@@ -1,7 +1,7 @@
 //! Reads and writes by address space.
 
 use super::{GENERIC_SHARED, Machine, PARAMETERS, Place};
-use crate::instructions::access::Space;
+use crate::instructions::access::{Order, Space};
 use crate::trap::{Result, trap};
 
 /// Where an address leads.
@@ -32,13 +32,18 @@ impl Machine<'_> {
         })
     }
 
+    /// Whether an access is strong to other CTAs.
+    fn is_strong(&self, order: Order) -> bool {
+        order.is_strong && self.reaches_others(order.scope)
+    }
+
     pub(crate) fn read(
         &mut self,
         place: Place,
         space: Space,
         address: u64,
         data: &mut [u8],
-        is_strong: bool,
+        order: Order,
     ) -> Result<()> {
         match self.target(space, address, data.len())? {
             Target::Parameters(at) => data.copy_from_slice(&self.parameters[at..][..data.len()]),
@@ -46,7 +51,11 @@ impl Machine<'_> {
             Target::Global => {
                 let at = self.global.find(address, data.len())?;
                 self.global.check_written(at, data.len())?;
-                if is_strong {
+                if order.is_constant {
+                    self.global.check_constant(at, data.len())?;
+                }
+                if self.is_strong(order) {
+                    self.publish_at(place, at, data.len());
                     self.global.now.read(at, data);
                 } else {
                     self.cta(place).view.read(&self.global.now, at, data);
@@ -56,21 +65,15 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub(crate) fn write(
-        &mut self,
-        place: Place,
-        space: Space,
-        address: u64,
-        data: &[u8],
-        is_strong: bool,
-    ) -> Result<()> {
+    pub(crate) fn write(&mut self, place: Place, space: Space, address: u64, data: &[u8], order: Order) -> Result<()> {
         match self.target(space, address, data.len())? {
             Target::Parameters(_) => trap!("a store to parameters"),
             Target::Shared(address) => self.cta_mut(place).shared.write(address, data)?,
             Target::Global => {
                 let at = self.global.find(address, data.len())?;
                 self.global.mark_written(at, data.len());
-                if is_strong {
+                if self.is_strong(order) {
+                    self.publish_at(place, at, data.len());
                     self.store_strongly(place, at, data);
                 } else {
                     self.store_weakly(place, at, data);

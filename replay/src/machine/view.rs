@@ -1,17 +1,24 @@
 //! Weak memory order: a CTA's view of global memory.
 //!
-//! Global memory is as stale as PTX lets a CTA see it ("Memory Consistency Model"):
+//! Global memory is as stale as PTX lets a CTA see it (PTX ISA 9.0, "Memory Consistency Model", 8):
 //!
 //! - A CTA's weak stores stay with it. A release publishes those of the thread that makes it, and those of any thread before the
 //!   last bar.sync of the CTA, which that thread has synchronised with (causality order goes through barriers).
 //! - Others' stores are seen from an acquire on. Before the first, memory is as it was when the CTA began.
 //! - What nobody has published is seen when the grid ends. Two CTAs that left different bytes there raced.
-//! - Strong accesses (relaxed, acquire, release, volatile, atomics) are of memory itself.
+//! - Strong accesses (relaxed, acquire, release, volatile, atomics) are of memory itself, and come behind the CTA's weak stores
+//!   to the same place ("Coherence order": program order to one place holds).
+//! - Strong accesses and fences of the CTA's scope order nothing between CTAs ("Scope", "Morally strong operations"); those of
+//!   the cluster's do where there are clusters.
 //!
-//! Coarser than the model: within a CTA all threads see each other's stores at once, and an acquire counts for the whole CTA.
+//! Coarser than the model: within a CTA all threads see each other's stores at once, and an acquire counts for the whole CTA; one
+//! shows whatever was published, not only by the releases that it synchronises with; and the scope of a cluster of several CTAs
+//! counts as the device's. Stricter: of synchronisation within a CTA only bar.sync and barrier.cluster make other threads' stores
+//! part of a release, mbarriers and shared atomics do not.
 
 use super::global::{At, Image};
 use super::{Machine, Place};
+use crate::instructions::access::Scope;
 use crate::trap::{Result, trap};
 
 /// What a CTA sees; without an image of its own, memory itself.
@@ -88,12 +95,40 @@ impl Machine<'_> {
         }
     }
 
+    /// Whether a scope has other CTAs in it.
+    pub(super) fn reaches_others(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Cta => false,
+            Scope::Cluster => self.launch.cluster > 1,
+            Scope::Device => true,
+        }
+    }
+
+    /// Publishes the CTA's weak stores to a place, before a strong access there.
+    pub(super) fn publish_at(&mut self, place: Place, at: At, len: usize) {
+        self.publish(place, |store, _| {
+            store.at.allocation == at.allocation
+                && store.at.offset < at.offset + len
+                && at.offset < store.at.offset + store.len
+        });
+    }
+
     /// Publishes what a release of this thread publishes.
-    pub(crate) fn release(&mut self, place: Place) {
+    pub(crate) fn release(&mut self, place: Place, scope: Scope) {
+        if self.reaches_others(scope) {
+            self.publish(place, |store, barriers| store.thread == place.thread || store.barriers < barriers);
+        }
+    }
+
+    /// Publishes some of a CTA's weak stores, by the stores and how many bar.sync the CTA has had.
+    fn publish(&mut self, place: Place, is_published: impl Fn(&Unpublished, u64) -> bool) {
         let view = &mut self.running[place.cluster].ctas[place.rank].view;
+        if !view.unpublished.iter().any(|store| is_published(store, view.barriers)) {
+            return;
+        }
         let mut kept = Vec::new();
         for store in std::mem::take(&mut view.unpublished) {
-            if store.thread == place.thread || store.barriers < view.barriers {
+            if is_published(&store, view.barriers) {
                 let data = view.data(store.at, store.len);
                 self.global.now.write(store.at, &data[..store.len]);
                 self.global.version += 1;
@@ -105,7 +140,10 @@ impl Machine<'_> {
     }
 
     /// Shows the CTA what others have published.
-    pub(crate) fn acquire(&mut self, place: Place) {
+    pub(crate) fn acquire(&mut self, place: Place, scope: Scope) {
+        if !self.reaches_others(scope) {
+            return;
+        }
         let Self { running, global, .. } = self;
         let view = &mut running[place.cluster].ctas[place.rank].view;
         if view.image.is_none() || view.seen == global.version {

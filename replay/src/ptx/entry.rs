@@ -143,27 +143,40 @@ struct Body<'a> {
     text: &'a str,
     line: u32,
     names: Names,
-    labels: HashMap<&'a str, usize>,
-    /// Branches, with the labels that they go to.
-    branches: Vec<(usize, u32, &'a str)>,
+    /// The numbers of the scopes that are open, the innermost last, and how many there were.
+    scopes: Vec<usize>,
+    all_scopes: usize,
+    /// By scope and name.
+    labels: HashMap<(usize, &'a str), usize>,
+    branches: Vec<Branch<'a>>,
+}
+
+/// A branch whose target is looked up at the end of the body.
+struct Branch<'a> {
+    at: usize,
+    line: u32,
+    label: &'a str,
+    scopes: Vec<usize>,
 }
 
 impl<'a> Body<'a> {
     fn new(text: &'a str, names: Names) -> Self {
-        Self { text, line: 0, names, labels: HashMap::new(), branches: Vec::new() }
+        let (scopes, labels, branches) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { text, line: 0, names, scopes, all_scopes: 0, labels, branches }
     }
 
     fn read(mut self, mut entry: Entry) -> std::result::Result<Entry, (u32, Trap)> {
-        self.names.enter();
+        self.enter();
         loop {
             self.skip_blanks();
             match self.text.chars().next() {
                 Some('{') => {
-                    self.names.enter();
+                    self.enter();
                     self.text = &self.text[1..];
                 }
                 Some('}') => {
                     self.text = &self.text[1..];
+                    self.scopes.pop();
                     if !self.names.leave() {
                         break;
                     }
@@ -172,15 +185,22 @@ impl<'a> Body<'a> {
                 None => return Err((self.line, Trap::new("the text ends inside the body"))),
             }
         }
-        for (at, line, label) in &self.branches {
-            let Some(&target) = self.labels.get(label) else {
+        for Branch { at, line, label, scopes } in &self.branches {
+            // Of the scope's own, or of one around it.
+            let Some(target) = scopes.iter().rev().find_map(|&scope| self.labels.get(&(scope, label))) else {
                 return Err((*line, Trap::new(format!("no label {label}"))));
             };
-            entry.code[*at].op = Op::Branch(target);
+            entry.code[*at].op = Op::Branch(*target);
         }
         entry.masks = self.names.masks;
         entry.constants = self.names.constants;
         Ok(entry)
+    }
+
+    fn enter(&mut self) {
+        self.names.enter();
+        self.scopes.push(self.all_scopes);
+        self.all_scopes += 1;
     }
 
     fn skip_blanks(&mut self) {
@@ -196,7 +216,10 @@ impl<'a> Body<'a> {
     fn statement(&mut self, entry: &mut Entry) -> Result<()> {
         let name = self.text.find(|c: char| !(c.is_ascii_alphanumeric() || "_$%".contains(c))).unwrap_or(0);
         if name > 0 && self.text[name..].starts_with(':') {
-            self.labels.insert(&self.text[..name], entry.code.len());
+            let (label, scope) = (&self.text[..name], self.scopes.last().copied().unwrap_or(0));
+            if self.labels.insert((scope, label), entry.code.len()).is_some() {
+                trap!("two labels {label}");
+            }
             self.text = &self.text[name + 1..];
             return Ok(());
         }
@@ -223,7 +246,7 @@ impl<'a> Body<'a> {
         };
         if matches!(statement.opcode, "bra" | "bra.uni") {
             let [label] = statement.operands()?;
-            self.branches.push((entry.code.len(), self.line, label));
+            self.branches.push(Branch { at: entry.code.len(), line: self.line, label, scopes: self.scopes.clone() });
         }
         let op = decode(statement, &mut self.names)?;
         entry.code.push(Instruction { guard, op, line: self.line });

@@ -69,7 +69,7 @@ impl Names {
         let (ty, names) = text.trim().split_once(char::is_whitespace).unwrap_or((text, ""));
         let width = match ty {
             ".pred" => 1,
-            ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => 16,
+            ".b16" | ".u16" | ".s16" | ".f16" => 16,
             ".b32" | ".u32" | ".s32" | ".f32" => 32,
             ".b64" | ".u64" | ".s64" => 64,
             _ => trap!("not known: registers of type {ty}"),
