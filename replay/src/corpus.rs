@@ -53,7 +53,7 @@ impl Corpus {
             return Err(format!("expected files that end with .launch in {}", shown(paths)));
         }
         let (offered, mut skipped) = (files.len(), 0);
-        let mut by_kind: BTreeMap<(Kind, usize, u32, bool), Vec<Case>> = BTreeMap::new();
+        let mut by_kind: BTreeMap<(Kind, usize, u32, bool, bool), Vec<Case>> = BTreeMap::new();
         for path in files {
             let launch = Launch::open(&path)?;
             // A template may be instantiated in several files.
@@ -68,6 +68,7 @@ impl Corpus {
                 continue;
             }
             let kind = kind::of(&launch);
+            let changes = launch.allocations.iter().any(|allocation| allocation.before.bytes != allocation.after.bytes);
             let memory: usize = launch.allocations.iter().map(|allocation| allocation.before.bytes.len()).sum();
             let size = memory as u64 + u64::from(launch.ctas()) * (launch.shared_bytes + 65536);
             for module in having {
@@ -79,9 +80,9 @@ impl Corpus {
                     together: if launch.cooperative { launch.ctas() } else { launch.cluster },
                     size,
                 };
-                // A cluster of another size, and a grid of a whole GPU, are worth a launch of their own.
+                // A cluster of another size, a grid of a whole GPU, and what had nothing to do, are worth a launch of their own.
                 let is_large = launch.cooperative && launch.ctas() >= LARGE;
-                by_kind.entry((kind.clone(), module, launch.cluster, is_large)).or_default().push(case);
+                by_kind.entry((kind.clone(), module, launch.cluster, is_large, changes)).or_default().push(case);
             }
         }
         let mut rng = Rng::with_seed(seed);

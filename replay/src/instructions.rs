@@ -7,12 +7,14 @@
 //! | [`convert`] | cvt |
 //! | [`compare`] | setp, selp, mov, predicates |
 //! | [`registers`] | mov of parts, of special registers |
-//! | [`access`] | ld, st, atom, fence, cvta |
+//! | [`access`] | ld, st, cvta |
+//! | [`atom`] | atom, fence |
 //! | [`control`] | bra, ret, exit, trap |
 //! | [`collective`] | bar.sync, shfl.sync, vote.sync |
 //! | [`cluster`] | barrier.cluster, mapa, mbarrier, st.async |
 
 pub(crate) mod access;
+pub(crate) mod atom;
 pub(crate) mod cluster;
 pub(crate) mod collective;
 mod compare;
@@ -21,6 +23,7 @@ pub(crate) mod control;
 mod convert;
 mod float;
 mod integer;
+pub(crate) mod order;
 pub(crate) mod registers;
 
 use crate::ptx::{Names, Statement};
@@ -52,6 +55,7 @@ pub(crate) enum Op {
     Divide(Compute),
     Registers(registers::Op),
     Access(access::Op),
+    Atom(atom::Op),
     /// To an instruction.
     Branch(usize),
     Exit,
@@ -62,8 +66,15 @@ pub(crate) enum Op {
 
 /// Decodes by the group that knows the opcode.
 pub(crate) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
-    let groups =
-        [registers::decode, compute::decode, access::decode, control::decode, collective::decode, cluster::decode];
+    let groups = [
+        registers::decode,
+        compute::decode,
+        access::decode,
+        atom::decode,
+        control::decode,
+        collective::decode,
+        cluster::decode,
+    ];
     for decode in groups {
         if let Some(op) = decode(statement, names)? {
             return Ok(op);

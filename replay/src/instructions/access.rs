@@ -1,14 +1,12 @@
-//! Memory: ld, st, atom, fences, and addresses between spaces.
+//! Memory: ld, st, and addresses between spaces.
 //!
-//! Sections of the PTX ISA 9.0: "Data Movement and Conversion Instructions: ld", "ld.global.nc", "st", "cvta" (9.7.9), "Parallel
-//! Synchronization and Communication Instructions: membar / fence" (9.7.13.4) and "atom" (9.7.13.5), and "Memory Consistency
-//! Model" (8) for what release, acquire and scopes mean. membar.gl is fence.sc.gpu there, and here no more than
-//! fence.acq_rel.gpu: strong accesses are sequentially consistent anyway.
+//! Sections of the PTX ISA 9.0: "Data Movement and Conversion Instructions: ld", "ld.global.nc", "st", "cvta" (9.7.9).
 
 use super::Op as Any;
+use super::order::{Order, order};
 use crate::machine::{GENERIC_SHARED, Machine, Next, Place};
 use crate::ptx::{Address, Destination, Modifiers, Names, Source, Statement, members};
-use crate::trap::{Result, trap};
+use crate::trap::Result;
 
 #[derive(Debug)]
 pub(crate) enum Op {
@@ -20,14 +18,6 @@ pub(crate) enum Op {
         access: Access,
         from: [Source; 4],
     },
-    Atom {
-        access: Access,
-        kind: AtomKind,
-        to: Option<Destination>,
-        operand: Source,
-    },
-    /// Of a scope, or of mbarriers alone.
-    Fence(Option<Scope>),
     /// cvta between the generic space and a window that begins at `start` of it.
     ToGeneric {
         to: Destination,
@@ -61,59 +51,12 @@ pub(crate) enum Space {
     Parameters,
 }
 
-/// What an access is to other CTAs ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not, for
-/// those of its scope.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Order {
-    pub(crate) is_strong: bool,
-    pub(crate) acquires: bool,
-    pub(crate) releases: bool,
-    pub(crate) scope: Scope,
-    /// ld.nc: of memory that nobody writes while the launch runs.
-    pub(crate) is_constant: bool,
-}
-
-/// Whom a strong access or a fence orders ("Memory Consistency Model: Scope").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    Cta,
-    Cluster,
-    /// The grid, and whoever else there is.
-    Device,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum AtomKind {
-    Add,
-    /// 0 where the old value is the operand or more, else one more.
-    Inc,
-    Min,
-    Max,
-    And,
-    Or,
-    Xor,
-    Exchange,
-}
-
 const CACHES: [&str; 7] = ["ca", "cg", "cs", "lu", "cv", "wb", "wt"];
 
 pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Option<Any>> {
     let op = match statement.name() {
         "ld" => load(statement, names)?,
         "st" if !statement.opcode.starts_with("st.async") => store(statement, names)?,
-        "atom" => atom(statement, names)?,
-        "fence" | "membar" => {
-            let [] = statement.operands()?;
-            match statement.opcode {
-                "membar.cta" | "fence.acq_rel.cta" => Op::Fence(Some(Scope::Cta)),
-                "fence.acq_rel.cluster" => Op::Fence(Some(Scope::Cluster)),
-                "membar.gl" | "fence.acq_rel.gpu" => Op::Fence(Some(Scope::Device)),
-                // Orders nothing but the mbarrier.init of the thread before it. A barrier.cluster.arrive.release does too, and
-                // .relaxed is not known, so that a missing one is no error.
-                "fence.mbarrier_init.release.cluster" => Op::Fence(None),
-                _ => return statement.unknown(),
-            }
-        }
         "cvta" => {
             let [to, from] = statement.operands()?;
             let (to, from) = (names.destination(to)?, names.source(from)?);
@@ -183,50 +126,7 @@ fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result
     Ok(Access { space, address: names.address(address)?, count, bytes, is_signed, order })
 }
 
-fn atom(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
-    let [to, address, operand] = statement.operands()?;
-    let mut words = statement.modifiers();
-    let mut order = order(&mut words);
-    order.is_strong = true;
-    let space = space(&mut words);
-    let kind = match words.one_of(&["add", "inc", "min", "max", "and", "or", "xor", "exch"]) {
-        Some("add") => AtomKind::Add,
-        Some("inc") => AtomKind::Inc,
-        Some("min") => AtomKind::Min,
-        Some("max") => AtomKind::Max,
-        Some("and") => AtomKind::And,
-        Some("or") => AtomKind::Or,
-        Some("xor") => AtomKind::Xor,
-        Some("exch") => AtomKind::Exchange,
-        _ => return statement.unknown(),
-    };
-    let bytes = match words.last() {
-        Some("u32" | "b32") => 4,
-        Some("u64" | "b64") => 8,
-        _ => return statement.unknown(),
-    };
-    let access = Access { space, address: names.address(address)?, count: 1, bytes, is_signed: false, order };
-    Ok(Op::Atom { access, kind, to: names.optional(to)?, operand: names.source(operand)? })
-}
-
-/// The order and its scope, which is the device's where none is named ("atom": .gpu; "ld": .volatile is of .sys).
-fn order(words: &mut Modifiers<'_>) -> Order {
-    let order = words.one_of(&["relaxed", "acquire", "release", "acq_rel"]);
-    let scope = match words.one_of(&["cta", "cluster", "gpu", "sys"]) {
-        Some("cta") => Scope::Cta,
-        Some("cluster") => Scope::Cluster,
-        _ => Scope::Device,
-    };
-    Order {
-        is_strong: order.is_some(),
-        acquires: matches!(order, Some("acquire" | "acq_rel")),
-        releases: matches!(order, Some("release" | "acq_rel")),
-        scope,
-        is_constant: false,
-    }
-}
-
-fn space(words: &mut Modifiers<'_>) -> Space {
+pub(super) fn space(words: &mut Modifiers<'_>) -> Space {
     match words.one_of(&["global", "shared", "shared::cta", "param"]) {
         Some("global") => Space::Global,
         Some("param") => Space::Parameters,
@@ -258,14 +158,6 @@ impl Machine<'_> {
         match op {
             Op::Load { access, to } => self.load(place, access, to),
             Op::Store { access, from } => self.store(place, access, from),
-            Op::Atom { access, kind, to, operand } => self.atom(place, access, *kind, *to, *operand),
-            Op::Fence(scope) => {
-                if let Some(scope) = *scope {
-                    self.release(place, scope);
-                    self.acquire(place, scope);
-                }
-                Ok(Next::Following)
-            }
             Op::ToGeneric { to, from, start } => {
                 let address = self.value(place, *from).wrapping_add(*start);
                 self.set(place, *to, address);
@@ -312,49 +204,5 @@ impl Machine<'_> {
         self.write(place, access.space, address, data, access.order)?;
         self.progress += 1;
         Ok(Next::Following)
-    }
-
-    fn atom(
-        &mut self,
-        place: Place,
-        access: &Access,
-        kind: AtomKind,
-        to: Option<Destination>,
-        operand: Source,
-    ) -> Result<Next> {
-        if access.space == Space::Parameters {
-            trap!("an atom on parameters");
-        }
-        let address = self.address(place, access.address);
-        if access.order.releases {
-            self.release(place, access.order.scope);
-        }
-        let mut word = [0; 8];
-        self.read(place, access.space, address, &mut word[..access.bytes], access.order)?;
-        let old = u64::from_le_bytes(word);
-        let operand = self.value(place, operand) & (u64::MAX >> (64 - 8 * access.bytes));
-        let new = match kind {
-            AtomKind::Add => old.wrapping_add(operand),
-            AtomKind::Inc => {
-                if old >= operand {
-                    0
-                } else {
-                    old + 1
-                }
-            }
-            AtomKind::Min => old.min(operand),
-            AtomKind::Max => old.max(operand),
-            AtomKind::And => old & operand,
-            AtomKind::Or => old | operand,
-            AtomKind::Xor => old ^ operand,
-            AtomKind::Exchange => operand,
-        };
-        self.write(place, access.space, address, &new.to_le_bytes()[..access.bytes], access.order)?;
-        self.set_if(place, to, old);
-        if access.order.acquires {
-            self.acquire(place, access.order.scope);
-        }
-        self.progress += 1;
-        Ok(Next::Pause)
     }
 }

@@ -19,7 +19,7 @@
 //! - mapa (9.7.9.23): the address in the cluster's window of a place in the CTA of a rank.
 
 use super::Op as Any;
-use super::access::Scope;
+use super::order::Scope;
 use crate::machine::{AsyncStore, Machine, Next, Place, RANK_SHIFT, State};
 use crate::ptx::{Address, Destination, Names, Source, Statement, members};
 use crate::trap::{Result, trap};

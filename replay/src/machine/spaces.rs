@@ -1,7 +1,8 @@
 //! Reads and writes by address space.
 
 use super::{GENERIC_SHARED, Machine, PARAMETERS, Place};
-use crate::instructions::access::{Order, Space};
+use crate::instructions::access::Space;
+use crate::instructions::order::Order;
 use crate::trap::{Result, trap};
 
 /// Where an address leads.

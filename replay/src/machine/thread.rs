@@ -86,6 +86,7 @@ impl<'a> Machine<'a> {
             }
             Op::Registers(op) => self.move_registers(place, op),
             Op::Access(op) => self.access(place, op),
+            Op::Atom(op) => self.atom_or_fence(place, op),
             Op::Collective(op) => self.collective(place, op),
             Op::Cluster(op) => self.in_cluster(place, op),
             Op::Exit => self.exit(place).map(|()| Next::Wait),

@@ -18,7 +18,7 @@
 
 use super::global::{At, Image};
 use super::{Machine, Place};
-use crate::instructions::access::Scope;
+use crate::instructions::order::Scope;
 use crate::trap::{Result, trap};
 
 /// What a CTA sees; without an image of its own, memory itself.
