@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use crate::{bundle, integrations};
 
-/// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them.
+/// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them. Tests and benches
+/// always see `bench` and `verify`, so that clippy has two of them to look at.
 const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verify"];
 /// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
 const MSRV: &str = "1.88";
@@ -21,15 +22,13 @@ const CARGO_DENY: &str = "0.20.2";
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     cargo("rustfmt", &["fmt", "--all", "--check"])?;
-    for features in FEATURES {
-        let clippy =
-            ["clippy", "--package", "batchnorm", "--all-targets", "--features", features, "--", "-D", "warnings"];
-        cargo(&format!("clippy [{features}]"), &clippy)?;
+    for features in ["", "emulate"] {
+        let clippy = ["clippy", "--workspace", "--all-targets", "--features", features, "--", "-D", "warnings"];
+        step(&format!("clippy [{features}]"), &mut unlinked(&clippy))?;
     }
-    cargo("clippy, whole workspace", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     for features in FEATURES {
         let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", features];
-        step(&format!("docs [{features}]"), Command::new("cargo").args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+        step(&format!("docs [{features}]"), unlinked(&doc).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     other_devices()?;
     // Of a seed that has passed: what comes out here is what a change has broken.
@@ -57,6 +56,13 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A cargo that only looks: the kernels are not compiled for it, as for docs.rs.
+fn unlinked(args: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(args).env("DOCS_RS", "1");
+    cargo
+}
+
 /// What needs nvcc, which `toolkit` installs, and no GPU: bindings, machine code, a build that links, documentation.
 fn cuda() -> Result<(), Box<dyn Error>> {
     let xtask = env::current_exe()?;
@@ -65,17 +71,15 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     step("kernels", Command::new(&xtask).args(["kernels", "--json", "target/kernels.json"]))?;
     // One architecture, and one object a source: the step before has compiled them all, with the same flags. Without a GPU the device tests say
     // that they are skipped, which shows that a machine without a driver gets an error and no panic.
-    let test = ["test", "--package", "batchnorm", "--features", "cuda", "--lib", "--test", "cuda"];
+    let test = ["test", "--features", "cuda", "--lib", "--test", "cuda"];
     step("tests [cuda] by nvcc", Command::new("cargo").args(test).envs(kernels()))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
-    step("clippy [cuda]", Command::new("cargo").args(clippy).envs(kernels()))?;
+    step("clippy [cuda]", &mut unlinked(&clippy))?;
     let clippy =
         ["clippy", "--package", "batchnorm-cli", "--all-targets", "--features", "cudnn", "--", "-D", "warnings"];
-    step("clippy [cudnn]", Command::new("cargo").args(clippy).envs(kernels()))?;
+    step("clippy [cudnn]", &mut unlinked(&clippy))?;
     let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", "cuda"];
-    let mut cargo = Command::new("cargo");
-    cargo.args(doc).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");
-    step("docs [cuda], as docs.rs builds them", &mut cargo)
+    step("docs [cuda], as docs.rs builds them", unlinked(&doc).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// How the kernels are compiled in steps that need only that they are there: for one architecture, once for all steps.
@@ -139,7 +143,7 @@ fn msrv() -> Result<(), Box<dyn Error>> {
     }
     let check =
         [&toolchain, "check", "--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
-    step(&format!("build with Rust {MSRV}"), Command::new("cargo").args(check))
+    step(&format!("build with Rust {MSRV}"), &mut unlinked(&check))
 }
 
 /// What chooses or forces a strategy, on emulated devices that do not have them all: without clusters, and without
@@ -147,7 +151,7 @@ fn msrv() -> Result<(), Box<dyn Error>> {
 fn other_devices() -> Result<(), Box<dyn Error>> {
     for device in ["a100like", "nocoop"] {
         let mut test = Command::new("cargo");
-        test.args(["test", "--package", "batchnorm", "--features", "emulate", "--test", "cuda", "--"]);
+        test.args(["test", "--features", "emulate", "--test", "cuda", "--"]);
         test.args(["api::", "faults::", "graphs::", "litmus::", "priorities::", "residency::", "workspace::"]);
         step(&format!("tests on {device}"), test.env("CUDA_EMULATOR_PROFILE", device))?;
     }
@@ -162,7 +166,9 @@ fn fuzz_targets() -> Result<(), Box<dyn Error>> {
 
 /// What would be published builds from its packages alone.
 fn package() -> Result<(), Box<dyn Error>> {
-    let mut publish = vec!["publish", "--dry-run", "--workspace"];
+    // Whether they build, not how fast they are.
+    let quick = [r#"profile.dev.package."*".opt-level=0"#, "profile.dev.debug=false"];
+    let mut publish = vec!["publish", "--dry-run", "--workspace", "--config", quick[0], "--config", quick[1]];
     if env::var_os("CI").is_none() {
         publish.push("--allow-dirty"); // Work in progress; CI's checkout is clean, and must be.
     }
@@ -178,7 +184,7 @@ fn deny() -> Result<(), Box<dyn Error>> {
     if !is_current {
         let install =
             ["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--root", "target/tools"];
-        cargo("cargo-deny, installed", &install)?;
+        step("cargo-deny, installed", Command::new("cargo").args(install).env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
     }
     for manifest in ["Cargo.toml", "integrations/candle/Cargo.toml", "python/Cargo.toml"] {
         // Of all platforms: what was built here left those of others unfetched.
@@ -194,7 +200,7 @@ fn deny() -> Result<(), Box<dyn Error>> {
 fn conformance() -> Result<(), Box<dyn Error>> {
     let mut test = Command::new("cargo");
     let tests = ["--test", "conformance", "--test", "cuda"];
-    test.args(["test", "--package", "batchnorm", "--features", "emulate"]).args(tests);
+    test.args(["test", "--features", "emulate"]).args(tests);
     test.args(["agrees_with_the_frameworks", "--", "--nocapture"]);
     if Path::new("../shared/conformance").is_dir() {
         test.env("BATCHNORM_REQUIRE_SHARED", "1");

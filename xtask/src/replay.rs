@@ -82,7 +82,7 @@ fn launches() -> Result<PathBuf, Box<dyn Error>> {
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let folder = fs::canonicalize(folder)?;
     let mut test = Command::new("cargo");
-    test.args(["test", "--package", "batchnorm", "--features", "emulate", "--test", "cuda", "--", "replay::"]);
+    test.args(["test", "--features", "emulate", "--test", "cuda", "--", "replay::"]);
     // One thread: a launch's memory is that of the whole device.
     test.args(["--test-threads", "1"]).env("CUDA_EMULATOR_DUMP", &folder).env_remove("CUDA_EMULATOR_PROFILE");
     if !test.status()?.success() {

@@ -56,6 +56,13 @@ fn interrupted(child: &mut Child, folder: &Path, beginning: &str, name: &str) ->
     child.wait().unwrap()
 }
 
+/// The program, which hears signals also where these tests are run by what ignores them, as nohup does.
+fn listening() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", EXE]);
+    command
+}
+
 #[test]
 fn a_signal_in_the_write_leaves_the_output_as_it_was_and_nothing_beside_it() {
     let mut file = TensorFile::default();
@@ -65,7 +72,7 @@ fn a_signal_in_the_write_leaves_the_output_as_it_was_and_nothing_beside_it() {
         fs::write(folder.output(), b"old").unwrap();
         // A process may be done before the signal comes.
         let is_hit = (0..50).any(|_| {
-            let mut command = Command::new(EXE);
+            let mut command = listening();
             command.args(["run", "--op", "moments", "--layout", "nhwc"]).stdout(Stdio::null());
             command.args(["--input"]).arg(folder.input()).arg("--output").arg(folder.output());
             let status = interrupted(&mut command.spawn().unwrap(), folder.path(), ".batchnorm-", name);
@@ -104,7 +111,7 @@ fn a_signal_before_the_peers_have_answered_leaves_no_folder_of_theirs() {
     let temporary = folder.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
     for name in ["TERM", "INT", "HUP"] {
-        let mut command = Command::new(EXE);
+        let mut command = listening();
         command.args(["bench", "--suite", "edge", "--filter", "two-values", "--python"]).arg(&silent);
         command.arg("--json").arg(folder.path().join("bench.json")).env("TMPDIR", &temporary).stdout(Stdio::null());
         let status = interrupted(&mut command.stderr(Stdio::null()).spawn().unwrap(), &temporary, "", name);
