@@ -5,10 +5,9 @@
 use std::error::Error;
 use std::fs;
 
+use crate::build::hash;
 use crate::toolkit::Toolkit;
 
-#[path = "../../build/hash.rs"]
-mod hash;
 #[path = "../../build/bindings.rs"]
 mod options;
 

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod bindings;
+mod build;
 mod bundle;
 mod ci;
 mod conformance;

@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let program = program()?;
     let made = start.elapsed();
     let mut failures = Vec::new();
-    for (architecture, files) in &ptx {
+    for ptx::Ptx { architecture, files } in &ptx {
         let input = Input { program: &program, files, launches: &launches };
         for run in runs(options, architecture) {
             println!("\n== compute_{architecture}: {}", run.join(" "));

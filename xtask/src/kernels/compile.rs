@@ -8,10 +8,8 @@ use std::time::Instant;
 use cpp_demangle::{DemangleOptions, Symbol};
 
 use super::{Kernel, Source, budget, sass};
+use crate::build::flags;
 use crate::toolkit::Toolkit;
-
-#[path = "../../../build/flags.rs"]
-mod flags;
 
 const FOLDER: &str = "target/kernels";
 

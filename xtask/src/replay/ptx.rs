@@ -8,17 +8,17 @@ use std::process::Command;
 use rayon::prelude::*;
 
 use super::FOLDER;
+use crate::build::{flags, hash};
 use crate::toolkit::Toolkit;
 
-#[allow(dead_code, reason = "gencode and the rest are for the build")]
-#[path = "../../../build/flags.rs"]
-mod flags;
-#[allow(dead_code, reason = "the line of the bindings is for the build")]
-#[path = "../../../build/hash.rs"]
-mod hash;
+/// The files of one architecture, such as 90.
+pub(super) struct Ptx {
+    pub(super) architecture: String,
+    pub(super) files: Vec<PathBuf>,
+}
 
 /// The PTX of each architecture, made anew where sources or flags have changed. Its first line says of which sources it is.
-pub(super) fn make(architectures: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Box<dyn Error>> {
+pub(super) fn make(architectures: &[String]) -> Result<Vec<Ptx>, Box<dyn Error>> {
     let toolkit = Toolkit::ensure()?;
     let sources = format!("// sources: {}", hash::sources(Path::new("kernels"))?);
     let entries = fs::read_dir("kernels").map_err(|e| format!("kernels: {e}"))?.collect::<Result<Vec<_>, _>>()?;
@@ -35,7 +35,7 @@ pub(super) fn make(architectures: &[String]) -> Result<Vec<(String, Vec<PathBuf>
     jobs.par_iter().try_for_each(|(architecture, file, to)| compile(&toolkit, architecture, file, to, &sources))?;
     let of = |architecture: &String| {
         let its = jobs.iter().filter(|(its, ..)| *its == architecture);
-        (architecture.clone(), its.map(|(.., to)| to.clone()).collect())
+        Ptx { architecture: architecture.clone(), files: its.map(|(.., to)| to.clone()).collect() }
     };
     Ok(architectures.iter().map(of).collect())
 }
