@@ -22,7 +22,8 @@ pub struct Comparison {
     pub changed: u64,
     /// Bytes that differ, but for those of the next field.
     pub different: u64,
-    /// Bytes that differ in values that are NaN on both sides. A GPU's arithmetic makes the canonical NaN, a CPU's does not.
+    /// Bytes that differ in values that are NaN on both sides, and canonical here: a GPU's arithmetic makes the canonical NaN, a
+    /// CPU's does not.
     pub in_nans: u64,
     /// The first difference.
     pub first: Option<String>,
@@ -41,7 +42,7 @@ pub fn compare(launch: &Launch, memory: &[Contents], halves: Halves) -> Comparis
             if is_written == is_written_there && (!is_written || here.bytes[i] == after.bytes[i]) {
                 continue;
             }
-            if is_written && is_written_there && is_nan(&here.bytes, i, halves) && is_nan(&after.bytes, i, halves) {
+            if is_written && is_written_there && is_in_nans(&here.bytes, &after.bytes, i, halves) {
                 result.in_nans += 1;
                 continue;
             }
@@ -52,16 +53,20 @@ pub fn compare(launch: &Launch, memory: &[Contents], halves: Halves) -> Comparis
     result
 }
 
-/// Whether a byte belongs to a value that is NaN.
-fn is_nan(bytes: &[u8], at: usize, halves: Halves) -> bool {
-    let word = bytes.get(at & !3..).and_then(|rest| rest.first_chunk()).map(|&word| f32::from_le_bytes(word));
-    let half = bytes.get(at & !1..).and_then(|rest| rest.first_chunk()).map(|&half| u16::from_le_bytes(half));
-    let is_half = match halves {
-        Halves::None => false,
-        Halves::F16 => half.is_some_and(|half| half::f16::from_bits(half).is_nan()),
-        Halves::Bf16 => half.is_some_and(|half| half::bf16::from_bits(half).is_nan()),
-    };
-    is_half || word.is_some_and(f32::is_nan)
+/// Whether a byte belongs to a value that is NaN on both sides, and here the canonical one that arithmetic makes, of either sign:
+/// no other NaN is made here, and one that is only moved is the same on both sides.
+fn is_in_nans(here: &[u8], there: &[u8], at: usize, halves: Halves) -> bool {
+    let word = |bytes: &[u8]| bytes.get(at & !3..)?.first_chunk().map(|&word| u32::from_le_bytes(word));
+    let half = |bytes: &[u8]| bytes.get(at & !1..)?.first_chunk().map(|&half| u16::from_le_bytes(half));
+    let is_word = word(here).is_some_and(|word| word | 1 << 31 == u32::MAX)
+        && word(there).is_some_and(|word| f32::from_bits(word).is_nan());
+    let is_half = half(here).is_some_and(|half| half | 1 << 15 == u16::MAX)
+        && half(there).is_some_and(|half| match halves {
+            Halves::None => false,
+            Halves::F16 => half::f16::from_bits(half).is_nan(),
+            Halves::Bf16 => half::bf16::from_bits(half).is_nan(),
+        });
+    is_word || is_half
 }
 
 fn told(number: usize, at: usize, here: &Contents, after: &Contents) -> String {

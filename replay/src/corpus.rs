@@ -1,6 +1,6 @@
 //! The input: PTX of one architecture, and the launches to execute.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,11 +44,10 @@ impl Corpus {
         if let Some(other) = modules.iter().find(|module| module.target != target) {
             return Err(format!("{}: expected sm_{target} as in the first file, got sm_{}", other.file, other.target));
         }
-        let mut files = Vec::new();
+        let (mut files, mut folders) = (BTreeSet::new(), BTreeSet::new());
         for path in paths {
-            find(path, &mut files)?;
+            find(path, &mut files, &mut folders)?;
         }
-        files.sort();
         if files.is_empty() {
             return Err(format!("expected files that end with .launch in {}", shown(paths)));
         }
@@ -85,6 +84,11 @@ impl Corpus {
                 by_kind.entry((kind.clone(), module, launch.cluster, is_large, changes)).or_default().push(case);
             }
         }
+        if by_kind.is_empty() {
+            return Err(format!(
+                "{offered} launches, none to execute: all failed on the emulated device, or need clusters"
+            ));
+        }
         let mut rng = Rng::with_seed(seed);
         let mut cases: Vec<Case> = by_kind.into_values().flat_map(|cases| draw(cases, most, &mut rng)).collect();
         // The largest first, so that no thread is left alone with them at the end.
@@ -120,17 +124,20 @@ fn draw(mut cases: Vec<Case>, most: Option<usize>, rng: &mut Rng) -> Vec<Case> {
     cases
 }
 
-/// The launches in a folder and below, or the one that the path names.
-fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+/// The launches in a folder and below, or the one that the path names. Links may lead to a folder again: it counts once.
+fn find(path: &Path, files: &mut BTreeSet<PathBuf>, folders: &mut BTreeSet<PathBuf>) -> Result<(), String> {
     let told = |e: std::io::Error| format!("{}: {e}", path.display());
     if !path.is_dir() {
-        files.push(path.into());
+        files.insert(path.into());
+        return Ok(());
+    }
+    if !folders.insert(fs::canonicalize(path).map_err(told)?) {
         return Ok(());
     }
     for entry in fs::read_dir(path).map_err(told)? {
         let path = entry.map_err(told)?.path();
         if path.is_dir() || path.extension().is_some_and(|extension| extension == "launch") {
-            find(&path, files)?;
+            find(&path, files, folders)?;
         }
     }
     Ok(())

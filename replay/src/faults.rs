@@ -46,6 +46,9 @@ pub(crate) fn run(
     }
     let faults: Vec<(usize, &Fault)> =
         LIST.iter().enumerate().filter(|(_, fault)| filter.is_none_or(|part| fault.name.contains(part))).collect();
+    if faults.is_empty() {
+        return Err(format!("no fault has {} in its name", filter.unwrap_or_default()));
+    }
     let planted = in_parallel(&faults, |&(number, fault)| {
         let mut rng = Rng::with_seed(seed ^ number as u64);
         let pattern = Regex::new(fault.pattern).map_err(|e| format!("{}: {e}", fault.name))?;

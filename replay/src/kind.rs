@@ -53,10 +53,10 @@ impl Kind {
     }
 
     pub(crate) fn halves(&self) -> Halves {
-        if self.instance.contains("f16") && !self.instance.contains("bf16") {
-            Halves::F16
-        } else if self.instance.contains("bf16") {
+        if self.instance.contains("bf16") {
             Halves::Bf16
+        } else if self.instance.contains("f16") {
+            Halves::F16
         } else {
             Halves::None
         }
@@ -101,10 +101,7 @@ pub(crate) fn names(mangled: &str) -> (String, String, String) {
 
 /// Whether a kernel does something else for another epilogue.
 fn uses_epilogue(kernel: &str) -> bool {
-    !matches!(
-        kernel,
-        "train_first_kernel" | "moments_kernel" | "moments_finish_kernel" | "frozen_finish_kernel" | "center_kernel"
-    )
+    !matches!(kernel, "moments_kernel" | "moments_finish_kernel" | "frozen_finish_kernel" | "center_kernel")
 }
 
 /// The strategies that a kernel is launched by, none where it has no tiling.

@@ -7,6 +7,11 @@ const BEGIN: &[u8; 8] = b"CUDALNCH";
 const END: &[u8; 8] = b"ENDOFLNC";
 const VERSION: u64 = 1;
 
+/// CTAs of a cluster, at most ("cudaFuncAttributeNonPortableClusterSizeAllowed").
+const MOST_CLUSTER: u32 = 16;
+/// Threads of a grid, at most: what a CPU ends with in some minutes.
+const MOST_THREADS: u32 = 1 << 24;
+
 /// Memory that one call allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Allocation {
@@ -123,15 +128,16 @@ impl Launch {
         Ok(launch)
     }
 
-    /// Numbers that no device launches.
+    /// Numbers that no device launches, or that nobody waits for here.
     fn check(&self) -> Result<(), String> {
         let ctas = self.grid.iter().try_fold(1u32, |product, &n| product.checked_mul(n)).filter(|&n| n > 0);
         let threads = self.block.iter().try_fold(1u32, |product, &n| product.checked_mul(n));
         let threads = threads.filter(|n| (1..=1024).contains(n));
-        let (Some(ctas), Some(_)) = (ctas, threads) else {
+        let all = ctas.zip(threads).and_then(|(ctas, threads)| ctas.checked_mul(threads));
+        let (Some(ctas), Some(_)) = (ctas, all.filter(|&all| all <= MOST_THREADS)) else {
             return Err(format!("a grid of {:?} CTAs of {:?} threads", self.grid, self.block));
         };
-        if self.cluster == 0 || !ctas.is_multiple_of(self.cluster) {
+        if !(1..=MOST_CLUSTER).contains(&self.cluster) || !ctas.is_multiple_of(self.cluster) {
             return Err(format!("{ctas} CTAs in clusters of {}", self.cluster));
         }
         if self.shared_bytes > 1 << 20 {

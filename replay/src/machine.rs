@@ -35,6 +35,9 @@ pub(crate) const GENERIC_SHARED: u64 = 0x1000 << 32;
 /// An address in the cluster's window: the rank and 1 above these bits, and below the address in the CTA's own window.
 pub(crate) const RANK_SHIFT: u32 = 24;
 
+/// Bytes of the registers and the shared memory of all resident CTAs, at most.
+const MOST_RESIDENT: u64 = 4 << 30;
+
 /// How to execute.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -108,6 +111,14 @@ impl<'a> Machine<'a> {
         }
         if let Some(odd) = launch.allocations.iter().find(|a| !a.address.is_multiple_of(16)) {
             return Err(format!("an allocation at {:#x}, which is no multiple of 16", odd.address));
+        }
+        let registers = entry.masks.len() as u64 * u64::from(launch.threads()) * 8;
+        let resident = u64::from(schedule::most_resident(launch)) * (registers + launch.shared_bytes);
+        if resident > MOST_RESIDENT {
+            return Err(format!(
+                "{}: {resident} bytes of registers and shared memory, too many to execute",
+                entry.name
+            ));
         }
         let mut parameters = vec![0; entry.parameter_bytes()];
         for (parameter, bytes) in entry.parameters.iter().zip(&launch.parameters) {

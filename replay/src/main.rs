@@ -10,6 +10,7 @@ mod pool;
 mod rewrite;
 mod table;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,8 +50,8 @@ enum Command {
         #[command(flatten)]
         input: Input,
         /// Kernels that each fault is planted in, at most.
-        #[arg(long, default_value_t = 4)]
-        kernels: usize,
+        #[arg(long, default_value = "4")]
+        kernels: NonZeroUsize,
         /// In so many kernels also where the first has told.
         #[arg(long)]
         every: bool,
@@ -70,7 +71,7 @@ struct Input {
     launches: Vec<PathBuf>,
     /// Of each kind of launch (kernel, dtype, form, strategy, epilogue) at most so many, drawn; all without it.
     #[arg(long)]
-    most: Option<usize>,
+    most: Option<NonZeroUsize>,
     /// Of what is drawn: launches, order, delays, the contents of uninitialised memory. 0 interrupts nobody.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -78,7 +79,7 @@ struct Input {
 
 impl Input {
     fn corpus(&self) -> Result<Corpus, String> {
-        Corpus::open(&self.ptx, &self.launches, self.most, self.seed)
+        Corpus::open(&self.ptx, &self.launches, self.most.map(NonZeroUsize::get), self.seed)
     }
 }
 
@@ -87,7 +88,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(what) => {
-            eprintln!("error: {what}");
+            // In one line, whatever the names of files and kernels have in them.
+            eprintln!("error: {}", what.replace(char::is_control, " "));
             ExitCode::from(2)
         }
     }
@@ -109,7 +111,7 @@ fn run(command: Command) -> Result<bool, String> {
         }
         Command::Faults { input, kernels, every, filter } => {
             let corpus = input.corpus()?;
-            faults::run(&corpus, input.seed, kernels, every, filter.as_deref())
+            faults::run(&corpus, input.seed, kernels.get(), every, filter.as_deref())
         }
     }
 }

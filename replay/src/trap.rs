@@ -7,8 +7,9 @@ use std::fmt;
 pub struct Trap(Box<str>);
 
 impl Trap {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self(what.into().into())
+    /// In one line, whatever it tells of the text.
+    pub(crate) fn new(what: impl AsRef<str>) -> Self {
+        Self(what.as_ref().split_whitespace().collect::<Vec<_>>().join(" ").into())
     }
 
     /// The same, at a place.

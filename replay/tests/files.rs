@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ptx_replay::compare::{Comparison, Halves, compare};
 use ptx_replay::launch::{Allocation, Contents, Launch};
 
 /// A launch that stores 5 in the first word of its memory.
@@ -123,6 +124,8 @@ fn what_no_device_launches_is_refused() {
     assert_eq!(refused(|l| l.block = [1, 0, 1]), "a grid of [2, 1, 1] CTAs of [1, 0, 1] threads");
     assert_eq!(refused(|l| l.cluster = 0), "2 CTAs in clusters of 0");
     assert_eq!(refused(|l| l.cluster = 4), "2 CTAs in clusters of 4");
+    assert_eq!(refused(|l| (l.grid[0], l.cluster) = (32, 32)), "32 CTAs in clusters of 32");
+    assert_eq!(refused(|l| l.grid[0] = (1 << 23) + 1), "a grid of [8388609, 1, 1] CTAs of [1, 2, 1] threads");
     assert_eq!(refused(|l| l.shared_bytes = (1 << 20) + 1), "1048577 bytes of shared memory");
     assert_eq!(refused(|l| l.allocations[1].address = 0x1007), "allocations that overlap");
     assert_eq!(refused(|l| l.allocations[1].address = 0x1000), "allocations that overlap");
@@ -165,6 +168,8 @@ fn the_program_refuses_what_does_not_fit() {
     short.parameters[0].truncate(4);
     refuses(PTX, &encode(&short), "a.launch: five: expected parameters of [8] bytes as in the PTX, got [4]");
     refuses(PTX, &file[..file.len() - 1], "a.launch: truncated: expected 8 bytes");
+    refuses(&PTX.repeat(2), &file, "a.ptx: line 16: two entries five");
+    refuses(&PTX.replace("size 64", "size 32"), &file, "a.ptx: not known: .address_size 32");
     refuses("no PTX", &file, "a.ptx: line 1: not known: no PTX");
 }
 
@@ -195,14 +200,98 @@ fn the_exit_code_says_whether_memory_is_equal() {
     assert!(told.contains("UNKNOWN") && told.contains("a.ptx:10: not known: st.local.u32"), "{told}");
 }
 
-/// A launch that failed on the emulated device says nothing of the PTX.
+/// A launch that failed on the emulated device says nothing of the PTX. Where there is no other, nothing was shown.
 #[test]
 fn failed_launches_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let mut failed = launch();
     failed.code = 700;
     failed.allocations[0].after.bytes[0] = 9;
-    let output = run(folder.path(), PTX, &encode(&failed));
+    refuses(PTX, &encode(&failed), "1 launches, none to execute");
+    fs::write(folder.path().join("a.ptx"), PTX).unwrap();
+    fs::write(folder.path().join("b.launch"), encode(&failed)).unwrap();
+    fs::write(folder.path().join("c.launch"), encode(&launch())).unwrap();
+    let output = in_folder(folder.path(), &["run"]);
     assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 of 2 launches"), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 skipped"), "{output:?}");
+}
+
+/// The program with these words, `a.ptx` of a folder, and all launches of it.
+fn in_folder(folder: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ptx-replay"));
+    command.args(words).arg("--ptx").arg(folder.join("a.ptx")).arg("--launches").arg(folder).output().unwrap()
+}
+
+/// Nothing drawn, or nothing planted, would show nothing and end well.
+#[test]
+fn the_program_refuses_to_do_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.ptx"), PTX).unwrap();
+    fs::write(folder.path().join("a.launch"), encode(&launch())).unwrap();
+    for words in [&["run", "--most", "0"][..], &["faults", "--kernels", "0"], &["faults", "--filter", "no such fault"]]
+    {
+        let output = in_folder(folder.path(), words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {output:?}");
+    }
+}
+
+/// A folder that links lead to again, each of them doubling the ways to get there, counts once.
+#[cfg(unix)]
+#[test]
+fn folders_that_contain_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.ptx"), PTX).unwrap();
+    fs::create_dir(folder.path().join("b.launch")).unwrap();
+    fs::write(folder.path().join("b.launch/a.launch"), encode(&launch())).unwrap();
+    for name in ["x", "y", "b.launch/z"] {
+        std::os::unix::fs::symlink(folder.path(), folder.path().join(name)).unwrap();
+    }
+    let output = in_folder(folder.path(), &["run"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 of 1 launches"), "{output:?}");
+}
+
+/// Line ends in the name of a kernel and in the text of an instruction.
+#[test]
+fn what_is_told_is_one_line() {
+    let mut odd = launch();
+    odd.kernel = "fi\nve".into();
+    refuses(PTX, &encode(&odd), "no entry fi ve in the PTX");
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &PTX.replace(", 5;", ", 5\n"), &encode(&launch()));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.starts_with("UNKNOWN") && told.lines().nth(1) == Some(""), "{told}");
+}
+
+/// Registers and shared memory of a whole grid.
+#[test]
+fn memory_that_no_machine_has_is_refused() {
+    let mut large = launch();
+    (large.grid, large.block) = ([1 << 14, 1, 1], [1024, 1, 1]);
+    let ptx = PTX.replace("%d<2>", "%d<500000>");
+    refuses(&ptx, &encode(&large), "bytes of registers and shared memory, too many to execute");
+}
+
+/// A NaN of arithmetic is the canonical one here; what only looks like one beside other values is compared.
+#[test]
+fn nans_hide_nothing() {
+    let compared = |here: &[u8], there: &[u8], halves| {
+        let allocation = Allocation { after: Contents::new(there.to_vec()), ..launch().allocations.remove(0) };
+        let launch = Launch { allocations: vec![allocation], ..launch() };
+        let Comparison { different, in_nans, .. } = compare(&launch, &[Contents::new(here.to_vec())], halves);
+        (different, in_nans)
+    };
+    let words = |here: u32, there: u32, halves| compared(&here.to_le_bytes(), &there.to_le_bytes(), halves);
+    assert_eq!(words(0x7fff_ffff, 0xffc0_0000, Halves::None), (0, 4));
+    assert_eq!(words(0xffff_ffff, 0x7fc0_0000, Halves::None), (0, 4));
+    assert_eq!(words(0x7fff_0001, 0xfe01_0001, Halves::F16), (0, 2));
+    assert_eq!(words(0x0001_7fff, 0x0001_7fc0, Halves::Bf16), (0, 1));
+    // The lower half beside an infinity or a NaN of bf16, and beside a NaN of f16.
+    assert_eq!(words(0x7f80_3f80, 0x7f80_4000, Halves::Bf16), (2, 0));
+    assert_eq!(words(0x7fff_3f80, 0x7fff_4000, Halves::Bf16), (2, 0));
+    assert_eq!(words(0x7fff_3c00, 0x7fff_4000, Halves::F16), (1, 0));
+    // Integers, and a NaN that only the emulated device could have made.
+    assert_eq!(words(-3i32 as u32, -2i32 as u32, Halves::None), (1, 0));
+    assert_eq!(words(0xffc0_0000, 0x7fc0_0000, Halves::None), (1, 0));
+    assert_eq!(words(0x7fff_ffff, 0x7f80_0000, Halves::None), (3, 0));
 }

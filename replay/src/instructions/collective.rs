@@ -206,7 +206,8 @@ impl<'a> Machine<'a> {
     /// The collective that a thread waits in.
     fn waiting_in(&self, place: Place) -> Option<&'a Op> {
         let thread = &self.cta(place).threads[place.thread];
-        match &self.entry.code[thread.pc].op {
+        // A thread that has come to the end of the body stands at no instruction.
+        match &self.entry.code.get(thread.pc)?.op {
             Any::Collective(op) if thread.state == State::InCollective => Some(op),
             _ => None,
         }

@@ -61,5 +61,9 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
     }
     let compute = Compute { function, to: names.destination(operands[0])?, from };
     let divides = matches!(statement.name(), "div" | "rem") && !statement.opcode.ends_with(".f32");
+    // Whether a divisor is 0 is seen by the width of the result, which is the type's.
+    if divides && !statement.opcode.ends_with(&compute.to.mask.count_ones().to_string()) {
+        return statement.unknown();
+    }
     Ok(Some(if divides { Op::Divide(compute) } else { Op::Compute(compute) }))
 }

@@ -18,7 +18,7 @@ const WRITTEN_HERE: u8 = 2;
 pub(super) struct Image(Vec<Vec<Rc<[u8; PAGE]>>>);
 
 /// A place in an allocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct At {
     pub(super) allocation: usize,
     pub(super) offset: usize,

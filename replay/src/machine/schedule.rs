@@ -6,6 +6,12 @@
 
 use fastrand::Rng;
 
+use crate::launch::Launch;
+
+/// Clusters of several CTAs, and CTAs without clusters, that are resident, at most, of a grid that is not cooperative.
+const MOST_CLUSTERS: usize = 3;
+const MOST_CTAS: usize = 6;
+
 pub(super) struct Schedule {
     rng: Rng,
     pub(super) is_unfair: bool,
@@ -20,6 +26,12 @@ enum Slice {
     Whole,
     Long,
     Short,
+}
+
+/// The most CTAs of a launch that are resident together.
+pub(super) fn most_resident(launch: &Launch) -> u32 {
+    let clusters = if launch.cluster > 1 { MOST_CLUSTERS } else { MOST_CTAS };
+    if launch.cooperative { launch.ctas() } else { launch.ctas().min(clusters as u32 * launch.cluster) }
 }
 
 impl Schedule {
@@ -41,9 +53,9 @@ impl Schedule {
         }
     }
 
-    /// How many clusters are resident, at least, of a grid that is not cooperative.
+    /// How many clusters are resident of a grid that is not cooperative.
     pub(super) fn resident(&mut self, cluster: u32) -> usize {
-        if self.is_plain { 1 } else { self.rng.usize(1..=if cluster > 1 { 3 } else { 6 }) }
+        if self.is_plain { 1 } else { self.rng.usize(1..=if cluster > 1 { MOST_CLUSTERS } else { MOST_CTAS }) }
     }
 
     /// True once in so many times.

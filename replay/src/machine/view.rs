@@ -28,12 +28,14 @@ pub(crate) struct View {
     /// The version of memory that the image is of.
     seen: u64,
     unpublished: Vec<Unpublished>,
+    /// How many of these there are when those that are there twice are next taken out.
+    most: usize,
     /// How many bar.sync the CTA has had.
     pub(crate) barriers: u64,
 }
 
 /// A weak store: its bytes are in the image.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Unpublished {
     at: At,
     len: usize,
@@ -76,11 +78,17 @@ impl Machine<'_> {
 
     /// A weak store of a thread.
     pub(super) fn store_weakly(&mut self, place: Place, at: At, data: &[u8]) {
-        let View { image, unpublished, barriers, .. } = &mut self.running[place.cluster].ctas[place.rank].view;
+        let View { image, unpublished, most, barriers, .. } = &mut self.running[place.cluster].ctas[place.rank].view;
         match image {
             Some(image) => {
                 image.write(at, data);
                 unpublished.push(Unpublished { at, len: data.len(), thread: place.thread, barriers: *barriers });
+                // The image has their bytes, so that neither their order nor their number matters.
+                if unpublished.len() > *most {
+                    unpublished.sort_unstable();
+                    unpublished.dedup();
+                    *most = (2 * unpublished.len()).max(1 << 16);
+                }
             }
             None => self.global.now.write(at, data),
         }

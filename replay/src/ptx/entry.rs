@@ -8,6 +8,9 @@ use crate::instructions::{Guard, Instruction, Op, decode};
 use crate::machine::{PARAMETERS, SHARED};
 use crate::trap::{Result, Trap, trap};
 
+/// Bytes of all parameters, at most ("Kernel Function Parameters": 32764), and of an alignment.
+const MOST_PARAMETERS: usize = 32764;
+
 /// A parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
@@ -109,11 +112,14 @@ fn parameters(header: &str) -> Result<Vec<Parameter>> {
             }
             _ => (None, None, ""),
         };
-        let (Some(align), Some(bytes)) = (align.filter(|&align: &usize| align > 0), bytes) else {
-            trap!("not known: parameter {text}");
-        };
+        let align = align.filter(|align| (1..=MOST_PARAMETERS).contains(align));
+        let bytes = bytes.filter(|&bytes| bytes <= MOST_PARAMETERS);
+        let (Some(align), Some(bytes)) = (align, bytes) else { trap!("not known: parameter {text}") };
         let offset = end.next_multiple_of(align);
         end = offset + bytes;
+        if end > MOST_PARAMETERS {
+            trap!("{end} bytes of parameters, of {MOST_PARAMETERS} at most");
+        }
         parameters.push(Parameter { name: name.into(), offset, bytes });
     }
     Ok(parameters)
@@ -126,8 +132,9 @@ fn max_threads(header: &str) -> Result<Option<u32>> {
     for line in directives.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.split_once(char::is_whitespace) {
             Some((".maxntid", counts)) => {
-                let counts = counts.split(',').map(|count| count.trim().parse::<u32>());
-                let Ok(product) = counts.product::<std::result::Result<u32, _>>() else { trap!("not known: {line}") };
+                let mut counts = counts.split(',').map(|count| count.trim().parse::<u32>().ok());
+                let product = counts.try_fold(1u32, |product, count| product.checked_mul(count?));
+                let Some(product) = product else { trap!("not known: {line}") };
                 most = Some(product);
             }
             // What a scheduler on a GPU needs to know, and nothing here.

@@ -100,6 +100,8 @@ impl Module {
             let digits = name.trim_start_matches("sm_").trim_end_matches(['a', 'f']);
             let Ok(target) = digits.parse() else { trap!("expected a target such as sm_90, got \"{name}\"") };
             self.target = target;
+        } else if line.strip_prefix(".address_size").is_some_and(|bits| bits.trim() != "64") {
+            trap!("not known: {line}");
         }
         Ok(())
     }
@@ -120,7 +122,11 @@ impl Module {
             depth == 0
         });
         let Some(end) = end.map(|end| body + end + 1) else { trap!("line {line}: the file ends inside {name}") };
-        let place = Place { begin, header: begin + header.find(&name).unwrap_or(0) + name.len(), body, end, line };
+        let header = body - named.len() + named.find(&name).unwrap_or(0) + name.len();
+        let place = Place { begin, header, body, end, line };
+        if self.entries.contains_key(&name) {
+            trap!("line {line}: two entries {name}");
+        }
         self.entries.insert(name, place);
         Ok(end)
     }

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::statement::parts;
 use crate::trap::{Result, trap};
 
+/// Registers of an entry, less than so many.
+const MOST: usize = 1 << 20;
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -78,7 +81,7 @@ impl Names {
         for name in parts(names) {
             let (name, count) = match name.split_once('<') {
                 Some((name, count)) => match count.trim_end_matches('>').parse::<u32>() {
-                    Ok(count) if count < 1 << 20 => (name, Some(count)),
+                    Ok(count) if self.masks.len() + (count as usize) < MOST => (name, Some(count)),
                     _ => trap!("not known: registers {name}<{count}"),
                 },
                 None => (name, None),

@@ -238,3 +238,12 @@ fn machines_that_do_not_begin() {
     program.options = Options::default();
     program.traps(&["an allocation at 0x100008, which is no multiple of 16"]);
 }
+
+/// A thread that stands behind the last instruction, while another of its warp ends.
+#[test]
+fn the_end_of_the_body() {
+    let code = "setp.ne.u32 %p1, %r31, 0;\n@%p1 exit;\natom.relaxed.gpu.global.exch.b32 _, [%d15], 1;";
+    let mut program = Program::new(code).threads(2).memory(&[0; 64]);
+    program.text = program.text.replace("\nret;\n}", "\n}");
+    program.traps(&["the end of the body"]);
+}

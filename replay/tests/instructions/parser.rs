@@ -52,6 +52,11 @@ fn wrong_operands_stop_with_their_line() {
     assert_eq!(stopped("@%p77 mov.u32 %r0, 1;"), "expected a register, got %p77");
     assert_eq!(stopped("bra NOWHERE;"), "no label NOWHERE");
     assert_eq!(stopped("TWICE: TWICE: mov.u32 %r0, 1;"), "two labels TWICE");
+    assert_eq!(stopped(".reg .b32 %q<700000>; .reg .b32 %u<700000>;"), "not known: registers %u<700000>");
+    assert_eq!(stopped("add.s32 %r0, %r1\n\t1, 2;"), "expected a register or a number, got %r1 1");
+    assert_eq!(stopped("div.u16 %r0, %r1, %r2;"), "not known: div.u16 %r0, %r1, %r2");
+    assert_eq!(stopped("rem.u32 %d0, %d1, %d2;"), "not known: rem.u32 %d0, %d1, %d2");
+    assert_eq!(stopped("add.s32 %r0, %r1 /* 1 */, 1;"), "expected a register or a number, got %r1 /* 1 */");
     assert_eq!(stopped(".reg .b128 %q<2>;"), "not known: registers of type .b128");
 }
 
@@ -116,4 +121,26 @@ fn headers() {
     assert_eq!(told(&entry(".param .texref t", "")), "not known: parameter .param .texref t");
     assert_eq!(told(&entry("", ".reqntid 32")), "not known: .reqntid 32");
     assert_eq!(told(&entry("", ".maxntid x")), "not known: .maxntid x");
+    assert_eq!(told(&entry("", ".maxntid 65536, 65536")), "not known: .maxntid 65536, 65536");
+    let bytes = |bytes: &str| format!(".param .align 8 .b8 p[{bytes}]");
+    assert_eq!(
+        told(&entry(&bytes("18446744073709551615"), "")),
+        "not known: parameter .param .align 8 .b8 p[18446744073709551615]"
+    );
+    assert_eq!(told(&entry(".param .align 99999 .b8 p[8]", "")), "not known: parameter .param .align 99999 .b8 p[8]");
+    assert_eq!(
+        told(&entry(&format!("{},{}", bytes("32764"), bytes("8")), "")),
+        "32776 bytes of parameters, of 32764 at most"
+    );
+}
+
+/// An entry whose name is in its linkage too, and lines that end as on Windows.
+#[test]
+fn odd_texts() {
+    let text = "// sources: 12ab\r\n.target sm_90\r\n.visible .entry e(\r\n.param .u64 e_param_0\r\n)\r\n.maxntid 8\r\n{\r\nret;\r\n}\r\n";
+    let module = Module::parse("a.ptx", text).unwrap();
+    assert_eq!(module.sources.as_deref(), Some("12ab"));
+    let entry = module.entry("e").unwrap();
+    assert_eq!((entry.parameter_bytes(), entry.max_threads), (8, Some(8)));
+    assert!(Module::parse("a.ptx", ".target sm_90\n.visible .entry e\n{\nret;\n}\n").unwrap().entry("e").is_ok());
 }
