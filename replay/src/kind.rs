@@ -1,4 +1,4 @@
-//! What kind of launch one is: kernel, dtype, form, strategy and epilogue. The one file that knows this project's kernels; what
+//! The kind of a launch: kernel, dtype, form, strategy and epilogue. The one file that knows this project's kernels; what
 //! is executed and compared knows none of it, but for which halves may be NaN.
 
 use std::fmt;
@@ -130,7 +130,7 @@ const KERNELS: [Kernel; 17] = [
     kernel("exchange_kernel", &[], &[]),
 ];
 
-/// Those that hold a tile in shared memory.
+/// The strategies that hold a tile in shared memory.
 const HELD: [&str; 3] = ["block", "cluster", "grid"];
 
 const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogues: &'static [&'static str]) -> Kernel {

@@ -1,4 +1,4 @@
-//! What ran, as a table.
+//! The table of what ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 
