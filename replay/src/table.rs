@@ -36,7 +36,7 @@ pub(crate) fn print(corpus: &Corpus, results: &[Report], require_all: bool) -> b
     }
     let target = corpus.modules.first().map_or(0, |module| module.target);
     println!(
-        "\nsm_{target}: {} of {} launches; together: the most CTAs of a cluster or a cooperative grid\n",
+        "\nsm_{target}: {} executions, drawn from {} launches; together: the most CTAs of a cluster or a cooperative grid\n",
         results.len(),
         corpus.offered
     );
