@@ -2,7 +2,7 @@
 
 use crate::launch::{Contents, Launch};
 
-/// What the values in memory are, besides f32.
+/// The values in memory besides f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halves {
     /// There are none.
@@ -13,7 +13,7 @@ pub enum Halves {
     Bf16,
 }
 
-/// How two memories differ.
+/// The differences of two memories.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
     /// Bytes of all allocations.

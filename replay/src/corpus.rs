@@ -13,13 +13,13 @@ use crate::kind::{self, Kind};
 /// CTAs of a cooperative grid as on a GPU of today's size.
 const LARGE: u32 = 132;
 
-/// What is to be executed.
+/// Modules, and the launches to execute by them.
 pub(crate) struct Corpus {
     pub(crate) modules: Vec<Module>,
     pub(crate) cases: Vec<Case>,
     /// Launches that were there to choose from.
     pub(crate) offered: usize,
-    /// Those that failed on the emulated device, or that this architecture does not do.
+    /// Launches that failed on the emulated device, or that this architecture does not do.
     pub(crate) skipped: usize,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Case {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
     pub(crate) entry: String,
-    /// Of the modules, the one that has the entry.
+    /// The index of the module that has the entry.
     pub(crate) module: usize,
     /// CTAs that are resident together: of a cluster, or of a cooperative grid.
     pub(crate) together: u32,

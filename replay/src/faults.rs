@@ -27,7 +27,7 @@ struct Planted {
     fault: usize,
     /// Kernel, line, and what was put where.
     place: String,
-    /// How it was noticed.
+    /// The outcome by which it was noticed.
     noticed: Option<String>,
 }
 
@@ -112,7 +112,7 @@ fn plant(
         return Ok(None);
     }
     let entry = module.entry(name).map_err(|trap| trap.to_string())?;
-    // Of each launch the lines that it runs.
+    // Each launch, with the lines that it runs.
     let mut launches = Vec::new();
     for case in cases {
         let launch = Launch::open(&case.path)?;
@@ -140,7 +140,7 @@ fn plant(
     Ok(Some((told, notice(&mutant, &launches)?)))
 }
 
-/// How one of these launches tells that something is wrong.
+/// The outcome of the first of these launches that tells that something is wrong.
 fn notice(mutant: &Entry, launches: &[(Launch, &Case, u64, Vec<u32>)]) -> Result<Option<String>, String> {
     for seed in SEEDS {
         for (launch, case, instructions, _) in launches {

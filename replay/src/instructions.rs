@@ -46,7 +46,7 @@ pub(crate) struct Guard {
     pub(crate) negated: bool,
 }
 
-/// What an instruction does.
+/// The operation of an instruction.
 #[derive(Debug)]
 pub(crate) enum Op {
     /// From registers into one, by a function.

@@ -1,4 +1,4 @@
-//! What kind of launch one is: kernel, dtype, form, strategy and epilogue. The one file that knows this project's kernels; what
+//! The kind of a launch: kernel, dtype, form, strategy and epilogue. The one file that knows this project's kernels; what
 //! is executed and compared knows none of it, but for which halves may be NaN.
 
 use std::fmt;
@@ -76,10 +76,11 @@ pub(crate) fn of(launch: &Launch) -> Kind {
         _ => None,
     };
     let has_tiling = epilogue.is_some() || argument == "BnMoments";
+    let has_epilogues = kernel_named(&kernel).is_none_or(|kernel| !kernel.epilogues.is_empty());
     Kind {
         strategy: word(offset_of!(BnTiling, strategy)).filter(|_| has_tiling).and_then(|n| STRATEGIES.get(n)).copied(),
         is_shared: word(offset_of!(BnTiling, splits)).is_some_and(|splits| has_tiling && splits > 1),
-        epilogue: epilogue.filter(|_| uses_epilogue(&kernel)).and_then(|n| EPILOGUES.get(n)).copied(),
+        epilogue: epilogue.filter(|_| has_epilogues).and_then(|n| EPILOGUES.get(n)).copied(),
         kernel,
         instance,
     }
@@ -99,30 +100,44 @@ pub(crate) fn names(mangled: &str) -> (String, String, String) {
     (kernel.trim().into(), instance, argument.trim_end_matches(')').into())
 }
 
-/// Whether a kernel does something else for another epilogue.
-fn uses_epilogue(kernel: &str) -> bool {
-    !matches!(kernel, "moments_kernel" | "moments_finish_kernel" | "frozen_finish_kernel" | "center_kernel")
+/// A kernel of the project, and what it is launched by.
+pub(crate) struct Kernel {
+    name: &'static str,
+    /// None where it makes no difference.
+    pub(crate) strategies: &'static [&'static str],
+    /// None where they make no difference.
+    pub(crate) epilogues: &'static [&'static str],
 }
 
-/// The strategies that a kernel is launched by, none where it has no tiling.
-pub(crate) fn strategies_of(kernel: &str) -> &'static [&'static str] {
-    match kernel {
-        "train_held_kernel" | "backward_held_kernel" => &["block", "cluster", "grid"],
-        "moments_kernel" => &STRATEGIES,
-        _ => &[],
-    }
+/// All kernels. One that is not here is told by `--require-all`.
+const KERNELS: [Kernel; 17] = [
+    kernel("moments_kernel", &STRATEGIES, &[]),
+    kernel("moments_finish_kernel", &[], &[]),
+    kernel("train_held_kernel", &HELD, &EPILOGUES),
+    kernel("train_second_kernel", &[], &EPILOGUES),
+    kernel("infer_kernel", &[], &EPILOGUES),
+    kernel("backward_held_kernel", &HELD, &EPILOGUES),
+    kernel("center_kernel", &[], &[]),
+    kernel("sums_kernel", &[], &EPILOGUES),
+    kernel("apply_kernel", &[], &EPILOGUES),
+    kernel("backward_frozen_kernel", &[], &EPILOGUES),
+    kernel("frozen_finish_kernel", &[], &[]),
+    kernel("pack_mask_kernel", &[], &[]),
+    kernel("fill_kernel", &[], &[]),
+    kernel("stream_kernel", &[], &[]),
+    kernel("strided_kernel", &[], &[]),
+    kernel("meeting_kernel", &[], &[]),
+    kernel("exchange_kernel", &[], &[]),
+];
+
+/// The strategies that hold a tile in shared memory.
+const HELD: [&str; 3] = ["block", "cluster", "grid"];
+
+const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogues: &'static [&'static str]) -> Kernel {
+    Kernel { name, strategies, epilogues }
 }
 
-/// The epilogues that a kernel is launched with, none where they make no difference.
-pub(crate) fn epilogues_of(kernel: &str) -> &'static [&'static str] {
-    match kernel {
-        "train_held_kernel"
-        | "train_second_kernel"
-        | "infer_kernel"
-        | "backward_held_kernel"
-        | "sums_kernel"
-        | "apply_kernel"
-        | "backward_frozen_kernel" => &EPILOGUES,
-        _ => &[],
-    }
+/// The kernel of this name.
+pub(crate) fn kernel_named(name: &str) -> Option<&'static Kernel> {
+    KERNELS.iter().find(|kernel| kernel.name == name)
 }

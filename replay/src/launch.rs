@@ -67,7 +67,7 @@ pub struct Launch {
     pub parameters: Vec<Vec<u8>>,
     /// The device's memory, in the order of addresses.
     pub allocations: Vec<Allocation>,
-    /// What the launch returned on the emulated device, 0 for success.
+    /// The code that the launch returned on the emulated device, 0 for success.
     pub code: u64,
 }
 

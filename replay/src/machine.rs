@@ -38,10 +38,10 @@ pub(crate) const RANK_SHIFT: u32 = 24;
 /// Bytes of the registers and the shared memory of all resident CTAs, at most.
 const MOST_RESIDENT: u64 = 4 << 30;
 
-/// How to execute.
+/// Options of an execution.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Of what is drawn. 0 interrupts nobody and delivers at once.
+    /// The seed of what is drawn. 0 interrupts nobody and delivers at once.
     pub seed: u64,
     /// Whether a CTA sees others' global stores only as far as release and acquire say; else memory is sequentially consistent.
     pub weak: bool,
@@ -55,14 +55,14 @@ impl Default for Options {
     }
 }
 
-/// What a launch left.
+/// The state that a launch left.
 #[derive(Debug)]
 pub struct Ran {
-    /// Of each allocation.
+    /// The contents of each allocation.
     pub memory: Vec<Contents>,
     /// Which instructions of the entry were executed.
     pub hit: Vec<bool>,
-    /// How many instructions all threads executed.
+    /// The instructions that all threads executed.
     pub instructions: u64,
 }
 
@@ -83,9 +83,9 @@ pub struct Machine<'a> {
     parameters: Vec<u8>,
     global: Global,
     pub(crate) running: Vec<Cluster>,
-    /// Those st.async that have not arrived.
+    /// The st.async that have not arrived.
     pub(crate) stores: Vec<AsyncStore>,
-    /// What CTAs that have ended stored, and nobody needed to see.
+    /// Stores of CTAs that have ended, which nobody needed to see.
     late: Vec<Vec<Late>>,
     /// Moves with whatever a thread may wait for.
     pub(crate) progress: u64,

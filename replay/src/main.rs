@@ -69,10 +69,10 @@ struct Input {
     /// Folders of launches, or launches, as the emulated device wrote them (CUDA_EMULATOR_DUMP).
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     launches: Vec<PathBuf>,
-    /// Of each kind of launch (kernel, dtype, form, strategy, epilogue) at most so many, drawn; all without it.
+    /// The most launches of each kind (kernel, dtype, form, strategy, epilogue), drawn; all without it.
     #[arg(long)]
     most: Option<NonZeroUsize>,
-    /// Of what is drawn: launches, order, delays, the contents of uninitialised memory. 0 interrupts nobody.
+    /// The seed of what is drawn: launches, order, delays, the contents of uninitialised memory. 0 interrupts nobody.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

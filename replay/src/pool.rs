@@ -14,10 +14,10 @@ use ptx_replay::{Machine, Options, Trap};
 use crate::corpus::{Case, Corpus};
 use crate::kind::Kind;
 
-/// What becomes of an entry's body before it is decoded.
+/// A change of an entry's body before it is decoded.
 pub(crate) type Body = fn(&str) -> String;
 
-/// How a launch ended.
+/// The end of a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Equal,
@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Report {
     pub(crate) kind: Kind,
     pub(crate) entry: String,
-    /// Of the corpus's modules, the one that the entry is of.
+    /// The index of the module that the entry is of.
     pub(crate) module: usize,
     pub(crate) file: String,
     pub(crate) outcome: Outcome,
@@ -40,7 +40,7 @@ pub(crate) struct Report {
     pub(crate) together: u32,
     pub(crate) instructions: u64,
     pub(crate) changed: u64,
-    /// Of the entry's instructions, those that were executed.
+    /// Whether each of the entry's instructions was executed.
     pub(crate) hit: Vec<bool>,
 }
 

@@ -1,9 +1,9 @@
-//! What ran, as a table.
+//! The table of what ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::corpus::Corpus;
-use crate::kind;
+use crate::kind::{self, Kernel};
 use crate::pool::{Outcome, Report};
 
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub(crate) fn print(corpus: &Corpus, results: &[Report], require_all: bool) -> b
     }
     let target = corpus.modules.first().map_or(0, |module| module.target);
     println!(
-        "\nsm_{target}: {} of {} launches; together: the most CTAs of a cluster or a cooperative grid\n",
+        "\nsm_{target}: {} executions, drawn from {} launches; together: the most CTAs of a cluster or a cooperative grid\n",
         results.len(),
         corpus.offered
     );
@@ -78,37 +78,40 @@ fn missing(corpus: &Corpus, results: &[Report]) -> Vec<String> {
     for result in results {
         reached.entry((&corpus.modules[result.module].file, &result.entry)).or_default().push(result);
     }
+    let has_clusters = corpus.modules.iter().any(|module| module.target >= 90);
     let mut missing = Vec::new();
     for (file, entry) in corpus.entries() {
         let (kernel, instance, _) = kind::names(entry);
         let name = format!("{file} {kernel}<{instance}>");
-        let Some(results) = reached.get(&(file, entry)) else {
-            missing.push(name);
-            continue;
-        };
-        let strategies = kind::strategies_of(&kernel)
-            .iter()
-            .map(Some)
-            .chain(kind::strategies_of(&kernel).is_empty().then_some(None));
-        for strategy in strategies {
-            if strategy == Some(&"cluster") && corpus.modules.iter().all(|module| module.target < 90) {
-                continue;
-            }
-            let of_strategy: Vec<_> = results
-                .iter()
-                .filter(|result| strategy.is_none_or(|&name| result.kind.strategy == Some(name)))
-                .collect();
-            let strategy = strategy.map_or(String::new(), |name| format!(" {name}"));
-            if of_strategy.is_empty() {
-                missing.push(format!("{name}{strategy}"));
-                continue;
-            }
-            for epilogue in kind::epilogues_of(&kernel) {
-                if !of_strategy.iter().any(|result| result.kind.epilogue == Some(epilogue)) {
-                    missing.push(format!("{name}{strategy} {epilogue}"));
-                }
+        match (reached.get(&(file, entry)), kind::kernel_named(&kernel)) {
+            (None, _) => missing.push(name),
+            (Some(_), None) => missing.push(format!("{name}: what it is launched by, which src/kind.rs does not say")),
+            (Some(results), Some(kernel)) => {
+                let of_it = missing_kinds(kernel, results, has_clusters);
+                missing.extend(of_it.into_iter().map(|kind| format!("{name} {kind}")));
             }
         }
+    }
+    missing
+}
+
+/// The strategies and epilogues of an entry that none of its launches has.
+fn missing_kinds(kernel: &Kernel, results: &[&Report], has_clusters: bool) -> Vec<String> {
+    // None: any strategy will do.
+    let strategies: Vec<Option<&str>> =
+        if kernel.strategies.is_empty() { vec![None] } else { kernel.strategies.iter().copied().map(Some).collect() };
+    let mut missing = Vec::new();
+    for strategy in strategies.into_iter().filter(|&strategy| has_clusters || strategy != Some("cluster")) {
+        let its: Vec<_> =
+            results.iter().filter(|result| strategy.is_none() || result.kind.strategy == strategy).collect();
+        let name = strategy.unwrap_or_default();
+        if its.is_empty() {
+            missing.push(name.to_owned());
+            continue;
+        }
+        let epilogues = kernel.epilogues.iter().copied();
+        let without = epilogues.filter(|&epilogue| !its.iter().any(|result| result.kind.epilogue == Some(epilogue)));
+        missing.extend(without.map(|epilogue| format!("{name} {epilogue}").trim().to_owned()));
     }
     missing
 }

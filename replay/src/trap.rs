@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What the PTX must not do, or what this crate does not know how to do, and where.
+/// A thing that the PTX must not do, or that is not known here, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trap(Box<str>);
 

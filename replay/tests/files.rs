@@ -213,7 +213,7 @@ fn failed_launches_are_skipped() {
     fs::write(folder.path().join("c.launch"), encode(&launch())).unwrap();
     let output = in_folder(folder.path(), &["run"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 of 2 launches"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 executions, drawn from 2 launches"), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 skipped"), "{output:?}");
 }
 
@@ -248,7 +248,7 @@ fn folders_that_contain_themselves() {
         std::os::unix::fs::symlink(folder.path(), folder.path().join(name)).unwrap();
     }
     let output = in_folder(folder.path(), &["run"]);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 of 1 launches"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 executions, drawn from 1 launches"), "{output:?}");
 }
 
 /// Line ends in the name of a kernel and in the text of an instruction.

@@ -102,7 +102,7 @@ fn store(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     Ok(Op::Store { access, from: sources })
 }
 
-/// What ld and st have in common.
+/// The memory that ld or st touches.
 fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result<Access> {
     let mut words = statement.modifiers();
     let is_weak = words.take("weak");
@@ -187,7 +187,7 @@ impl Machine<'_> {
         if access.order.acquires {
             self.acquire(place, access.order.scope);
         }
-        // What is read so may be waited for: others have their turn.
+        // Others have their turn: this may be a loop that waits for them.
         Ok(if access.order.is_strong { Next::Pause } else { Next::Following })
     }
 

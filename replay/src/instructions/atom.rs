@@ -19,7 +19,7 @@ pub(crate) enum Op {
         to: Option<Destination>,
         operand: Source,
     },
-    /// Of a scope, or of mbarriers alone.
+    /// A fence of a scope, or of mbarriers alone.
     Fence(Option<Scope>),
 }
 

@@ -1,4 +1,4 @@
-//! What the CTAs of a cluster do together: barrier.cluster, mapa, mbarrier, st.async.
+//! Instructions for the CTAs of a cluster together: barrier.cluster, mapa, mbarrier, st.async.
 //!
 //! Sections of the PTX ISA 9.0, "Parallel Synchronization and Communication Instructions" (9.7.13) and "Data Movement and
 //! Conversion Instructions" (9.7.9):

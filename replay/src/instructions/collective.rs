@@ -1,4 +1,4 @@
-//! What the threads of a CTA or of a warp do together: bar.sync, shfl.sync, vote.sync.
+//! Instructions for the threads of a CTA or of a warp together: bar.sync, shfl.sync, vote.sync.
 //!
 //! Sections of the PTX ISA 9.0:
 //! - bar.sync, which is barrier.sync.aligned ("Parallel Synchronization and Communication Instructions: bar, barrier", 9.7.13.1):
@@ -213,7 +213,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Of each of these lanes what it gets.
+    /// The results of each of these lanes.
     fn results(&self, place: Place, first: usize, lanes: &[usize]) -> Result<Vec<[u64; 2]>> {
         let at = |lane: usize| Place { thread: first + lane, ..place };
         let mut ballot = 0u64;

@@ -81,7 +81,7 @@ fn define_bits(table: &mut Table) {
     table.unary("clz.b64", |a, _, _, _| u64::from(a.leading_zeros()));
     table.unary("popc.b32", |a, _, _, _| u64::from((a as u32).count_ones()));
     table.unary("popc.b64", |a, _, _, _| u64::from(a.count_ones()));
-    // Of the 64 bits b:a, the upper or the lower half behind a shift by c mod 32.
+    // The upper or the lower half of the 64 bits b:a, shifted by c mod 32.
     table.ternary("shf.l.wrap.b32", |a, b, c, _| ((b << 32 | u64::from(a as u32)) << (c & 31)) >> 32);
     table.ternary("shf.r.wrap.b32", |a, b, c, _| (b << 32 | u64::from(a as u32)) >> (c & 31));
     // c bits of a, from bit b on.
@@ -99,7 +99,7 @@ fn define_bits(table: &mut Table) {
             result | u64::from(byte) << (8 * i)
         })
     });
-    // Of three bits the one that the table d has for them.
+    // The bit that the table d has for three bits.
     table.quaternary("lop3.b32", |a, b, c, d| {
         (0..32).fold(0, |result, i| {
             let index = ((a >> i) & 1) << 2 | ((b >> i) & 1) << 1 | ((c >> i) & 1);

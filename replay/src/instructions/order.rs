@@ -1,8 +1,8 @@
-//! What an access is to other CTAs: weak or strong, acquire and release, and for whom (PTX ISA 9.0, "Memory Consistency Model", 8).
+//! The order of an access for other CTAs: weak or strong, acquire and release, and their scope (PTX ISA 9.0, "Memory Consistency Model", 8).
 
 use crate::ptx::Modifiers;
 
-/// What an access is to other CTAs ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not, for
+/// The order of an access ("Memory Consistency Model: Operation types"): a weak one may be late, a strong one not, for
 /// those of its scope.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Order {

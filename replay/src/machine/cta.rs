@@ -26,7 +26,7 @@ pub(crate) struct Thread {
     pub(crate) arrived: Option<(u64, usize)>,
 }
 
-/// How many threads of a warp are where.
+/// Counts of a warp's threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Warp {
     /// In a shuffle or vote.
@@ -43,7 +43,7 @@ pub(crate) struct Cta {
     pub(crate) id: [u32; 3],
     pub(crate) threads: Vec<Thread>,
     pub(crate) warps: Vec<Warp>,
-    /// Those of a thread after those of the one before.
+    /// The registers of one thread behind those of the other.
     pub(crate) registers: Vec<u64>,
     pub(crate) shared: Shared,
     pub(crate) view: View,

@@ -27,9 +27,9 @@ pub(super) struct At {
 pub(super) struct Global {
     /// Address and bytes of each allocation, in order.
     ranges: Vec<(u64, usize)>,
-    /// What the whole grid sees.
+    /// Memory as the whole grid sees it.
     pub(super) now: Image,
-    /// Of each byte, [`NOT_WRITTEN`], [`WRITTEN`] before the launch, or [`WRITTEN_HERE`].
+    /// The state of each byte: [`NOT_WRITTEN`], [`WRITTEN`] before the launch, or [`WRITTEN_HERE`].
     written: Vec<Vec<u8>>,
     /// Moves when there is more to see.
     pub(super) version: u64,
@@ -126,7 +126,7 @@ impl Global {
         self.written[at.allocation][at.offset..][..len].fill(WRITTEN_HERE);
     }
 
-    /// What the whole grid sees, at the end.
+    /// Memory at the end.
     pub(super) fn contents(self) -> Vec<Contents> {
         let images = self.now.0.into_iter().zip(self.written);
         let contents = images.map(|(pages, written)| {

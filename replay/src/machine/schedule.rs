@@ -1,4 +1,4 @@
-//! What is drawn from the seed.
+//! Draws from the seed.
 //!
 //! - *Turns*: fair, in a drawn order each round; or unfair, so that a CTA waits until those before it can do no more.
 //! - *Interruptions*: a thread goes on as far as it can, or for some thousand instructions, or for some hundred.
@@ -53,7 +53,7 @@ impl Schedule {
         }
     }
 
-    /// How many clusters are resident of a grid that is not cooperative.
+    /// The clusters that are resident together of a grid that is not cooperative.
     pub(super) fn resident(&mut self, cluster: u32) -> usize {
         if self.is_plain { 1 } else { self.rng.usize(1..=if cluster > 1 { MOST_CLUSTERS } else { MOST_CTAS }) }
     }
@@ -77,12 +77,12 @@ impl Schedule {
         }
     }
 
-    /// What memory holds that nobody has written.
+    /// Contents of memory that nobody has written.
     pub(super) fn fill(&mut self, bytes: &mut [u8]) {
         self.rng.fill(bytes);
     }
 
-    /// What registers hold that nobody has written, cut to their widths.
+    /// Contents of registers that nobody has written, cut to their widths.
     pub(super) fn registers(&mut self, masks: &[u64], threads: u32) -> Vec<u64> {
         let mut registers = Vec::with_capacity(masks.len() * threads as usize);
         for _ in 0..threads {

@@ -6,7 +6,7 @@ use crate::instructions::{Compute, Instruction, Op};
 use crate::ptx::Source;
 use crate::trap::{Result, Trap, trap};
 
-/// What a thread does behind an instruction.
+/// The step behind an instruction.
 pub(crate) enum Next {
     /// Goes on with the one that follows.
     Following,

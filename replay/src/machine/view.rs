@@ -21,16 +21,16 @@ use super::{Machine, Place};
 use crate::instructions::order::Scope;
 use crate::trap::{Result, trap};
 
-/// What a CTA sees; without an image of its own, memory itself.
+/// A CTA's view of global memory: an image of its own, or without one memory itself.
 #[derive(Default)]
 pub(crate) struct View {
     image: Option<Image>,
     /// The version of memory that the image is of.
     seen: u64,
     unpublished: Vec<Unpublished>,
-    /// How many of these there are when those that are there twice are next taken out.
+    /// The number of these at which those that are there twice are taken out next.
     most: usize,
-    /// How many bar.sync the CTA has had.
+    /// The bar.sync that the CTA has had.
     pub(crate) barriers: u64,
 }
 
@@ -63,7 +63,7 @@ impl View {
         data
     }
 
-    /// What it leaves when its CTA ends.
+    /// The stores that it leaves when its CTA ends.
     pub(super) fn late(&self) -> Vec<Late> {
         self.unpublished.iter().map(|&Unpublished { at, len, .. }| Late { at, len, data: self.data(at, len) }).collect()
     }
@@ -169,7 +169,7 @@ impl Machine<'_> {
     pub(super) fn publish_late(&mut self) -> Result<()> {
         let mut late = std::mem::take(&mut self.late);
         self.schedule.shuffle(&mut late);
-        // Of each byte, one more than the number of the CTA that stored it last.
+        // The CTA that stored each byte last, by a number from 1 on.
         let mut writers: Vec<Vec<u32>> = self.launch.allocations.iter().map(|_| Vec::new()).collect();
         for (cta, stores) in (1..).zip(&late) {
             for store in stores {

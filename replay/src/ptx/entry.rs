@@ -17,7 +17,7 @@ pub struct Parameter {
     name: String,
     /// Where it lies among the parameters.
     pub offset: usize,
-    /// How large it is.
+    /// Its size.
     pub bytes: usize,
 }
 
@@ -33,9 +33,9 @@ pub struct Entry {
     /// The most threads of a CTA, where it says so.
     pub max_threads: Option<u32>,
     pub(crate) code: Vec<Instruction>,
-    /// Of each instruction its text.
+    /// The text of each instruction.
     pub(crate) texts: Vec<String>,
-    /// Of each register the bits that it has.
+    /// The bits of each register.
     pub(crate) masks: Vec<u64>,
     pub(crate) constants: Vec<u64>,
 }
@@ -137,7 +137,7 @@ fn max_threads(header: &str) -> Result<Option<u32>> {
                 let Some(product) = product else { trap!("not known: {line}") };
                 most = Some(product);
             }
-            // What a scheduler on a GPU needs to know, and nothing here.
+            // Residency, of which there is none here.
             Some((".minnctapersm", _)) => {}
             _ => trap!("not known: {line}"),
         }

@@ -131,7 +131,7 @@ impl Module {
         Ok(end)
     }
 
-    /// What stands outside of entries: dynamic shared memory alone.
+    /// A declaration outside of entries: of dynamic shared memory alone.
     fn declaration(&mut self, text: &str, line: u32) -> Result<()> {
         let words: Vec<&str> = text.trim_end_matches(';').split_whitespace().collect();
         match words[..] {

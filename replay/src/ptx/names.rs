@@ -1,4 +1,4 @@
-//! What the names in an entry stand for: registers, in nested scopes, parameters and shared memory.
+//! Names in an entry, and what they stand for: registers, in nested scopes, parameters and shared memory.
 
 use std::collections::HashMap;
 
@@ -37,7 +37,7 @@ pub(crate) struct Names {
     /// From the outermost to the innermost.
     scopes: Vec<HashMap<String, Declared>>,
     symbols: HashMap<String, u64>,
-    /// Of each register, the bits that it has.
+    /// The bits of each register.
     pub(crate) masks: Vec<u64>,
     pub(crate) constants: Vec<u64>,
     known_constants: HashMap<u64, u32>,

@@ -49,7 +49,7 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// What is not known, as a trap.
+    /// A trap: something of it is not known.
     pub(crate) fn unknown<T>(&self) -> Result<T> {
         trap!("not known: {}", self.text)
     }

@@ -1,4 +1,4 @@
-//! What `cargo xtask replay` is asked for.
+//! The options of `cargo xtask replay`.
 
 /// Without options: all launches by the PTX of every architecture.
 pub(crate) struct Options {
