@@ -65,7 +65,7 @@ const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -
 /// Both halves of a barrier of the cluster.
 const CLUSTER_BARRIER: &str = r"barrier\.cluster\.arrive[^;]*;\s*barrier\.cluster\.wait[^;]*;";
 
-pub(super) const LIST: [Fault; 30] = [
+pub(super) const LIST: [Fault; 31] = [
     cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
     cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
     cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
@@ -103,6 +103,11 @@ pub(super) const LIST: [Fault; 30] = [
     any("f16 halves are swapped", r"cvt\.rn\.f16x2\.f32 (%r\d+), (%f\d+), (%f\d+)", "cvt.rn.f16x2.f32 $1, $3, $2"),
     any("bf16 halves are swapped", r"cvt\.rn\.bf16x2\.f32 (%r\d+), (%f\d+), (%f\d+)", "cvt.rn.bf16x2.f32 $1, $3, $2"),
     any("f16 of the other half", r"cvt\.f32\.f16 (%f\d+), low", "cvt.f32.f16 $1, high"),
+    any(
+        "what rounding took from the mean is dropped",
+        r"(setp\.le\.f32[^;]*;\s*)selp\.f32\s+(%f\d+), %f\d+, 0f00000000, %p\d+;",
+        "${1}mov.f32 $2, 0f00000000;",
+    ),
     any("a store is missing", r"st\.global\.[^;]*;", ""),
     any("a contracted addition", r"add\.rn\.f32", "add.f32"),
 ];
