@@ -9,11 +9,13 @@ mod plans;
 mod probes;
 
 use batchnorm::args::MomentsArgs;
-use batchnorm::verify::{Case, Group, Input, Verified};
+use batchnorm::verify::oracle::expected;
+use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
-    Backend, Compute, Cuda, Dtype, Epilogue, Form, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Strategy,
-    Tracking,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Form, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
+    Strategy, Tracking,
 };
+use half::{bf16, f16};
 
 use crate::device::{EMULATED, cuda, has};
 use crate::journal::{assert_none, check};
@@ -206,6 +208,22 @@ fn every_kind_of_data() {
     assert_none(&cases.failures);
 }
 
+/// The case about a mean so far off that the steps of its dtype are 1 there, as is sigma: what its rounding took away shows even in dx.
+fn as_far_as_it_goes<T: Element>(cuda: &Cuda, case: &Case, mean: f64)
+where
+    Cuda: Compute<T>,
+{
+    assert_eq!(case.group.input, Input::Mean20);
+    let mut inputs = Inputs::<T>::new(&case.group);
+    for x in &mut inputs.x {
+        *x = T::from_f64(mean + (x.to_f64() - 20.0).round());
+    }
+    let dy = inputs.dy_of(case);
+    let outputs = run(cuda, case, &inputs, &dy, 0).unwrap();
+    let result = compare(case, &expected(case, &inputs, &dy, Cuda::ARITHMETIC), &outputs);
+    assert!(result.is_ok(), "{case}, mean {mean}: {}", result.unwrap_err());
+}
+
 /// Means so far from zero that relu's mask needs what their rounding took away: two reads read x a third time for it.
 #[test]
 fn far_means_with_relu() {
@@ -235,8 +253,11 @@ fn far_means_with_relu() {
                     let (near, x) = (cuda_emulator::traffic().loaded, case.group.shape.len() * dtype.bytes() as usize);
                     assert!(far >= near + x as u64, "{case}: {far} bytes loaded, {near} with means near zero");
                 }
-                #[cfg(not(feature = "emulate"))]
-                let _ = ran;
+                match (ran, dtype) {
+                    (true, Dtype::F16) => as_far_as_it_goes::<f16>(&cuda, &case, 1999.0),
+                    (true, Dtype::Bf16) => as_far_as_it_goes::<bf16>(&cuda, &case, 249.0),
+                    _ => {}
+                }
             }
         }
     }

@@ -71,7 +71,10 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     step("kernels", Command::new(&xtask).args(["kernels", "--json", "target/kernels.json"]))?;
     // One architecture, and one object a source: the step before has compiled them all, with the same flags. Without a GPU the device tests say
     // that they are skipped, which shows that a machine without a driver gets an error and no panic.
-    let test = ["test", "--features", "cuda", "--lib", "--test", "cuda"];
+    // Beside the command line, with which the dependencies have the features that they have in the test suite. Not beside the emulated
+    // device, whose driver would be found.
+    let packages = ["--package", "batchnorm", "--package", "batchnorm-cli"];
+    let test = [&["test", "--features", "cuda", "--lib", "--test", "cuda"], &packages[..]].concat();
     step("tests [cuda] by nvcc", Command::new("cargo").args(test).envs(kernels()))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
     step("clippy [cuda]", &mut unlinked(&clippy))?;
