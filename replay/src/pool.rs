@@ -192,10 +192,11 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
-/// A number of a file's name.
+/// A number of a file's name, but for the number of the process that wrote it: the same on every run.
 fn hash(path: &Path) -> u64 {
-    let name = path.file_name().unwrap_or_default();
-    name.as_encoded_bytes()
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let serial = name.rsplit(|&byte| byte == b'-').next().unwrap_or(name);
+    serial
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
