@@ -107,6 +107,8 @@ pub(crate) struct Kernel {
     pub(crate) strategies: &'static [&'static str],
     /// None where they make no difference.
     pub(crate) epilogues: &'static [&'static str],
+    /// Whether it does nothing without clusters.
+    pub(crate) needs_clusters: bool,
 }
 
 /// All kernels. One that is not here is told by `--require-all`.
@@ -127,14 +129,14 @@ const KERNELS: [Kernel; 17] = [
     kernel("stream_kernel", &[], &[]),
     kernel("strided_kernel", &[], &[]),
     kernel("meeting_kernel", &[], &[]),
-    kernel("exchange_kernel", &[], &[]),
+    Kernel { needs_clusters: true, ..kernel("exchange_kernel", &[], &[]) },
 ];
 
 /// The strategies that hold a tile in shared memory.
 const HELD: [&str; 3] = ["block", "cluster", "grid"];
 
 const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogues: &'static [&'static str]) -> Kernel {
-    Kernel { name, strategies, epilogues }
+    Kernel { name, strategies, epilogues, needs_clusters: false }
 }
 
 /// The kernel of this name.
