@@ -17,6 +17,8 @@ const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verif
 /// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
 const MSRV: &str = "1.88";
 const CARGO_DENY: &str = "0.20.2";
+/// For what is built to see that it builds: optimizing the dependencies takes most of the time.
+const UNOPTIMIZED: &str = r#"profile.dev.package."*".opt-level=0"#;
 
 /// Runs every step, and stops at the first that fails.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
@@ -144,8 +146,8 @@ fn msrv() -> Result<(), Box<dyn Error>> {
         let install = ["toolchain", "install", MSRV, "--profile", "minimal"];
         step(&format!("Rust {MSRV}"), Command::new("rustup").args(install))?;
     }
-    let check =
-        [&toolchain, "check", "--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
+    let check = ["--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
+    let check = [&[&toolchain, "check", "--config", UNOPTIMIZED], &check[..]].concat();
     step(&format!("build with Rust {MSRV}"), &mut unlinked(&check))
 }
 
@@ -169,9 +171,8 @@ fn fuzz_targets() -> Result<(), Box<dyn Error>> {
 
 /// What would be published builds from its packages alone.
 fn package() -> Result<(), Box<dyn Error>> {
-    // Whether they build, not how fast they are.
-    let quick = [r#"profile.dev.package."*".opt-level=0"#, "profile.dev.debug=false"];
-    let mut publish = vec!["publish", "--dry-run", "--workspace", "--config", quick[0], "--config", quick[1]];
+    let mut publish =
+        vec!["publish", "--dry-run", "--workspace", "--config", UNOPTIMIZED, "--config", "profile.dev.debug=false"];
     if env::var_os("CI").is_none() {
         publish.push("--allow-dirty"); // Work in progress; CI's checkout is clean, and must be.
     }
