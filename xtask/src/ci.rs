@@ -43,7 +43,6 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     for test in ["benches/peers/test_peers.py", "benches/peers/test_timing.py"] {
         step("peers in Python", &mut python(Path::new(test)))?;
     }
-    cargo("doctests", &["test", "--doc", "--package", "batchnorm", "--features", "bench,verify"])?;
     cuda()?;
     step("compiled kernels on the CPU", Command::new(env::current_exe()?).args(["replay", "--quick"]))?;
     evidence()?;
