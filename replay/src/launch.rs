@@ -85,7 +85,7 @@ impl Launch {
     /// Reads the bytes of a file.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The first thing that is wrong with them.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut reader = Reader { rest: bytes, at: 0 };
         if reader.take(8)? != BEGIN {

@@ -143,7 +143,7 @@ impl<'a> Machine<'a> {
     /// Executes all CTAs.
     ///
     /// # Errors
-    /// What the PTX must not do.
+    /// A trap, and the instructions before it.
     pub fn run(mut self) -> std::result::Result<Ran, (Trap, u64)> {
         match self.grid() {
             Ok(()) => Ok(Ran { memory: self.global.contents(), hit: self.hit, instructions: self.instructions }),

@@ -7,6 +7,7 @@ mod entry;
 mod module;
 mod names;
 mod statement;
+pub(crate) mod types;
 
 pub use entry::{Entry, Parameter};
 pub use module::Module;

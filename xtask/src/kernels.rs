@@ -50,11 +50,8 @@ struct Kernel {
 pub(crate) fn run(json: Option<&str>) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let toolkit = Toolkit::ensure()?;
-    let entries = fs::read_dir("kernels").map_err(|e| format!("kernels: {e}"))?.collect::<Result<Vec<_>, _>>()?;
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
-    files.sort();
-    let sources = files.par_iter().map(|file| compile::compile(&toolkit, file)).collect::<Result<Vec<_>, String>>()?;
+    let sources =
+        files()?.par_iter().map(|file| compile::compile(&toolkit, file)).collect::<Result<Vec<_>, String>>()?;
     report::print(&sources, start.elapsed());
     if let Some(file) = json {
         fs::write(file, serde_json::to_string_pretty(&report::json(&sources))? + "\n")
@@ -62,6 +59,15 @@ pub(crate) fn run(json: Option<&str>) -> Result<(), Box<dyn Error>> {
     }
     let faults = faults(&sources);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// The files that are compiled, kernels/*.cu, in order.
+pub(crate) fn files() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let entries = fs::read_dir("kernels").map_err(|e| format!("kernels: {e}"))?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
+    files.sort();
+    Ok(files)
 }
 
 /// What no kernel may do, in words.

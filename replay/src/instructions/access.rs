@@ -5,7 +5,7 @@
 use super::Op as Any;
 use super::order::{Order, order};
 use crate::machine::{GENERIC_SHARED, Machine, Next, Place};
-use crate::ptx::{Address, Destination, Modifiers, Names, Source, Statement, members};
+use crate::ptx::{Address, Destination, Modifiers, Names, Source, Statement, members, types};
 use crate::trap::Result;
 
 #[derive(Debug)]
@@ -135,15 +135,9 @@ pub(super) fn space(words: &mut Modifiers<'_>) -> Space {
     }
 }
 
-/// Bytes of a type, and whether it is signed.
+/// Bytes of a type, and whether it is signed. An f16 is moved as b16.
 fn memory_type(name: &str) -> Option<(usize, bool)> {
-    let bytes = match name {
-        "b8" | "u8" | "s8" => 1,
-        "b16" | "u16" | "s16" => 2,
-        "b32" | "u32" | "s32" | "f32" => 4,
-        "b64" | "u64" | "s64" => 8,
-        _ => return None,
-    };
+    let bytes = types::bytes(name).filter(|_| name != "f16")?;
     Some((bytes, name.starts_with('s')))
 }
 

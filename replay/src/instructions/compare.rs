@@ -4,7 +4,7 @@ use super::compute::Table;
 use super::float::float;
 
 macro_rules! define_width {
-    ($table:ident, $width:literal, $signed:ty, $unsigned:ty) => {
+    ($table:ident, $width:literal, $signed:ty, $unsigned:ty) => {{
         type S = $signed;
         type U = $unsigned;
         for ty in ["s", "u", "b"] {
@@ -24,25 +24,13 @@ macro_rules! define_width {
             // a where the predicate c is true, else b.
             $table.ternary(&format!("selp.{ty}{}", $width), |a, b, c, _| if c & 1 == 1 { a } else { b });
         }
-    };
-}
-
-fn define_16(table: &mut Table) {
-    define_width!(table, "16", i16, u16);
-}
-
-fn define_32(table: &mut Table) {
-    define_width!(table, "32", i32, u32);
-}
-
-fn define_64(table: &mut Table) {
-    define_width!(table, "64", i64, u64);
+    }};
 }
 
 pub(super) fn define(table: &mut Table) {
-    define_16(table);
-    define_32(table);
-    define_64(table);
+    define_width!(table, "16", i16, u16);
+    define_width!(table, "32", i32, u32);
+    define_width!(table, "64", i64, u64);
     define_floats(table);
     table.unary("mov.pred", |a, _, _, _| a);
     table.unary("not.pred", |a, _, _, _| !a);

@@ -4,7 +4,7 @@ use super::compute::Table;
 
 /// One width: the signed and the unsigned type of it.
 macro_rules! define_width {
-    ($table:ident, $width:literal, $signed:ty, $unsigned:ty) => {
+    ($table:ident, $width:literal, $signed:ty, $unsigned:ty) => {{
         type S = $signed;
         type U = $unsigned;
         for ty in ["s", "u"] {
@@ -38,26 +38,15 @@ macro_rules! define_width {
             $table.binary(&name, |a, b, _, _| u64::from((a as U).checked_shr(b as u32).unwrap_or(0)));
         }
         $table.binary(&signed("shr"), |a, b, _, _| ((a as S) >> (b as u32).min(U::BITS - 1)) as u64);
-    };
+    }};
 }
 
-fn define_16(table: &mut Table) {
-    define_width!(table, "16", i16, u16);
-}
-
-fn define_32(table: &mut Table) {
-    define_width!(table, "32", i32, u32);
-}
-
+// The widest type is that of values already.
 #[allow(clippy::useless_conversion)]
-fn define_64(table: &mut Table) {
-    define_width!(table, "64", i64, u64);
-}
-
 pub(super) fn define(table: &mut Table) {
-    define_16(table);
-    define_32(table);
-    define_64(table);
+    define_width!(table, "16", i16, u16);
+    define_width!(table, "32", i32, u32);
+    define_width!(table, "64", i64, u64);
     define_products(table);
     define_bits(table);
 }

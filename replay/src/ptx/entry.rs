@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::names::Names;
 use super::statement::{Statement, parts};
+use super::types;
 use crate::instructions::{Guard, Instruction, Op, decode};
 use crate::machine::{PARAMETERS, SHARED};
 use crate::trap::{Result, Trap, trap};
@@ -101,13 +102,7 @@ fn parameters(header: &str) -> Result<Vec<Parameter>> {
                 (align.parse().ok(), count.trim_end_matches(']').parse().ok(), name)
             }
             [".param", ty, name] | [".param", ty, ".ptr", ".align", _, name] => {
-                let bytes = match ty {
-                    ".u8" | ".s8" | ".b8" => Some(1),
-                    ".u16" | ".s16" | ".b16" => Some(2),
-                    ".u32" | ".s32" | ".b32" | ".f32" => Some(4),
-                    ".u64" | ".s64" | ".b64" => Some(8),
-                    _ => None,
-                };
+                let bytes = ty.strip_prefix('.').and_then(types::bytes);
                 (bytes, bytes, name)
             }
             _ => (None, None, ""),
@@ -193,7 +188,7 @@ impl<'a> Body<'a> {
             }
         }
         for Branch { at, line, label, scopes } in &self.branches {
-            // Of the scope's own, or of one around it.
+            // A label of the same scope, or of one around it.
             let Some(target) = scopes.iter().rev().find_map(|&scope| self.labels.get(&(scope, label))) else {
                 return Err((*line, Trap::new(format!("no label {label}"))));
             };

@@ -52,7 +52,7 @@ impl Module {
     /// Finds the entries of a text.
     ///
     /// # Errors
-    /// What stands outside of entries and is not known, with its line.
+    /// A directive outside of entries that is not known, with its line.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
         let sources = text.lines().next().and_then(|line| line.strip_prefix(SOURCES)).map(|s| s.trim().to_owned());
         let text = without_comments(text);
@@ -166,7 +166,7 @@ impl Module {
     /// As [`Self::entry`], with another body in the place of its own.
     ///
     /// # Errors
-    /// What of it is not known, with its line.
+    /// A statement of it that is not known, with its line.
     pub fn entry_with_body(&self, name: &str, body: &str) -> Result<Entry> {
         let Some(place) = self.entries.get(name) else { trap!("{}: no entry {name}", self.file) };
         let header = &self.text[place.header..place.body - 1];

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::statement::parts;
+use super::types;
 use crate::trap::{Result, trap};
 
 /// Registers of an entry, less than so many.
@@ -70,13 +71,8 @@ impl Names {
     /// `.reg .b32 %r<8>` or `.reg .pred p, q`, without the first word.
     pub(crate) fn declare(&mut self, text: &str) -> Result<()> {
         let (ty, names) = text.trim().split_once(char::is_whitespace).unwrap_or((text, ""));
-        let width = match ty {
-            ".pred" => 1,
-            ".b16" | ".u16" | ".s16" | ".f16" => 16,
-            ".b32" | ".u32" | ".s32" | ".f32" => 32,
-            ".b64" | ".u64" | ".s64" => 64,
-            _ => trap!("not known: registers of type {ty}"),
-        };
+        let width = ty.strip_prefix('.').and_then(types::bits).filter(|&bits| bits != 8);
+        let Some(width) = width else { trap!("not known: registers of type {ty}") };
         let mask = u64::MAX >> (64 - width);
         for name in parts(names) {
             let (name, count) = match name.split_once('<') {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::FOLDER;
 use crate::build::{flags, hash};
+use crate::kernels;
 use crate::toolkit::Toolkit;
 
 /// The files of one architecture, such as 90.
@@ -21,10 +22,7 @@ pub(super) struct Ptx {
 pub(super) fn make(architectures: &[String]) -> Result<Vec<Ptx>, Box<dyn Error>> {
     let toolkit = Toolkit::ensure()?;
     let sources = format!("// sources: {}", hash::sources(Path::new("kernels"))?);
-    let entries = fs::read_dir("kernels").map_err(|e| format!("kernels: {e}"))?.collect::<Result<Vec<_>, _>>()?;
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
-    files.sort();
+    let files = kernels::files()?;
     let mut jobs = Vec::new();
     for architecture in architectures {
         let folder = Path::new(FOLDER).join(format!("compute_{architecture}"));
