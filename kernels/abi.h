@@ -35,8 +35,35 @@ typedef enum BnStrategy {
     BN_TWO_READ = 3
 } BnStrategy;
 
-/// What is fused behind the normalization: bit 0 is relu, bit 1 is the residual.
-typedef enum BnEpilogue { BN_IDENTITY = 0, BN_RELU = 1, BN_ADD = 2, BN_ADD_RELU = 3 } BnEpilogue;
+/// What is applied last: to v, or to v + z.
+typedef enum BnActivation { BN_IDENTITY = 0, BN_RELU = 1 } BnActivation;
+
+/// What is fused behind the normalization: activation(v), or activation(v + z) with a residual z.
+typedef struct BnEpilogue {
+    BnActivation activation;
+    /// 1 where there is a residual.
+    uint32_t has_residual;
+} BnEpilogue;
+
+/// Which statistics normalize.
+typedef enum BnStatisticsKind {
+    /// The batch's: dx depends on x through them.
+    BN_BATCH = 0,
+    /// Running ones, which are constants.
+    BN_RUNNING = 1
+} BnStatisticsKind;
+
+/// Statistics that an operation reads.
+typedef struct BnStatistics {
+    BnStatisticsKind kind;
+    /// What is added to var; not used by the batch's.
+    float eps;
+    const float* mean;
+    /// The batch's 1 / sqrt(var + eps); null of running ones.
+    const float* inv_std;
+    /// The running variance; null of the batch's.
+    const float* var;
+} BnStatistics;
 
 /// How the tensors are cut. A strip is a group of neighbouring channels: `rows` rows of `width` vectors each, from one
 /// row to the next `row_vectors`. Vectors have 16 bytes, or one element in the scalar forms.
@@ -132,13 +159,11 @@ typedef struct BnTrain {
 typedef struct BnInfer {
     BnTiling tiling;
     BnEpilogue epilogue;
-    float eps;
+    BnStatistics statistics;
     const void* x;
     const void* z;
     const float* gamma;
     const float* beta;
-    const float* running_mean;
-    const float* running_var;
     void* y;
     uint32_t* relu_mask;
 } BnInfer;
@@ -146,12 +171,11 @@ typedef struct BnInfer {
 typedef struct BnBackward {
     BnTiling tiling;
     BnEpilogue epilogue;
+    BnStatistics statistics;
     const void* x;
     const void* dy;
     const float* gamma;
     const float* beta;
-    const float* saved_mean;
-    const float* saved_inv_std;
     const uint32_t* relu_mask;
     void* dx;
     void* dz;
@@ -159,24 +183,6 @@ typedef struct BnBackward {
     float* dbeta;
     BnWorkspace workspace;
 } BnBackward;
-
-typedef struct BnBackwardFrozen {
-    BnTiling tiling;
-    BnEpilogue epilogue;
-    float eps;
-    const void* x;
-    const void* dy;
-    const float* gamma;
-    const float* beta;
-    const float* running_mean;
-    const float* running_var;
-    const uint32_t* relu_mask;
-    void* dx;
-    void* dz;
-    float* dgamma;
-    float* dbeta;
-    BnWorkspace workspace;
-} BnBackwardFrozen;
 
 /// What a probe measures.
 typedef enum BnProbeKind {
@@ -271,10 +277,8 @@ BnStatus bn_moments(const BnMoments* args, void* stream);
 BnStatus bn_train(const BnTrain* args, void* stream);
 /// The forward pass with the running statistics.
 BnStatus bn_infer(const BnInfer* args, void* stream);
-/// The backward pass of `bn_train`.
+/// The backward pass of `bn_train`, or with running statistics of `bn_infer`.
 BnStatus bn_backward(const BnBackward* args, void* stream);
-/// The backward pass of `bn_infer`.
-BnStatus bn_backward_frozen(const BnBackwardFrozen* args, void* stream);
 /// One probe.
 BnStatus bn_probe(const BnProbe* args, void* stream);
 /// Writes `value` to `len` floats: what an empty batch leaves.
@@ -287,7 +291,6 @@ BnStatus bn_moments_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_train_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_infer_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_backward_prepare(const BnDevice* device, BnResident* resident);
-BnStatus bn_backward_frozen_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_probe_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_fill_prepare(const BnDevice* device, BnResident* resident);
 

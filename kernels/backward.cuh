@@ -38,7 +38,7 @@ __device__ __forceinline__ bool is_far_strip(const BnBackward& args, Part part, 
     bool mine = false;
     for (uint32_t i = threadIdx.x; i < t.strip_channels; i += blockDim.x) {
         const uint32_t channel = part.strip * t.strip_channels + i;
-        if (channel < t.channels) mine = mine || is_far(args.saved_mean[channel], args.saved_inv_std[channel]);
+        if (channel < t.channels) mine = mine || is_far(args.statistics.mean[channel], args.statistics.inv_std[channel]);
     }
     uint32_t* const warps = reinterpret_cast<uint32_t*>(shared.warps);
     const bool any = __any_sync(kFullWarp, mine);
@@ -59,8 +59,8 @@ __device__ __forceinline__ void share_scales(const BnBackward& args, Part part, 
     if (group.rank == 0 && group.strip_channel < t.strip_channels) {
         Scale scale = {0.0f, 0.0f, 0.0f, 0.0f}; // a strip's last channels may not exist, but threads load theirs
         if (channel < t.channels) {
-            scale = scale_of(args.gamma, args.beta, channel, args.saved_mean[channel], rest,
-                             args.saved_inv_std[channel]);
+            scale = scale_of(args.gamma, args.beta, channel, args.statistics.mean[channel], rest,
+                             args.statistics.inv_std[channel]);
         }
         reinterpret_cast<Scale*>(shared.channels)[group.strip_channel] = scale;
     }
@@ -144,10 +144,10 @@ __device__ __forceinline__ float finish_gradients(const BnBackward& args, Part p
     const uint32_t channel = group.channel(t, part.strip);
     Slope slope = {0.0f, 0.0f, 0.0f, 0.0f};
     if (channel < t.channels) {
-        const float inv_std = args.saved_inv_std[channel];
+        const float inv_std = args.statistics.inv_std[channel];
         const float m = static_cast<float>(t.m);
         const float sum_dy = sum.of[1];
-        slope.lo = rest_of_mean(args.saved_mean[channel], sum.of[0], t.m);
+        slope.lo = rest_of_mean(args.statistics.mean[channel], sum.of[0], t.m);
         const float sum_dy_xmu = fmaf(-slope.lo, sum_dy, sum.of[2]);
         slope.mean_g = sum_dy / m;
         slope.slope = sum_dy_xmu * inv_std * inv_std / m;

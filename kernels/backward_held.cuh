@@ -18,12 +18,12 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         const Owner owner(t, part);
         share_scales<Owner>(args, part, group, 0.0f, shared);
         Scales<Owner> scales(owner, t, shared.channels);
-        const bool is_far = args.epilogue == BN_RELU && is_far_strip(args, part, shared);
+        const bool is_far = recomputes_v(args.epilogue) && is_far_strip(args, part, shared);
         if (is_far) {
             const Sums<1> center = team.merged(group, sum_xmu(args, owner, group, shared, scales, kept_x));
             const uint32_t channel = group.channel(t, strip);
             const float rest =
-                channel < t.channels ? rest_of_mean(args.saved_mean[channel], center.of[0], t.m) : 0.0f;
+                channel < t.channels ? rest_of_mean(args.statistics.mean[channel], center.of[0], t.m) : 0.0f;
             share_scales<Owner>(args, part, group, rest, shared);
             scales = Scales<Owner>(owner, t, shared.channels);
         }

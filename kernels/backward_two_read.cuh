@@ -35,12 +35,12 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) sums_kernel(const
     const Shared shared = Shared::carve<Owner>(t);
     const uint32_t channel = group.channel(t, part.strip);
     float rest = 0.0f;
-    if (args.epilogue == BN_RELU && is_far_strip(args, part, shared)) {
+    if (recomputes_v(args.epilogue) && is_far_strip(args, part, shared)) {
         const BnWorkspace centers = behind(args.workspace, t);
         const Sums<1> sum = merge_group<Sums<1>>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t s) {
             return load_partial<Sums<1>>(centers, t, s, channel);
         });
-        if (channel < t.channels) rest = rest_of_mean(args.saved_mean[channel], sum.of[0], t.m);
+        if (channel < t.channels) rest = rest_of_mean(args.statistics.mean[channel], sum.of[0], t.m);
     }
     share_scales<Owner>(args, part, group, rest, shared);
     const Owner owner(t, part);
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) apply_kernel(cons
     const Group group(t.strip_channels);
     const Shared shared = Shared::carve<Owner>(t);
     const uint32_t channel = group.channel(t, part.strip);
-    const bool is_far = args.epilogue == BN_RELU && is_far_strip(args, part, shared);
+    const bool is_far = recomputes_v(args.epilogue) && is_far_strip(args, part, shared);
     const GradientSums sum =
         merge_group<GradientSums>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t split) {
             return load_partial<GradientSums>(args.workspace, t, split, channel);

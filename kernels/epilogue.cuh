@@ -7,6 +7,16 @@
 #include "element.cuh"
 #include "team.cuh"
 
+// Whether a backward pass computes v again from x, for the activation's derivative: without a residual that is all it takes.
+__host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue) {
+    return epilogue.activation != BN_IDENTITY && epilogue.has_residual == 0;
+}
+
+// Whether a backward pass reads the mask that its forward pass kept: behind a residual, which it does not read again.
+__host__ __device__ __forceinline__ bool reads_mask(const BnEpilogue& epilogue) {
+    return epilogue.activation != BN_IDENTITY && epilogue.has_residual != 0;
+}
+
 // What normalizes one channel: y = fma(x - hi, scale, offset), where offset = beta - lo * scale takes in the rest of
 // the mean. Never x * scale + shift, which loses the digits that x and the mean have in common.
 struct alignas(16) Scale {
@@ -30,12 +40,13 @@ __device__ __forceinline__ Scale scale_of(const float* gamma, const float* beta,
 template <class Args>
 __device__ __forceinline__ void share_running_scales(const Args& args, uint32_t strip, unsigned char* shared) {
     const BnTiling& t = args.tiling;
+    const BnStatistics& running = args.statistics;
     for (uint32_t i = threadIdx.x; i < t.strip_channels; i += blockDim.x) {
         const uint32_t channel = strip * t.strip_channels + i;
         Scale scale = {0.0f, 0.0f, 0.0f, 0.0f};
         if (channel < t.channels) {
-            const float inv_std = inv_std_of(args.running_var[channel], args.eps);
-            scale = scale_of(args.gamma, args.beta, channel, args.running_mean[channel], 0.0f, inv_std);
+            const float inv_std = inv_std_of(running.var[channel], running.eps);
+            scale = scale_of(args.gamma, args.beta, channel, running.mean[channel], 0.0f, inv_std);
         }
         reinterpret_cast<Scale*>(shared)[i] = scale;
     }
@@ -110,10 +121,10 @@ struct Output {
 
     template <class Args>
     __device__ __forceinline__ explicit Output(const Args& args)
-        : z((args.epilogue & BN_ADD) != 0 ? static_cast<const T*>(args.z) : nullptr),
+        : z(args.epilogue.has_residual != 0 ? static_cast<const T*>(args.z) : nullptr),
           y(static_cast<T*>(args.y)),
           mask(args.tiling.mask_in_place != 0 ? args.relu_mask : nullptr),
-          has_relu((args.epilogue & BN_RELU) != 0) {}
+          has_relu(args.epilogue.activation == BN_RELU) {}
 
     __device__ __forceinline__ typename V::Raw load_z(int64_t offset, bool valid) const {
         return z != nullptr && valid ? V::load(z + offset * Owner::kVec) : V::zero();

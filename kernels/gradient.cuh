@@ -36,9 +36,9 @@ struct Gradient {
         : x(static_cast<const T*>(args.x)),
           dy(static_cast<const T*>(args.dy)),
           dx(static_cast<T*>(args.dx)),
-          dz((args.epilogue & BN_ADD) != 0 ? static_cast<T*>(args.dz) : nullptr),
-          mask(args.epilogue == BN_ADD_RELU ? args.relu_mask : nullptr),
-          computes_mask(args.epilogue == BN_RELU) {}
+          dz(args.epilogue.has_residual != 0 ? static_cast<T*>(args.dz) : nullptr),
+          mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
+          computes_mask(recomputes_v(args.epilogue)) {}
 
     // Starts the load of vector `i` of a batch, which is that of the owner's `step`: x and g from where they are kept.
     __device__ __forceinline__ void load(GradientBatch<Owner>& batch, int i, const Owner& owner, uint32_t step,

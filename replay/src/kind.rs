@@ -13,7 +13,7 @@ use ptx_replay::launch::Launch;
 #[path = "../../src/cuda/ffi.rs"]
 mod ffi;
 
-use ffi::{BnBackward, BnBackwardFrozen, BnInfer, BnTiling, BnTrain};
+use ffi::{BnBackward, BnEpilogue, BnInfer, BnTiling, BnTrain};
 
 pub(crate) const STRATEGIES: [&str; 4] = ["block", "cluster", "grid", "two-read"];
 pub(crate) const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
@@ -68,13 +68,16 @@ pub(crate) fn of(launch: &Launch) -> Kind {
     let (kernel, instance, argument) = names(&launch.kernel);
     let parameter = launch.parameters.first().map_or(&[][..], Vec::as_slice);
     let word = |at: usize| parameter.get(at..)?.first_chunk().map(|&word| u32::from_le_bytes(word) as usize);
-    let epilogue = match argument.as_str() {
-        "BnTrain" => word(offset_of!(BnTrain, epilogue)),
-        "BnInfer" => word(offset_of!(BnInfer, epilogue)),
-        "BnBackward" => word(offset_of!(BnBackward, epilogue)),
-        "BnBackwardFrozen" => word(offset_of!(BnBackwardFrozen, epilogue)),
+    let epilogue_at = match argument.as_str() {
+        "BnTrain" => Some(offset_of!(BnTrain, epilogue)),
+        "BnInfer" => Some(offset_of!(BnInfer, epilogue)),
+        "BnBackward" => Some(offset_of!(BnBackward, epilogue)),
         _ => None,
     };
+    let epilogue = epilogue_at.and_then(|at| {
+        let has_residual = word(at + offset_of!(BnEpilogue, has_residual))?;
+        Some(2 * has_residual + word(at + offset_of!(BnEpilogue, activation))?)
+    });
     let has_tiling = epilogue.is_some() || argument == "BnMoments";
     let has_epilogues = kernel_named(&kernel).is_none_or(|kernel| !kernel.epilogues.is_empty());
     Kind {
@@ -122,8 +125,8 @@ const KERNELS: [Kernel; 17] = [
     kernel("center_kernel", &[], &[]),
     kernel("sums_kernel", &[], &EPILOGUES),
     kernel("apply_kernel", &[], &EPILOGUES),
-    kernel("backward_frozen_kernel", &[], &EPILOGUES),
-    kernel("frozen_finish_kernel", &[], &[]),
+    kernel("backward_running_kernel", &[], &EPILOGUES),
+    kernel("backward_running_finish_kernel", &[], &[]),
     kernel("pack_mask_kernel", &[], &[]),
     kernel("fill_kernel", &[], &[]),
     kernel("stream_kernel", &[], &[]),

@@ -34,16 +34,20 @@ pub(in crate::cuda) fn backward_frozen<T: Native>(cuda: &Cuda, args: BackwardFro
         let Some(planned) = &launch.planned else {
             return launch.fill(&[dgamma, dbeta], 0.0);
         };
-        let args = ffi::BnBackwardFrozen {
+        let args = ffi::BnBackward {
             tiling: planned.tiling,
             epilogue: planned.epilogue,
-            eps: eps as f32,
+            statistics: ffi::BnStatistics {
+                kind: ffi::BnStatisticsKind::BN_RUNNING,
+                eps: eps as f32,
+                mean: running_mean as *const f32,
+                inv_std: core::ptr::null(),
+                var: running_var as *const f32,
+            },
             x: x as *const _,
             dy: dy as *const _,
             gamma: gamma as *const f32,
             beta: beta as *const f32,
-            running_mean: running_mean as *const f32,
-            running_var: running_var as *const f32,
             relu_mask: relu_mask as *const u32,
             dx: dx as *mut _,
             dz: dz as *mut _,
@@ -54,6 +58,6 @@ pub(in crate::cuda) fn backward_frozen<T: Native>(cuda: &Cuda, args: BackwardFro
         // SAFETY: Problem checked the lengths of all tensors, that the gradients are apart from everything, and that the
         // mask is there for add-relu alone; Plan made the tiling for this shape and device, and the workspace is of its
         // size; `run` holds the guards until the launches are on the stream.
-        checked("bn_backward_frozen", unsafe { ffi::bn_backward_frozen(&args, launch.stream) })
+        checked("bn_backward", unsafe { ffi::bn_backward(&args, launch.stream) })
     })
 }

@@ -27,13 +27,17 @@ pub(in crate::cuda) fn infer<T: Native>(cuda: &Cuda, args: InferArgs<'_, Cuda, T
         let args = ffi::BnInfer {
             tiling: planned.tiling,
             epilogue: planned.epilogue,
-            eps: eps as f32,
+            statistics: ffi::BnStatistics {
+                kind: ffi::BnStatisticsKind::BN_RUNNING,
+                eps: eps as f32,
+                mean: running_mean as *const f32,
+                inv_std: core::ptr::null(),
+                var: running_var as *const f32,
+            },
             x: x as *const _,
             z: z as *const _,
             gamma: gamma as *const f32,
             beta: beta as *const f32,
-            running_mean: running_mean as *const f32,
-            running_var: running_var as *const f32,
             y: y as *mut _,
             relu_mask: relu_mask as *mut u32,
         };

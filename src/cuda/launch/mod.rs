@@ -169,11 +169,12 @@ fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, us
             shared_bytes: tiling.shared_bytes,
             mask_in_place: u32::from(tiling.mask_in_place),
         },
-        epilogue: match problem.epilogue() {
-            Epilogue::Identity => ffi::BnEpilogue::BN_IDENTITY,
-            Epilogue::Relu => ffi::BnEpilogue::BN_RELU,
-            Epilogue::Add(()) => ffi::BnEpilogue::BN_ADD,
-            Epilogue::AddRelu(()) => ffi::BnEpilogue::BN_ADD_RELU,
+        epilogue: ffi::BnEpilogue {
+            activation: match problem.epilogue() {
+                Epilogue::Identity | Epilogue::Add(()) => ffi::BnActivation::BN_IDENTITY,
+                Epilogue::Relu | Epilogue::AddRelu(()) => ffi::BnActivation::BN_RELU,
+            },
+            has_residual: u32::from(problem.epilogue().residual().is_some()),
         },
         workspace: ffi::BnWorkspace {
             partials: after(Plan::HEAD_BYTES) as *mut c_void,

@@ -21,7 +21,6 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
         ("bn_train_prepare", ffi::bn_train_prepare),
         ("bn_infer_prepare", ffi::bn_infer_prepare),
         ("bn_backward_prepare", ffi::bn_backward_prepare),
-        ("bn_backward_frozen_prepare", ffi::bn_backward_frozen_prepare),
         ("bn_fill_prepare", ffi::bn_fill_prepare),
         #[cfg(feature = "bench")]
         ("bn_probe_prepare", ffi::bn_probe_prepare),

@@ -1,4 +1,4 @@
-// The backward pass of the inference forward, whose statistics are constants:
+// The backward pass through running statistics, which are constants:
 //
 //     dbeta  = sum(g)        dgamma = sum(g * (x - running_mean)) * inv_std        dx = gamma * inv_std * g
 //
@@ -8,12 +8,12 @@
 #include "gradient.cuh"
 #include "reduce.cuh"
 
-// Of one channel: sum(g), sum(g * (x - running_mean)).
-using FrozenSums = Sums<2>;
+// Two sums of a channel: sum(g), sum(g * (x - running_mean)).
+using RunningSums = Sums<2>;
 
 template <class Owner>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
-    backward_frozen_kernel(const __grid_constant__ BnBackwardFrozen args) {
+    backward_running_kernel(const __grid_constant__ BnBackward args) {
     const BnTiling& t = args.tiling;
     const Part part = part_of(t, blockIdx.x);
     const Group group(t.strip_channels);
@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const Owner owner(t, part);
     const Scales<Owner> scales(owner, t, shared.channels);
     const Gradient<Owner> gradient(args);
-    FrozenSums sums[Owner::kLanes];
+    RunningSums sums[Owner::kLanes];
 #pragma unroll
-    for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = FrozenSums::none();
+    for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = RunningSums::none();
     walk_forwards(owner, gradient, Kept<Owner>::nothing(), [&](const auto& batch, int i, uint32_t) {
         float x[Owner::kVec], g[Owner::kVec];
         gradient.masked(scales, batch, i, x, g);
@@ -32,26 +32,26 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 #pragma unroll
         for (int e = 0; e < Owner::kVec; e++) {
             const Scale& scale = scales.of[e % Owner::kLanes];
-            FrozenSums& sum = sums[e % Owner::kLanes];
+            RunningSums& sum = sums[e % Owner::kLanes];
             sum.of[0] += g[e];
             sum.of[1] = fmaf(g[e], x[e] - scale.hi, sum.of[1]);
             x[e] = scale.scale * g[e];
         }
         gradient.store_dx(batch.offset[i], x);
     });
-    const FrozenSums sum = merge_threads<Owner, FrozenSums>(t, group, shared, [&](int lane) { return sums[lane]; });
+    const RunningSums sum = merge_threads<Owner, RunningSums>(t, group, shared, [&](int lane) { return sums[lane]; });
     const uint32_t channel = group.channel(t, part.strip);
     if (group.rank == 0 && channel < t.channels) store_partial(args.workspace, t, part.split, channel, sum);
 }
 
 // dgamma and dbeta out of the partials, a warp for each channel.
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
-    frozen_finish_kernel(const __grid_constant__ BnBackwardFrozen args) {
+    backward_running_finish_kernel(const __grid_constant__ BnBackward args) {
     const BnTiling& t = args.tiling;
     const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
-    const FrozenSums sum = merge_splits<FrozenSums>(args.workspace, t, channel);
+    const RunningSums sum = merge_splits<RunningSums>(args.workspace, t, channel);
     if (channel < t.channels && threadIdx.x % kWarp == 0) {
-        if (args.dgamma != nullptr) args.dgamma[channel] = sum.of[1] * inv_std_of(args.running_var[channel], args.eps);
+        if (args.dgamma != nullptr) args.dgamma[channel] = sum.of[1] * inv_std_of(args.statistics.var[channel], args.statistics.eps);
         if (args.dbeta != nullptr) args.dbeta[channel] = sum.of[0];
     }
 }
