@@ -40,8 +40,8 @@ where
         bencher.iter(|| y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(y, x)| y.copy_from_slice(x)));
     });
     let mut work = Work::<Cpu, T>::new(&Cpu, row.shape, row.offset, 1).expect("buffers");
-    for op in [Op::Train, Op::Backward] {
-        let operation = Operation { op, epilogue: Epilogue::Identity };
+    for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
+        let operation = Operation { op, epilogue: Epilogue::IDENTITY };
         work.prepare(operation).expect("a forward pass");
         group.bench_function(op.name(), |bencher| bencher.iter(|| work.run(operation).expect("an operation")));
     }

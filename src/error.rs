@@ -4,7 +4,9 @@ mod codes;
 
 use codes::{is_fatal, known};
 
-use crate::{ForwardPass, Op, Shape, Strategy};
+use crate::op::{Epilogue, ForwardPass, Op};
+use crate::plan::Strategy;
+use crate::shape::Shape;
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
@@ -114,11 +116,11 @@ pub enum Error {
         /// The shape of the call.
         actual: Shape,
     },
-    /// `saved` was written by another forward pass than the one that this is the backward pass of, or by none.
-    #[error("saved statistics: expected those of {expected}, got {}", written_by(actual))]
+    /// `saved` was written by a forward pass of another epilogue than this backward pass has, or by none.
+    #[error("saved statistics: expected those of a forward pass with the epilogue {}, got {}", expected.name(), written_by(actual))]
     SavedPass {
-        /// The forward pass that was asked for.
-        expected: ForwardPass,
+        /// The epilogue of the backward pass.
+        expected: Epilogue<()>,
         /// The forward pass that wrote them; `None` where none has, or the last one failed on the device.
         actual: Option<ForwardPass>,
     },
@@ -426,7 +428,7 @@ fn needs(strategy: &Strategy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Epilogue;
+    use crate::op::StatisticsKind;
 
     #[test]
     fn a_lost_device_is_told_from_a_refused_launch() {
@@ -464,16 +466,16 @@ mod tests {
             ),
             (
                 Error::SavedPass {
-                    expected: ForwardPass::Train(Epilogue::Relu),
-                    actual: Some(ForwardPass::Frozen(Epilogue::AddRelu(()))),
+                    expected: Epilogue::RELU,
+                    actual: Some(ForwardPass { statistics: StatisticsKind::Running, epilogue: Epilogue::ADD_RELU }),
                 },
-                "saved statistics: expected those of `train` with the epilogue relu, got those of `frozen` with the \
-                 epilogue add-relu",
+                "saved statistics: expected those of a forward pass with the epilogue relu, got those of `frozen` with \
+                 the epilogue add-relu",
             ),
             (
-                Error::SavedPass { expected: ForwardPass::Frozen(Epilogue::Identity), actual: None },
-                "saved statistics: expected those of `frozen` with the epilogue identity, got none, since no forward \
-                 pass has written them or the last one failed",
+                Error::SavedPass { expected: Epilogue::IDENTITY, actual: None },
+                "saved statistics: expected those of a forward pass with the epilogue identity, got none, since no \
+                 forward pass has written them or the last one failed",
             ),
             (Error::Workspace { needed: 512, actual: 0 }, "workspace: expected at least 512 bytes, got 0"),
             (

@@ -9,7 +9,8 @@
 //! var       = sum((x - mean)^2) / m                       biased: the one that normalizes
 //! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta; NaN below
 //! y         = epilogue((x - mean) * inv_std * gamma + beta)
-//! epilogue  = identity | relu | add z | add z, then relu  z: a residual shaped like x
+//! epilogue  = activation(v) | activation(v + z)           z: a residual shaped like x
+//! activation = identity | relu
 //!
 //! running_mean <- (1 - a) * running_mean + a * mean
 //! running_var  <- (1 - a) * running_var  + a * var * k    k = m/(m-1) unbiased, 1 biased
@@ -28,16 +29,16 @@
 //!
 //! let shape = Shape::nchw(8, 3, 4, 4)?;
 //! let mut layer = BatchNorm::<_>::new(Cpu, shape.c(), Options::default())?;
-//! let mut saved = layer.saved(shape, Epilogue::Relu)?;
+//! let mut saved = layer.saved(shape, Epilogue::RELU)?;
 //!
 //! let x: Vec<f32> = (0..shape.len()).map(|i| (i % 7) as f32).collect();
 //! let (mut y, mut dx, dy) = (x.clone(), x.clone(), vec![1.0; x.len()]);
 //! let (mut dgamma, mut dbeta) = ([0.0; 3], [0.0; 3]);
 //!
-//! layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved)?;
+//! layer.train(shape, &x, Epilogue::RELU, &mut y, &mut saved)?;
 //! let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
-//! layer.backward(shape, &x, &dy, Epilogue::Relu, &saved, gradients)?;
-//! layer.infer(shape, &x, Epilogue::Relu, &mut y)?;
+//! layer.backward(shape, &x, &dy, Epilogue::RELU, &saved, gradients)?;
+//! layer.infer(shape, &x, Epilogue::RELU, &mut y)?;
 //! # Ok::<(), batchnorm::Error>(())
 //! ```
 //!
@@ -45,8 +46,9 @@
 //! | to | see |
 //! |---|---|
 //! | normalize with a layer that keeps parameters and statistics | [`BatchNorm`], [`Options`], [`Saved`] |
-//! | train on with frozen statistics | [`BatchNorm::frozen`], [`BatchNorm::backward_frozen`] |
-//! | call an operation over your own buffers | [`Compute`], [`args`] |
+//! | train on with frozen statistics | [`BatchNorm::frozen`] |
+//! | call an operation over your own buffers | [`Compute`], [`op`] |
+//! | the same over memory of another framework | [`op::Raw`], [`Compute::run_raw`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
 //! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
@@ -54,11 +56,9 @@
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
 //! | measure a backend | `bench`, with the feature of that name |
-#![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
-#![cfg_attr(feature = "cuda", deny(unsafe_code))] // Allowed where `cuda` says so, block by block with its reason.
+#![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod args;
 mod backend;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -67,33 +67,30 @@ mod cpu;
 mod cuda;
 mod element;
 mod error;
-mod fold;
 mod layer;
 mod memory;
-mod op;
+#[cfg(any(feature = "bench", feature = "verify"))]
+mod offset;
+pub mod op;
 mod plan;
-mod problem;
 mod shape;
-mod state;
-mod stats;
 pub mod tensors;
 #[cfg(feature = "verify")]
 pub mod verify;
 
-pub use args::Gradients;
 pub use backend::{Backend, Compute};
-pub use cpu::{Cpu, CpuState};
+pub use cpu::Cpu;
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaState, CudaWorkspace, DeviceRef};
+pub use cuda::{Cuda, CudaWorkspace, DeviceRef};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
-pub use layer::{BatchNorm, Options};
-pub use op::{Epilogue, ForwardPass, Op};
+pub use layer::{BatchNorm, Options, Saved, State, StateDict};
+pub use op::{
+    Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Problem, Running, RunningVar, Statistics,
+    StatisticsKind, Tracking,
+};
 pub use plan::{DeviceLimits, Form, Plan, Strategy, Tiling};
-pub use problem::Problem;
-pub use shape::{Layout, Shape};
-pub use state::{State, StateDict};
-pub use stats::{Momentum, NonFinite, Running, RunningVar, Saved, Tracking, relu_mask_len};
+pub use shape::{Layout, Shape, relu_mask_len};
 
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.
 #[cfg(feature = "emulate")]

@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// An empty vector with room for `len` values.
 pub(crate) fn room<T>(len: usize) -> Result<Vec<T>> {

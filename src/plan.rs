@@ -11,7 +11,8 @@ mod tiling;
 
 use core::fmt;
 
-use crate::{Epilogue, Error, Op, Problem, Result};
+use crate::error::{Error, Result};
+use crate::op::{Op, Problem, StatisticsKind};
 use cost::Constants;
 pub use forms::Form;
 pub use limits::DeviceLimits;
@@ -187,7 +188,11 @@ impl Plan {
     /// Whether there is more than one strategy: where every value is needed once and nothing has to be merged, or there is
     /// no value, there is not.
     fn has_choice(problem: &Problem) -> bool {
-        matches!(problem.op(), Op::Moments | Op::Train | Op::Backward) && !problem.shape().is_empty()
+        let merges = match problem.op() {
+            Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => true,
+            Op::Infer | Op::Backward(StatisticsKind::Running) => false,
+        };
+        merges && !problem.shape().is_empty()
     }
 
     fn with(problem: &Problem, strategy: Strategy, tiling: Tiling, predicted_ns: f64) -> Self {
@@ -202,11 +207,11 @@ impl Plan {
 
     /// The passes of a two_read that leave partials.
     fn partial_passes(problem: &Problem) -> usize {
-        match (problem.op(), problem.epilogue()) {
-            (Op::Infer, _) => 0,
+        match problem.op() {
+            Op::Infer => 0,
             // The means have to be known before the mask that is computed from them.
-            (Op::Backward, Epilogue::Relu) => 2,
-            _ => 1,
+            Op::Backward(StatisticsKind::Batch) if problem.epilogue().recomputes_v() => 2,
+            Op::Moments | Op::Train | Op::Backward(_) => 1,
         }
     }
 }

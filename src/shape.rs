@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Where the channels stand among the dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,6 +152,11 @@ impl fmt::Debug for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Shape({self})")
     }
+}
+
+/// The 32-bit words of a relu mask: one bit an element in memory order, the lowest bit first.
+pub fn relu_mask_len(shape: Shape) -> usize {
+    shape.len().div_ceil(32)
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use safetensors::tensor::{Dtype as FileDtype, TensorView};
 pub use file::TensorFile;
 pub use whole::{WholeFile, place_of};
 
-use crate::{Dtype, Element, Error, Param, Result, memory};
+use crate::element::{Dtype, Element, Param};
+use crate::error::{Error, Result};
+use crate::memory;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and this crate reads them as they are");

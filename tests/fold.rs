@@ -58,7 +58,7 @@ fn a_folded_layer_gives_what_the_pair_gives() {
             layer.load_state_dict(&state).unwrap();
             let before = dense(&x, |i, o| weight[index(i, o)], &bias);
             let mut pair = vec![0.0; N * OUT];
-            layer.infer(Shape::nc(N, OUT).unwrap(), &before, Epilogue::Identity, &mut pair).unwrap();
+            layer.infer(Shape::nc(N, OUT).unwrap(), &before, Epilogue::IDENTITY, &mut pair).unwrap();
 
             state.fold_into(EPS, shape, &mut weight, &mut bias).unwrap();
             close(&dense(&x, |i, o| weight[index(i, o)], &bias), &pair);

@@ -30,13 +30,13 @@ fn tracking(momentum: Momentum) -> Options {
 
 fn layer(options: Options) -> (Layer, Saved<Cpu>) {
     let layer = Layer::new(Cpu, 3, options).unwrap();
-    let saved = layer.saved(shape(), Epilogue::AddRelu(())).unwrap();
+    let saved = layer.saved(shape(), Epilogue::ADD_RELU).unwrap();
     (layer, saved)
 }
 
 fn step(layer: &mut Layer, saved: &mut Saved<Cpu>, x: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
-    layer.train(shape(), x, Epilogue::Identity, &mut y, saved).unwrap();
+    layer.train(shape(), x, Epilogue::IDENTITY, &mut y, saved).unwrap();
     y
 }
 
@@ -68,7 +68,7 @@ fn a_layer_is_the_functions_with_its_own_buffers() {
         shape: shape(),
         eps: 1e-5,
         x: &x,
-        epilogue: Epilogue::Identity,
+        epilogue: Epilogue::IDENTITY,
         gamma: Some(&[1.5, -0.5, 2.0]),
         beta: Some(&[0.25, 0.5, -1.0]),
         y: &mut want,
@@ -177,19 +177,19 @@ fn an_empty_batch_changes_nothing() {
         let (mut layer, mut saved) = layer(Options::default());
         step(&mut layer, &mut saved, &data(0));
         let before = layer.state_dict().unwrap();
-        let mut saved = layer.saved(shape, Epilogue::Relu).unwrap();
-        layer.train::<f32>(shape, &[], Epilogue::Relu, &mut [], &mut saved).unwrap();
-        layer.infer::<f32>(shape, &[], Epilogue::Relu, &mut []).unwrap();
+        let mut saved = layer.saved(shape, Epilogue::RELU).unwrap();
+        layer.train::<f32>(shape, &[], Epilogue::RELU, &mut [], &mut saved).unwrap();
+        layer.infer::<f32>(shape, &[], Epilogue::RELU, &mut []).unwrap();
         assert_eq!(layer.state_dict().unwrap(), before);
         assert_eq!((saved.mean(), saved.inv_std()), (&vec![0.0; 3], &vec![0.0; 3]));
         for frozen in [false, true] {
             if frozen {
-                layer.frozen::<f32>(shape, &[], Epilogue::Relu, &mut [], &mut saved).unwrap();
+                layer.frozen::<f32>(shape, &[], Epilogue::RELU, &mut [], &mut saved).unwrap();
             }
             let (mut dgamma, mut dbeta) = ([7.0; 3], [7.0; 3]);
             let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
             let backward = if frozen { Layer::backward_frozen::<f32> } else { Layer::backward::<f32> };
-            backward(&mut layer, shape, &[], &[], Epilogue::Relu, &saved, gradients).unwrap();
+            backward(&mut layer, shape, &[], &[], Epilogue::RELU, &saved, gradients).unwrap();
             assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
         }
         let (mut mean, mut var) = ([0.0; 3], [0.0; 3]);
@@ -205,8 +205,8 @@ fn one_value_a_channel_is_refused_only_where_unbiased_variance_is_tracked() {
     let train = |options| {
         let (mut layer, _) = layer(options);
         let before = layer.state_dict().unwrap();
-        let (mut saved, mut y) = (layer.saved(shape, Epilogue::Identity).unwrap(), [9.0; 3]);
-        let result = layer.train(shape, &[1.0f32, 2.0, 3.0], Epilogue::Identity, &mut y, &mut saved);
+        let (mut saved, mut y) = (layer.saved(shape, Epilogue::IDENTITY).unwrap(), [9.0; 3]);
+        let result = layer.train(shape, &[1.0f32, 2.0, 3.0], Epilogue::IDENTITY, &mut y, &mut saved);
         (result, y, layer.state_dict().unwrap() == before)
     };
     let (result, y, unchanged) = train(Options::default());
@@ -226,7 +226,7 @@ fn a_layer_without_parameters_or_statistics_is_a_type_not_a_dummy() {
     let y = step(&mut layer, &mut saved, &data(0));
     assert!((y.iter().sum::<f32>()).abs() < 1e-4);
     assert!(layer.gamma().is_none() && layer.beta_mut().is_none() && layer.running().is_none());
-    assert!(matches!(layer.infer(shape(), &data(0), Epilogue::Identity, &mut vec![0.0; 60]), Err(Error::NotTracking)));
+    assert!(matches!(layer.infer(shape(), &data(0), Epilogue::IDENTITY, &mut vec![0.0; 60]), Err(Error::NotTracking)));
     assert_eq!(layer.state_dict().unwrap(), StateDict { gamma: None, beta: None, running: None });
     for (gamma, beta, tracks) in [(true, false, false), (false, true, true), (false, false, true), (true, true, false)]
     {
@@ -259,18 +259,18 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
     let mut refused = |shape, x: &[f32], epilogue: Epilogue<&[f32]>, y: &mut [f32]| {
         layer.train(shape, x, epilogue, y, &mut saved).unwrap_err().to_string()
     };
-    let identity = Epilogue::Identity;
+    let identity = Epilogue::IDENTITY;
     assert_eq!(refused(shape(), &x[..59], identity, &mut y), "x: expected 60 values, got 59");
     assert_eq!(refused(shape(), &x, identity, &mut y[..7]), "y: expected 60 values, got 7");
-    assert_eq!(refused(shape(), &x, Epilogue::Add(&x[1..]), &mut y), "z: expected 60 values, got 59");
+    assert_eq!(refused(shape(), &x, Epilogue::add(&x[1..]), &mut y), "z: expected 60 values, got 59");
     assert_eq!(refused(other, &x, identity, &mut y), "shape [4, 2, 5] channels-first: expected 3 channels, got 2");
     assert_eq!(
         refused(last, &x, identity, &mut y),
         "saved statistics: expected [4, 3, 5] channels-first, got [4, 5, 3] channels-last"
     );
 
-    let mut relu_only = layer.saved(shape(), Epilogue::Relu).unwrap();
-    let add_relu = Epilogue::AddRelu(&x[..]);
+    let mut relu_only = layer.saved(shape(), Epilogue::RELU).unwrap();
+    let add_relu = Epilogue::add_relu(&x[..]);
     let error = layer.train(shape(), &x, add_relu, &mut y, &mut relu_only).unwrap_err();
     assert_eq!(error.to_string(), "relu_mask is missing: `saved` was made for another epilogue than add-relu");
     let mut dx = vec![9.0f32; 60];
@@ -279,10 +279,10 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
         let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(dgamma), dbeta: None };
         layer.backward(shape(), &x, dy, epilogue, saved, gradients).unwrap_err().to_string()
     };
-    assert_eq!(refused(&saved, &x[..1], Epilogue::Identity, &mut [0.0; 3]), "dy: expected 60 values, got 1");
-    assert_eq!(refused(&saved, &x, Epilogue::Identity, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
+    assert_eq!(refused(&saved, &x[..1], Epilogue::IDENTITY, &mut [0.0; 3]), "dy: expected 60 values, got 1");
+    assert_eq!(refused(&saved, &x, Epilogue::IDENTITY, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
     assert_eq!(
-        refused(&relu_only, &x, Epilogue::AddRelu(&mut dz), &mut [0.0; 3]),
+        refused(&relu_only, &x, Epilogue::add_relu(&mut dz), &mut [0.0; 3]),
         "saved statistics: expected those of `train` with the epilogue add-relu, got none, since no forward pass has \
          written them or the last one failed"
     );
@@ -400,12 +400,12 @@ fn fine_tuning_with_frozen_statistics_keeps_the_mask_of_add_relu() {
     let state = layer.state_dict().unwrap();
     let (x, z, dy) = (data(1), data(2), data(3));
     let (mut y, mut want) = (vec![0.0; 60], vec![0.0; 60]);
-    layer.frozen(shape(), &x, Epilogue::AddRelu(&z), &mut y, &mut saved).unwrap();
-    layer.infer(shape(), &x, Epilogue::AddRelu(&z), &mut want).unwrap();
+    layer.frozen(shape(), &x, Epilogue::add_relu(&z), &mut y, &mut saved).unwrap();
+    layer.infer(shape(), &x, Epilogue::add_relu(&z), &mut want).unwrap();
     assert_eq!(y, want);
     let (mut dx, mut dz) = (vec![0.0; 60], vec![0.0; 60]);
     let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: None, dbeta: None };
-    layer.backward_frozen(shape(), &x, &dy, Epilogue::AddRelu(&mut dz), &saved, gradients).unwrap();
+    layer.backward_frozen(shape(), &x, &dy, Epilogue::add_relu(&mut dz), &saved, gradients).unwrap();
     for i in 0..60 {
         assert_eq!(dz[i], if y[i] > 0.0 { dy[i] } else { 0.0 });
     }
@@ -436,7 +436,7 @@ fn any_sequence_of_calls() {
 fn a_layer_of_f64_takes_f64() {
     let mut layer = BatchNorm::<Cpu, f64>::new(Cpu, 2, Options::default()).unwrap();
     let shape = Shape::nc(2, 2).unwrap();
-    let (mut saved, mut y) = (layer.saved(shape, Epilogue::Identity).unwrap(), [0.0f64; 4]);
-    layer.train(shape, &[0.1, 1.0, 0.3, 5.0], Epilogue::Identity, &mut y, &mut saved).unwrap();
+    let (mut saved, mut y) = (layer.saved(shape, Epilogue::IDENTITY).unwrap(), [0.0f64; 4]);
+    layer.train(shape, &[0.1, 1.0, 0.3, 5.0], Epilogue::IDENTITY, &mut y, &mut saved).unwrap();
     assert_eq!(saved.mean(), &[0.2, 3.0]);
 }

@@ -54,14 +54,14 @@ fn operations(shape: Shape, step: u64) -> usize {
     let (x, [mut y, mut dx, mut dz]) = (values(shape.len()), [(); 3].map(|()| vec![0.0f32; shape.len()]));
     let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0f32; shape.c()]);
     let mut layer = BatchNorm::<Cpu>::new(Cpu, shape.c(), Options::default()).unwrap();
-    let mut saved = layer.saved(shape, Epilogue::AddRelu(())).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::ADD_RELU).unwrap();
     let fresh = layer.state_dict().unwrap();
     let mut refused = 0;
 
     // The state is looked at beside the limit: a copy of it takes memory too.
     let state = |layer: &BatchNorm<Cpu>| layer.state_dict().unwrap();
     for k in 0.. {
-        let result = within(k * step, || layer.train(shape, &x, Epilogue::AddRelu(&x), &mut y, &mut saved));
+        let result = within(k * step, || layer.train(shape, &x, Epilogue::add_relu(&x), &mut y, &mut saved));
         match result {
             Ok(()) => break,
             Err(Error::OutOfMemory { .. }) => assert!(state(&layer) == fresh && y.iter().all(|&y| y == 0.0)),
@@ -73,7 +73,7 @@ fn operations(shape: Shape, step: u64) -> usize {
     assert!(trained != fresh);
     for k in 0.. {
         let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
-        match within(k * step, || layer.backward(shape, &x, &x, Epilogue::AddRelu(&mut dz), &saved, gradients)) {
+        match within(k * step, || layer.backward(shape, &x, &x, Epilogue::add_relu(&mut dz), &saved, gradients)) {
             Ok(()) => break,
             Err(Error::OutOfMemory { .. }) => assert!(dx.iter().chain(&dz).chain(&dgamma).all(|&value| value == 0.0)),
             Err(error) => panic!("{error}"),
@@ -81,7 +81,7 @@ fn operations(shape: Shape, step: u64) -> usize {
         refused += 1;
     }
     let mut inferred = vec![0.0f32; shape.len()];
-    refused += refusals(step, || layer.infer(shape, &x, Epilogue::Relu, &mut inferred), || true);
+    refused += refusals(step, || layer.infer(shape, &x, Epilogue::RELU, &mut inferred), || true);
     assert!(state(&layer) == trained);
     refused
 }
@@ -93,7 +93,7 @@ fn layers(c: usize, step: u64) -> usize {
     let mut refused = refusals(step, || BatchNorm::<Cpu>::new(Cpu, c, Options::default()).map(drop), || true);
     let mut layer = BatchNorm::<Cpu>::new(Cpu, c, Options::default()).unwrap();
     let before = layer.state_dict().unwrap();
-    refused += refusals(step, || layer.saved(Shape::nc(2, c)?, Epilogue::Relu).map(drop), || true);
+    refused += refusals(step, || layer.saved(Shape::nc(2, c)?, Epilogue::RELU).map(drop), || true);
     refused += refusals(step, || layer.state_dict().map(drop), || true);
     refused += refusals(step, || layer.save(&path, ""), || !path.exists());
     refused += refusals(step, || read(&path).map(drop), || true);

@@ -15,7 +15,7 @@ const EPS: f64 = 1e-5;
 fn moments_case(dtype: Dtype, input: Input) -> Case {
     let shape = Shape::new(&[19, 7, 7, 7], Layout::ChannelsFirst).unwrap();
     let group = Group { shape, dtype, input };
-    Case { group, op: Op::Moments, epilogue: Epilogue::Identity, affine: false, tracking: None }
+    Case { group, op: Op::Moments, epilogue: Epilogue::IDENTITY, affine: false, tracking: None }
 }
 
 /// Whether a reducer of one channel to mean and variance passes the moments of this input.
@@ -130,7 +130,7 @@ where
         shape,
         eps,
         x,
-        epilogue: Epilogue::Identity,
+        epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta,
         y: &mut y,
@@ -217,7 +217,7 @@ fn a_variance_of_minus_eps_gives_beta_in_every_type() {
                 shape: Shape::nc(2, 1).unwrap(),
                 eps,
                 x: &[T::from_f64(1.0), T::from_f64(-2.0)],
-                epilogue: Epilogue::Identity,
+                epilogue: Epilogue::IDENTITY,
                 gamma: None,
                 beta: Some(&[beta]),
                 running_mean: &[of(0.5)],
@@ -286,8 +286,8 @@ fn gradients_are_those_of_finite_differences() {
         let dims = if layout == Layout::ChannelsFirst { [4, 3, 5] } else { [4, 5, 3] };
         let group = Group { shape: Shape::new(&dims, layout).unwrap(), dtype: Dtype::F64, input: Input::Normal };
         for case in group.cases() {
-            let frozen = case.op == Op::BackwardFrozen;
-            if !(frozen || case.op == Op::Backward) || !case.affine {
+            let frozen = case.op == Op::Backward(StatisticsKind::Running);
+            if !(frozen || case.op == Op::Backward(StatisticsKind::Batch)) || !case.affine {
                 continue;
             }
             let inputs = Inputs::<f64>::new(&group);
@@ -323,7 +323,13 @@ fn dx_is_orthogonal_to_one_and_to_x_hat() {
     for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
         let shape = Shape::new(&[19, 7, 7, 7], layout).unwrap();
         let group = Group { shape, dtype: Dtype::F64, input: Input::Normal };
-        let case = Case { group, op: Op::Backward, epilogue: Epilogue::Identity, affine: true, tracking: None };
+        let case = Case {
+            group,
+            op: Op::Backward(StatisticsKind::Batch),
+            epilogue: Epilogue::IDENTITY,
+            affine: true,
+            tracking: None,
+        };
         let inputs = Inputs::<f64>::new(&group);
         let dx = &run(&Cpu, &case, &inputs, &inputs.dy, 0).unwrap()["dx"];
         let (x_hat, ..) = train(shape, 0.0, &inputs.x, None);
@@ -347,7 +353,7 @@ fn given_statistics_that_are_not_those_of_x_are_taken_as_given() {
         shape,
         x: &x,
         dy: &dy,
-        epilogue: Epilogue::Identity,
+        epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: None,
         saved_mean: &[0.0],
@@ -377,7 +383,7 @@ fn the_rounding_of_a_saved_mean_does_not_reach_the_gradients() {
         shape,
         x: &x,
         dy: &dy,
-        epilogue: Epilogue::Identity,
+        epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: None,
         saved_mean: &saved_mean,
@@ -400,7 +406,7 @@ fn frozen_passes_read_the_running_statistics_alone() {
         shape,
         eps: 0.0,
         x: &[5.0, 7.0],
-        epilogue: Epilogue::Identity,
+        epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: Some(&[0.5, 0.25]),
         running_mean: &running_mean,
@@ -415,7 +421,7 @@ fn frozen_passes_read_the_running_statistics_alone() {
         eps: 0.0,
         x: &[5.0, 7.0],
         dy: &[3.0, 3.0],
-        epilogue: Epilogue::Identity,
+        epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: None,
         running_mean: &running_mean,
@@ -435,7 +441,7 @@ fn add_relu_of_an_empty_batch_needs_no_mask() {
         let shape = Shape::new(&dims, Layout::ChannelsFirst).unwrap();
         let (mut dgamma, mut dbeta) = ([7.0f32; 3], [7.0f32; 3]);
         let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
-        let (epilogue, ones) = (Epilogue::AddRelu(&mut [][..]), [1.0f32; 3]);
+        let (epilogue, ones) = (Epilogue::add_relu(&mut [][..]), [1.0f32; 3]);
         let result = if frozen {
             Cpu.backward_frozen(BackwardFrozenArgs {
                 shape,

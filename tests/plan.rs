@@ -24,11 +24,12 @@ const DEVICES: [DeviceLimits; 7] = {
 };
 const FORCED: [Option<Strategy>; 5] =
     [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoRead)];
-const OPS: [Op; 5] = [Op::Moments, Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen];
+const OPS: [Op; 5] =
+    [Op::Moments, Op::Train, Op::Infer, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 fn problem(op: Op, dims: &[usize], layout: Layout, dtype: Dtype, epilogue: Epilogue<()>) -> Problem {
-    let epilogue = if op == Op::Moments { Epilogue::Identity } else { epilogue };
+    let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { epilogue };
     Problem::new(op, Shape::new(dims, layout).unwrap(), dtype, epilogue, 1e-5, None).unwrap()
 }
 
@@ -120,7 +121,7 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     assert!(t.teams <= t.strips && (t.teams == t.strips || plan.strategy == Strategy::Grid), "{plan:?}");
     let tensors = match (plan.strategy, problem.op()) {
         (Strategy::TwoRead, _) | (_, Op::Moments) => 0,
-        (_, Op::Backward) => 2,
+        (_, Op::Backward(StatisticsKind::Batch)) => 2,
         _ => 1,
     };
     let held = i64::from(t.held_steps);
@@ -137,7 +138,9 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let needs = match (plan.strategy, problem.op(), problem.epilogue()) {
         (Strategy::Block | Strategy::Cluster, ..) | (_, Op::Infer, _) => 0,
         (Strategy::Grid, ..) => 2 * (t.splits + 1) as usize * (t.teams * t.strip_channels) as usize,
-        (Strategy::TwoRead, Op::Backward, Epilogue::Relu) => 2 * t.splits as usize * problem.shape().c(),
+        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch), Epilogue::RELU) => {
+            2 * t.splits as usize * problem.shape().c()
+        }
         (Strategy::TwoRead, ..) => t.splits as usize * problem.shape().c(),
     };
     assert_eq!(partials, needs, "{plan:?}");
@@ -155,7 +158,7 @@ fn every_element_of_the_table_has_one_owner() {
                         Layout::ChannelsLast => [&[n], s, &[c]].concat(),
                     };
                     for dtype in [Dtype::F32, Dtype::Bf16] {
-                        let problem = problem(Op::Train, &dims, layout, dtype, Epilogue::Identity);
+                        let problem = problem(Op::Train, &dims, layout, dtype, Epilogue::IDENTITY);
                         let four_sms = DeviceLimits { cooperative: true, ..SMALL };
                         for plan in Plan::candidates(&problem, &four_sms) {
                             check_limits(&problem, &four_sms, &plan);
@@ -189,11 +192,11 @@ fn any_plan_keeps_its_limits_and_owns_each_element_once() {
     let strategies = prop::sample::select(FORCED.to_vec());
     let any = (shapes(), ops, dtypes, devices, strategies);
     random::hold(&part, 300, &any, |((dims, layout), op, dtype, limits, forced)| {
-        let problem = problem(op, &dims, layout, dtype, Epilogue::Relu);
+        let problem = problem(op, &dims, layout, dtype, Epilogue::RELU);
         if let Ok(plan) = Plan::new(&problem, &limits, forced) {
             check_limits(&problem, &limits, &plan);
             check_owners(&problem, &plan);
-            if matches!(op, Op::Moments | Op::Train | Op::Backward) {
+            if matches!(op, Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch)) {
                 prop_assert!(forced.is_none_or(|forced| plan.strategy == forced));
             }
         } else {
@@ -213,11 +216,11 @@ fn no_choice_is_slower_than_two_read() {
             for s in [1, 2, 7 * 7, 14 * 14, 28 * 28, 33 * 4, 56 * 56, 112 * 112] {
                 for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                     for (op, dtype, epilogue) in [
-                        (Op::Moments, Dtype::F32, Epilogue::Identity),
-                        (Op::Train, Dtype::F16, Epilogue::Identity),
-                        (Op::Train, Dtype::F32, Epilogue::AddRelu(())),
-                        (Op::Backward, Dtype::Bf16, Epilogue::Relu),
-                        (Op::Backward, Dtype::F32, Epilogue::AddRelu(())),
+                        (Op::Moments, Dtype::F32, Epilogue::IDENTITY),
+                        (Op::Train, Dtype::F16, Epilogue::IDENTITY),
+                        (Op::Train, Dtype::F32, Epilogue::ADD_RELU),
+                        (Op::Backward(StatisticsKind::Batch), Dtype::Bf16, Epilogue::RELU),
+                        (Op::Backward(StatisticsKind::Batch), Dtype::F32, Epilogue::ADD_RELU),
                     ] {
                         let dims = if layout == Layout::ChannelsFirst { [n, c, s] } else { [n, s, c] };
                         let problem = problem(op, &dims, layout, dtype, epilogue);
@@ -241,8 +244,8 @@ fn no_choice_is_slower_than_two_read() {
 fn resnet50_reads_once() {
     let rows = batchnorm::bench::rows().unwrap().into_iter().filter(|row| row.suite == "resnet50");
     for row in rows.filter(|row| row.shape.layout() == Layout::ChannelsFirst) {
-        for op in [Op::Train, Op::Backward] {
-            let problem = problem(op, row.shape.dims(), Layout::ChannelsFirst, row.dtype, Epilogue::Relu);
+        for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
+            let problem = problem(op, row.shape.dims(), Layout::ChannelsFirst, row.dtype, Epilogue::RELU);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
             assert_ne!(plan.strategy, Strategy::TwoRead, "{op:?} {row:?}");
             assert_eq!(i64::from(plan.tiling.held_steps), plan.tiling.steps(), "{op:?} {row:?}");
@@ -268,7 +271,7 @@ fn offsets_beyond_32_bits_stay_exact() {
                 Layout::ChannelsLast => [&dims[..1], &dims[2..], &dims[1..2]].concat(),
             };
             for op in OPS {
-                let problem = problem(op, &dims, layout, Dtype::F16, Epilogue::Identity);
+                let problem = problem(op, &dims, layout, Dtype::F16, Epilogue::IDENTITY);
                 let plan = Plan::new(&problem, &HOPPER, None).unwrap();
                 check_limits(&problem, &HOPPER, &plan);
                 let t = &plan.tiling;
@@ -303,13 +306,15 @@ fn a_workspace_is_enough_for_every_smaller_batch() {
     for (c, s) in [(1, &[7, 7][..]), (1, &[100, 100]), (3, &[32, 32]), (64, &[56, 56]), (64, &[]), (500, &[3])] {
         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
             for dtype in DTYPES {
-                for op in [Op::Moments, Op::Train, Op::Backward, Op::BackwardFrozen] {
+                for op in
+                    [Op::Moments, Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)]
+                {
                     let of = |n| {
                         let dims = match layout {
                             Layout::ChannelsFirst => [&[n, c], s].concat(),
                             Layout::ChannelsLast => [&[n], s, &[c]].concat(),
                         };
-                        problem(op, &dims, layout, dtype, Epilogue::Relu)
+                        problem(op, &dims, layout, dtype, Epilogue::RELU)
                     };
                     let enough = Plan::most_workspace_bytes(&of(512), &HOPPER, None);
                     assert!(enough <= (2 << 20) + Plan::HEAD_BYTES);
@@ -332,7 +337,7 @@ fn one_channel_keeps_every_sm_busy() {
         (&[1 << 20, 3], Layout::ChannelsLast),
     ] {
         for op in OPS {
-            let problem = problem(op, dims, layout, Dtype::F16, Epilogue::Identity);
+            let problem = problem(op, dims, layout, Dtype::F16, Epilogue::IDENTITY);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
             assert!(plan.tiling.strips * plan.tiling.splits >= HOPPER.sms, "{op:?} {dims:?} {plan:?}");
         }
@@ -342,7 +347,7 @@ fn one_channel_keeps_every_sm_busy() {
 #[test]
 fn block_reads_once_where_strips_fit_and_fill_the_device() {
     let plan = |dims: &[usize], layout| {
-        Plan::new(&problem(Op::Train, dims, layout, Dtype::F16, Epilogue::Identity), &HOPPER, None).unwrap()
+        Plan::new(&problem(Op::Train, dims, layout, Dtype::F16, Epilogue::IDENTITY), &HOPPER, None).unwrap()
     };
     let first = Layout::ChannelsFirst;
     assert_eq!(plan(&[32, 512, 28, 28], first).strategy, Strategy::Block);
@@ -354,7 +359,7 @@ fn block_reads_once_where_strips_fit_and_fill_the_device() {
 
 #[test]
 fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
-    let large = problem(Op::Train, &[256, 64, 56, 56], Layout::ChannelsFirst, Dtype::F16, Epilogue::Identity);
+    let large = problem(Op::Train, &[256, 64, 56, 56], Layout::ChannelsFirst, Dtype::F16, Epilogue::IDENTITY);
     let error = Plan::new(&large, &HOPPER, Some(Strategy::Block)).unwrap_err();
     let strip = 256 * 56 * 56 * 2;
     assert_eq!(
@@ -368,7 +373,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 fn for_an_empty_problem_nothing_is_planned() {
     for dims in [&[0, 3][..], &[2, 3, 0], &[0, 3, 0, 5]] {
         for (op, limits) in OPS.into_iter().flat_map(|op| DEVICES.map(|limits| (op, limits))) {
-            let problem = problem(op, dims, Layout::ChannelsFirst, Dtype::F16, Epilogue::Relu);
+            let problem = problem(op, dims, Layout::ChannelsFirst, Dtype::F16, Epilogue::RELU);
             for forced in FORCED {
                 let plan = Plan::new(&problem, &limits, forced).unwrap();
                 assert_eq!((plan.tiling.strips, plan.tiling.steps(), plan.predicted_ns), (0, 0, 0.0), "{problem:?}");
@@ -386,7 +391,7 @@ fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
     for limits in DEVICES {
         // The largest strip that block holds, in elements of one channel.
         let fits = |s: usize| {
-            let problem = problem(Op::Train, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::Identity);
+            let problem = problem(Op::Train, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::IDENTITY);
             Plan::new(&problem, &limits, Some(Strategy::Block)).is_ok()
         };
         let (mut low, mut high) = (1, 1 << 20);
@@ -397,7 +402,7 @@ fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
         assert!(fits(low) && !fits(high) && low * 4 > limits.shared_per_cta as usize - 8192, "{low} {high}");
         for s in [low - 4, low - 1, low, low + 1, high, high + 1] {
             for op in OPS {
-                let problem = problem(op, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::Identity);
+                let problem = problem(op, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::IDENTITY);
                 let plan = Plan::new(&problem, &limits, None).unwrap();
                 check_limits(&problem, &limits, &plan);
                 check_owners(&problem, &plan);
@@ -442,7 +447,7 @@ fn limits_that_no_device_has_panic_nowhere() {
         for dims in [&[2, 3][..], &[32, 64, 56, 56], &[1, 1 << 20, 2], &[1 << 40, 1], &[1, 1, 1]] {
             for op in OPS {
                 for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
-                    let problem = problem(op, dims, layout, Dtype::F16, Epilogue::AddRelu(()));
+                    let problem = problem(op, dims, layout, Dtype::F16, Epilogue::ADD_RELU);
                     for forced in FORCED {
                         if let Ok(plan) = Plan::new(&problem, &limits, forced) {
                             assert!(plan.tiling.steps() > 0 && plan.tiling.splits > 0, "{limits:?}, {plan:?}");
@@ -455,7 +460,7 @@ fn limits_that_no_device_has_panic_nowhere() {
         }
     }
     let shape = Shape::nchw(2, 64, 8, 8).unwrap();
-    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let tiling = Plan::new(&problem, &HOPPER, None).unwrap().tiling;
     for form in [Form::Rows, Form::Columns] {
         Tiling { form, width: 0, threads: 0, ..tiling }.steps();
@@ -466,7 +471,7 @@ fn limits_that_no_device_has_panic_nowhere() {
 #[test]
 fn a_plan_is_one_line() {
     let shape = Shape::nchw(256, 64, 56, 56).unwrap();
-    let problem = Problem::new(Op::Train, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F16, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let plan = Plan::new(&problem, &DeviceLimits::KNOWN[1].1, Some(Strategy::Cluster)).unwrap();
     let t = plan.tiling;
     let wanted = format!(

@@ -138,7 +138,7 @@ fn compute<B: Compute<T>, T: Element>(args: &Args, backend: B, tensors: &Tensors
         Op::Train => forward::train(&job, tracking),
         Op::Infer => forward::infer(&job),
         Op::Moments => forward::moments(&job),
-        Op::Backward => backward::batch(&job),
-        Op::BackwardFrozen => backward::frozen(&job),
+        Op::Backward(StatisticsKind::Batch) => backward::batch(&job),
+        Op::Backward(StatisticsKind::Running) => backward::frozen(&job),
     }
 }

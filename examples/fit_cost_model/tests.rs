@@ -125,7 +125,7 @@ fn probes() -> Vec<Value> {
 /// The rows of ResNet-50 by these strategies, with the times that these constants give.
 fn rows(constants: &Constants, strategies: &[Strategy]) -> Vec<Value> {
     let mut noise = Noise(2);
-    let is_wanted = |operation: &Operation| matches!(operation.op, Op::Train | Op::Backward);
+    let is_wanted = |operation: &Operation| matches!(operation.op, Op::Train | Op::Backward(StatisticsKind::Batch));
     let rows = batchnorm::bench::rows().unwrap().into_iter().filter(|row| row.suite == "resnet50");
     let tasks = rows.flat_map(|row| Operation::ALL.into_iter().filter(is_wanted).map(move |op| (row.clone(), op)));
     tasks.map(|(row, operation)| entry(&row, operation, strategies, |ns| noise.seconds(ns), constants)).collect()

@@ -183,7 +183,7 @@ impl Operation for Backward {
         let Backward { frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta, scratch, .. } =
             *self;
         let (len, c) = (shape.len(), shape.c());
-        let op = if frozen_eps.is_some() { Op::BackwardFrozen } else { Op::Backward };
+        let op = if frozen_eps.is_some() { Op::Backward(StatisticsKind::Running) } else { Op::Backward(StatisticsKind::Batch) };
         let kind = epilogue(&self.epilogue, dz.map(|_| ()))?;
         let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
         // SAFETY: as in training; everything that is written is new.
@@ -250,8 +250,8 @@ impl Operation for ScratchBytes<'_> {
     {
         let op = match self.operation {
             "train" => Op::Train,
-            "backward" => Op::Backward,
-            "backward_frozen" => Op::BackwardFrozen,
+            "backward" => Op::Backward(StatisticsKind::Batch),
+            "backward_frozen" => Op::Backward(StatisticsKind::Running),
             other => {
                 let text = format!("batchnorm: expected train, backward or backward_frozen, got {other:?}");
                 return Err(value_error(text));

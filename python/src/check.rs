@@ -29,10 +29,10 @@ pub(crate) fn value_error(text: String) -> PyErr {
 /// An epilogue by its name, with a residual or without.
 pub(crate) fn epilogue(name: &str, residual: Option<()>) -> PyResult<Epilogue<()>> {
     match (name, residual) {
-        ("identity", None) => Ok(Epilogue::Identity),
-        ("relu", None) => Ok(Epilogue::Relu),
-        ("add", Some(())) => Ok(Epilogue::Add(())),
-        ("add_relu", Some(())) => Ok(Epilogue::AddRelu(())),
+        ("identity", None) => Ok(Epilogue::IDENTITY),
+        ("relu", None) => Ok(Epilogue::RELU),
+        ("add", Some(())) => Ok(Epilogue::ADD),
+        ("add_relu", Some(())) => Ok(Epilogue::ADD_RELU),
         (name, residual) => {
             let residual = if residual.is_some() { "with" } else { "without" };
             Err(value_error(format!(

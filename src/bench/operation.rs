@@ -1,7 +1,8 @@
 //! What is measured: the operations of a layer, and the least that they must move.
 
 use super::Row;
-use crate::{Epilogue, Op, Problem, Result};
+use crate::error::Result;
+use crate::op::{Epilogue, Op, Problem, StatisticsKind, Traffic};
 
 /// An operation of a layer, with what is fused behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,14 +16,14 @@ pub struct Operation {
 impl Operation {
     /// Everything that is measured.
     pub const ALL: [Self; 8] = [
-        Self::of(Op::Train, Epilogue::Identity),
-        Self::of(Op::Backward, Epilogue::Identity),
-        Self::of(Op::Train, Epilogue::Relu),
-        Self::of(Op::Backward, Epilogue::Relu),
-        Self::of(Op::Train, Epilogue::AddRelu(())),
-        Self::of(Op::Backward, Epilogue::AddRelu(())),
-        Self::of(Op::Infer, Epilogue::Identity),
-        Self::of(Op::BackwardFrozen, Epilogue::Identity),
+        Self::of(Op::Train, Epilogue::IDENTITY),
+        Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::IDENTITY),
+        Self::of(Op::Train, Epilogue::RELU),
+        Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::RELU),
+        Self::of(Op::Train, Epilogue::ADD_RELU),
+        Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::ADD_RELU),
+        Self::of(Op::Infer, Epilogue::IDENTITY),
+        Self::of(Op::Backward(StatisticsKind::Running), Epilogue::IDENTITY),
     ];
 
     const fn of(op: Op, epilogue: Epilogue<()>) -> Self {
@@ -31,16 +32,16 @@ impl Operation {
 
     /// Such as `train`, or `backward-add-relu`.
     pub fn name(self) -> String {
-        match self.epilogue {
-            Epilogue::Identity => self.op.name().into(),
-            epilogue => format!("{}-{}", self.op.name(), epilogue.name()),
+        if self.epilogue == Epilogue::IDENTITY {
+            return self.op.name().into();
         }
+        format!("{}-{}", self.op.name(), self.epilogue.name())
     }
 
     /// The tensors that it must read, and those that it must write: each once. Masks and what a channel has are not counted.
     pub fn tensors(self) -> (usize, usize) {
-        let extra = usize::from(self.epilogue.residual().is_some());
-        if self.is_backward() { (2, 1 + extra) } else { (1 + extra, 1) }
+        let Traffic { reads, writes, .. } = self.op.traffic(self.epilogue.residual().is_some());
+        (reads as usize, writes as usize)
     }
 
     /// The least that can be moved, in bytes. A kernel that reads `x` twice gets no credit for it.
@@ -61,7 +62,7 @@ impl Operation {
 
     /// Whether it is a backward pass.
     pub fn is_backward(self) -> bool {
-        matches!(self.op, Op::Backward | Op::BackwardFrozen)
+        self.op.is_backward()
     }
 }
 

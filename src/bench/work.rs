@@ -5,10 +5,15 @@ use rayon::prelude::*;
 
 use super::reference::{Outputs, Reference};
 use super::{Operation, Row};
+use crate::backend::{Backend, Compute};
+use crate::cpu::Cpu;
 use crate::cpu::threads;
-use crate::{
-    Backend, BatchNorm, Compute, Cpu, Element, Epilogue, Gradients, Op, Options, Result, Saved, Shape, StateDict,
-};
+use crate::element::Element;
+use crate::error::Result;
+use crate::layer::{BatchNorm, Options, Saved, StateDict};
+use crate::offset::Offset;
+use crate::op::{Epilogue, Gradients, Op, StatisticsKind};
+use crate::shape::Shape;
 
 /// What one run of an operation reads and writes.
 struct Set<B: Backend, T: Element> {
@@ -32,7 +37,7 @@ pub struct Work<B: Backend, T: Element> {
     dbeta: B::Buf<f32>,
 }
 
-impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
+impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
     /// So many sets of buffers of this shape, which begin `offset` elements beyond an aligned address: values that no
     /// branch and no cache line can be lucky with, the same in every set. [`Work::prepare`] comes before [`Work::run`].
     ///
@@ -55,7 +60,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
     ) -> Result<Self> {
         let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default())?;
         layer.load_state_dict(&state(channels)?)?;
-        layer.reserve::<T>(shape, Epilogue::AddRelu(()))?;
+        layer.reserve::<T>(shape, Epilogue::ADD_RELU)?;
         // Over the host once: the others are copies on the device.
         let (x, dy) = (backend.upload(x)?, backend.upload(dy)?);
         let set = || {
@@ -64,7 +69,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
                 dy: backend.duplicate(&dy)?,
                 out: backend.duplicate(&x)?,
                 residual: backend.duplicate(&dy)?,
-                saved: layer.saved(shape, Epilogue::AddRelu(()))?,
+                saved: layer.saved(shape, Epilogue::ADD_RELU)?,
             })
         };
         let sets = (0..sets.max(1)).map(|_| set()).collect::<Result<Vec<_>>>()?;
@@ -77,21 +82,23 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
         4 * row.bytes() + row.shape.len() / 8
     }
 
-    /// Runs the forward pass that an operation goes with, on every set: each kind of backward refuses what the other saved.
+    /// Runs the forward pass that an operation goes with, on every set: a backward pass is that of what was saved last.
     ///
     /// # Errors
     /// Those of [`BatchNorm::train`] and [`BatchNorm::frozen`].
     pub fn prepare(&mut self, operation: Operation) -> Result<()> {
         let (shape, offset) = (self.shape, self.offset);
-        let is_frozen = matches!(operation.op, Op::Infer | Op::BackwardFrozen);
         for Set { x, out, residual, saved, .. } in &mut self.sets {
             let (x, z, mut y) = (B::slice(x, offset), B::slice(residual, offset), B::slice_mut(out, offset));
             let (x, y) = (B::view_input(&x), B::view_output(&mut y));
             let epilogue = operation.epilogue.map(|()| B::view_input(&z));
-            if is_frozen {
-                self.layer.frozen(shape, x, epilogue, y, saved)?;
-            } else {
-                self.layer.train(shape, x, epilogue, y, saved)?;
+            match operation.op {
+                Op::Infer | Op::Backward(StatisticsKind::Running) => {
+                    self.layer.frozen(shape, x, epilogue, y, saved)?;
+                }
+                Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => {
+                    self.layer.train(shape, x, epilogue, y, saved)?;
+                }
             }
         }
         Ok(())
@@ -107,22 +114,25 @@ impl<B: Compute<T>, T: Element<Param = f32>> Work<B, T> {
         self.next = (current + 1) % self.sets.len();
         let Set { x, dy, out, residual, saved } = &mut self.sets[current];
         let (x, dy, mut out) = (B::slice(x, offset), B::slice(dy, offset), B::slice_mut(out, offset));
-        let (x, dy, out) = (B::view_input(&x), B::view_input(&dy), B::view_output(&mut out));
-        if !operation.is_backward() {
-            let z = B::slice(residual, offset);
-            let epilogue = operation.epilogue.map(|()| B::view_input(&z));
-            return match operation.op {
-                Op::Infer => self.layer.infer(shape, x, epilogue, out),
-                _ => self.layer.train(shape, x, epilogue, out, saved),
-            };
-        }
-        let mut dz = B::slice_mut(residual, offset);
-        let epilogue = operation.epilogue.map(|()| B::view_output(&mut dz));
-        let (dgamma, dbeta) = (Some(B::output(&mut self.dgamma)), Some(B::output(&mut self.dbeta)));
-        let gradients = Gradients::<B, T> { dx: out, dgamma, dbeta };
+        let x = B::view_input(&x);
         match operation.op {
-            Op::BackwardFrozen => self.layer.backward_frozen(shape, x, dy, epilogue, saved, gradients),
-            _ => self.layer.backward(shape, x, dy, epilogue, saved, gradients),
+            Op::Backward(_) => {
+                let mut dz = B::slice_mut(residual, offset);
+                let epilogue = operation.epilogue.map(|()| B::view_output(&mut dz));
+                let (dgamma, dbeta) = (Some(B::output(&mut self.dgamma)), Some(B::output(&mut self.dbeta)));
+                let gradients = Gradients { dx: B::view_output(&mut out), dgamma, dbeta };
+                self.layer.backward(shape, x, B::view_input(&dy), epilogue, saved, gradients)
+            }
+            Op::Infer => {
+                let z = B::slice(residual, offset);
+                let epilogue = operation.epilogue.map(|()| B::view_input(&z));
+                self.layer.infer(shape, x, epilogue, B::view_output(&mut out))
+            }
+            Op::Moments | Op::Train => {
+                let z = B::slice(residual, offset);
+                let epilogue = operation.epilogue.map(|()| B::view_input(&z));
+                self.layer.train(shape, x, epilogue, B::view_output(&mut out), saved)
+            }
         }
     }
 
@@ -196,7 +206,7 @@ fn values<T: Element>(len: usize, seed: u64) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Layout;
+    use crate::shape::Layout;
 
     #[test]
     fn the_cpu_agrees_with_itself_channel_by_channel() {

@@ -7,26 +7,21 @@ use super::convert::Lane;
 use super::forward::{Channels, normalized};
 use super::sweep::{Group, by_group_into};
 use super::threads;
-use crate::{Element, Epilogue, Gradients, Shape};
+use crate::element::Element;
+use crate::op::{Activation, Epilogue, Gradients, Statistics};
+use crate::shape::Shape;
 
 /// Elements to a task of a plain copy.
 const PIECE: usize = 16 * 1024;
 
-/// What normalized: the batch's own statistics, on which `dx` depends through `x`, or constants.
-#[derive(Clone, Copy)]
-pub(super) enum Statistics<'a, P> {
-    Batch { saved_mean: &'a [P], saved_inv_std: &'a [P] },
-    Frozen { running_mean: &'a [P], running_var: &'a [P], eps: f64 },
-}
-
-/// Writes the residual's gradient `dz = g`, for the epilogues that have one.
-fn residual_gradient<T: Lane>(dy: &[T], epilogue: &mut Epilogue<&mut [T]>, relu_mask: Option<&[u32]>) {
-    match epilogue {
-        Epilogue::Add(dz) => {
+/// Writes the residual's gradient `dz = g`.
+fn residual_gradient<T: Lane>(dy: &[T], activation: Activation, relu_mask: Option<&[u32]>, dz: &mut [T]) {
+    match activation {
+        Activation::Identity => {
             let pieces = dz.par_chunks_mut(PIECE).zip(dy.par_chunks(PIECE));
             threads::for_each(pieces, |(dz, dy)| dz.copy_from_slice(dy));
         }
-        Epilogue::AddRelu(dz) => {
+        Activation::Relu => {
             let words = relu_mask.unwrap_or_default(); // Problem saw to it that there is one.
             let values = dz.par_chunks_mut(32).zip(dy.par_chunks(32)).with_min_len(512);
             threads::for_each(values.zip(words), |((dz, dy), word)| {
@@ -35,27 +30,30 @@ fn residual_gradient<T: Lane>(dy: &[T], epilogue: &mut Epilogue<&mut [T]>, relu_
                 }
             });
         }
-        Epilogue::Identity | Epilogue::Relu => {}
     }
 }
 
 /// Writes the gradients of a checked problem.
 pub(super) fn gradients<T: Lane>(
     shape: Shape,
-    statistics: Statistics<'_, T::Param>,
+    statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
     [x, dy]: [&[T]; 2],
-    mut epilogue: Epilogue<&mut [T]>,
+    epilogue: Epilogue<&mut [T]>,
     relu_mask: Option<&[u32]>,
     gradients: Gradients<'_, Cpu, T>,
 ) {
-    residual_gradient(dy, &mut epilogue, relu_mask);
-    let (dy, epilogue) = match epilogue {
-        Epilogue::AddRelu(g) => (&*g, Epilogue::AddRelu(())),
-        other => (dy, other.kind()),
+    let (activation, recomputes_v) = (epilogue.activation(), epilogue.recomputes_v());
+    // Behind a residual g is dz, as it was rounded.
+    let dy = match epilogue.into_residual() {
+        None => dy,
+        Some(dz) => {
+            residual_gradient(dy, activation, relu_mask, dz);
+            dz
+        }
     };
     let of_channels = by_group_into(shape, gradients.dx, |group, dx| {
-        if epilogue == Epilogue::Relu {
+        if recomputes_v {
             group_gradients::<T, true>(group, statistics, affine, [x, dy], dx)
         } else {
             group_gradients::<T, false>(group, statistics, affine, [x, dy], dx)
@@ -73,13 +71,13 @@ pub(super) fn gradients<T: Lane>(
 /// computed again from `x`.
 fn group_gradients<T: Lane, const RELU: bool>(
     group: &Group,
-    statistics: Statistics<'_, T::Param>,
+    statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
     inputs: [&[T]; 2],
     dx: Vec<&mut [T]>,
 ) -> Vec<[f64; 2]> {
     let channels = match statistics {
-        Statistics::Batch { saved_mean, saved_inv_std } => {
+        Statistics::Batch { mean: saved_mean, inv_std: saved_inv_std } => {
             let of_group = |values: &[T::Param]| values[group.channels()].iter().map(|value| value.to_f64()).collect();
             let mut mean: Vec<f64> = of_group(saved_mean);
             if RELU {
@@ -89,9 +87,7 @@ fn group_gradients<T: Lane, const RELU: bool>(
             }
             Channels::new(group.channels(), mean, of_group(saved_inv_std), affine)
         }
-        Statistics::Frozen { running_mean, running_var, eps } => {
-            Channels::running(group.channels(), eps, affine, [running_mean, running_var])
-        }
+        Statistics::Running { mean, var, eps } => Channels::running(group.channels(), eps, affine, [mean, var]),
     };
     let g = |parameters: [f64; 3], x: f64, dy: f64| {
         if !RELU || T::is_positive(normalized(parameters, x)) { dy } else { 0.0 }
@@ -108,7 +104,7 @@ fn group_gradients<T: Lane, const RELU: bool>(
     let m = group.m() as f64;
     let Channels { mut mean, inv_std, scale, beta } = channels;
     match statistics {
-        Statistics::Frozen { .. } => {
+        Statistics::Running { .. } => {
             group.map([&mean, &scale, &beta], inputs, dx, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
             sums.iter().zip(inv_std).map(|([sum_dy, sum_dy_xmu, _], inv_std)| [sum_dy_xmu * inv_std, *sum_dy]).collect()
         }

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use crate::Element;
+use crate::element::Element;
 
 /// Neighbours taken at a time.
 pub(super) const LANES: usize = 16;

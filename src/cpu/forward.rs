@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use super::convert::Lane;
 use super::sweep::{Group, Part, by_group, by_group_into};
 use super::threads;
-use crate::{Epilogue, NonFinite, Param, RunningVar, Shape, Tracking};
+use crate::element::Param;
+use crate::op::{Activation, Coefficients, Epilogue, Weights};
+use crate::shape::Shape;
 
 /// The moments of a channel.
 #[derive(Clone, Copy)]
@@ -200,11 +202,11 @@ pub(super) fn infer<T: Lane>(
 /// `y = epilogue((x - mean) * inv_std * gamma + beta)`
 fn normalize<T: Lane>(group: &Group, x: &[T], channels: &Channels, epilogue: Epilogue<&[T]>, y: Vec<&mut [T]>) {
     let parameters = channels.parameters();
-    match epilogue {
-        Epilogue::Identity => group.map(parameters, [x], y, |p, [x]| normalized(p, x)),
-        Epilogue::Relu => group.map(parameters, [x], y, |p, [x]| relu(normalized(p, x))),
-        Epilogue::Add(z) => group.map(parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
-        Epilogue::AddRelu(z) => group.map(parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
+    match (epilogue.activation(), epilogue.into_residual()) {
+        (Activation::Identity, None) => group.map(parameters, [x], y, |p, [x]| normalized(p, x)),
+        (Activation::Relu, None) => group.map(parameters, [x], y, |p, [x]| relu(normalized(p, x))),
+        (Activation::Identity, Some(z)) => group.map(parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
+        (Activation::Relu, Some(z)) => group.map(parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
     }
 }
 
@@ -216,34 +218,30 @@ pub(super) fn pack_mask<T: Lane>(y: &[T], relu_mask: &mut [u32]) {
     });
 }
 
-/// Moves running statistics by one batch of `m` values per channel.
+/// Moves running statistics by one batch.
 pub(super) fn track<P: Param>(
-    tracking: Tracking,
-    m: usize,
+    coefficients: Coefficients,
     batch: &[(Moments, f64)],
     mean: &mut [P],
     var: &mut [P],
     num_batches_tracked: &mut i64,
 ) {
     *num_batches_tracked = num_batches_tracked.saturating_add(1);
-    let a = tracking.momentum.weight(*num_batches_tracked);
-    let k = match tracking.variance {
-        RunningVar::Unbiased => m as f64 / (m as f64 - 1.0),
-        RunningVar::Biased => 1.0,
-    };
-    // With a = 0 nothing is read of the batch: 0 * NaN would bring it in.
-    if a == 0.0 {
+    let Coefficients { weights, correction, skips_non_finite } = coefficients;
+    let Weights { keep, momentum } = weights.unwrap_or_else(|| Weights::cumulative(*num_batches_tracked));
+    // With a momentum of 0 nothing is read of the batch: 0 * NaN would bring it in.
+    if momentum == 0.0 {
         return;
     }
-    // With a = 1 the old value is not read: 0 * NaN would keep it.
-    let step = |old: P, new: f64| P::from_f64(if a == 1.0 { new } else { (1.0 - a) * old.to_f64() + a * new });
-    // In their own type: what overflows there is an infinity in the running statistics.
+    // With one of 1 the old value is not read: 0 * NaN would keep it.
+    let step = |old: P, new: f64| P::from_f64(if momentum == 1.0 { new } else { keep * old.to_f64() + momentum * new });
+    // In their own type: a value that overflows there is an infinity in the running statistics.
     let is_finite = |statistic: f64| P::from_f64(statistic).to_f64().is_finite();
     for ((batch, _), (mean, var)) in batch.iter().zip(mean.iter_mut().zip(var)) {
         let finite = is_finite(batch.mean) && is_finite(batch.var);
-        if finite || tracking.non_finite == NonFinite::Propagate {
+        if finite || !skips_non_finite {
             *mean = step(*mean, batch.mean);
-            *var = step(*var, batch.var * k);
+            *var = step(*var, batch.var * correction);
         }
     }
 }

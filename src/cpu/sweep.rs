@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::convert::Lane;
 use super::rows::{Rows, ranges};
 use super::{Cpu, threads};
-use crate::{Layout, Shape};
+use crate::shape::{Layout, Shape};
 
 /// Elements to a part.
 const PART: usize = 64 * 1024;

@@ -19,10 +19,10 @@
 //!
 //! The stream that is captured is to be a non-blocking one, as [`CudaContext::new_stream`] makes: [`Cuda::on`] says why.
 //!
-//! # From buffers to a launch
-//! `launch/` has a file an operation: it names the arguments, the rest is the same for all. The facts of the arguments
-//! go through [`Problem`], then the [`Plan`](crate::Plan) is made, then one function of `ffi` is called, which
-//! `cargo xtask bindings` makes of `kernels/abi.h`.
+//! # From tensors to a launch
+//! The facts of an operation's tensors go through [`Problem`], their memory is held, the [`Plan`](crate::Plan) is looked up, and
+//! one function of `ffi` is called, which `cargo xtask bindings` makes of `kernels/abi.h`. `launch/` does that for all operations;
+//! of each it has the file that fills the C struct.
 
 mod device;
 mod device_ref;
@@ -41,25 +41,25 @@ mod loader;
 mod memory_pool;
 mod plans;
 mod process;
-mod state;
 mod workspace;
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice};
 use half::{bf16, f16};
 
-use crate::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, TrainArgs};
-use crate::backend::Sealed;
-use crate::state::{State, StateDict};
-use crate::{Backend, Compute, DeviceLimits, Param, Plan, Problem, Result, Stored, Strategy, memory};
+use crate::backend::{Backend, Compute, Sealed};
+use crate::element::Stored;
+use crate::error::Result;
+use crate::memory;
+use crate::op::{Extent, Memory, Operation, Place, Problem, Raw};
+use crate::plan::{DeviceLimits, Plan, Strategy};
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
 pub use launch::{Probe, Probes, Storing};
 use plans::Plans;
 use process::expect_unforked;
-pub use state::CudaState;
 pub use workspace::CudaWorkspace;
 
 /// A stream of an NVIDIA device. Computes f32, f16 and bf16, all of them in f32.
@@ -70,12 +70,12 @@ pub use workspace::CudaWorkspace;
 /// let cuda = Cuda::new(0)?;
 /// let shape = Shape::nchw(32, 64, 56, 56)?;
 /// let mut layer = BatchNorm::<_>::new(cuda.clone(), shape.c(), Options::default())?;
-/// layer.reserve::<f32>(shape, Epilogue::Relu)?;
-/// let mut saved = layer.saved(shape, Epilogue::Relu)?;
+/// layer.reserve::<f32>(shape, Epilogue::RELU)?;
+/// let mut saved = layer.saved(shape, Epilogue::RELU)?;
 ///
 /// let x = cuda.upload(&vec![1.0f32; shape.len()])?;
 /// let mut y = cuda.upload(&vec![0.0f32; shape.len()])?;
-/// layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved)?;
+/// layer.train(shape, &x, Epilogue::RELU, &mut y, &mut saved)?;
 /// let y = cuda.download(&y)?;
 /// # Ok::<(), batchnorm::Error>(())
 /// ```
@@ -259,14 +259,37 @@ impl Cuda {
 
 impl Sealed for Cuda {}
 
-impl Backend for Cuda {
-    type Buf<T: Stored> = CudaSlice<T>;
-    // `dyn`, so that an absent buffer needs no type annotation, and anyone's memory can be passed.
+impl Memory for Cuda {
+    // `dyn`, so that an absent tensor needs no type annotation, and anyone's memory can be passed.
     type In<'a, T: Stored> = &'a dyn DevicePtr<T>;
     type Out<'a, T: Stored> = &'a mut dyn DevicePtrMut<T>;
-    type View<'a, T: Stored> = CudaView<'a, T>;
-    type ViewMut<'a, T: Stored> = CudaViewMut<'a, T>;
-    type State<P: Param> = CudaState<P>;
+
+    fn extent_of_in<T: Stored>(memory: &&dyn DevicePtr<T>) -> Extent {
+        extent(*memory)
+    }
+    fn extent_of_out<T: Stored>(memory: &&mut dyn DevicePtrMut<T>) -> Extent {
+        extent(&**memory)
+    }
+}
+
+/// The facts that are known without touching the memory. The address is not.
+fn extent<T>(memory: &dyn DeviceSlice<T>) -> Extent {
+    Extent { address: 0, len: memory.len(), bytes: memory.num_bytes(), place: Some(place(memory.stream())) }
+}
+
+/// A stream as the place of its work.
+fn place(stream: &Arc<CudaStream>) -> Place {
+    let context = stream.context();
+    Place {
+        device: context.ordinal(),
+        context: context.cu_ctx() as usize,
+        stream: stream.cu_stream() as usize,
+        is_tracked: context.is_managing_stream_synchronization(),
+    }
+}
+
+impl Backend for Cuda {
+    type Buf<T: Stored> = CudaSlice<T>;
     type Workspace = CudaWorkspace;
 
     fn upload<T: Stored>(&self, host: &[T]) -> Result<CudaSlice<T>> {
@@ -291,61 +314,27 @@ impl Backend for Cuda {
         }
         self.stream.clone_dtod(buf).map_err(allocating(size_of::<T>() * buf.len()))
     }
-    fn slice<T: Stored>(buf: &CudaSlice<T>, start: usize) -> CudaView<'_, T> {
-        buf.slice(start..)
-    }
-    fn slice_mut<T: Stored>(buf: &mut CudaSlice<T>, start: usize) -> CudaViewMut<'_, T> {
-        buf.slice_mut(start..)
-    }
-    fn upload_state<P: Param>(&self, host: &StateDict<P>) -> Result<CudaState<P>> {
-        CudaState::new(self, host)
-    }
-    fn download_state<P: Param>(&self, state: &CudaState<P>) -> Result<StateDict<P>> {
-        state.to_host(self)
-    }
-    fn views<P: Param>(state: &CudaState<P>) -> State<CudaView<'_, P>, CudaView<'_, i64>> {
-        state.views()
-    }
-    fn views_mut<P: Param>(state: &mut CudaState<P>) -> State<CudaViewMut<'_, P>, CudaViewMut<'_, i64>> {
-        state.views_mut()
-    }
-    fn view_input<'a, T: Stored>(view: &'a CudaView<'_, T>) -> &'a dyn DevicePtr<T> {
-        view
-    }
-    fn view_mut_input<'a, T: Stored>(view: &'a CudaViewMut<'_, T>) -> &'a dyn DevicePtr<T> {
-        view
-    }
-    fn view_output<'a, T: Stored>(view: &'a mut CudaViewMut<'_, T>) -> &'a mut dyn DevicePtrMut<T> {
-        view
-    }
-    fn shorten_input<'short, 'long: 'short, T: Stored>(input: &'long dyn DevicePtr<T>) -> &'short dyn DevicePtr<T> {
-        input
-    }
-    fn shorten_output<'short, 'long: 'short, T: Stored>(
-        output: &'long mut dyn DevicePtrMut<T>,
-    ) -> &'short mut dyn DevicePtrMut<T> {
-        output
-    }
 }
 
-/// The operations for each dtype: written out, so that they are compiled here and not in every crate that uses them.
+/// The dtypes: written out, so that they are compiled here and not in every crate that uses them.
 macro_rules! compute {
     ($($element:ty)*) => {$(
         impl Compute<$element> for Cuda {
-            fn moments(&self, args: MomentsArgs<'_, Self, $element>) -> Result<()> {
-                launch::moments(self, args)
+            fn execute(
+                &self,
+                operation: Operation<'_, Self, $element>,
+                workspace: Option<&mut CudaWorkspace>,
+            ) -> Result<()> {
+                launch::run(self, operation, workspace)
             }
-            fn train(&self, args: TrainArgs<'_, Self, $element>) -> Result<()> {
-                launch::train(self, args)
-            }
-            fn infer(&self, args: InferArgs<'_, Self, $element>) -> Result<()> {
-                launch::infer(self, args)
-            }
-            fn backward(&self, args: BackwardArgs<'_, Self, $element>) -> Result<()> {
-                launch::backward(self, args)
-            }
-            fn backward_frozen(&self, args: BackwardFrozenArgs<'_, Self, $element>) -> Result<()> {
-                launch::backward_frozen(self, args)
+            #[allow(unsafe_code)]
+            unsafe fn execute_raw(
+                &self,
+                operation: Operation<'_, Raw, $element>,
+                workspace: Option<&mut CudaWorkspace>,
+            ) -> Result<()> {
+                // SAFETY: the caller's.
+                unsafe { launch::run_raw(self, operation, workspace) }
             }
         }
     )*};

@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::{DeviceLimits, Dtype, Epilogue, Op, Plan, Problem, Result, Shape, Strategy};
+use crate::element::Dtype;
+use crate::error::Result;
+use crate::op::{Epilogue, Op, Problem};
+use crate::plan::{DeviceLimits, Plan, Strategy};
+use crate::shape::Shape;
 
 /// Problems whose plans are kept. A network has some tens of them; one whose shapes never repeat gains nothing.
 const MOST: usize = 1024;
@@ -49,6 +53,7 @@ impl Plans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::StatisticsKind;
 
     const LIMITS: DeviceLimits = DeviceLimits::KNOWN[0].1;
 
@@ -61,8 +66,9 @@ mod tests {
         let plans = Plans::default();
         let mut problems = Vec::new();
         for n in [1, 32] {
-            for op in [Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen] {
-                for epilogue in [Epilogue::Identity, Epilogue::AddRelu(())] {
+            let backward = [StatisticsKind::Batch, StatisticsKind::Running].map(Op::Backward);
+            for op in [Op::Train, Op::Infer].into_iter().chain(backward) {
+                for epilogue in [Epilogue::IDENTITY, Epilogue::ADD_RELU] {
                     for dtype in [Dtype::F32, Dtype::F16] {
                         let shape = Shape::nchw(n, 64, 56, 56).unwrap();
                         let aligned = Problem::new(op, shape, dtype, epilogue, 1e-5, None).unwrap();
@@ -84,13 +90,13 @@ mod tests {
         let plans = Plans::default();
         for n in 1..=MOST + 1 {
             let problem =
-                Problem::new(Op::Train, Shape::nc(n + 1, 3).unwrap(), Dtype::F32, Epilogue::Identity, 1e-5, None);
+                Problem::new(Op::Train, Shape::nc(n + 1, 3).unwrap(), Dtype::F32, Epilogue::IDENTITY, 1e-5, None);
             plans.of(&problem.unwrap(), &LIMITS, None).unwrap();
         }
         assert_eq!(kept(&plans), 1);
         let plans = Plans::default();
         let large = Shape::nchw(256, 1, 112, 112).unwrap();
-        let problem = Problem::new(Op::Train, large, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+        let problem = Problem::new(Op::Train, large, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
         assert!(plans.of(&problem, &LIMITS, Some(Strategy::Block)).is_err());
         assert_eq!(kept(&plans), 0);
     }

@@ -8,7 +8,9 @@ use super::device::allocating;
 use super::kept::Kept;
 use super::process::expect_unforked;
 use super::{Cuda, DeviceRef};
-use crate::{Backend, Plan, Problem, Result};
+use crate::error::Result;
+use crate::op::Problem;
+use crate::plan::Plan;
 
 thread_local! {
     static KEPT: Kept<Arc<CudaStream>, CudaWorkspace> = const { Kept::new() };
@@ -84,22 +86,18 @@ impl Cuda {
         greatest(&[*problem], |problem| Ok(self.plan(problem)?.workspace_bytes))
     }
 
-    /// Runs an operation of this problem with scratch memory that the calling thread keeps for the backend's stream, for
-    /// those who have no layer to keep a workspace in: a framework's functions, for instance. It is allocated where there
-    /// is none yet or it is too small, and freed when the thread ends, or by the thread's use of other streams.
-    ///
-    /// A graph that is captured keeps its address: give that a workspace of its own.
-    ///
-    /// # Errors
-    /// Those of [`Backend::workspace`] and of the operation. After an error it is given up, and the next one is new.
-    pub fn with_thread_workspace<R>(
+    /// Calls `operation` with scratch memory that the calling thread keeps for the backend's stream. It is allocated where there
+    /// is none yet or it is too small for `plan`, and freed when the thread ends, or by the thread's use of other streams. After
+    /// an error it is given up, and the next one is new.
+    pub(super) fn with_own_workspace(
         &self,
         problem: &Problem,
-        operation: impl FnOnce(&mut CudaWorkspace) -> Result<R>,
-    ) -> Result<R> {
-        let needed = self.workspace_bytes(problem)?;
-        let is_enough = |kept: &CudaWorkspace| kept.bytes() >= needed;
-        KEPT.with(|kept| kept.with(Arc::clone(&self.stream), is_enough, || self.workspace(&[*problem]), operation))
+        plan: &Plan,
+        operation: impl FnOnce(&mut CudaWorkspace) -> Result<()>,
+    ) -> Result<()> {
+        let is_enough = |kept: &CudaWorkspace| kept.bytes() >= plan.workspace_bytes;
+        let new = || CudaWorkspace::new(self, &[*problem]);
+        KEPT.with(|kept| kept.with(Arc::clone(&self.stream), is_enough, new, operation))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::forms::Form;
 use super::tiling::packs_mask;
 use super::{DeviceLimits, Plan, Strategy, Tiling};
-use crate::{Epilogue, Op, Problem};
+use crate::op::{Op, Problem, StatisticsKind};
 
 /// Vectors of data that a thread keeps in flight, in every kernel that moves data.
 const IN_FLIGHT: f64 = 8.0;
@@ -95,14 +95,13 @@ impl Constants {
 
 /// Tensors of the size of x that an operation reads once, reads again in a second pass, and writes.
 fn traffic(problem: &Problem) -> (f64, f64, f64) {
-    let residual = matches!(problem.epilogue(), Epilogue::Add(()) | Epilogue::AddRelu(()));
-    let extra = if residual { 1.0 } else { 0.0 };
+    let extra = if problem.epilogue().residual().is_some() { 1.0 } else { 0.0 };
     match problem.op() {
         Op::Moments => (1.0, 0.0, 0.0),
         Op::Train => (1.0, 1.0, 1.0 + 2.0 * extra),
         Op::Infer => (1.0, 0.0, 1.0 + 2.0 * extra),
-        Op::Backward => (2.0, 2.0, 1.0 + extra),
-        Op::BackwardFrozen => (2.0, 0.0, 1.0 + extra),
+        Op::Backward(StatisticsKind::Batch) => (2.0, 2.0, 1.0 + extra),
+        Op::Backward(StatisticsKind::Running) => (2.0, 0.0, 1.0 + extra),
     }
 }
 
@@ -110,7 +109,7 @@ fn traffic(problem: &Problem) -> (f64, f64, f64) {
 fn more_launches(problem: &Problem, strategy: Strategy) -> f64 {
     match (strategy, problem.op()) {
         (Strategy::Block | Strategy::Cluster | Strategy::Grid, _) | (_, Op::Infer) => 0.0,
-        (Strategy::TwoRead, Op::Backward) if problem.epilogue() == Epilogue::Relu => 2.0,
+        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue().recomputes_v() => 2.0,
         (Strategy::TwoRead, _) => 1.0,
     }
 }

@@ -2,7 +2,8 @@
 
 use super::forms::{Form, View, forms, widths};
 use super::{DeviceLimits, Plan, Strategy, teams};
-use crate::{Dtype, Epilogue, Op, Problem};
+use crate::element::Dtype;
+use crate::op::{Op, Problem, StatisticsKind};
 
 /// How the tensors are cut. A strip is a group of neighbouring channels: `rows` rows of `width` vectors each, from one
 /// row to the next `row_vectors`.
@@ -140,8 +141,8 @@ pub(super) fn least_strip_bytes(problem: &Problem) -> usize {
 pub(super) fn held(op: Op) -> u32 {
     match op {
         Op::Train => 1,
-        Op::Backward => 2,
-        Op::Moments | Op::Infer | Op::BackwardFrozen => 0,
+        Op::Backward(StatisticsKind::Batch) => 2,
+        Op::Moments | Op::Infer | Op::Backward(StatisticsKind::Running) => 0,
     }
 }
 
@@ -222,7 +223,5 @@ fn mask_in_place(vector: usize, width: usize, row_vectors: usize) -> bool {
 
 /// Whether a pass over y follows to pack its relu mask.
 pub(super) fn packs_mask(problem: &Problem, tiling: &Tiling) -> bool {
-    problem.epilogue() == Epilogue::AddRelu(())
-        && matches!(problem.op(), Op::Train | Op::Infer)
-        && !tiling.mask_in_place
+    problem.epilogue().keeps_mask() && matches!(problem.op(), Op::Train | Op::Infer) && !tiling.mask_in_place
 }

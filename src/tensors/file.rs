@@ -8,7 +8,9 @@ use std::path::Path;
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 
 use super::{WholeFile, io_error};
-use crate::{Element, Error, Result, Stored, memory};
+use crate::element::{Element, Stored};
+use crate::error::{Error, Result};
+use crate::memory;
 
 /// The name under which the format keeps what is no tensor.
 const METADATA: &str = "__metadata__";

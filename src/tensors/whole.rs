@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::io_error;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Symbolic links that are followed one behind the other, as many as Linux does.
 const MOST_LINKS: usize = 40;

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use super::Input;
-use crate::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Tracking};
+use crate::element::Dtype;
+use crate::op::{Epilogue, Momentum, NonFinite, Op, RunningVar, StatisticsKind, Tracking};
+use crate::shape::{Layout, Shape};
 
 /// Batch sizes.
 const N: [usize; 3] = [1, 2, 19];
@@ -11,8 +13,6 @@ const N: [usize; 3] = [1, 2, 19];
 const C: [usize; 6] = [1, 3, 7, 33, 64, 129];
 /// Spatial sizes, as the dimensions that make them up: ranks 2 to 5.
 const S: [&[usize]; 5] = [&[], &[2], &[7, 7], &[14, 14], &[4, 16, 16]];
-
-const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
 
 /// Data that several cases share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,12 +61,12 @@ impl Group {
     pub fn cases(&self) -> Vec<Case> {
         let group = *self;
         let mut cases =
-            vec![Case { group, op: Op::Moments, epilogue: Epilogue::Identity, affine: false, tracking: None }];
+            vec![Case { group, op: Op::Moments, epilogue: Epilogue::IDENTITY, affine: false, tracking: None }];
         if !self.input.normalizes() {
             return cases;
         }
-        for op in [Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen] {
-            for epilogue in EPILOGUES {
+        for op in [Op::Train, Op::Infer, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)] {
+            for epilogue in Epilogue::ALL {
                 for affine in [true, false] {
                     let trackings = if op == Op::Train { self.trackings() } else { vec![None] };
                     cases.extend(trackings.iter().map(|&tracking| Case { group, op, epilogue, affine, tracking }));

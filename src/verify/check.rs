@@ -10,10 +10,11 @@ use super::tolerance::Arithmetic;
 use super::{Case, Failure, Group, Inputs, Journal, Outputs, compare, run};
 #[cfg(feature = "cuda")]
 use crate::Problem;
-use crate::{Backend, Compute, Cpu, Dtype, Element, Plan, Result};
+use crate::offset::Offset;
+use crate::{Compute, Cpu, Dtype, Element, Plan, Result};
 
 /// A backend that the table can be held against.
-pub trait Verified: Backend {
+pub trait Verified: Offset {
     /// What it computes in.
     const ARITHMETIC: Arithmetic;
 

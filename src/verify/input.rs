@@ -2,7 +2,8 @@
 
 use super::cases::Group;
 use super::oracle;
-use crate::{Dtype, Element, Epilogue, Op, Param};
+use crate::element::{Dtype, Element, Param};
+use crate::op::{Activation, Op, StatisticsKind};
 
 use super::Case;
 
@@ -230,8 +231,11 @@ impl<T: Element> Inputs<T> {
     /// `dy` for this case: zero wherever relu's input is so close to 0 that either side of it is right.
     pub fn dy_of(&self, case: &Case) -> Vec<T> {
         let mut dy = self.dy.clone();
-        let has_relu = matches!(case.epilogue, Epilogue::Relu | Epilogue::AddRelu(()));
-        if !has_relu || !matches!(case.op, Op::Backward | Op::BackwardFrozen) {
+        let has_relu = match case.epilogue.activation() {
+            Activation::Identity => false,
+            Activation::Relu => true,
+        };
+        if !has_relu || !case.op.is_backward() {
             return dy;
         }
         for channel in 0..case.group.shape.c() {
@@ -249,7 +253,10 @@ impl<T: Element> Inputs<T> {
 
 /// Whether an operation normalizes by the running statistics.
 pub(super) fn is_frozen(op: Op) -> bool {
-    matches!(op, Op::Infer | Op::BackwardFrozen)
+    match op {
+        Op::Infer | Op::Backward(StatisticsKind::Running) => true,
+        Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => false,
+    }
 }
 
 /// Roughly normal, mean 0 and sigma 1, within ±3.5: the sum of four uniform values out of one hash.

@@ -5,7 +5,9 @@
 use super::Case;
 use super::input::{Inputs, is_frozen, widen};
 use super::tolerance::{Arithmetic, floor, mean_scale, slack, var_scale};
-use crate::{Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Tracking};
+use crate::element::{Dtype, Element};
+use crate::op::{Activation, Momentum, NonFinite, Op, RunningVar, Tracking};
+use crate::shape::{Layout, Shape};
 
 /// Where the values of a channel stand, sample by sample.
 pub fn indices(shape: Shape, channel: usize) -> impl Iterator<Item = usize> {
@@ -81,9 +83,9 @@ impl Channel {
         let of = |values: &[T::Param], absent: f64| if case.affine { values[channel].to_f64() } else { absent };
         let (gamma, beta) = (of(&inputs.gamma, 1.0), of(&inputs.beta, 0.0));
         let max_x_hat = largest(x.iter().map(|x| (x - center) * inv_std));
-        let max_z = match case.epilogue {
-            Epilogue::Identity | Epilogue::Relu => 0.0,
-            Epilogue::Add(()) | Epilogue::AddRelu(()) => largest(indices(shape, channel).map(|i| inputs.z[i].to_f64())),
+        let max_z = match case.epilogue.residual() {
+            None => 0.0,
+            Some(()) => largest(indices(shape, channel).map(|i| inputs.z[i].to_f64())),
         };
         Self { mean, var, center, inv_std, gamma, beta, max_x_hat, max_z }
     }
@@ -91,9 +93,9 @@ impl Channel {
     /// What relu is applied to, at one place.
     pub fn before_relu<T: Element>(&self, case: &Case, inputs: &Inputs<T>, index: usize) -> f64 {
         let v = (inputs.x[index].to_f64() - self.center) * self.inv_std * self.gamma + self.beta;
-        match case.epilogue {
-            Epilogue::Identity | Epilogue::Relu => v,
-            Epilogue::Add(()) | Epilogue::AddRelu(()) => v + inputs.z[index].to_f64(),
+        match case.epilogue.residual() {
+            None => v,
+            Some(()) => v + inputs.z[index].to_f64(),
         }
     }
 
@@ -103,9 +105,9 @@ impl Channel {
     }
 
     fn relu(case: &Case, v: f64) -> f64 {
-        match case.epilogue {
-            Epilogue::Relu | Epilogue::AddRelu(()) if v <= 0.0 => 0.0,
-            _ => v,
+        match case.epilogue.activation() {
+            Activation::Relu if v <= 0.0 => 0.0,
+            Activation::Relu | Activation::Identity => v,
         }
     }
 }
@@ -148,7 +150,7 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
             }
             expected
         }
-        Op::Backward | Op::BackwardFrozen => {
+        Op::Backward(_) => {
             let gradients: Vec<_> =
                 (0..shape.c()).map(|i| ChannelGradients::new(case, inputs, dy, i, &channels[i])).collect();
             let data =
@@ -165,7 +167,7 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
                 per_channel("dgamma", &|i, _| (gradients[i].dgamma, gradients[i].dgamma_scale)),
                 per_channel("dbeta", &|i, _| (gradients[i].dbeta, gradients[i].dbeta_scale)),
             ];
-            if matches!(case.epilogue, Epilogue::Add(()) | Epilogue::AddRelu(())) {
+            if case.epilogue.residual().is_some() {
                 expected.push(data("dz", &|g| &g.dz, &|_| 0.0));
             }
             expected
@@ -188,7 +190,7 @@ impl ChannelGradients {
     fn new<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], channel: usize, ch: &Channel) -> Self {
         let shape = case.group.shape;
         let m = shape.m() as f64;
-        let has_relu = matches!(case.epilogue, Epilogue::Relu | Epilogue::AddRelu(()));
+        let has_relu = case.epilogue.activation() == Activation::Relu;
         let g = |index| if has_relu && ch.before_relu(case, inputs, index) <= 0.0 { 0.0 } else { dy[index].to_f64() };
         let g: Vec<f64> = indices(shape, channel).map(g).collect();
         let x_hat: Vec<f64> =

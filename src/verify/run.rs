@@ -2,12 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Failure, Group, Inputs};
-use crate::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
-use crate::{Backend, Compute, Element, Epilogue, Op, Problem, Result, Stored, relu_mask_len};
+use super::{Case, Failure, Inputs};
+use crate::backend::{Backend, Compute};
+use crate::element::{Element, Stored};
+use crate::error::Result;
+use crate::offset::Offset;
+use crate::op::{Backward, Gradients, Infer, Moments, Op, Problem, Statistics, StatisticsKind, Train, Update};
+use crate::shape::{Shape, relu_mask_len};
 
 /// The tensors that an operation wrote, as f64 by name.
 pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
+
+/// The buffers of a case.
+struct Buffers<B: Backend, T: Element> {
+    /// Elements before those that the operations use.
+    start: usize,
+    x: B::Buf<T>,
+    z: B::Buf<T>,
+    gamma: B::Buf<T::Param>,
+    beta: B::Buf<T::Param>,
+    running_mean: B::Buf<T::Param>,
+    running_var: B::Buf<T::Param>,
+    count: B::Buf<i64>,
+    y: B::Buf<T>,
+    saved_mean: B::Buf<T::Param>,
+    saved_inv_std: B::Buf<T::Param>,
+    mask: B::Buf<u32>,
+}
 
 /// Runs a case through the functions over a caller's buffers. `dy` is [`Inputs::dy_of`] the case.
 ///
@@ -16,154 +37,180 @@ pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
 ///
 /// # Errors
 /// [`Failure::Refused`] with the error of the operation, [`Failure::Forward`] with that of the forward pass before it.
-pub fn run<B: Compute<T>, T: Element>(
+pub fn run<B: Compute<T> + Offset, T: Element>(
     backend: &B,
     case: &Case,
     inputs: &Inputs<T>,
     dy: &[T],
     start: usize,
 ) -> core::result::Result<Outputs, Failure> {
-    let Case { op, group: Group { shape, .. }, .. } = *case;
-    let (c, eps) = (shape.c(), case.group.input.eps());
-    let is_backward = matches!(op, Op::Backward | Op::BackwardFrozen);
-    let of_forward = |error| if is_backward { Failure::Forward(error) } else { Failure::Refused(error) };
-    let behind = |values: &[T]| backend.upload(&[&vec![T::default(); start][..], values].concat());
-    let data = || behind(&vec![T::default(); shape.len()]);
-    let channels = || backend.upload(&vec![T::Param::default(); c]);
-    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, eps, None);
-    let workspace = &mut backend.workspace(&[problem(op, case.epilogue)?, problem(Op::Train, case.epilogue)?])?;
+    let shape = case.group.shape;
+    let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, case.group.input.eps(), None);
+    let problems = [problem(case.op, case.epilogue)?, problem(Op::Train, case.epilogue)?];
+    let workspace = &mut backend.workspace(&problems)?;
+    let mut buffers = Buffers::new(backend, case, inputs, start)?;
+    match case.op {
+        Op::Moments => Ok(buffers.moments(backend, workspace, shape)?),
+        Op::Train => {
+            buffers.train(backend, workspace, case)?;
+            Ok(buffers.forward_outputs(backend)?)
+        }
+        Op::Infer => {
+            buffers.infer(backend, case)?;
+            Ok(buffers.forward_outputs(backend)?)
+        }
+        Op::Backward(statistics) => {
+            let forward = match statistics {
+                StatisticsKind::Batch => buffers.train(backend, workspace, case),
+                StatisticsKind::Running => buffers.infer(backend, case),
+            };
+            // The download waits for the forward pass, so that its fault is not taken for the backward one's.
+            forward.and_then(|()| backend.download(&buffers.count)).map_err(Failure::Forward)?;
+            Ok(buffers.backward(backend, workspace, case, statistics, dy)?)
+        }
+    }
+}
 
-    let (x, z) = (&behind(&inputs.x)?, &behind(&inputs.z)?);
-    let (x, z) = (&B::slice(x, start), &B::slice(z, start));
-    let (gamma, beta) = (&backend.upload(&inputs.gamma)?, &backend.upload(&inputs.beta)?);
-    let (mut running_mean, mut running_var) =
-        (backend.upload(&inputs.running_mean)?, backend.upload(&inputs.running_var)?);
-    let mut count = backend.upload(&[inputs.num_batches_tracked])?;
-    let (mut y, mut saved_mean, mut saved_inv_std) = (data()?, channels()?, channels()?);
-    let mut mask = backend.upload(&vec![0u32; relu_mask_len(shape)])?;
-    let keeps_mask = case.epilogue == Epilogue::AddRelu(());
-
-    let mut outputs = Outputs::new();
-    if op == Op::Moments {
-        let (mut mean, mut var) = (channels()?, channels()?);
-        backend.moments(MomentsArgs::<B, T> {
-            shape,
-            x: B::view_input(x),
-            mean: B::output(&mut mean),
-            var: B::output(&mut var),
-            workspace,
-        })?;
-        outputs.insert("mean", values(backend, &mean)?);
-        outputs.insert("var", values(backend, &var)?);
-        return Ok(outputs);
+impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
+    fn new(backend: &B, case: &Case, inputs: &Inputs<T>, start: usize) -> Result<Self> {
+        let shape = case.group.shape;
+        let channels = || backend.upload(&vec![T::Param::default(); shape.c()]);
+        Ok(Self {
+            start,
+            x: behind(backend, start, &inputs.x)?,
+            z: behind(backend, start, &inputs.z)?,
+            gamma: backend.upload(&inputs.gamma)?,
+            beta: backend.upload(&inputs.beta)?,
+            running_mean: backend.upload(&inputs.running_mean)?,
+            running_var: backend.upload(&inputs.running_var)?,
+            count: backend.upload(&[inputs.num_batches_tracked])?,
+            y: behind(backend, start, &vec![T::default(); shape.len()])?,
+            saved_mean: channels()?,
+            saved_inv_std: channels()?,
+            mask: backend.upload(&vec![0u32; relu_mask_len(shape)])?,
+        })
     }
 
-    let mut y_view = B::slice_mut(&mut y, start);
-    if matches!(op, Op::Infer | Op::BackwardFrozen) {
-        backend
-            .infer(InferArgs::<B, T> {
-                shape,
-                eps,
-                x: B::view_input(x),
-                epilogue: case.epilogue.map(|()| B::view_input(z)),
-                gamma: case.affine.then(|| B::input(gamma)),
-                beta: case.affine.then(|| B::input(beta)),
-                running_mean: B::input(&running_mean),
-                running_var: B::input(&running_var),
-                y: B::view_output(&mut y_view),
-                relu_mask: keeps_mask.then(|| B::output(&mut mask)),
-            })
-            .map_err(of_forward)?;
-    } else {
-        let running = case.tracking.map(|tracking| RunningArgs {
-            tracking,
-            mean: B::output(&mut running_mean),
-            var: B::output(&mut running_var),
-            num_batches_tracked: B::output(&mut count),
-        });
-        backend
-            .train(TrainArgs::<B, T> {
-                shape,
-                eps,
-                x: B::view_input(x),
-                epilogue: case.epilogue.map(|()| B::view_input(z)),
-                gamma: case.affine.then(|| B::input(gamma)),
-                beta: case.affine.then(|| B::input(beta)),
-                y: B::view_output(&mut y_view),
-                saved_mean: B::output(&mut saved_mean),
-                saved_inv_std: B::output(&mut saved_inv_std),
-                relu_mask: keeps_mask.then(|| B::output(&mut mask)),
-                running,
+    fn moments(&self, backend: &B, workspace: &mut B::Workspace, shape: Shape) -> Result<Outputs> {
+        let (mut mean, mut var) = (backend.duplicate(&self.saved_mean)?, backend.duplicate(&self.saved_mean)?);
+        let x = B::slice(&self.x, self.start);
+        backend.run_in(
+            workspace,
+            Moments { shape, x: B::view_input(&x), mean: B::output(&mut mean), var: B::output(&mut var) },
+        )?;
+        Ok(Outputs::from([("mean", values(backend, &mean)?), ("var", values(backend, &var)?)]))
+    }
+
+    fn train(&mut self, backend: &B, workspace: &mut B::Workspace, case: &Case) -> Result<()> {
+        let (x, z) = (B::slice(&self.x, self.start), B::slice(&self.z, self.start));
+        let mut y = B::slice_mut(&mut self.y, self.start);
+        backend.run_in(
+            workspace,
+            Train {
+                shape: case.group.shape,
+                eps: case.group.input.eps(),
+                x: B::view_input(&x),
+                epilogue: case.epilogue.map(|()| B::view_input(&z)),
+                gamma: case.affine.then(|| B::input(&self.gamma)),
+                beta: case.affine.then(|| B::input(&self.beta)),
+                y: B::view_output(&mut y),
+                saved_mean: B::output(&mut self.saved_mean),
+                saved_inv_std: B::output(&mut self.saved_inv_std),
+                relu_mask: case.epilogue.keeps_mask().then(|| B::output(&mut self.mask)),
+                running: case.tracking.map(|tracking| Update {
+                    tracking,
+                    mean: B::output(&mut self.running_mean),
+                    var: B::output(&mut self.running_var),
+                    num_batches_tracked: B::output(&mut self.count),
+                }),
+            },
+        )
+    }
+
+    fn infer(&mut self, backend: &B, case: &Case) -> Result<()> {
+        let (x, z) = (B::slice(&self.x, self.start), B::slice(&self.z, self.start));
+        let mut y = B::slice_mut(&mut self.y, self.start);
+        backend.run(Infer {
+            shape: case.group.shape,
+            eps: case.group.input.eps(),
+            x: B::view_input(&x),
+            epilogue: case.epilogue.map(|()| B::view_input(&z)),
+            gamma: case.affine.then(|| B::input(&self.gamma)),
+            beta: case.affine.then(|| B::input(&self.beta)),
+            running_mean: B::input(&self.running_mean),
+            running_var: B::input(&self.running_var),
+            y: B::view_output(&mut y),
+            relu_mask: case.epilogue.keeps_mask().then(|| B::output(&mut self.mask)),
+        })
+    }
+
+    fn forward_outputs(&self, backend: &B) -> Result<Outputs> {
+        Ok(Outputs::from([
+            ("y", values(backend, &self.y)?.split_off(self.start)),
+            ("saved_mean", values(backend, &self.saved_mean)?),
+            ("saved_inv_std", values(backend, &self.saved_inv_std)?),
+            ("running_mean", values(backend, &self.running_mean)?),
+            ("running_var", values(backend, &self.running_var)?),
+            ("num_batches_tracked", backend.download(&self.count)?.iter().map(|&count| count as f64).collect()),
+        ]))
+    }
+
+    fn backward(
+        &self,
+        backend: &B,
+        workspace: &mut B::Workspace,
+        case: &Case,
+        statistics: StatisticsKind,
+        dy: &[T],
+    ) -> Result<Outputs> {
+        let (shape, start) = (case.group.shape, self.start);
+        let data = || behind(backend, start, &vec![T::default(); shape.len()]);
+        let (dy, mut dx, mut dz) = (behind(backend, start, dy)?, data()?, data()?);
+        let (mut dgamma, mut dbeta) = (backend.zeros(shape.c())?, backend.zeros(shape.c())?);
+        {
+            let (x_view, dy_view) = (B::slice(&self.x, start), B::slice(&dy, start));
+            let (mut dx_view, mut dz_view) = (B::slice_mut(&mut dx, start), B::slice_mut(&mut dz, start));
+            backend.run_in(
                 workspace,
-            })
-            .map_err(of_forward)?;
+                Backward {
+                    shape,
+                    x: B::view_input(&x_view),
+                    dy: B::view_input(&dy_view),
+                    epilogue: case.epilogue.map(|()| B::view_output(&mut dz_view)),
+                    gamma: case.affine.then(|| B::input(&self.gamma)),
+                    beta: case.affine.then(|| B::input(&self.beta)),
+                    statistics: match statistics {
+                        StatisticsKind::Batch => Statistics::Batch {
+                            mean: B::input(&self.saved_mean),
+                            inv_std: B::input(&self.saved_inv_std),
+                        },
+                        StatisticsKind::Running => Statistics::Running {
+                            mean: B::input(&self.running_mean),
+                            var: B::input(&self.running_var),
+                            eps: case.group.input.eps(),
+                        },
+                    },
+                    relu_mask: case.epilogue.keeps_mask().then(|| B::input(&self.mask)),
+                    gradients: Gradients {
+                        dx: B::view_output(&mut dx_view),
+                        dgamma: Some(B::output(&mut dgamma)),
+                        dbeta: Some(B::output(&mut dbeta)),
+                    },
+                },
+            )?;
+        }
+        Ok(Outputs::from([
+            ("dx", values(backend, &dx)?.split_off(start)),
+            ("dgamma", values(backend, &dgamma)?),
+            ("dbeta", values(backend, &dbeta)?),
+            ("dz", values(backend, &dz)?.split_off(start)),
+        ]))
     }
-    drop(y_view);
-    if is_backward {
-        // Waits for the forward pass, so that its fault is not taken for the backward one's.
-        backend.download(&count).map_err(of_forward)?;
-    }
-    if matches!(op, Op::Train | Op::Infer) {
-        outputs.insert("y", values(backend, &y)?.split_off(start));
-        outputs.insert("saved_mean", values(backend, &saved_mean)?);
-        outputs.insert("saved_inv_std", values(backend, &saved_inv_std)?);
-        outputs.insert("running_mean", values(backend, &running_mean)?);
-        outputs.insert("running_var", values(backend, &running_var)?);
-        let count = backend.download(&count)?;
-        outputs.insert("num_batches_tracked", count.iter().map(|&count| count as f64).collect());
-        return Ok(outputs);
-    }
+}
 
-    let dy = &behind(dy)?;
-    let dy = &B::slice(dy, start);
-    let (mut dx_buf, mut dz_buf, mut dgamma, mut dbeta) = (data()?, data()?, channels()?, channels()?);
-    let (mut dx, mut dz) = (B::slice_mut(&mut dx_buf, start), B::slice_mut(&mut dz_buf, start));
-    let gradients = Gradients {
-        dx: B::view_output(&mut dx),
-        dgamma: Some(B::output(&mut dgamma)),
-        dbeta: Some(B::output(&mut dbeta)),
-    };
-    let epilogue = case.epilogue.map(|()| B::view_output(&mut dz));
-    let relu_mask = keeps_mask.then(|| B::input(&mask));
-    let (x, dy) = (B::view_input(x), B::view_input(dy));
-    if op == Op::Backward {
-        let (saved_mean, saved_inv_std) = (B::input(&saved_mean), B::input(&saved_inv_std));
-        backend.backward(BackwardArgs::<B, T> {
-            shape,
-            x,
-            dy,
-            epilogue,
-            gamma: case.affine.then(|| B::input(gamma)),
-            beta: case.affine.then(|| B::input(beta)),
-            saved_mean,
-            saved_inv_std,
-            relu_mask,
-            gradients,
-            workspace,
-        })?;
-    } else {
-        let (running_mean, running_var) = (B::input(&running_mean), B::input(&running_var));
-        backend.backward_frozen(BackwardFrozenArgs::<B, T> {
-            shape,
-            eps,
-            x,
-            dy,
-            epilogue,
-            gamma: case.affine.then(|| B::input(gamma)),
-            beta: case.affine.then(|| B::input(beta)),
-            running_mean,
-            running_var,
-            relu_mask,
-            gradients,
-            workspace,
-        })?;
-    }
-    drop((dx, dz));
-    outputs.insert("dx", values(backend, &dx_buf)?.split_off(start));
-    outputs.insert("dgamma", values(backend, &dgamma)?);
-    outputs.insert("dbeta", values(backend, &dbeta)?);
-    outputs.insert("dz", values(backend, &dz_buf)?.split_off(start));
-    Ok(outputs)
+/// These values from the element `start` of a buffer on.
+fn behind<B: Backend, T: Element>(backend: &B, start: usize, values: &[T]) -> Result<B::Buf<T>> {
+    backend.upload(&[&vec![T::default(); start][..], values].concat())
 }
 
 fn values<B: Backend, T: Element + Stored>(backend: &B, buf: &B::Buf<T>) -> Result<Vec<f64>> {

@@ -69,7 +69,7 @@ impl<T: Element> Call<T> {
             shape: self.shape,
             eps: self.eps,
             x: B::input(&x),
-            epilogue: Epilogue::Identity,
+            epilogue: Epilogue::IDENTITY,
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
             y: B::output(&mut y),
@@ -109,7 +109,7 @@ impl<T: Element> Call<T> {
             shape: self.shape,
             eps: self.eps,
             x: B::input(&x),
-            epilogue: Epilogue::Identity,
+            epilogue: Epilogue::IDENTITY,
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
             running_mean: B::input(&mean),
@@ -136,14 +136,14 @@ impl<T: Element> Call<T> {
             shape: self.shape,
             x: B::input(&x),
             dy: B::input(&dy),
-            epilogue: Epilogue::Identity,
+            epilogue: Epilogue::IDENTITY,
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
             saved_mean: B::input(&saved_mean),
             saved_inv_std: B::input(&saved_inv_std),
             relu_mask: None,
             gradients: gradients.args(),
-            workspace: &mut self.workspace(backend, Op::Backward, None)?,
+            workspace: &mut self.workspace(backend, Op::Backward(StatisticsKind::Batch), None)?,
         })?;
         gradients.download(backend)
     }
@@ -164,14 +164,14 @@ impl<T: Element> Call<T> {
             eps: self.eps,
             x: B::input(&x),
             dy: B::input(&dy),
-            epilogue: Epilogue::Identity,
+            epilogue: Epilogue::IDENTITY,
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
             running_mean: B::input(&mean),
             running_var: B::input(&var),
             relu_mask: None,
             gradients: gradients.args(),
-            workspace: &mut self.workspace(backend, Op::BackwardFrozen, None)?,
+            workspace: &mut self.workspace(backend, Op::Backward(StatisticsKind::Running), None)?,
         })?;
         gradients.download(backend)
     }
@@ -188,7 +188,7 @@ impl<T: Element> Call<T> {
 
     /// Scratch memory. Where the problem is refused, enough for it without what is refused: the operation is to say no.
     fn workspace<B: Compute<T>>(&self, backend: &B, op: Op, tracking: Option<Tracking>) -> Result<B::Workspace> {
-        let problem = |eps, tracking| Problem::new(op, self.shape, T::DTYPE, Epilogue::Identity, eps, tracking);
+        let problem = |eps, tracking| Problem::new(op, self.shape, T::DTYPE, Epilogue::IDENTITY, eps, tracking);
         backend.workspace(&[problem(self.eps, tracking).or_else(|_| problem(0.0, None))?])
     }
 }

@@ -29,7 +29,7 @@ fn a_layer_moves_between_cpu_and_device() {
     let mut moved = cpu.to(cuda.clone()).unwrap();
     assert_eq!(moved.state_dict().unwrap(), state());
     assert_eq!(moved.to(Cpu).unwrap().state_dict().unwrap(), state());
-    moved.reserve::<f32>(shape(), Epilogue::AddRelu(())).unwrap();
+    moved.reserve::<f32>(shape(), Epilogue::ADD_RELU).unwrap();
     assert_step(moved);
 }
 
@@ -75,11 +75,11 @@ fn what_is_refused_changes_nothing() {
     let Some(cuda) = device() else { return };
     let shape = shape();
     let mut layer = layer(&*cuda).unwrap();
-    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![9.0f32; shape.len()]).unwrap();
     let refuse = |layer: &mut BatchNorm<Cuda>, saved: &mut Saved<Cuda>, y: &mut CudaSlice<f32>| {
-        layer.train(shape, &x, Epilogue::Identity, y, saved).unwrap_err()
+        layer.train(shape, &x, Epilogue::IDENTITY, y, saved).unwrap_err()
     };
 
     let mut short = cuda.upload(&[0.0f32; 5]).unwrap();
@@ -89,7 +89,7 @@ fn what_is_refused_changes_nothing() {
     let address = x.device_ptr(cuda.stream()).0;
     // SAFETY: within x, which outlives it; nothing is read or written through it, since the call is refused.
     let mut onto = unsafe { DeviceRef::<f32>::from_raw(address, shape.len(), cuda.stream()) };
-    let error = layer.train(shape, &x, Epilogue::Identity, &mut onto, &mut saved).unwrap_err();
+    let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut onto, &mut saved).unwrap_err();
     assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes } if bytes == 4 * shape.len()), "{error}");
 
     let mut bare = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
@@ -117,14 +117,14 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
             "{error}"
         );
     };
-    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     is_refused(layer.backend().workspace(&[problem]).err().unwrap());
     // The frozen passes hold nothing, so that there is something to reserve for.
-    layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
-    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
     let x = cuda.upload(&vec![1.0f32; shape.len()]).unwrap();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
-    is_refused(layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved).unwrap_err());
+    is_refused(layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved).unwrap_err());
 }
 
 #[test]
@@ -175,14 +175,14 @@ fn a_buffer_of_another_device_is_refused() {
     let other = Cuda::new(1).unwrap();
     let shape = shape();
     let mut layer = layer(&*cuda).unwrap();
-    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
     let x = other.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
-    let error = layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved).unwrap_err();
+    let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved).unwrap_err();
     assert!(matches!(error, Error::ForeignDevice { tensor: "x", expected: 0, actual: 1 }), "{error}");
 
     // Scratch memory is a buffer like any other.
-    let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
     let mut workspace = other.workspace(&[problem]).unwrap();
     let (mut mean, mut var) = (cuda.upload(&[0.0f32; 6]).unwrap(), cuda.upload(&[0.0f32; 6]).unwrap());
     let x = cuda.upload(&values(shape, 1)).unwrap();
@@ -205,16 +205,16 @@ fn an_untracked_stream_is_refused_and_a_tracked_one_waits() {
         let cuda = Cuda::on(context.new_stream().unwrap()).unwrap();
         let other = Cuda::on(context.new_stream().unwrap()).unwrap();
         let mut layer = layer(&cuda).unwrap();
-        let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+        let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
         let x = other.upload(&values(shape, 1)).unwrap();
         let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
-        let result = layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved);
+        let result = layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved);
 
         // Foreign memory has no events: it is good on its own stream only.
         let address = x.device_ptr(other.stream()).0;
         // SAFETY: all of x, which outlives it, and which work on its stream alone uses.
         let foreign = unsafe { DeviceRef::<f32>::from_raw(address, shape.len(), other.stream()) };
-        let refused = layer.train(shape, &foreign, Epilogue::Identity, &mut y, &mut saved);
+        let refused = layer.train(shape, &foreign, Epilogue::IDENTITY, &mut y, &mut saved);
         (result, refused.unwrap_err())
     };
     let (result, refused) = step(true);
@@ -237,7 +237,7 @@ fn foreign_memory_is_borrowed() {
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
     let mut want = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
-    layer.infer(shape, &x, Epilogue::Relu, &mut want).unwrap();
+    layer.infer(shape, &x, Epilogue::RELU, &mut want).unwrap();
     {
         let (x_address, y_address) = (x.device_ptr(&stream).0, y.device_ptr(&stream).0);
         // SAFETY: all of x and y, which outlive them, on their own stream; nothing else uses y meanwhile.
@@ -248,7 +248,7 @@ fn foreign_memory_is_borrowed() {
             )
         };
         assert_eq!(format!("{x:?}"), format!("DeviceRef {{ address: {x_address:#x}, len: {}, .. }}", shape.len()));
-        layer.infer(shape, &x, Epilogue::Relu, &mut y).unwrap();
+        layer.infer(shape, &x, Epilogue::RELU, &mut y).unwrap();
     }
     assert_eq!(cuda.download(&y).unwrap(), cuda.download(&want).unwrap());
 }
@@ -286,10 +286,10 @@ fn an_empty_batch_leaves_constants() {
     let Some(cuda) = device() else { return };
     let (shape, c) = (Shape::nchw(0, 6, 8, 8).unwrap(), 6);
     let mut layer = layer(&*cuda).unwrap();
-    let mut saved = layer.saved(shape, Epilogue::Relu).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::RELU).unwrap();
     let (x, mut y) = (cuda.upload::<f32>(&[]).unwrap(), cuda.upload::<f32>(&[]).unwrap());
-    layer.train(shape, &x, Epilogue::Relu, &mut y, &mut saved).unwrap();
-    layer.infer(shape, &x, Epilogue::Relu, &mut y).unwrap();
+    layer.train(shape, &x, Epilogue::RELU, &mut y, &mut saved).unwrap();
+    layer.infer(shape, &x, Epilogue::RELU, &mut y).unwrap();
     assert_eq!(layer.state_dict().unwrap(), state());
     assert_eq!(cuda.download(saved.mean()).unwrap(), vec![0.0; c]);
     let (mut mean, mut var) = (cuda.upload(&vec![1.0f32; c]).unwrap(), cuda.upload(&vec![1.0f32; c]).unwrap());
@@ -299,7 +299,7 @@ fn an_empty_batch_leaves_constants() {
     assert!(cuda.download(&mean).unwrap().iter().chain(&cuda.download(&var).unwrap()).all(|value| value.is_nan()));
     let dy = cuda.upload::<f32>(&[]).unwrap();
     let gradients = batchnorm::Gradients::<Cuda, f32> { dx: &mut y, dgamma: Some(&mut mean), dbeta: Some(&mut var) };
-    layer.backward(shape, &x, &dy, Epilogue::Relu, &saved, gradients).unwrap();
+    layer.backward(shape, &x, &dy, Epilogue::RELU, &saved, gradients).unwrap();
     assert_eq!(cuda.download(&mean).unwrap(), vec![0.0; c]);
     assert_eq!(cuda.download(&var).unwrap(), vec![0.0; c]);
 }

@@ -48,7 +48,7 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
             // Of each operation the plainest and the fullest case.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
-                let wanted = matches!(case.epilogue, Epilogue::Identity | Epilogue::AddRelu(())) && case.affine;
+                let wanted = matches!(case.epilogue, Epilogue::IDENTITY | Epilogue::ADD_RELU) && case.affine;
                 if wanted && (case.tracking.is_some() || case.op != batchnorm::Op::Train) {
                     cases.push(*case);
                 }

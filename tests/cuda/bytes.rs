@@ -14,7 +14,7 @@ use half::f16;
 
 use crate::device::{cuda, has};
 
-const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
 
 /// The address of a buffer.
 fn address<T>(cuda: &Cuda, buf: &CudaSlice<T>) -> u64 {
@@ -70,9 +70,10 @@ where
     let values: Vec<T> = (0..shape.len()).map(|i| T::from_f64((i * 37 % 101) as f64 / 16.0 - 3.0)).collect();
     for &epilogue in epilogues {
         let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, 1e-5, None).unwrap();
-        let ops = [Op::Train, Op::Backward, Op::BackwardFrozen].map(|op| problem(op, epilogue));
+        let ops = [Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)]
+            .map(|op| problem(op, epilogue));
         let [forward, backward, _] = ops.map(|op| values_read(cuda, &op) * size_of::<T>() as u64);
-        let mut workspace = cuda.workspace(&[&ops[..], &[problem(Op::Moments, Epilogue::Identity)]].concat()).unwrap();
+        let mut workspace = cuda.workspace(&[&ops[..], &[problem(Op::Moments, Epilogue::IDENTITY)]].concat()).unwrap();
         let data = || cuda.upload(&values).unwrap();
         let channels = || cuda.upload(&vec![0.5f32; shape.c()]).unwrap();
         let (x, z, dy, mut y, mut dx, mut dz) = (data(), data(), data(), data(), data(), data());
@@ -86,7 +87,7 @@ where
         let at_mask = address(cuda, &mask);
         let all = [at_x, at_z, at_dy, at_y, at_dx, at_dz, at_mask];
         let mut meter = Meter(all.map(|address| (address, Traffic::default())).into());
-        let keeps_mask = epilogue == Epilogue::AddRelu(());
+        let keeps_mask = epilogue == Epilogue::ADD_RELU;
         let z_read = if epilogue.residual().is_some() { bytes } else { 0 };
         let context = format!("{shape} {} {}", T::DTYPE, epilogue.name());
 
@@ -213,8 +214,8 @@ fn check_reads(strategy: Strategy, reads: u64) {
     }
     let cuda = cuda.with_strategy(Some(strategy));
     for (shape, packs_mask) in shapes() {
-        for op in [Op::Train, Op::Backward] {
-            let problem = Problem::new(op, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+        for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
+            let problem = Problem::new(op, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
             assert_eq!(values_read(&cuda, &problem), reads * shape.len() as u64, "{strategy} {shape}");
         }
         check::<f32>(&cuda, shape, &EPILOGUES, packs_mask);
@@ -249,10 +250,12 @@ fn a_grid_reads_again_what_it_cannot_hold() {
     let cuda = cuda.with_strategy(Some(Strategy::Grid));
     for (dims, layout) in [(&[3, 1, 448, 448][..], Layout::ChannelsFirst), (&[90, 56, 56, 8], Layout::ChannelsLast)] {
         let shape = Shape::new(dims, layout).unwrap();
-        let problem = Problem::new(Op::Backward, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+        let problem =
+            Problem::new(Op::Backward(StatisticsKind::Batch), shape, Dtype::F16, Epilogue::IDENTITY, 1e-5, None)
+                .unwrap();
         let (read, len) = (values_read(&cuda, &problem), shape.len() as u64);
         assert!(read > len && read < 2 * len, "{shape}: {read} of {len}");
-        check::<f16>(&cuda, shape, &[Epilogue::Relu], false);
+        check::<f16>(&cuda, shape, &[Epilogue::RELU], false);
     }
 }
 
@@ -267,10 +270,10 @@ fn the_layers_of_resnet50_are_read_once() {
     for row in largest.filter(|row| row.shape.layout() == Layout::ChannelsFirst) {
         let (c, side) = (row.shape.c(), row.shape.dims()[2]);
         let shape = Shape::nchw(n, (c / 32).max(8), side, side).unwrap();
-        for op in [Op::Train, Op::Backward] {
-            let problem = Problem::new(op, shape, Dtype::F16, Epilogue::Relu, 1e-5, None).unwrap();
+        for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
+            let problem = Problem::new(op, shape, Dtype::F16, Epilogue::RELU, 1e-5, None).unwrap();
             assert_eq!(values_read(&cuda, &problem), shape.len() as u64, "{op:?} {shape}");
         }
-        check::<f16>(&cuda, shape, &[Epilogue::Relu], false);
+        check::<f16>(&cuda, shape, &[Epilogue::RELU], false);
     }
 }

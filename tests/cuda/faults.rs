@@ -131,7 +131,7 @@ fn every_call_of_every_operation_may_fail() {
 fn every_call_of_moments_and_copies_may_fail() {
     let (cuda, shape) = (backend(false), shape());
     let layer = layer(&cuda).unwrap();
-    let problem = Problem::new(Op::Moments, shape, batchnorm::Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let problem = Problem::new(Op::Moments, shape, batchnorm::Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
     let mut workspace = cuda.workspace(&[problem]).unwrap();
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let (mut mean, mut var) = (cuda.upload(&[0.0f32; 6]).unwrap(), cuda.upload(&[0.0f32; 6]).unwrap());
@@ -188,7 +188,7 @@ fn every_call_of_an_empty_upload_may_fail() {
         let shape = Shape::new(&[0, 6], Layout::ChannelsLast).unwrap();
         let layer = layer(&cuda).unwrap();
         let (x, mut y) = (cuda.upload::<f32>(&[]).unwrap(), cuda.upload::<f32>(&[]).unwrap());
-        layer.infer(shape, &x, Epilogue::Identity, &mut y).unwrap();
+        layer.infer(shape, &x, Epilogue::IDENTITY, &mut y).unwrap();
         assert_eq!(cuda.download(&y).unwrap(), [0.0f32; 0]);
     }
 }
@@ -251,7 +251,7 @@ fn a_failed_set_up_can_be_repeated() {
         if is_pending {
             println!("{} calls", k - 1);
             layer(&Cuda::new(number).unwrap())
-                .and_then(|mut layer| layer.reserve::<f32>(shape(), Epilogue::Identity))
+                .and_then(|mut layer| layer.reserve::<f32>(shape(), Epilogue::IDENTITY))
                 .unwrap();
             return;
         }
@@ -366,7 +366,7 @@ fn a_lost_forward_pass_is_told_from_the_backward_one() {
     let cuda = backend(false);
     let shape = Shape::new(&[19, 33], Layout::ChannelsLast).unwrap();
     let group = Group { shape, dtype: Dtype::F16, input: Input::Normal };
-    let case = group.cases().into_iter().find(|case| case.op == Op::Backward).unwrap();
+    let case = group.cases().into_iter().find(|case| case.op == Op::Backward(StatisticsKind::Batch)).unwrap();
     let inputs = Inputs::<f16>::new(&group);
     let mut told = Vec::new();
     for k in 1.. {

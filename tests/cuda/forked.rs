@@ -21,7 +21,7 @@ fn a_forked_process_refuses() {
     let mut step = Step::new(&layer).unwrap();
     step.run(&mut layer, Operation::Train).unwrap();
     let x = cuda.upload(&[1.0f32; 8]).unwrap();
-    let problem = Problem::new(Op::Train, shape(), batchnorm::Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    let problem = Problem::new(Op::Train, shape(), batchnorm::Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         // What the child may not wait for: plans that are made, contexts that are looked up.

@@ -158,8 +158,8 @@ fn check_counter(cuda: &Cuda, shape: Shape, launches: usize) {
     let tracking = Some(Tracking { momentum: Momentum::Cumulative, ..Tracking::default() });
     let options = Options { tracking, ..Options::default() };
     let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), c, options).unwrap();
-    layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
-    let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+    layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
     let batches: Vec<_> = (0..4)
         .map(|batch| {
             let value = |i: usize| ((i / (plane * c) * plane + i % plane) * (batch + 3) % 29) as f32;
@@ -168,7 +168,7 @@ fn check_counter(cuda: &Cuda, shape: Shape, launches: usize) {
         .collect();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
     for launch in 0..launches {
-        layer.train(shape, &batches[launch % 4], Epilogue::Identity, &mut y, &mut saved).unwrap();
+        layer.train(shape, &batches[launch % 4], Epilogue::IDENTITY, &mut y, &mut saved).unwrap();
     }
     let running = layer.state_dict().unwrap().running.unwrap();
     assert_eq!(running.num_batches_tracked, launches as i64, "{strategy:?}");
@@ -227,7 +227,7 @@ fn offsets_beyond_32_bits_on_real_memory() {
         let mut x = stream.alloc_zeros::<f16>(shape.len()).unwrap();
         let mut last = x.slice_mut(shape.len() - 1..);
         stream.memcpy_htod(&[f16::from_f32(1024.0)], &mut last).unwrap();
-        let problem = Problem::new(Op::Moments, shape, Dtype::F16, Epilogue::Identity, 0.0, None).unwrap();
+        let problem = Problem::new(Op::Moments, shape, Dtype::F16, Epilogue::IDENTITY, 0.0, None).unwrap();
         let mut workspace = cuda.workspace(&[problem]).unwrap();
         let mut mean = cuda.upload(&vec![0.0f32; shape.c()]).unwrap();
         let mut var = cuda.upload(&vec![0.0f32; shape.c()]).unwrap();

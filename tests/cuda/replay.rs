@@ -22,7 +22,7 @@ use crate::journal::{assert_none, check};
 use plans::{FORMS, PROMISES, Promise, Shapes};
 
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
-const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
 
 /// Whether every case runs, or one in so many.
 fn every() -> usize {
@@ -60,7 +60,7 @@ impl Cases {
             Some(Tracking { momentum: Momentum::Ema(0.0), ..usual }),
         ];
         let tracking = if op == Op::Train { self.next_of(&trackings) } else { None };
-        let epilogue = if op == Op::Moments { Epilogue::Identity } else { epilogue };
+        let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { epilogue };
         // Not in step with any number of operations.
         let affine = op != Op::Moments && !(self.turn + self.turn / 5).is_multiple_of(5);
         Case { group, op, epilogue, affine, tracking }
@@ -162,7 +162,7 @@ fn plans_of_other_devices() {
             for form in FORMS {
                 for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoRead] {
                     let cuda = cuda.clone().with_strategy(Some(strategy));
-                    for op in [Op::Train, Op::Backward] {
+                    for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
                         let epilogue = EPILOGUES[cases.turn / 2 % EPILOGUES.len()];
                         let any = |shape| Some(cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue));
                         let case = shapes.find(dtype, form, cases.turn, any).unwrap();
@@ -184,7 +184,13 @@ fn every_kind_of_data() {
     for dtype in DTYPES {
         for form in FORMS {
             for input in Input::ALL.into_iter().filter(|input| input.suits(dtype)) {
-                for op in [Op::Moments, Op::Train, Op::Backward, Op::Infer, Op::BackwardFrozen] {
+                for op in [
+                    Op::Moments,
+                    Op::Train,
+                    Op::Backward(StatisticsKind::Batch),
+                    Op::Infer,
+                    Op::Backward(StatisticsKind::Running),
+                ] {
                     if input == Input::Largest && op != Op::Moments {
                         continue;
                     }
@@ -198,7 +204,13 @@ fn every_kind_of_data() {
         }
         for dims in [&[1, 16][..], &[1, 5], &[1, 3, 1]] {
             let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
-            for op in [Op::Moments, Op::Train, Op::Backward, Op::Infer, Op::BackwardFrozen] {
+            for op in [
+                Op::Moments,
+                Op::Train,
+                Op::Backward(StatisticsKind::Batch),
+                Op::Infer,
+                Op::Backward(StatisticsKind::Running),
+            ] {
                 let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, cases.next_of(&EPILOGUES));
                 let strategy = cases.next_of(&strategies);
                 cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
@@ -235,7 +247,8 @@ fn far_means_with_relu() {
                 let cuda = cuda.clone().with_strategy(Some(strategy));
                 let input = if dtype == Dtype::F32 { Input::Mean1e4 } else { Input::Mean20 };
                 let any = |shape: Shape| {
-                    let case = cases.case(Group { shape, dtype, input }, Op::Backward, Epilogue::Relu);
+                    let case =
+                        cases.case(Group { shape, dtype, input }, Op::Backward(StatisticsKind::Batch), Epilogue::RELU);
                     let plan = cuda.plan_of(&case, 0).ok().flatten()?;
                     // Several CTAs then exchange twice.
                     (strategy == Strategy::Block || plans::busy(&plan) > 1).then_some(case)
@@ -280,7 +293,13 @@ fn any_shape() {
         };
         let shape = Shape::new(&dims, layout).unwrap();
         let group = Group { shape, dtype: DTYPES[rng.usize(..3)], input: Input::Normal };
-        let op = [Op::Moments, Op::Train, Op::Backward, Op::Infer, Op::BackwardFrozen][rng.usize(..5)];
+        let op = [
+            Op::Moments,
+            Op::Train,
+            Op::Backward(StatisticsKind::Batch),
+            Op::Infer,
+            Op::Backward(StatisticsKind::Running),
+        ][rng.usize(..5)];
         let case = cases.case(group, op, EPILOGUES[rng.usize(..4)]);
         let strategy = crate::device::STRATEGIES[rng.usize(..5)];
         let start = if rng.bool() { 0 } else { rng.usize(..9) };
@@ -311,7 +330,7 @@ fn tiles_held_in_part_and_in_turn() {
     ];
     for (promise, dtype, layout, dims, sms) in problems {
         let cuda = (*cuda).clone().with_max_sms(sms).with_strategy(Some(Strategy::Grid));
-        for (op, epilogue) in [(Op::Train, Epilogue::AddRelu(())), (Op::Backward, Epilogue::Relu)] {
+        for (op, epilogue) in [(Op::Train, Epilogue::ADD_RELU), (Op::Backward(StatisticsKind::Batch), Epilogue::RELU)] {
             let case = |m| {
                 let shape = Shape::new(&dims(m), layout).unwrap();
                 cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue)

@@ -36,8 +36,8 @@ fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
     let train = move |held: Option<u32>| {
         let cuda = crate::device::cuda().unwrap().with_strategy(Some(Strategy::Grid));
         let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
-        layer.reserve::<f32>(shape, Epilogue::Identity).unwrap();
-        let mut saved = layer.saved(shape, Epilogue::Identity).unwrap();
+        layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
+        let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
         let x = cuda.upload(&crate::step::values(shape, 1)).unwrap();
         let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
         let release = held.map(|held| {
@@ -53,11 +53,11 @@ fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
                 }
             })
         });
-        layer.train(shape, &x, Epilogue::Identity, &mut y, &mut saved).unwrap();
+        layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved).unwrap();
         release.into_iter().for_each(|release| release.join().unwrap());
         (cuda.download(&y).unwrap(), layer.state_dict().unwrap())
     };
-    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 1e-5, None).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let plan = Plan::new(&problem, &cuda.limits(), Some(Strategy::Grid)).unwrap();
     // By shared memory, and by the registers that every emulated kernel is taken to need: 64 a thread.
     let (t, limits) = (plan.tiling, cuda.limits());

@@ -54,8 +54,8 @@ fn under_every_strategy(cuda: &Cuda, mut with: impl FnMut(&Cuda, &str)) {
 fn telling(case: &Case) -> bool {
     match case.op {
         Op::Moments => true,
-        Op::Train => case.affine && case.epilogue == Epilogue::Identity,
-        _ => case.affine && matches!(case.epilogue, Epilogue::Relu | Epilogue::AddRelu(())),
+        Op::Train => case.affine && case.epilogue == Epilogue::IDENTITY,
+        _ => case.affine && matches!(case.epilogue, Epilogue::RELU | Epilogue::ADD_RELU),
     }
 }
 
@@ -93,7 +93,7 @@ fn the_tables_special_values_hold_under_every_strategy() {
 
 /// Mean and variance of every channel.
 fn moments<B: Compute<T>, T: Element>(backend: &B, inputs: &Inputs<T>, group: Group) -> Option<[Vec<f64>; 2]> {
-    let case = Case { group, op: Op::Moments, epilogue: Epilogue::Identity, affine: false, tracking: None };
+    let case = Case { group, op: Op::Moments, epilogue: Epilogue::IDENTITY, affine: false, tracking: None };
     let mut outputs = outputs(backend, &case, inputs, &[])?;
     Some(["mean", "var"].map(|name| outputs.remove(name).unwrap()))
 }
@@ -176,7 +176,7 @@ fn running_statistics_are_left_to_the_bit_by_a_skipped_batch_and_by_a_momentum_o
             inputs.x[ends[0]] = 1e30;
             let tracking = |momentum, non_finite| {
                 let tracking = Some(Tracking { momentum, variance: RunningVar::Biased, non_finite });
-                let case = Case { group, op: Op::Train, epilogue: Epilogue::Identity, affine: false, tracking };
+                let case = Case { group, op: Op::Train, epilogue: Epilogue::IDENTITY, affine: false, tracking };
                 outputs(backend, &case, &inputs, &[])
             };
             let is_kept = |outputs: &BTreeMap<&str, Vec<f64>>, c: usize| {
@@ -204,17 +204,17 @@ fn a_variance_that_is_not_positive_has_one_meaning() {
         for shape in shapes() {
             for (input, op) in [
                 (Input::NegativeVariance, Op::Infer),
-                (Input::NegativeVariance, Op::BackwardFrozen),
+                (Input::NegativeVariance, Op::Backward(StatisticsKind::Running)),
                 (Input::ZeroVariance, Op::Infer),
-                (Input::ZeroVariance, Op::BackwardFrozen),
+                (Input::ZeroVariance, Op::Backward(StatisticsKind::Running)),
                 (Input::ZeroVariance, Op::Train),
-                (Input::ZeroVariance, Op::Backward),
+                (Input::ZeroVariance, Op::Backward(StatisticsKind::Batch)),
             ] {
                 let group = Group { shape, dtype: T::DTYPE, input };
-                let case = Case { group, op, epilogue: Epilogue::Identity, affine: true, tracking: None };
+                let case = Case { group, op, epilogue: Epilogue::IDENTITY, affine: true, tracking: None };
                 let inputs = Inputs::<T>::new(&group);
                 let Some(outputs) = outputs(backend, &case, &inputs, &inputs.dy) else { continue };
-                let is_frozen = matches!(op, Op::Infer | Op::BackwardFrozen);
+                let is_frozen = matches!(op, Op::Infer | Op::Backward(StatisticsKind::Running));
                 for c in 0..shape.c() {
                     let var = inputs.running_var[c].to_f64();
                     let eps = f64::from(input.eps() as f32); // in the type of per-channel values

@@ -56,7 +56,7 @@ impl Operation {
 impl<B: Compute<f32>> Step<B> {
     /// Of [`shape`], with add-relu.
     pub(crate) fn new(layer: &BatchNorm<B>) -> Result<Self> {
-        Self::of(layer, shape(), Epilogue::AddRelu(()))
+        Self::of(layer, shape(), Epilogue::ADD_RELU)
     }
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn state_of(c: usize) -> StateDict<f32> {
 pub(crate) fn layer<B: Backend>(backend: &B) -> Result<BatchNorm<B>> {
     let mut layer = BatchNorm::<B>::new(backend.clone(), shape().c(), Options::default())?;
     layer.load_state_dict(&state())?;
-    layer.reserve::<f32>(shape(), Epilogue::AddRelu(()))?;
+    layer.reserve::<f32>(shape(), Epilogue::ADD_RELU)?;
     Ok(layer)
 }
 

@@ -69,10 +69,10 @@ fn the_length_of_a_chunk() {
 fn the_capacity_of_a_cta() {
     let Some(cuda) = cuda() else { return };
     let mut failures = Vec::new();
-    for op in [Op::Train, Op::Backward] {
+    for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
         let holds = |s: usize| {
             let shape = Shape::new(&[1, 2, s], Layout::ChannelsFirst).unwrap();
-            let problem = Problem::new(op, shape, Dtype::F16, Epilogue::Identity, 1e-5, None).unwrap();
+            let problem = Problem::new(op, shape, Dtype::F16, Epilogue::IDENTITY, 1e-5, None).unwrap();
             Plan::new(&problem, &cuda.limits(), Some(Strategy::Block)).is_ok()
         };
         let (mut held, mut not) = (8, 1 << 20);

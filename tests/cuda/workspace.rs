@@ -35,7 +35,7 @@ fn so_many_bytes_are_needed_and_fewer_are_refused() {
         let wanted = [None, Some(Strategy::Grid), Some(Strategy::TwoRead)];
         for strategy in wanted.into_iter().filter(|&strategy| has(&cuda.limits(), strategy)) {
             let cuda = cuda.clone().with_strategy(strategy);
-            let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+            let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
             let needed = cuda.workspace_bytes(&problem).unwrap();
             assert!(needed <= cuda.workspace(&[problem]).unwrap().bytes(), "{shape:?} {strategy:?}");
             let got = moments(&cuda, shape, &x, needed, 3).unwrap();
@@ -54,7 +54,7 @@ fn so_many_bytes_are_needed_and_fewer_are_refused() {
 fn nothing_is_needed_for_nothing() {
     let Some(cuda) = device() else { return };
     let shape = Shape::nchw(0, 6, 8, 8).unwrap();
-    let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
     assert_eq!(cuda.workspace_bytes(&problem).unwrap(), 0);
     // SAFETY: of no bytes.
     let workspace = unsafe { CudaWorkspace::from_raw(0, 0, cuda.stream()) };
@@ -65,7 +65,7 @@ fn nothing_is_needed_for_nothing() {
 fn a_strategy_that_holds_no_plan_is_refused() {
     let Some(cuda) = device() else { return };
     let shape = Shape::nchw(4, 1, 256, 512).unwrap();
-    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::Identity, 0.0, None).unwrap();
+    let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
     let error = cuda.with_strategy(Some(Strategy::Block)).workspace_bytes(&problem).unwrap_err();
     assert!(matches!(error, Error::Strategy { strategy: Strategy::Block, .. }), "{error}");
 }
@@ -74,7 +74,7 @@ fn a_strategy_that_holds_no_plan_is_refused() {
 fn a_thread_keeps_its_own_for_each_stream() {
     let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
     let of = |c| {
-        Problem::new(Op::Moments, Shape::nhwc(64, 64, 64, c).unwrap(), Dtype::F32, Epilogue::Identity, 0.0, None)
+        Problem::new(Op::Moments, Shape::nhwc(64, 64, 64, c).unwrap(), Dtype::F32, Epilogue::IDENTITY, 0.0, None)
             .unwrap()
     };
     let (small, large) = (of(1), of(512));

@@ -5,7 +5,7 @@ use batchnorm::{BatchNorm, Compute, Epilogue, Error, ForwardPass, Gradients, Opt
 /// What a buffer holds that nobody wrote.
 const UNTOUCHED: f32 = 9.0;
 
-const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
 
 fn all_passes() -> impl Iterator<Item = ForwardPass> {
     EPILOGUES.into_iter().flat_map(|epilogue| [ForwardPass::Train(epilogue), ForwardPass::Frozen(epilogue)])
@@ -23,10 +23,10 @@ struct Bench<B: Compute<f32>> {
 impl<B: Compute<f32>> Bench<B> {
     fn new(backend: &B, shape: Shape) -> Self {
         let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default()).unwrap();
-        layer.reserve::<f32>(shape, Epilogue::AddRelu(())).unwrap();
+        layer.reserve::<f32>(shape, Epilogue::ADD_RELU).unwrap();
         let x: Vec<f32> = (0..shape.len()).map(|i| ((i * 37) % 101) as f32 / 16.0 - 3.0).collect();
         let (x, y) = (backend.upload(&x).unwrap(), backend.upload(&vec![0.0; shape.len()]).unwrap());
-        let saved = layer.saved(shape, Epilogue::AddRelu(())).unwrap();
+        let saved = layer.saved(shape, Epilogue::ADD_RELU).unwrap();
         Self { layer, shape, x, y, saved }
     }
 
@@ -99,31 +99,31 @@ pub(crate) fn assert_each_backward_has_its_forward<B: Compute<f32>>(backend: &B)
 pub(crate) fn assert_a_refusal_leaves_what_was_saved<B: Compute<f32>>(backend: &B) {
     let mut bench = Bench::new(backend, Shape::nchw(2, 3, 4, 4).unwrap());
     let short = backend.upload(&[0.0f32; 5]).unwrap();
-    for before in [None, Some(ForwardPass::Train(Epilogue::Relu)), Some(ForwardPass::Frozen(Epilogue::AddRelu(())))] {
+    for before in [None, Some(ForwardPass::Train(Epilogue::RELU)), Some(ForwardPass::Frozen(Epilogue::ADD_RELU))] {
         if let Some(pass) = before {
             bench.forward(pass).unwrap();
         }
         let (shape, x) = (bench.shape, B::input(&short));
         let y = B::output(&mut bench.y);
-        let refused = bench.layer.train(shape, x, Epilogue::Identity, y, &mut bench.saved);
+        let refused = bench.layer.train(shape, x, Epilogue::IDENTITY, y, &mut bench.saved);
         assert!(matches!(refused, Err(Error::Length { tensor: "x", .. })));
         let y = B::output(&mut bench.y);
-        let refused = bench.layer.frozen(shape, x, Epilogue::Identity, y, &mut bench.saved);
+        let refused = bench.layer.frozen(shape, x, Epilogue::IDENTITY, y, &mut bench.saved);
         assert!(matches!(refused, Err(Error::Length { tensor: "x", .. })));
-        bench.layer.reserve::<f32>(shape, Epilogue::AddRelu(())).unwrap();
+        bench.layer.reserve::<f32>(shape, Epilogue::ADD_RELU).unwrap();
         bench.assert_takes_only(before);
     }
     let mut moved = bench.layer.to(backend.clone()).unwrap();
-    moved.reserve::<f32>(bench.shape, Epilogue::AddRelu(())).unwrap();
+    moved.reserve::<f32>(bench.shape, Epilogue::ADD_RELU).unwrap();
     bench.layer = moved;
-    bench.assert_takes_only(Some(ForwardPass::Frozen(Epilogue::AddRelu(()))));
+    bench.assert_takes_only(Some(ForwardPass::Frozen(Epilogue::ADD_RELU)));
 
     let other = Shape::nchw(1, 3, 4, 4).unwrap();
     bench.shape = other;
     let (x, y) = (&vec![0.0; other.len()], vec![0.0; other.len()]);
     (bench.x, bench.y) = (backend.upload(x).unwrap(), backend.upload(&y).unwrap());
-    let refused = bench.forward(ForwardPass::Train(Epilogue::Identity));
+    let refused = bench.forward(ForwardPass::Train(Epilogue::IDENTITY));
     assert!(matches!(refused, Err(Error::SavedShape { actual, .. }) if actual == other));
-    let (refused, _) = bench.backward(ForwardPass::Frozen(Epilogue::AddRelu(())));
+    let (refused, _) = bench.backward(ForwardPass::Frozen(Epilogue::ADD_RELU));
     assert!(matches!(refused, Err(Error::SavedShape { actual, .. }) if actual == other));
 }

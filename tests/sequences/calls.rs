@@ -45,7 +45,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         if !is_train && tracking.is_none() {
             wrong.push("no statistics");
         }
-        if saving.is_some() && epilogue == Epilogue::AddRelu(()) && !self.slots[at].has_mask {
+        if saving.is_some() && epilogue == Epilogue::ADD_RELU && !self.slots[at].has_mask {
             wrong.push("no room for the mask");
         }
         let x_len = len(rng, shape.len(), "x", &mut wrong);

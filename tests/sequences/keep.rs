@@ -74,7 +74,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         if shape.m() == 1 && is_unbiased {
             wrong.push("one value a channel");
         }
-        let result = self.layer.reserve::<T>(shape, Epilogue::AddRelu(()));
+        let result = self.layer.reserve::<T>(shape, Epilogue::ADD_RELU);
         if self.went_through(result, shape, &wrong) {
             self.reserved = Some(shape);
         }

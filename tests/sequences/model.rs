@@ -151,7 +151,7 @@ impl Forward {
     }
 
     fn has_relu(&self) -> bool {
-        matches!(self.epilogue, Epilogue::Relu | Epilogue::AddRelu(()))
+        matches!(self.epilogue, Epilogue::RELU | Epilogue::ADD_RELU)
     }
 
     /// The result at an index.
@@ -180,7 +180,8 @@ impl Backward {
     pub(crate) fn new(forward: &Forward, dy: &[f64], arithmetic: Arithmetic, param: Dtype) -> Self {
         let Forward { shape, op, .. } = *forward;
         let is_frozen = op == Op::Infer;
-        let backward_op = if is_frozen { Op::BackwardFrozen } else { Op::Backward };
+        let backward_op =
+            if is_frozen { Op::Backward(StatisticsKind::Running) } else { Op::Backward(StatisticsKind::Batch) };
         let m = shape.m() as f64;
         let near = |want| Near { want, slack: 0.0 };
         let mut all = Self {

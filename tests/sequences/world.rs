@@ -13,8 +13,7 @@ use super::{draw, model};
 /// What outputs hold before a call, and after one that was refused.
 pub(crate) const UNTOUCHED: f64 = 9.0;
 
-pub(crate) const EPILOGUES: [Epilogue<()>; 4] =
-    [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+pub(crate) const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
 
 pub(crate) struct World<B: Backend, T: Element> {
     pub(crate) layer: BatchNorm<B, T::Param>,
@@ -47,7 +46,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let slots = (0..4).map(|number| {
             let (shape, epilogue) = (shapes[number % 2], rng.choice(EPILOGUES).unwrap());
             let saved = layer.saved(shape, epilogue).unwrap();
-            Slot { shape, has_mask: epilogue == Epilogue::AddRelu(()), saved, last: None, model: None }
+            Slot { shape, has_mask: epilogue == Epilogue::ADD_RELU, saved, last: None, model: None }
         });
         let slots = slots.collect();
         Self { layer, options, c, known, reserved: None, slots }

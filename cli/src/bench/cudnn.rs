@@ -39,7 +39,7 @@ pub(super) fn subjects<T: Element<Param = f32> + DeviceRepr>(
 where
     Cpu: Compute<T>,
 {
-    if matches!(task.operation.op, Op::BackwardFrozen | Op::Moments) {
+    if matches!(task.operation.op, Op::Backward(StatisticsKind::Running) | Op::Moments) {
         return Vec::new();
     }
     let of_mode = |(mode, name)| {
@@ -145,8 +145,8 @@ where
         let (data, channel) = descriptors(row)?;
         let activation = Activation::relu()?;
         let ops = match operation.epilogue {
-            Epilogue::Identity => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN,
-            Epilogue::Relu => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ACTIVATION,
+            Epilogue::IDENTITY => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN,
+            Epilogue::RELU => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ACTIVATION,
             _ => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ADD_ACTIVATION,
         };
         let [forward, backward, reserve] = sizes(&handle, mode, ops, &data, &channel, &activation)?;
@@ -191,7 +191,7 @@ where
         let current = self.next;
         self.next = (current + 1) % self.sets.len();
         match operation.op {
-            Op::Backward => self.backward(current),
+            Op::Backward(StatisticsKind::Batch) => self.backward(current),
             Op::Infer => self.infer(current),
             _ => self.forward(current),
         }
@@ -303,7 +303,7 @@ where
 
     /// Holds the operation against the CPU path, before it is timed; and leaves every set ready for it.
     fn check(&mut self, row: &Row, operation: Operation) -> Result<(), String> {
-        if operation.op == Op::Backward {
+        if operation.op == Op::Backward(StatisticsKind::Batch) {
             (0..self.sets.len()).try_for_each(|set| self.forward(set))?;
         }
         self.next = 0;
@@ -319,7 +319,7 @@ where
         let both =
             |first: usize| self.channels[first..first + 2].iter().map(|buf| stream.clone_dtoh(buf).map_err(told));
         let channels = match operation.op {
-            Op::Backward => both(6).collect::<Result<_, _>>()?,
+            Op::Backward(StatisticsKind::Batch) => both(6).collect::<Result<_, _>>()?,
             Op::Train => both(4).collect::<Result<_, _>>()?,
             _ => Vec::new(),
         };

@@ -27,7 +27,7 @@ struct Buffers<B: Backend, T: Element> {
 
 impl<B: Compute<T>, T: Element> Buffers<B, T> {
     fn new(job: &Job<'_, B, T>) -> Result<Self, Failure> {
-        let masked = job.epilogue == Epilogue::AddRelu(());
+        let masked = job.epilogue == Epilogue::ADD_RELU;
         let empty = || job.backend.upload(&[]);
         Ok(Self {
             dy: job.data("dy")?,
@@ -75,8 +75,8 @@ impl<B: Compute<T>, T: Element> Buffers<B, T> {
 /// The epilogue of the forward pass that is made again: add-relu for its mask, else none.
 fn forward_epilogue<B: Backend, T: Element>(kind: Epilogue<()>, z: &B::Buf<T>) -> Epilogue<B::In<'_, T>> {
     match kind {
-        Epilogue::AddRelu(()) => Epilogue::AddRelu(B::input(z)),
-        Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) => Epilogue::Identity,
+        Epilogue::ADD_RELU => Epilogue::add_relu(B::input(z)),
+        Epilogue::IDENTITY | Epilogue::RELU | Epilogue::ADD => Epilogue::IDENTITY,
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn batch<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<Do
     let Job { backend, shape, .. } = job;
     let mut buffers = Buffers::new(job)?;
     let (mut mean, mut inv_std) = (job.channel_room()?, job.channel_room()?);
-    let mut workspace = job.workspace(&[Op::Train, Op::Backward])?;
+    let mut workspace = job.workspace(&[Op::Train, Op::Backward(StatisticsKind::Batch)])?;
 
     let start = Instant::now();
     backend.train(TrainArgs::<B, T> {
@@ -129,7 +129,7 @@ pub(crate) fn frozen<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<D
     let Job { backend, shape, .. } = job;
     let (running_mean, running_var) = (job.channels("running_mean")?, job.channels("running_var")?);
     let mut buffers = Buffers::new(job)?;
-    let mut workspace = job.workspace(&[Op::BackwardFrozen])?;
+    let mut workspace = job.workspace(&[Op::Backward(StatisticsKind::Running)])?;
 
     let start = Instant::now();
     if let Some(relu_mask) = &mut buffers.relu_mask {

@@ -125,7 +125,7 @@ pub(crate) fn moments<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<
 fn before_and_after<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, y: &B::Buf<T>) -> Result<Vec<String>, Failure> {
     let spread = |buf| moments_of(job, buf).map(|(mean, var)| Spread::new(&mean, &var));
     let mut lines = vec![format!("x: {}, constant channels: {}", spread(&job.x)?, job.constant_channels)];
-    if job.epilogue == Epilogue::Identity {
+    if job.epilogue == Epilogue::IDENTITY {
         lines.push(format!("y: {}", spread(y)?));
     }
     Ok(lines)

@@ -21,8 +21,8 @@ pub(crate) fn headline<B: Backend, T: Element>(job: &Job<'_, B, T>) -> String {
     let op = match job.op {
         Op::Train => "train",
         Op::Infer => "infer",
-        Op::Backward => "backward",
-        Op::BackwardFrozen => "backward-frozen",
+        Op::Backward(StatisticsKind::Batch) => "backward",
+        Op::Backward(StatisticsKind::Running) => "backward-frozen",
         Op::Moments => "moments",
     };
     let (shape, dtype) = (job.shape, T::DTYPE);

@@ -29,8 +29,8 @@ const NAMES: [(&str, &str); 11] = [
 const OPS: [(Op, &str); 5] = [
     (Op::Train, "train"),
     (Op::Infer, "infer"),
-    (Op::Backward, "backward"),
-    (Op::BackwardFrozen, "backward-frozen"),
+    (Op::Backward(StatisticsKind::Batch), "backward"),
+    (Op::Backward(StatisticsKind::Running), "backward-frozen"),
     (Op::Moments, "moments"),
 ];
 
@@ -74,8 +74,8 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
         let inputs = Inputs::<T>::new(&group);
         for (op, op_name) in OPS {
             let (epilogue, epilogue_name) = match op {
-                Op::Moments => (Epilogue::Identity, "identity"),
-                _ => (Epilogue::AddRelu(()), "add-relu"),
+                Op::Moments => (Epilogue::IDENTITY, "identity"),
+                _ => (Epilogue::ADD_RELU, "add-relu"),
             };
             let tracking = (op == Op::Train).then(Tracking::default);
             let case = Case { group, op, epilogue, affine: op != Op::Moments, tracking };

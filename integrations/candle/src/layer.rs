@@ -100,7 +100,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
-        self.normalize(x, Epilogue::Identity, None, true)
+        self.normalize(x, Epilogue::IDENTITY, None, true)
     }
 
     /// `relu(batch_norm(x))` in one operation; NaN stays NaN.
@@ -108,7 +108,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn relu(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::Relu, None, train)
+        self.normalize(x, Epilogue::RELU, None, train)
     }
 
     /// `batch_norm(x) + z` in one operation, with a residual `z` as `x`.
@@ -116,7 +116,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn add(&self, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::Add(()), Some(z), train)
+        self.normalize(x, Epilogue::ADD, Some(z), train)
     }
 
     /// `relu(batch_norm(x) + z)` in one operation, with a residual `z` as `x`; NaN stays NaN.
@@ -124,7 +124,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn add_relu(&self, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::AddRelu(()), Some(z), train)
+        self.normalize(x, Epilogue::ADD_RELU, Some(z), train)
     }
 
     /// The layer in inference, as a [`Module`]. It shares parameters and statistics.
@@ -208,7 +208,7 @@ impl BatchNorm {
 
 impl ModuleT for BatchNorm {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::Identity, None, train)
+        self.normalize(x, Epilogue::IDENTITY, None, train)
     }
 }
 

@@ -94,7 +94,7 @@ impl Normalize {
     }
 
     fn has_residual(&self) -> bool {
-        matches!(self.fused, Epilogue::Add(()) | Epilogue::AddRelu(()))
+        matches!(self.fused, Epilogue::ADD | Epilogue::ADD_RELU)
     }
 
     /// What the inputs are.
@@ -109,7 +109,7 @@ impl Normalize {
 
     /// What the backend is to check: `fused` is what this pass computes of the epilogue.
     fn problem<T: Data>(&self, op: Op, fused: Epilogue<()>) -> Result<Problem> {
-        let eps = if op == Op::Backward { 0.0 } else { self.layer.eps };
+        let eps = if op == Op::Backward(StatisticsKind::Batch) { 0.0 } else { self.layer.eps };
         let tracking = (op == Op::Train).then_some(self.layer.tracking);
         Problem::new(op, self.shape, <T as Element>::DTYPE, fused, eps, tracking).map_err(Error::wrap)
     }

@@ -1,15 +1,14 @@
-//! The launches, a file an operation, and the way that all of them take: facts of the arguments, checks, addresses, plan,
-//! one call of the C ABI.
+//! From an operation's tensors to its launch: facts, checks, addresses, plan, one call of the C ABI. What is of one operation is
+//! in the file of its name, which fills the C struct.
 //!
-//! **The only unsafe calls of the crate.** They stand on: `Problem`, for which buffers there are, their lengths, that
-//! outputs overlap nothing, and that all of them are memory of the backend's context, in order with its stream; `Plan`,
-//! for geometry, shared memory and scratch memory; and the guards of the addresses, which [`run`] keeps until the
-//! launches are on the stream.
+//! **The only unsafe calls of the kernels.** They stand on: `Problem`, for which tensors there are, their lengths, that
+//! outputs overlap nothing, and that all of them are memory of the backend's context, in order with its stream (of raw memory
+//! the caller says so); `Plan`, for geometry, shared memory and scratch memory; and the guards of the addresses, which [`run`]
+//! keeps until the launches are on the stream.
 #![allow(unsafe_code)]
 
-mod argument;
 mod backward;
-mod backward_frozen;
+mod hold;
 mod infer;
 mod moments;
 mod prepare;
@@ -18,170 +17,217 @@ mod probes;
 mod train;
 
 use core::ffi::c_void;
+use core::ptr;
 
 use cudarc::driver::sys::CUstreamCaptureStatus;
 use half::{bf16, f16};
 
 use super::device::driver;
 use super::process::expect_unforked;
-use super::{Cuda, ffi};
-use crate::problem::Kind;
-use crate::{Element, Epilogue, Error, Form, Op, Plan, Problem, Result, Strategy};
-use argument::{Argument, place};
+use super::{Cuda, CudaWorkspace, extent, ffi, place};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::op::{Activation, Epilogue, Op, Operation, Problem, Raw, RawSlice, Role, Tensors};
+use crate::plan::{Form, Plan, Strategy};
+use hold::{DeviceMemory, Hold};
 
-pub(super) use backward::backward;
-pub(super) use backward_frozen::backward_frozen;
-pub(super) use infer::infer;
-pub(super) use moments::moments;
 pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
 pub use probes::{Probe, Probes, Storing};
-pub(super) use train::train;
 
 /// An element that the kernels know.
-pub(super) trait Native: Element<Param = f32> {
+pub(super) trait KernelElement: Element<Param = f32> {
     const BN_DTYPE: ffi::BnDtype;
 }
 
-impl Native for f32 {
+impl KernelElement for f32 {
     const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_F32;
 }
-impl Native for f16 {
+impl KernelElement for f16 {
     const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_F16;
 }
-impl Native for bf16 {
+impl KernelElement for bf16 {
     const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_BF16;
 }
 
-/// What is ready to be launched.
-struct Launch {
-    stream: *mut c_void,
-    /// The channels, which are the values of a per-channel buffer.
-    c: usize,
-    /// `None` for an empty batch, which leaves constants.
-    planned: Option<Planned>,
-}
-
-/// The part of the C ABI's structs that is the same for all operations.
-struct Planned {
-    tiling: ffi::BnTiling,
-    epilogue: ffi::BnEpilogue,
-    workspace: ffi::BnWorkspace,
-}
-
-impl Launch {
-    /// Writes `value` to each channel of the buffers at these addresses; 0 is a buffer that is absent.
-    fn fill(&self, addresses: &[u64], value: f32) -> Result<()> {
-        addresses.iter().filter(|&&address| address != 0).try_for_each(|&address| {
-            // SAFETY: Problem checked that an output of one value a channel has `c` values; `run` holds its guard.
-            let status = unsafe { ffi::bn_fill(address as *mut f32, self.c as u64, value, self.stream) };
-            checked("bn_fill", status)
-        })
-    }
-}
-
-/// Takes an operation from its problem and arguments to its launch. `launch` gets the addresses in the arguments' order,
-/// 0 for an absent one.
-fn run<T: Native, const N: usize>(
+/// Runs an operation over memory that the caller vouches for.
+///
+/// # Safety
+/// That of [`Compute::run_raw`](crate::Compute::run_raw).
+pub(super) unsafe fn run_raw<T: KernelElement>(
     cuda: &Cuda,
-    problem: Problem,
-    arguments: [Option<Argument<'_, T>>; N],
-    launch: impl FnOnce(&Launch, [u64; N]) -> Result<()>,
+    operation: Operation<'_, Raw, T>,
+    workspace: Option<&mut CudaWorkspace>,
+) -> Result<()> {
+    run(cuda, operation, workspace)
+}
+
+/// Checks an operation, holds its memory and launches it, with this scratch memory or the calling thread's own.
+pub(super) fn run<M: DeviceMemory, T: KernelElement>(
+    cuda: &Cuda,
+    operation: Operation<'_, M, T>,
+    workspace: Option<&mut CudaWorkspace>,
 ) -> Result<()> {
     expect_unforked()?;
     let context = cuda.context();
     context.check_err().map_err(driver("earlier work of the context"))?;
-    let launched = launch_held(cuda, problem, arguments, launch);
+    let launched = hold_and_launch(cuda, operation, workspace);
     // The guards are gone, and have recorded an event each; a failure is only noted.
     launched.and(context.check_err().map_err(driver("cuEventRecord")))
 }
 
 /// As [`run`]; returns with the guards dropped.
-fn launch_held<T: Native, const N: usize>(
+fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
     cuda: &Cuda,
-    problem: Problem,
-    mut arguments: [Option<Argument<'_, T>>; N],
-    launch: impl FnOnce(&Launch, [u64; N]) -> Result<()>,
+    operation: Operation<'_, M, T>,
+    workspace: Option<&mut CudaWorkspace>,
 ) -> Result<()> {
     let (stream, context) = (&*cuda.stream, cuda.context());
-    let mut facts = arguments.each_ref().map(|argument| argument.as_ref().map(Argument::facts));
+    let problem = operation.problem()?;
+    let mut tensors = Tensors::default();
+    let operation = operation.map(&mut tensors);
+    let is_own = workspace.is_none();
+    let scratch = workspace.and_then(CudaWorkspace::memory_mut);
+    if let Some(scratch) = &scratch {
+        tensors.push_written("workspace", Role::Workspace, extent(&**scratch));
+    }
+
     let here = place(&cuda.stream);
-    let is_tracked = here.is_tracked || facts.iter().flatten().any(|fact| fact.place.is_some_and(|p| p.is_tracked));
+    let places = || tensors.0.iter().filter_map(|tensor| tensor.extent.place);
     // Only then does it matter, and it is a call of the driver.
-    let is_capturing = is_tracked
+    let is_capturing = (here.is_tracked || places().any(|place| place.is_tracked))
         && stream.capture_status().map_err(driver("cuStreamIsCapturing"))?
             != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-    let problem = problem.fit(&facts)?.placed(&here, is_capturing, &facts)?;
+    let problem = problem.check_lengths(&tensors.0)?.check_streams(&here, is_capturing, &tensors.0)?;
 
-    let held = arguments.each_mut().map(|argument| argument.as_mut().map(|argument| argument.hold(stream)));
+    let mut hold = Hold::new(stream, &mut tensors.0);
+    let operation = operation.map(&mut hold);
+    let scratch = scratch.map_or(RawSlice::new(0, 0), |scratch| hold.write_bytes(scratch));
+    let _guards = hold.guards();
     // A failed wait for an event is only noted, and launching would race.
     context.check_err().map_err(driver("cuStreamWaitEvent"))?;
-    let addresses = held.each_ref().map(|held| held.as_ref().map_or(0, |(address, _guard)| *address));
-    for (fact, &address) in facts.iter_mut().zip(&addresses).filter_map(|(fact, a)| fact.as_mut().zip(Some(a))) {
-        fact.address = address as usize;
-    }
-    let problem = problem.apart(&facts)?;
-    let scratch = facts.iter().flatten().find(|fact| fact.kind == Kind::Workspace);
-    let scratch = scratch.map_or((0, 0), |fact| (fact.address, fact.bytes));
-    let planned = if problem.shape().is_empty() { None } else { Some(plan::<T>(cuda, &problem, scratch)?) };
-
+    let problem = problem.check_aliasing(&tensors.0)?;
     context.bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
-    launch(&Launch { stream: stream.cu_stream().cast(), c: problem.shape().c(), planned }, addresses)
+    if problem.shape().is_empty() {
+        return fill(cuda, &problem, operation);
+    }
+    let plan = cuda.planned(&problem)?;
+    let takes_scratch = match problem.op() {
+        Op::Infer => false, // nothing to merge
+        Op::Moments | Op::Train | Op::Backward(_) => true,
+    };
+    if is_own && takes_scratch {
+        return cuda.with_own_workspace(&problem, &plan, |workspace| {
+            let Some(memory) = workspace.memory_mut() else { return launch(cuda, &problem, &plan, operation, scratch) };
+            let len = memory.len();
+            let (address, _guard) = memory.device_ptr_mut(stream);
+            context.check_err().map_err(driver("cuStreamWaitEvent"))?;
+            launch(cuda, &problem, &plan, operation, RawSlice::new(address as usize, len))
+        });
+    }
+    if takes_scratch && scratch.len() < plan.workspace_bytes {
+        return Err(Error::Workspace { needed: plan.workspace_bytes, actual: scratch.len() });
+    }
+    launch(cuda, &problem, &plan, operation, scratch)
 }
 
-/// The plan of a problem that is not empty, with `(address, bytes)` of scratch memory, as the C ABI has it.
-fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, usize)) -> Result<Planned> {
-    let Plan { strategy, tiling, workspace_bytes, .. } = cuda.planned(problem)?;
-    // Only the inference takes none: it has nothing to merge.
-    if actual < workspace_bytes && problem.op() != Op::Infer {
-        return Err(Error::Workspace { needed: workspace_bytes, actual });
-    }
+/// Writes what an empty batch leaves.
+fn fill<T: KernelElement>(cuda: &Cuda, problem: &Problem, operation: Operation<'_, Raw, T>) -> Result<()> {
+    let (outputs, value) = operation.of_nothing();
+    outputs.into_iter().flatten().try_for_each(|output| {
+        let c = problem.shape().c() as u64;
+        // SAFETY: Problem checked that an output of one value a channel has `c` values; `run` holds its guard.
+        let status = unsafe { ffi::bn_fill(at(output), c, value as f32, cuda.stream.cu_stream().cast()) };
+        checked("bn_fill", status)
+    })
+}
+
+/// The part of the C ABI's structs that is the same for all operations, and the stream.
+struct Launch {
+    stream: *mut c_void,
+    tiling: ffi::BnTiling,
+    epilogue: ffi::BnEpilogue,
+    workspace: ffi::BnWorkspace,
+}
+
+/// Launches an operation that is checked and planned.
+fn launch<T: KernelElement>(
+    cuda: &Cuda,
+    problem: &Problem,
+    plan: &Plan,
+    operation: Operation<'_, Raw, T>,
+    scratch: RawSlice<u8>,
+) -> Result<()> {
     // The ticket first, then the teams' counters, then the partials.
-    let after = |bytes| if address == 0 { 0 } else { address + bytes };
-    Ok(Planned {
-        tiling: ffi::BnTiling {
-            dtype: T::BN_DTYPE,
-            form: match tiling.form {
-                Form::Rows => ffi::BnForm::BN_ROWS,
-                Form::Columns => ffi::BnForm::BN_COLUMNS,
-                Form::ScalarRows => ffi::BnForm::BN_SCALAR_ROWS,
-                Form::ScalarColumns => ffi::BnForm::BN_SCALAR_COLUMNS,
-            },
-            rows: tiling.rows,
-            row_vectors: tiling.row_vectors,
-            width: tiling.width,
-            chunk: tiling.chunk,
-            strategy: match strategy {
-                Strategy::Block => ffi::BnStrategy::BN_BLOCK,
-                Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
-                Strategy::Grid => ffi::BnStrategy::BN_GRID,
-                Strategy::TwoRead => ffi::BnStrategy::BN_TWO_READ,
-            },
-            m: problem.shape().m() as i64,
-            channels: problem.shape().c() as u32,
-            strip_channels: tiling.strip_channels,
-            span: tiling.span,
-            strips: tiling.strips,
-            splits: tiling.splits,
-            teams: tiling.teams,
-            held_steps: tiling.held_steps,
-            threads: tiling.threads,
-            shared_bytes: tiling.shared_bytes,
-            mask_in_place: u32::from(tiling.mask_in_place),
-        },
-        epilogue: ffi::BnEpilogue {
-            activation: match problem.epilogue() {
-                Epilogue::Identity | Epilogue::Add(()) => ffi::BnActivation::BN_IDENTITY,
-                Epilogue::Relu | Epilogue::AddRelu(()) => ffi::BnActivation::BN_RELU,
-            },
-            has_residual: u32::from(problem.epilogue().residual().is_some()),
-        },
+    let after = |bytes| if scratch.address() == 0 { 0 } else { scratch.address() + bytes };
+    let launch = Launch {
+        stream: cuda.stream.cu_stream().cast(),
+        tiling: tiling::<T>(problem, plan),
+        epilogue: epilogue(problem.epilogue()),
         workspace: ffi::BnWorkspace {
             partials: after(Plan::HEAD_BYTES) as *mut c_void,
-            ticket: address as *mut u32,
+            ticket: scratch.address() as *mut u32,
             counters: after(Plan::TICKET_BYTES) as *mut u32,
         },
-    })
+    };
+    match operation {
+        Operation::Moments(op) => moments::launch(launch, op),
+        Operation::Train(op) => train::launch(launch, op),
+        Operation::Infer(op) => infer::launch(launch, op),
+        Operation::Backward(op) => backward::launch(launch, op),
+    }
+}
+
+fn epilogue(epilogue: Epilogue<()>) -> ffi::BnEpilogue {
+    let activation = match epilogue.activation() {
+        Activation::Identity => ffi::BnActivation::BN_IDENTITY,
+        Activation::Relu => ffi::BnActivation::BN_RELU,
+    };
+    ffi::BnEpilogue { activation, has_residual: u32::from(epilogue.residual().is_some()) }
+}
+
+/// A device address.
+fn at<T>(slice: RawSlice<T>) -> *mut T {
+    slice.address() as *mut T
+}
+
+/// A device address, null for a tensor that is absent.
+fn at_or_null<T>(slice: Option<RawSlice<T>>) -> *mut T {
+    slice.map_or(ptr::null_mut(), at)
+}
+
+fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> ffi::BnTiling {
+    let Plan { strategy, tiling, .. } = *plan;
+    ffi::BnTiling {
+        dtype: T::BN_DTYPE,
+        form: match tiling.form {
+            Form::Rows => ffi::BnForm::BN_ROWS,
+            Form::Columns => ffi::BnForm::BN_COLUMNS,
+            Form::ScalarRows => ffi::BnForm::BN_SCALAR_ROWS,
+            Form::ScalarColumns => ffi::BnForm::BN_SCALAR_COLUMNS,
+        },
+        rows: tiling.rows,
+        row_vectors: tiling.row_vectors,
+        width: tiling.width,
+        chunk: tiling.chunk,
+        strategy: match strategy {
+            Strategy::Block => ffi::BnStrategy::BN_BLOCK,
+            Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
+            Strategy::Grid => ffi::BnStrategy::BN_GRID,
+            Strategy::TwoRead => ffi::BnStrategy::BN_TWO_READ,
+        },
+        m: problem.shape().m() as i64,
+        channels: problem.shape().c() as u32,
+        strip_channels: tiling.strip_channels,
+        span: tiling.span,
+        strips: tiling.strips,
+        splits: tiling.splits,
+        teams: tiling.teams,
+        held_steps: tiling.held_steps,
+        threads: tiling.threads,
+        shared_bytes: tiling.shared_bytes,
+        mask_in_place: u32::from(tiling.mask_in_place),
+    }
 }
 
 /// A status of the C ABI as a result.

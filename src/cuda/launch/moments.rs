@@ -1,29 +1,19 @@
-//! Mean and variance.
+//! The C struct of [`Moments`].
 
-use super::argument::{channel_mut, data, scratch};
-use super::{Native, checked, run};
-use crate::args::MomentsArgs;
-use crate::cuda::{Cuda, ffi};
-use crate::{Epilogue, Op, Problem, Result};
+use super::{KernelElement, Launch, at, checked};
+use crate::cuda::ffi;
+use crate::error::Result;
+use crate::op::{Moments, Raw};
 
-/// [`Compute::moments`](crate::Compute::moments).
-pub(in crate::cuda) fn moments<T: Native>(cuda: &Cuda, args: MomentsArgs<'_, Cuda, T>) -> Result<()> {
-    let MomentsArgs { shape, x, mean, var, workspace } = args;
-    let problem = Problem::new(Op::Moments, shape, T::DTYPE, Epilogue::Identity, 0.0, None)?;
-    let arguments = [data("x", x), channel_mut("mean", mean), channel_mut("var", var), scratch(workspace)];
-    run(cuda, problem, arguments, |launch, [x, mean, var, _]| {
-        let Some(planned) = &launch.planned else {
-            return launch.fill(&[mean, var], f32::NAN);
-        };
-        let args = ffi::BnMoments {
-            tiling: planned.tiling,
-            x: x as *const _,
-            mean: mean as *mut f32,
-            var: var as *mut f32,
-            workspace: planned.workspace,
-        };
-        // SAFETY: Problem checked the lengths of x, mean and var and that they are apart; Plan made the tiling for this
-        // shape and device, and the workspace is of its size; `run` holds the guards until the launch is on the stream.
-        checked("bn_moments", unsafe { ffi::bn_moments(&args, launch.stream) })
-    })
+pub(super) fn launch<T: KernelElement>(launch: Launch, op: Moments<'_, Raw, T>) -> Result<()> {
+    let args = ffi::BnMoments {
+        tiling: launch.tiling,
+        x: at(op.x).cast(),
+        mean: at(op.mean),
+        var: at(op.var),
+        workspace: launch.workspace,
+    };
+    // SAFETY: Problem checked the lengths of x, mean and var and that they are apart; Plan made the tiling for this
+    // shape and device, and the workspace is of its size; `run` holds the guards until the launch is on the stream.
+    checked("bn_moments", unsafe { ffi::bn_moments(&args, launch.stream) })
 }

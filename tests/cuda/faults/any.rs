@@ -37,7 +37,7 @@ impl Drawn {
             Layout::ChannelsFirst => [&[n, c], &spatial[..]].concat(),
             Layout::ChannelsLast => [&[n], &spatial[..], &[c]].concat(),
         };
-        let epilogues = [Epilogue::Identity, Epilogue::Relu, Epilogue::Add(()), Epilogue::AddRelu(())];
+        let epilogues = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
         Self {
             shape: Shape::new(&dims, layout).unwrap(),
             dtype: rng.choice([Dtype::F32, Dtype::F16, Dtype::Bf16]).unwrap(),

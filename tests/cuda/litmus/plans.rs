@@ -53,7 +53,7 @@ impl Candidate {
     }
 
     pub(crate) fn epilogue(&self) -> Epilogue<()> {
-        if self.is_far { Epilogue::Relu } else { Epilogue::Identity }
+        if self.is_far { Epilogue::RELU } else { Epilogue::IDENTITY }
     }
 
     pub(crate) fn problem(&self) -> Problem {
@@ -61,7 +61,7 @@ impl Candidate {
     }
 
     pub(crate) fn problem_of(&self, op: Op) -> Problem {
-        let epilogue = if op == Op::Moments { Epilogue::Identity } else { self.epilogue() };
+        let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { self.epilogue() };
         Problem::new(op, self.shape(), self.dtype, epilogue, 1e-5, None).unwrap()
     }
 }
@@ -95,7 +95,7 @@ impl Exchange {
             Form::Columns | Form::ScalarColumns => t.rows,
         };
         let turns = t.strips.div_ceil(t.teams);
-        let merges = if candidate.op == Op::Backward && candidate.is_far { 2 } else { 1 };
+        let merges = if candidate.op == Op::Backward(StatisticsKind::Batch) && candidate.is_far { 2 } else { 1 };
         Self {
             busy: (whole + t.chunk - 1) / t.chunk,
             team: t.splits,

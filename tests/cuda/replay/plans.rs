@@ -14,9 +14,9 @@ pub(crate) struct Promise {
     pub(crate) holds: fn(&Plan) -> bool,
 }
 
-const WITH_CHOICE: &[Op] = &[Op::Moments, Op::Train, Op::Backward];
-const HOLDING: &[Op] = &[Op::Train, Op::Backward];
-const FROZEN: &[Op] = &[Op::Infer, Op::BackwardFrozen];
+const WITH_CHOICE: &[Op] = &[Op::Moments, Op::Train, Op::Backward(StatisticsKind::Batch)];
+const HOLDING: &[Op] = &[Op::Train, Op::Backward(StatisticsKind::Batch)];
+const FROZEN: &[Op] = &[Op::Infer, Op::Backward(StatisticsKind::Running)];
 
 const fn promise(
     name: &'static str,
@@ -114,7 +114,7 @@ impl Shapes {
         for dtype in super::DTYPES {
             let form_of = |shape: &Shape| {
                 let group = Group { shape: *shape, dtype, input: Input::Normal };
-                let case = Case { group, op: Op::Infer, epilogue: Epilogue::Identity, affine: false, tracking: None };
+                let case = Case { group, op: Op::Infer, epilogue: Epilogue::IDENTITY, affine: false, tracking: None };
                 cuda.plan_of(&case, 0).unwrap().unwrap().tiling.form
             };
             let forms: Vec<_> = shapes.iter().map(form_of).collect();

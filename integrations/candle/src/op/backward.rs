@@ -32,8 +32,8 @@ impl Normalize {
 
         let mut dx = B::alloc::<T>(beside, shape.len())?;
         let mut dz = match self.fused {
-            Epilogue::AddRelu(()) => Some(B::alloc::<T>(beside, shape.len())?),
-            Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) => None,
+            Epilogue::ADD_RELU => Some(B::alloc::<T>(beside, shape.len())?),
+            Epilogue::IDENTITY | Epilogue::RELU | Epilogue::ADD => None,
         };
         let mut daffine = B::alloc::<T::Param>(beside, 2 * c)?;
         {
@@ -45,7 +45,7 @@ impl Normalize {
             let mask = mask.transpose()?;
             // Without a relu behind it the residual's gradient is dy itself.
             let fused = match self.fused {
-                Epilogue::Add(()) => Epilogue::Identity,
+                Epilogue::ADD => Epilogue::IDENTITY,
                 fused => fused,
             };
             match &self.statistics {
@@ -54,7 +54,7 @@ impl Normalize {
                     let (saved, _) = saved.storage_and_layout();
                     let saved_mean = B::values::<T::Param>(B::of(&saved)?, 0, c)?;
                     let saved_inv_std = B::values::<T::Param>(B::of(&saved)?, c, c)?;
-                    let problem = self.problem::<T>(Op::Backward, fused)?;
+                    let problem = self.problem::<T>(Op::Backward(StatisticsKind::Batch), fused)?;
                     backend.with_scratch(problem, |workspace| {
                         backend.backward(BackwardArgs {
                             shape,
@@ -80,7 +80,7 @@ impl Normalize {
                         (mean.storage_and_layout(), var.storage_and_layout());
                     let mean = B::values::<T::Param>(B::of(&mean)?, mean_layout.start_offset(), c)?;
                     let var = B::values::<T::Param>(B::of(&var)?, var_layout.start_offset(), c)?;
-                    let problem = self.problem::<T>(Op::BackwardFrozen, fused)?;
+                    let problem = self.problem::<T>(Op::Backward(StatisticsKind::Running), fused)?;
                     backend.with_scratch(problem, |workspace| {
                         backend.backward_frozen(BackwardFrozenArgs {
                             shape,

@@ -23,8 +23,8 @@ impl Normalize {
         let beta = B::values::<T::Param>(beta.0, beta.1, c)?;
         let mut y = B::alloc::<T>(beside, shape.len())?;
         let mut mask = match self.fused {
-            Epilogue::AddRelu(()) if self.tracked => Some(B::alloc::<u32>(beside, relu_mask_len(shape))?),
-            Epilogue::Identity | Epilogue::Relu | Epilogue::Add(()) | Epilogue::AddRelu(()) => None,
+            Epilogue::ADD_RELU if self.tracked => Some(B::alloc::<u32>(beside, relu_mask_len(shape))?),
+            Epilogue::IDENTITY | Epilogue::RELU | Epilogue::ADD | Epilogue::ADD_RELU => None,
         };
         {
             let [mut y, _] = B::split(&mut y, shape.len());

@@ -1,7 +1,11 @@
 //! A layer's state: on the host, on a backend, and in safetensors files under PyTorch's names.
 
+use super::Options;
+use crate::element::Param;
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::op::Running;
 use crate::tensors::{TensorFile, Tensors};
-use crate::{Error, Options, Param, Result, Running, memory};
 
 /// The state of a layer: per-channel vectors `V` and a counter `N`, each where the layer has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +18,37 @@ pub struct State<V, N> {
     pub beta: Option<V>,
     /// The running statistics; `running_mean`, `running_var` and `num_batches_tracked` in files.
     pub running: Option<Running<V, N>>,
+}
+
+impl<V, N> State<V, N> {
+    pub(super) fn as_ref(&self) -> State<&V, &N> {
+        State {
+            gamma: self.gamma.as_ref(),
+            beta: self.beta.as_ref(),
+            running: self.running.as_ref().map(|running| Running {
+                mean: &running.mean,
+                var: &running.var,
+                num_batches_tracked: &running.num_batches_tracked,
+            }),
+        }
+    }
+
+    /// The same state elsewhere, up to the first error.
+    pub(super) fn try_map<W, M>(
+        self,
+        vector: impl Fn(V) -> Result<W>,
+        count: impl FnOnce(N) -> Result<M>,
+    ) -> Result<State<W, M>> {
+        let running = self.running.map(|Running { mean, var, num_batches_tracked }| {
+            let (mean, var) = (vector(mean)?, vector(var)?);
+            Ok(Running { mean, var, num_batches_tracked: count(num_batches_tracked)? })
+        });
+        Ok(State {
+            gamma: self.gamma.map(&vector).transpose()?,
+            beta: self.beta.map(&vector).transpose()?,
+            running: running.transpose()?,
+        })
+    }
 }
 
 /// A layer's state on the host.

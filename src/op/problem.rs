@@ -2,12 +2,18 @@
 //!
 //! Whatever runs after a `Problem` relies on it and checks nothing again.
 
-mod buffer;
+#[cfg(feature = "cuda")]
+use super::tensor::Place;
+use super::tensor::{Access, Role, Tensor};
+use super::{Epilogue, Op, Tracking, backward, moments, train};
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+use crate::shape::{Shape, relu_mask_len};
 
-pub(crate) use buffer::{Access, Buffer, Kind, Place};
-
-use crate::stats::relu_mask_len;
-use crate::{Dtype, Epilogue, Error, Momentum, Op, Result, RunningVar, Shape, Tracking};
+/// Whether eps is one.
+pub(crate) fn check_eps(eps: f64) -> Result<()> {
+    if eps.is_finite() && eps >= 0.0 { Ok(()) } else { Err(Error::Eps { actual: eps }) }
+}
 
 /// A checked operation: what is to be computed, without a device and without pointers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +33,7 @@ impl Problem {
 
     /// An operation over buffers not known yet: to plan with, or to size a workspace.
     ///
-    /// `eps` is not read by [`Op::Moments`] and [`Op::Backward`], `tracking` by [`Op::Train`] alone.
+    /// `eps` is not read by [`Op::Moments`] and the batch's [`Op::Backward`], `tracking` by [`Op::Train`] alone.
     ///
     /// # Errors
     /// [`Error::Eps`], [`Error::Momentum`], [`Error::OneValuePerChannel`], [`Error::Epilogue`].
@@ -39,66 +45,61 @@ impl Problem {
         eps: f64,
         tracking: Option<Tracking>,
     ) -> Result<Self> {
-        if !(eps.is_finite() && eps >= 0.0) {
-            return Err(Error::Eps { actual: eps });
-        }
-        if let Some(Tracking { momentum, variance, .. }) = tracking {
-            if let Momentum::Ema(a) = momentum
-                && !(0.0..=1.0).contains(&a)
-            {
-                return Err(Error::Momentum { actual: a });
-            }
-            if shape.m() == 1 && variance == RunningVar::Unbiased && op == Op::Train {
-                return Err(Error::OneValuePerChannel { shape });
-            }
-        }
-        if op == Op::Moments && epilogue != Epilogue::Identity {
-            return Err(Error::Epilogue { op, actual: epilogue.name() });
+        Self::check_options(eps, tracking)?;
+        match (op, tracking) {
+            (Op::Train, Some(tracking)) => train::check(shape, tracking)?,
+            (Op::Moments, _) => moments::check(epilogue)?,
+            (Op::Train | Op::Infer | Op::Backward(_), _) => {}
         }
         Ok(Self { op, shape, dtype, epilogue, eps, tracking, alignment: Self::MAX_ALIGNMENT })
     }
 
-    /// The same operation over these buffers, whose lengths, presence and overlaps are checked here.
-    pub(crate) fn over(self, buffers: &[Option<Buffer>]) -> Result<Self> {
-        self.fit(buffers)?.apart(buffers)
+    /// Whether a layer can have these options, whatever it computes.
+    ///
+    /// # Errors
+    /// [`Error::Eps`], [`Error::Momentum`].
+    pub fn check_options(eps: f64, tracking: Option<Tracking>) -> Result<()> {
+        check_eps(eps)?;
+        tracking.map_or(Ok(()), Tracking::check)
     }
 
-    /// The part of [`Problem::over`] that needs no addresses: which buffers there are, and how long they are.
-    pub(crate) fn fit(self, buffers: &[Option<Buffer>]) -> Result<Self> {
-        let present = || buffers.iter().flatten();
-        for buffer in present() {
-            let expected = match buffer.kind {
-                Kind::Data => self.shape.len(),
-                Kind::Channel => self.shape.c(),
-                Kind::Counter => 1,
-                Kind::ReluMask => relu_mask_len(self.shape),
-                Kind::Workspace => continue, // How much is needed, the plan says.
+    /// The same operation over these tensors, whose lengths, presence and overlaps are checked here.
+    pub(crate) fn over(self, tensors: &[Tensor]) -> Result<Self> {
+        self.check_lengths(tensors)?.check_aliasing(tensors)
+    }
+
+    /// The part of [`Problem::over`] that needs no addresses: which tensors there are, and how long they are.
+    pub(crate) fn check_lengths(self, tensors: &[Tensor]) -> Result<Self> {
+        for tensor in tensors {
+            let expected = match tensor.role {
+                Role::Data => self.shape.len(),
+                Role::Channel => self.shape.c(),
+                Role::Counter => 1,
+                Role::ReluMask => relu_mask_len(self.shape),
+                Role::Workspace => continue, // How much is needed, the plan says.
             };
-            if buffer.len != expected {
-                return Err(Error::Length { tensor: buffer.name, expected, actual: buffer.len });
+            let actual = tensor.extent.len;
+            if actual != expected {
+                return Err(Error::Length { tensor: tensor.name, expected, actual });
             }
         }
-        let has_mask = present().any(|buffer| buffer.kind == Kind::ReluMask);
-        let makes_mask = self.epilogue == Epilogue::AddRelu(());
-        if has_mask && !makes_mask {
+        let has_mask = tensors.iter().any(|tensor| tensor.role == Role::ReluMask);
+        if has_mask && !self.epilogue.keeps_mask() {
             let reason = "only the epilogue add-relu keeps a mask";
             return Err(Error::Unexpected { tensor: "relu_mask", reason });
         }
-        let is_backward = matches!(self.op, Op::Backward | Op::BackwardFrozen);
-        // The mask of no value has no words, and who keeps it by its address has none.
-        if makes_mask && !has_mask && is_backward && !self.shape.is_empty() {
-            let reason = "the backward pass of add-relu reads the mask that its forward pass kept";
-            return Err(Error::Missing { tensor: "relu_mask", reason });
+        if self.op.is_backward() {
+            backward::check_mask(self.shape, self.epilogue, has_mask)?;
         }
         Ok(self)
     }
 
-    /// Whether every buffer can be used on the stream `here`. To be asked before a device's buffers are touched: a
-    /// refused buffer must not leave a wait on the stream, nor spoil its capture.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its buffers a place"))]
-    pub(crate) fn placed(self, here: &Place, is_capturing: bool, buffers: &[Option<Buffer>]) -> Result<Self> {
-        let places = || buffers.iter().flatten().filter_map(|buffer| buffer.place.map(|place| (buffer, place)));
-        for (&Buffer { name: tensor, len, .. }, place) in places() {
+    /// Whether every tensor can be used on the stream `here`. To be asked before a device's memory is touched: a
+    /// refused tensor must not leave a wait on the stream, nor spoil its capture.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn check_streams(self, here: &Place, is_capturing: bool, tensors: &[Tensor]) -> Result<Self> {
+        let places = || tensors.iter().filter_map(|tensor| tensor.extent.place.map(|place| (tensor, place)));
+        for (&Tensor { name: tensor, extent, .. }, place) in places() {
             if place.device != here.device {
                 return Err(Error::ForeignDevice { tensor, expected: here.device, actual: place.device });
             }
@@ -106,7 +107,7 @@ impl Problem {
                 return Err(Error::ForeignContext { tensor, device: here.device });
             }
             // Memory of no values has nothing to be kept in order.
-            if len > 0 && place.stream != here.stream && !(place.is_tracked && here.is_tracked) {
+            if extent.len > 0 && place.stream != here.stream && !(place.is_tracked && here.is_tracked) {
                 return Err(Error::ForeignStream { tensor, expected: here.stream, actual: place.stream });
             }
         }
@@ -117,17 +118,17 @@ impl Problem {
     }
 
     /// The part of [`Problem::over`] that needs addresses: what may overlap, and what alignment all data has.
-    pub(crate) fn apart(self, buffers: &[Option<Buffer>]) -> Result<Self> {
-        let present = || buffers.iter().flatten();
-        for (i, output) in present().enumerate().filter(|(_, b)| b.access == Access::Write) {
-            for (j, other) in present().enumerate() {
+    pub(crate) fn check_aliasing(self, tensors: &[Tensor]) -> Result<Self> {
+        for (i, output) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.access == Access::Write) {
+            for (j, other) in tensors.iter().enumerate() {
                 let bytes = output.overlap(other);
                 if i != j && bytes > 0 {
                     return Err(Error::Aliasing { output: output.name, other: other.name, bytes });
                 }
             }
         }
-        let addresses = present().filter(|b| b.kind == Kind::Data).fold(0, |or, b| or | b.address);
+        let data = tensors.iter().filter(|tensor| tensor.role == Role::Data);
+        let addresses = data.fold(0, |or, tensor| or | tensor.extent.address);
         let alignment = (1 << addresses.trailing_zeros().min(31)).min(self.alignment);
         Ok(Self { alignment, ..self })
     }
@@ -185,18 +186,21 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Layout, NonFinite};
+    use crate::op::{Extent, Momentum, NonFinite, RunningVar, StatisticsKind};
+    use crate::shape::Layout;
+
+    const BACKWARD: [Op; 2] = [Op::Backward(StatisticsRole::Batch), Op::Backward(StatisticsRole::Running)];
 
     fn shape(dims: &[usize]) -> Shape {
         Shape::new(dims, Layout::ChannelsFirst).unwrap()
     }
 
     fn train(dims: &[usize], eps: f64, tracking: Option<Tracking>) -> Result<Problem> {
-        Problem::new(Op::Train, shape(dims), Dtype::F32, Epilogue::Identity, eps, tracking)
+        Problem::new(Op::Train, shape(dims), Dtype::F32, Epilogue::IDENTITY, eps, tracking)
     }
 
-    fn buffer(name: &'static str, kind: Kind, access: Access, address: usize, len: usize) -> Option<Buffer> {
-        Some(Buffer { name, kind, access, address, len, bytes: 4 * len, place: None })
+    fn tensor(name: &'static str, role: Role, access: Access, address: usize, len: usize) -> Tensor {
+        Tensor { name, role, access, extent: Extent { address, len, bytes: 4 * len, place: None } }
     }
 
     #[test]
@@ -242,18 +246,18 @@ mod tests {
 
     #[test]
     fn moments_take_no_epilogue() {
-        let error = Problem::new(Op::Moments, shape(&[4, 3]), Dtype::F32, Epilogue::Relu, 0.0, None);
+        let error = Problem::new(Op::Moments, shape(&[4, 3]), Dtype::F32, Epilogue::RELU, 0.0, None);
         assert_eq!(error.unwrap_err().to_string(), "Moments: expected no epilogue, got relu");
     }
 
     #[test]
     fn lengths_are_those_of_the_shape() {
         let problem = train(&[4, 3, 10], 1e-5, None).unwrap();
-        for (kind, expected) in [(Kind::Data, 120), (Kind::Channel, 3), (Kind::Counter, 1)] {
-            problem.over(&[buffer("x", kind, Access::Read, 64, expected), None]).unwrap();
+        for (kind, expected) in [(Role::Data, 120), (Role::Channel, 3), (Role::Counter, 1)] {
+            problem.over(&[tensor("x", kind, Access::Read, 64, expected)]).unwrap();
             for actual in [0, expected - 1, expected + 1] {
                 if actual != expected {
-                    let error = problem.over(&[buffer("x", kind, Access::Read, 64, actual)]);
+                    let error = problem.over(&[tensor("x", kind, Access::Read, 64, actual)]);
                     let text = error.unwrap_err().to_string();
                     assert_eq!(text, format!("x: expected {expected} values, got {actual}"));
                 }
@@ -265,7 +269,7 @@ mod tests {
     fn outputs_overlap_nothing_and_inputs_may() {
         let problem = train(&[4, 4], 1e-5, None).unwrap();
         let over = |access, address| {
-            problem.over(&[buffer("x", Kind::Data, Access::Read, 64, 16), buffer("y", Kind::Data, access, address, 16)])
+            problem.over(&[tensor("x", Role::Data, Access::Read, 64, 16), tensor("y", Role::Data, access, address, 16)])
         };
         over(Access::Write, 128).unwrap();
         over(Access::Write, 0).unwrap();
@@ -278,31 +282,33 @@ mod tests {
 
     #[test]
     fn the_relu_mask_belongs_to_add_relu() {
-        let mask = buffer("relu_mask", Kind::ReluMask, Access::Read, 512, 4);
+        let mask = tensor("relu_mask", Role::ReluMask, Access::Read, 512, 4);
         let problem = |op, epilogue| Problem::new(op, shape(&[4, 30]), Dtype::F32, epilogue, 0.0, None).unwrap();
-        for op in [Op::Train, Op::Infer, Op::Backward, Op::BackwardFrozen] {
-            problem(op, Epilogue::AddRelu(())).over(&[mask]).unwrap();
-            let error = problem(op, Epilogue::Relu).over(&[mask]).unwrap_err();
+        for op in [Op::Train, Op::Infer].into_iter().chain(BACKWARD) {
+            problem(op, Epilogue::ADD_RELU).over(&[mask]).unwrap();
+            let error = problem(op, Epilogue::RELU).over(&[mask]).unwrap_err();
             assert!(matches!(error, Error::Unexpected { tensor: "relu_mask", .. }));
         }
-        for op in [Op::Backward, Op::BackwardFrozen] {
-            let error = problem(op, Epilogue::AddRelu(())).over(&[None]).unwrap_err();
+        for op in BACKWARD {
+            let error = problem(op, Epilogue::ADD_RELU).over(&[]).unwrap_err();
             assert!(matches!(error, Error::Missing { tensor: "relu_mask", .. }));
-            let empty = Problem::new(op, shape(&[0, 30]), Dtype::F32, Epilogue::AddRelu(()), 0.0, None).unwrap();
-            empty.over(&[None]).unwrap();
+            let empty = Problem::new(op, shape(&[0, 30]), Dtype::F32, Epilogue::ADD_RELU, 0.0, None).unwrap();
+            empty.over(&[]).unwrap();
             assert!(matches!(empty.over(&[mask]), Err(Error::Length { expected: 0, actual: 4, .. })));
         }
-        problem(Op::Train, Epilogue::AddRelu(())).over(&[None]).unwrap();
+        problem(Op::Train, Epilogue::ADD_RELU).over(&[]).unwrap();
     }
 
+    #[cfg(feature = "cuda")]
     #[test]
     fn buffers_are_of_the_stream_or_kept_in_order_with_it() {
         let here = Place { device: 1, context: 7, stream: 16, is_tracked: false };
         let tracked = Place { is_tracked: true, ..here };
         let problem = train(&[4, 4], 1e-5, None).unwrap();
         let check = |here: Place, is_capturing, place| {
-            let x = buffer("x", Kind::Data, Access::Read, 64, 16).map(|x| Buffer { place: Some(place), ..x });
-            problem.placed(&here, is_capturing, &[None, x]).map_err(|error| error.to_string())
+            let mut x = tensor("x", Role::Data, Access::Read, 64, 16);
+            x.extent.place = Some(place);
+            problem.check_streams(&here, is_capturing, &[x]).map_err(|error| error.to_string())
         };
         check(here, true, here).unwrap();
         check(tracked, false, Place { stream: 32, ..tracked }).unwrap();
@@ -322,9 +328,9 @@ mod tests {
         ] {
             assert_eq!(check(here, is_capturing, place).unwrap_err(), text);
         }
-        let x = buffer("x", Kind::Data, Access::Read, 64, 0);
-        let x = x.map(|x| Buffer { place: Some(Place { stream: 32, ..here }), ..x });
-        train(&[0, 4], 1e-5, None).unwrap().placed(&here, true, &[x]).unwrap();
+        let mut x = tensor("x", Role::Data, Access::Read, 64, 0);
+        x.extent.place = Some(Place { stream: 32, ..here });
+        train(&[0, 4], 1e-5, None).unwrap().check_streams(&here, true, &[x]).unwrap();
     }
 
     #[test]
@@ -333,7 +339,7 @@ mod tests {
             [(Dtype::F32, 0, 16), (Dtype::F32, 1, 4), (Dtype::F32, 4, 16), (Dtype::F16, 1, 2), (Dtype::F16, 4, 8)]
         {
             let shape = Shape::nc(2, 3).unwrap();
-            let problem = Problem::new(Op::Train, shape, dtype, Epilogue::Identity, 1e-5, None).unwrap();
+            let problem = Problem::new(Op::Train, shape, dtype, Epilogue::IDENTITY, 1e-5, None).unwrap();
             assert_eq!(problem.with_offset(offset).alignment(), alignment, "{dtype} {offset}");
         }
     }
@@ -344,9 +350,9 @@ mod tests {
         assert_eq!(problem.alignment(), 16);
         for (address, alignment) in [(0, 16), (64, 16), (72, 8), (66, 2), (65, 1)] {
             let over = problem.over(&[
-                buffer("x", Kind::Data, Access::Read, 4096, 16),
-                buffer("y", Kind::Data, Access::Write, address, 16),
-                buffer("gamma", Kind::Channel, Access::Read, 8193, 4),
+                tensor("x", Role::Data, Access::Read, 4096, 16),
+                tensor("y", Role::Data, Access::Write, address, 16),
+                tensor("gamma", Role::Channel, Access::Read, 8193, 4),
             ]);
             assert_eq!(over.unwrap().alignment(), alignment, "{address}");
         }

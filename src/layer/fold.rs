@@ -1,6 +1,11 @@
 //! Folding a batch norm in inference into the convolution or dense layer before it.
 
-use crate::{Element, Error, Layout, Param, Result, Shape, StateDict, memory};
+use super::StateDict;
+use crate::element::{Element, Param};
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::op::check_eps;
+use crate::shape::{Layout, Shape};
 
 impl<P: Param> StateDict<P> {
     /// Folds the normalization by running statistics into the layer before it, which then gives the same without a batch
@@ -37,9 +42,7 @@ impl<P: Param> StateDict<P> {
     /// # Ok::<(), batchnorm::Error>(())
     /// ```
     pub fn fold_into<T: Element>(&self, eps: f64, shape: Shape, weight: &mut [T], bias: &mut [T]) -> Result<()> {
-        if !(eps.is_finite() && eps >= 0.0) {
-            return Err(Error::Eps { actual: eps });
-        }
+        check_eps(eps)?;
         let reason = "folding takes the running statistics, and the layer was built without them";
         let running = self.running.as_ref().ok_or(Error::Missing { tensor: "running_mean", reason })?;
         let c = shape.c();

@@ -1,38 +1,40 @@
-//! What a layer keeps: its parameters and running statistics, on its device, on the host, in files.
+//! A layer's parameters and running statistics: on its device, on the host, in files.
 
 use std::path::Path;
 
-use super::BatchNorm;
-use crate::state::StateDict;
+use super::{BatchNorm, StateDict};
+use crate::backend::Backend;
+use crate::element::Param;
+use crate::error::Result;
+use crate::op::Running;
 use crate::tensors::{TensorFile, Tensors, read};
-use crate::{Backend, Param, Result, Running};
 
 impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// The scale of each channel, where the layer has one.
     #[doc(alias = "weight")]
-    pub fn gamma(&self) -> Option<B::View<'_, P>> {
-        B::views(&self.state).gamma
+    pub fn gamma(&self) -> Option<&B::Buf<P>> {
+        self.state.gamma.as_ref()
     }
 
     /// The scale of each channel, for an optimizer to write.
-    pub fn gamma_mut(&mut self) -> Option<B::ViewMut<'_, P>> {
-        B::views_mut(&mut self.state).gamma
+    pub fn gamma_mut(&mut self) -> Option<&mut B::Buf<P>> {
+        self.state.gamma.as_mut()
     }
 
     /// The offset of each channel, where the layer has one.
     #[doc(alias = "bias")]
-    pub fn beta(&self) -> Option<B::View<'_, P>> {
-        B::views(&self.state).beta
+    pub fn beta(&self) -> Option<&B::Buf<P>> {
+        self.state.beta.as_ref()
     }
 
     /// The offset of each channel, for an optimizer to write.
-    pub fn beta_mut(&mut self) -> Option<B::ViewMut<'_, P>> {
-        B::views_mut(&mut self.state).beta
+    pub fn beta_mut(&mut self) -> Option<&mut B::Buf<P>> {
+        self.state.beta.as_mut()
     }
 
     /// The running statistics, where the layer tracks them.
-    pub fn running(&self) -> Option<Running<B::View<'_, P>, B::View<'_, i64>>> {
-        B::views(&self.state).running
+    pub fn running(&self) -> Option<&Running<B::Buf<P>, B::Buf<i64>>> {
+        self.state.running.as_ref()
     }
 
     /// A copy of the state on the host. Waits for the work that writes it.
@@ -40,7 +42,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// # Errors
     /// Where the device fails.
     pub fn state_dict(&self) -> Result<StateDict<P>> {
-        self.backend.download_state(&self.state)
+        let count = |buf| Ok(self.backend.download(buf)?.first().copied().unwrap_or_default());
+        self.state.as_ref().try_map(|buf| self.backend.download(buf), count)
     }
 
     /// Replaces the whole state.
@@ -49,7 +52,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// Those of [`StateDict::check`]; where the device fails. The state is as it was then.
     pub fn load_state_dict(&mut self, state: &StateDict<P>) -> Result<()> {
         state.check(self.c, &self.options)?;
-        self.state = self.backend.upload_state(state)?;
+        let count = |count: &i64| self.backend.upload(&[*count]);
+        self.state = state.as_ref().try_map(|values| self.backend.upload(values), count)?;
         Ok(())
     }
 
@@ -80,7 +84,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// # Errors
     /// Where either device fails.
     pub fn to<C: Backend>(&self, backend: C) -> Result<BatchNorm<C, P>> {
-        let state = backend.upload_state(&self.state_dict()?)?;
+        let state = self.state_dict()?;
+        let state = state.try_map(|values| backend.upload_vec(values), |count| backend.upload(&[count]))?;
         let workspace = backend.workspace(&[])?;
         Ok(BatchNorm { backend, c: self.c, options: self.options, state, workspace })
     }

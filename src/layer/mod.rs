@@ -1,0 +1,295 @@
+//! The layer: a batch normalization with its parameters and running statistics, on any backend.
+
+mod fold;
+mod saved;
+mod state;
+mod state_io;
+
+pub use saved::Saved;
+pub use state::{State, StateDict};
+
+use crate::backend::{Backend, Compute};
+use crate::element::{Element, Param};
+use crate::error::{Error, Result};
+use crate::op::{
+    Backward, Epilogue, ForwardPass, Gradients, Infer, Op, Problem, Statistics, StatisticsKind, Tracking, Train, Update,
+};
+use crate::shape::Shape;
+use saved::{mask_of, passing};
+
+/// What a layer is built with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// What is added to the variance; finite, at least 0. PyTorch, Flax and ONNX use 1e-5, Keras 1e-3.
+    pub eps: f64,
+    /// Whether the layer has a scale.
+    #[doc(alias = "weight")]
+    #[doc(alias = "affine")]
+    pub gamma: bool,
+    /// Whether the layer has an offset.
+    #[doc(alias = "bias")]
+    #[doc(alias = "affine")]
+    pub beta: bool,
+    /// How running statistics follow the batches; `None` for a layer without.
+    #[doc(alias = "track_running_stats")]
+    pub tracking: Option<Tracking>,
+}
+
+impl Default for Options {
+    /// PyTorch's: eps 1e-5, scale and offset, tracking with momentum 0.1.
+    fn default() -> Self {
+        Self { eps: 1e-5, gamma: true, beta: true, tracking: Some(Tracking::default()) }
+    }
+}
+
+/// A batch normalization of `c` channels on backend `B`, with parameters of type `P`: f32, or f64 for f64 data.
+///
+/// One layer takes data of any dtype whose [`Element::Param`] is `P`, in either layout, shape by shape.
+///
+/// ```
+/// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
+///
+/// let mut layer = BatchNorm::<_>::new(Cpu, 2, Options::default())?;
+/// let shape = Shape::nc(3, 2)?;
+/// let x = [1.0f32, 10.0, 2.0, 20.0, 3.0, 30.0];
+/// let (mut y, mut saved) = ([0.0; 6], layer.saved(shape, Epilogue::IDENTITY)?);
+/// layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved)?;
+/// assert_eq!(saved.mean(), &[2.0, 20.0]);
+/// # Ok::<(), batchnorm::Error>(())
+/// ```
+pub struct BatchNorm<B: Backend, P: Param = f32> {
+    backend: B,
+    c: usize,
+    options: Options,
+    state: State<B::Buf<P>, B::Buf<i64>>,
+    workspace: B::Workspace,
+}
+
+impl<B: Backend, P: Param> BatchNorm<B, P> {
+    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted.
+    ///
+    /// # Errors
+    /// [`Error::ZeroChannels`], [`Error::Eps`], [`Error::Momentum`]; where the device has no memory left.
+    pub fn new(backend: B, c: usize, options: Options) -> Result<Self> {
+        Shape::nc(2, c)?; // which refuses no channels
+        Problem::check_options(options.eps, options.tracking)?;
+        let state = StateDict::new(c, &options)?;
+        let state = state.try_map(|values| backend.upload_vec(values), |count| backend.upload(&[count]))?;
+        let workspace = backend.workspace(&[])?;
+        Ok(Self { backend, c, options, state, workspace })
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The channels.
+    pub fn channels(&self) -> usize {
+        self.c
+    }
+
+    /// What the layer was built with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Makes ready for data of type `T` and this shape, or any smaller batch of it: allocates what the operations
+    /// need beyond the caller's buffers, so that they allocate nothing. Does nothing on the CPU.
+    ///
+    /// # Errors
+    /// Those of [`BatchNorm::train`] that are about the shape; where the device has no memory left.
+    pub fn reserve<T: Element<Param = P>>(&mut self, shape: Shape, epilogue: Epilogue<()>) -> Result<()> {
+        self.check_channels(shape)?;
+        let problem = |op, tracking| Problem::new(op, shape, T::DTYPE, epilogue, self.options.eps, tracking);
+        self.workspace = self.backend.workspace(&[
+            problem(Op::Train, self.options.tracking)?,
+            problem(Op::Backward(StatisticsKind::Batch), None)?,
+            problem(Op::Backward(StatisticsKind::Running), None)?,
+        ])?;
+        Ok(())
+    }
+
+    /// Room for what a forward pass of this shape and epilogue leaves for its backward pass.
+    ///
+    /// # Errors
+    /// [`Error::Channels`]; where the device has no memory left.
+    pub fn saved(&self, shape: Shape, epilogue: Epilogue<()>) -> Result<Saved<B, P>> {
+        self.check_channels(shape)?;
+        Saved::new(&self.backend, shape, epilogue)
+    }
+
+    /// The forward pass with the batch's statistics, which also move the running ones: [`Train`].
+    ///
+    /// # Shapes
+    /// `x`, `y` and the epilogue's `z` as `shape`; `saved` of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
+    /// [`Error::OneValuePerChannel`], and [`Error::Missing`] for add-relu with a `saved` that has no room for its
+    /// mask. Nothing has changed then, and `saved` is still of the pass that it was of. After [`Error::Driver`] and
+    /// [`Error::Launch`], which may come once the pass has begun, `saved` is of none.
+    pub fn train<'a, T: Element<Param = P>>(
+        &'a mut self,
+        shape: Shape,
+        x: B::In<'a, T>,
+        epilogue: Epilogue<B::In<'a, T>>,
+        y: B::Out<'a, T>,
+        saved: &'a mut Saved<B, P>,
+    ) -> Result<()>
+    where
+        B: Compute<T>,
+    {
+        self.check_channels(shape)?;
+        saved.check(shape)?;
+        let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
+        let Saved { mean, inv_std, relu_mask, pass, .. } = saved;
+        let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let next = ForwardPass { statistics: StatisticsKind::Batch, epilogue: epilogue.kind() };
+        let train = Train {
+            shape,
+            eps: options.eps,
+            x,
+            epilogue,
+            gamma: gamma.as_ref().map(B::input),
+            beta: beta.as_ref().map(B::input),
+            y,
+            saved_mean: B::output(mean),
+            saved_inv_std: B::output(inv_std),
+            relu_mask: relu_mask.map(B::output),
+            running: running.as_mut().zip(options.tracking).map(|(running, tracking)| Update {
+                tracking,
+                mean: B::output(&mut running.mean),
+                var: B::output(&mut running.var),
+                num_batches_tracked: B::output(&mut running.num_batches_tracked),
+            }),
+        };
+        passing(pass, next, || backend.run_in(workspace, train))
+    }
+
+    /// The forward pass with the running statistics: [`Infer`].
+    ///
+    /// # Shapes
+    /// `x`, `y` and the epilogue's `z` as `shape`.
+    ///
+    /// # Errors
+    /// [`Error::Channels`], [`Error::NotTracking`], [`Error::Length`], [`Error::Aliasing`].
+    pub fn infer<'a, T: Element<Param = P>>(
+        &'a self,
+        shape: Shape,
+        x: B::In<'a, T>,
+        epilogue: Epilogue<B::In<'a, T>>,
+        y: B::Out<'a, T>,
+    ) -> Result<()>
+    where
+        B: Compute<T>,
+    {
+        self.infer_with(shape, x, epilogue, y, None)
+    }
+
+    /// [`BatchNorm::infer`] for fine-tuning: leaves in `saved` what [`BatchNorm::backward`] needs. Its mean and `inv_std` stay as
+    /// they were.
+    ///
+    /// # Errors
+    /// Those of [`BatchNorm::infer`]; [`Error::SavedShape`]; [`Error::Missing`] for add-relu with a `saved` that has
+    /// no room for its mask. What they leave is as [`BatchNorm::train`] says.
+    pub fn frozen<'a, T: Element<Param = P>>(
+        &'a self,
+        shape: Shape,
+        x: B::In<'a, T>,
+        epilogue: Epilogue<B::In<'a, T>>,
+        y: B::Out<'a, T>,
+        saved: &'a mut Saved<B, P>,
+    ) -> Result<()>
+    where
+        B: Compute<T>,
+    {
+        saved.check(shape)?;
+        let Saved { relu_mask, pass, .. } = saved;
+        let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let next = ForwardPass { statistics: StatisticsKind::Running, epilogue: epilogue.kind() };
+        passing(pass, next, || self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output)))
+    }
+
+    fn infer_with<'a, T: Element<Param = P>>(
+        &'a self,
+        shape: Shape,
+        x: B::In<'a, T>,
+        epilogue: Epilogue<B::In<'a, T>>,
+        y: B::Out<'a, T>,
+        relu_mask: Option<B::Out<'a, u32>>,
+    ) -> Result<()>
+    where
+        B: Compute<T>,
+    {
+        self.check_channels(shape)?;
+        let State { gamma, beta, running } = &self.state;
+        let running = running.as_ref().ok_or(Error::NotTracking)?;
+        self.backend.run(Infer {
+            shape,
+            eps: self.options.eps,
+            x,
+            epilogue,
+            gamma: gamma.as_ref().map(B::input),
+            beta: beta.as_ref().map(B::input),
+            running_mean: B::input(&running.mean),
+            running_var: B::input(&running.var),
+            y,
+            relu_mask,
+        })
+    }
+
+    /// The backward pass of the forward pass that wrote `saved`: [`Backward`], through the batch's statistics of
+    /// [`BatchNorm::train`], or through the running ones of now after [`BatchNorm::frozen`]. The epilogue is that of the forward
+    /// pass. (Who wants no copy of `dy` as `dz` after [`Epilogue::add`] runs [`Backward`] with [`Epilogue::IDENTITY`].)
+    ///
+    /// # Shapes
+    /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`; `dgamma`, `dbeta` `[c]`; `saved` of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`], [`Error::NotTracking`], and
+    /// [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
+    pub fn backward<'a, T: Element<Param = P>>(
+        &'a mut self,
+        shape: Shape,
+        x: B::In<'a, T>,
+        dy: B::In<'a, T>,
+        epilogue: Epilogue<B::Out<'a, T>>,
+        saved: &'a Saved<B, P>,
+        gradients: Gradients<'a, B, T>,
+    ) -> Result<()>
+    where
+        B: Compute<T>,
+    {
+        self.check_channels(shape)?;
+        saved.check(shape)?;
+        let pass = saved.pass_with(epilogue.kind())?;
+        let relu_mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?;
+        let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
+        let statistics = match pass.statistics {
+            StatisticsKind::Batch => {
+                Statistics::Batch { mean: B::input(&saved.mean), inv_std: B::input(&saved.inv_std) }
+            }
+            StatisticsKind::Running => {
+                let running = running.as_ref().ok_or(Error::NotTracking)?;
+                Statistics::Running { mean: B::input(&running.mean), var: B::input(&running.var), eps: options.eps }
+            }
+        };
+        let backward = Backward {
+            shape,
+            x,
+            dy,
+            epilogue,
+            gamma: gamma.as_ref().map(B::input),
+            beta: beta.as_ref().map(B::input),
+            statistics,
+            relu_mask: relu_mask.map(B::input),
+            gradients,
+        };
+        backend.run_in(workspace, backward)
+    }
+
+    fn check_channels(&self, shape: Shape) -> Result<()> {
+        if shape.c() == self.c { Ok(()) } else { Err(Error::Channels { shape, expected: self.c }) }
+    }
+}

@@ -1,0 +1,83 @@
+//! The statistics that a forward pass leaves for its backward pass.
+
+use crate::backend::Backend;
+use crate::element::Param;
+use crate::error::{Error, Result};
+use crate::op::{Epilogue, ForwardPass};
+use crate::shape::{Shape, relu_mask_len};
+
+/// The statistics that one forward pass leaves for its backward pass. The caller's, so that a layer used twice in a network has two.
+///
+/// Made by [`BatchNorm::saved`](crate::BatchNorm::saved) for one shape and used again for every batch of that shape. It
+/// knows which pass wrote it: [`BatchNorm::backward`](crate::BatchNorm::backward) is that of this pass, and refuses another
+/// epilogue with [`Error::SavedPass`]. It does not know whose: that layer, `x`, gamma, beta and dtype are those of the forward pass is for the caller to keep.
+pub struct Saved<B: Backend, P: Param = f32> {
+    pub(super) shape: Shape,
+    pub(super) mean: B::Buf<P>,
+    pub(super) inv_std: B::Buf<P>,
+    pub(super) relu_mask: Option<B::Buf<u32>>,
+    pub(super) pass: Option<ForwardPass>,
+}
+
+impl<B: Backend, P: Param> Saved<B, P> {
+    pub(super) fn new(backend: &B, shape: Shape, epilogue: Epilogue<()>) -> Result<Self> {
+        let zeros = || backend.zeros(shape.c());
+        let relu_mask = if epilogue.keeps_mask() { Some(backend.zeros(relu_mask_len(shape))?) } else { None };
+        Ok(Self { shape, mean: zeros()?, inv_std: zeros()?, relu_mask, pass: None })
+    }
+
+    /// The shape that these statistics are for.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The forward pass that wrote this; `None` before the first one, and after one that failed on the device.
+    pub fn pass(&self) -> Option<ForwardPass> {
+        self.pass
+    }
+
+    /// The batch mean, rounded to the type of per-channel values; of the last training forward, or zeros.
+    pub fn mean(&self) -> &B::Buf<P> {
+        &self.mean
+    }
+
+    /// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`, NaN where the batch has a NaN or an infinity.
+    pub fn inv_std(&self) -> &B::Buf<P> {
+        &self.inv_std
+    }
+
+    pub(super) fn check(&self, shape: Shape) -> Result<()> {
+        if shape == self.shape { Ok(()) } else { Err(Error::SavedShape { expected: self.shape, actual: shape }) }
+    }
+
+    /// The pass that this is of, if that had this epilogue.
+    pub(super) fn pass_with(&self, epilogue: Epilogue<()>) -> Result<ForwardPass> {
+        let of_it = self.pass.filter(|pass| pass.epilogue == epilogue);
+        of_it.ok_or(Error::SavedPass { expected: epilogue, actual: self.pass })
+    }
+}
+
+/// Runs a forward pass, of which `pass` is then. A refusal wrote nothing, so that the one before is still good.
+pub(super) fn passing(
+    pass: &mut Option<ForwardPass>,
+    next: ForwardPass,
+    forward: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let before = pass.take();
+    let result = forward();
+    *pass = match &result {
+        Ok(()) => Some(next),
+        Err(Error::Driver { .. } | Error::Launch { .. }) => None,
+        Err(_) => before,
+    };
+    result
+}
+
+/// The mask of a [`Saved`], for the epilogues that keep one.
+pub(super) fn mask_of<M, Z>(relu_mask: Option<M>, epilogue: &Epilogue<Z>) -> Result<Option<M>> {
+    if !epilogue.keeps_mask() {
+        return Ok(None);
+    }
+    let reason = "`saved` was made for another epilogue than add-relu";
+    relu_mask.map(Some).ok_or(Error::Missing { tensor: "relu_mask", reason })
+}

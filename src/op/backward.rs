@@ -1,0 +1,120 @@
+//! The backward passes of both forward passes.
+
+use super::{Epilogue, Map, Memory, Op, Problem, Role, Statistics, StatisticsKind, Traffic};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// The backward pass of [`Train`](super::Train) or [`Infer`](super::Infer), through the statistics that normalized:
+///
+/// ```text
+/// g      = dy, zero where the epilogue's relu gave y <= 0         dz = g
+/// dbeta  = sum(g)
+/// dgamma = sum(g * (x - mean)) * inv_std
+/// dx     = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)      the batch's statistics
+/// dx     = gamma * inv_std * g                                                    running ones, which are constants
+/// ```
+///
+/// Gradients overwrite, they do not accumulate. A saved mean is a rounded mean: what the rounding left is found again from
+/// `sum(x - mean)`, unless that is more than a rounding, when the saved mean is taken as given. With running statistics
+/// `inv_std = 1 / sqrt(var + eps)`: 0 where the sum is 0, and so are `dgamma` and `dx`; NaN where it is less, or NaN, and so are
+/// `dgamma` and `dx`.
+///
+/// # Shapes
+/// `x`, `dy`, `dx`, `dz` as `shape`; `gamma`, `beta`, the statistics, `dgamma`, `dbeta` `[c]`; `relu_mask` `[ceil(n*c*s / 32)]`.
+///
+/// # Errors
+/// The [common ones](super#errors); [`Error::Missing`] for add-relu of a value or more without its mask.
+pub struct Backward<'a, M: Memory, T: Element> {
+    /// The shape of the data tensors.
+    pub shape: Shape,
+    /// The data that the forward pass read.
+    pub x: M::In<'a, T>,
+    /// The gradient of `y`.
+    pub dy: M::In<'a, T>,
+    /// What was fused behind, with the residual's gradient `dz`, written. With [`Epilogue::add`] it equals `dy`: who needs no
+    /// copy passes [`Epilogue::IDENTITY`] and uses `dy`.
+    pub epilogue: Epilogue<M::Out<'a, T>>,
+    /// The scale of each channel.
+    pub gamma: Option<M::In<'a, T::Param>>,
+    /// The offset of each channel: with [`Epilogue::RELU`] the mask is computed again from `x`.
+    pub beta: Option<M::In<'a, T::Param>>,
+    /// The statistics that normalized.
+    pub statistics: Statistics<M::In<'a, T::Param>>,
+    /// With the epilogue add-relu: the mask that the forward pass wrote.
+    pub relu_mask: Option<M::In<'a, u32>>,
+    /// Written: the gradients.
+    pub gradients: Gradients<'a, M, T>,
+}
+
+/// The gradients that a backward pass writes beside `dz`.
+pub struct Gradients<'a, M: Memory, T: Element> {
+    /// Written: the gradient of `x`.
+    pub dx: M::Out<'a, T>,
+    /// Written: the gradient of `gamma`, computed whether or not there is one.
+    pub dgamma: Option<M::Out<'a, T::Param>>,
+    /// Written: the gradient of `beta`, computed whether or not there is one.
+    pub dbeta: Option<M::Out<'a, T::Param>>,
+}
+
+pub(super) fn traffic(statistics: StatisticsKind, has_residual: bool) -> Traffic {
+    let cached = match statistics {
+        StatisticsKind::Batch => 2,
+        StatisticsKind::Running => 0,
+    };
+    Traffic { reads: 2, writes: 1 + u32::from(has_residual), cached }
+}
+
+/// Whether the mask that a backward pass of this epilogue reads is there. The mask of no value has no words, and who keeps it by
+/// its address has none.
+pub(super) fn check_mask(shape: Shape, epilogue: Epilogue<()>, has_mask: bool) -> Result<()> {
+    if epilogue.keeps_mask() && !has_mask && !shape.is_empty() {
+        let reason = "the backward pass of add-relu reads the mask that its forward pass kept";
+        return Err(Error::Missing { tensor: "relu_mask", reason });
+    }
+    Ok(())
+}
+
+impl<'a, M: Memory, T: Element> Backward<'a, M, T> {
+    pub(super) fn problem(&self) -> Result<Problem> {
+        let eps = match self.statistics {
+            Statistics::Batch { .. } => 0.0,
+            Statistics::Running { eps, .. } => eps,
+        };
+        let op = Op::Backward(self.statistics.kind());
+        Problem::new(op, self.shape, T::DTYPE, self.epilogue.kind(), eps, None)
+    }
+
+    pub(super) fn map<'b, N: Memory>(self, map: &mut impl Map<'a, 'b, M, N>) -> Backward<'b, N, T> {
+        let Gradients { dx, dgamma, dbeta } = self.gradients;
+        Backward {
+            shape: self.shape,
+            x: map.read("x", Role::Data, self.x),
+            dy: map.read("dy", Role::Data, self.dy),
+            gamma: self.gamma.map(|gamma| map.read("gamma", Role::Channel, gamma)),
+            beta: self.beta.map(|beta| map.read("beta", Role::Channel, beta)),
+            statistics: match self.statistics {
+                Statistics::Batch { mean, inv_std } => Statistics::Batch {
+                    mean: map.read("saved_mean", Role::Channel, mean),
+                    inv_std: map.read("saved_inv_std", Role::Channel, inv_std),
+                },
+                Statistics::Running { mean, var, eps } => Statistics::Running {
+                    mean: map.read("running_mean", Role::Channel, mean),
+                    var: map.read("running_var", Role::Channel, var),
+                    eps,
+                },
+            },
+            relu_mask: self.relu_mask.map(|mask| map.read("relu_mask", Role::ReluMask, mask)),
+            epilogue: self.epilogue.map(|dz| map.write("dz", Role::Data, dz)),
+            gradients: Gradients {
+                dx: map.write("dx", Role::Data, dx),
+                dgamma: dgamma.map(|dgamma| map.write("dgamma", Role::Channel, dgamma)),
+                dbeta: dbeta.map(|dbeta| map.write("dbeta", Role::Channel, dbeta)),
+            },
+        }
+    }
+
+    pub(super) fn of_nothing(self) -> ([Option<M::Out<'a, T::Param>>; 2], f64) {
+        ([self.gradients.dgamma, self.gradients.dbeta], 0.0)
+    }
+}

@@ -1,0 +1,151 @@
+//! What is fused behind the normalization.
+
+use crate::error::{Error, Result};
+
+/// The function that is applied last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `v`
+    Identity,
+    /// `max(v, 0)`; NaN stays NaN.
+    Relu,
+}
+
+/// `y = activation(v)`, or with a residual `y = activation(v + z)`. `Z` is the residual's buffer, or its gradient's, or `()` for
+/// the kind alone.
+///
+/// ```
+/// use batchnorm::{Activation, Epilogue};
+///
+/// let z = [1.0f32, 2.0];
+/// assert_eq!(Epilogue::add_relu(&z), Epilogue::new(Activation::Relu, Some(&z)));
+/// assert_eq!(Epilogue::add_relu(&z).kind(), Epilogue::ADD_RELU);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epilogue<Z> {
+    activation: Activation,
+    residual: Option<Z>,
+}
+
+impl<Z> Epilogue<Z> {
+    /// `y = v`
+    pub const IDENTITY: Self = Self::new(Activation::Identity, None);
+    /// `y = max(v, 0)`; NaN stays NaN.
+    pub const RELU: Self = Self::new(Activation::Relu, None);
+
+    /// Out of its parts.
+    pub const fn new(activation: Activation, residual: Option<Z>) -> Self {
+        Self { activation, residual }
+    }
+
+    /// `y = v + z`
+    pub const fn add(z: Z) -> Self {
+        Self::new(Activation::Identity, Some(z))
+    }
+
+    /// `y = max(v + z, 0)`; NaN stays NaN.
+    pub const fn add_relu(z: Z) -> Self {
+        Self::new(Activation::Relu, Some(z))
+    }
+
+    /// The function that is applied last.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// The residual's buffer, where there is one.
+    pub fn residual(&self) -> Option<&Z> {
+        self.residual.as_ref()
+    }
+
+    /// The residual's buffer, where there is one.
+    pub fn into_residual(self) -> Option<Z> {
+        self.residual
+    }
+
+    /// The kind alone.
+    pub fn kind(&self) -> Epilogue<()> {
+        Epilogue::new(self.activation, self.residual.as_ref().map(|_| ()))
+    }
+
+    /// The same kind with another buffer.
+    pub fn map<W>(self, f: impl FnOnce(Z) -> W) -> Epilogue<W> {
+        Epilogue::new(self.activation, self.residual.map(f))
+    }
+
+    /// Whether a backward pass computes v again from x, for the activation's derivative: without a residual that is all it takes.
+    pub fn recomputes_v(&self) -> bool {
+        self.activation != Activation::Identity && self.residual.is_none()
+    }
+
+    /// Whether the forward pass keeps a mask for the backward pass: of an activation behind a residual, which backward does not
+    /// read.
+    pub fn keeps_mask(&self) -> bool {
+        self.activation != Activation::Identity && self.residual.is_some()
+    }
+
+    /// The name on the command line and in error messages.
+    pub fn name(&self) -> &'static str {
+        match (self.activation, self.residual.is_some()) {
+            (Activation::Identity, false) => "identity",
+            (Activation::Relu, false) => "relu",
+            (Activation::Identity, true) => "add",
+            (Activation::Relu, true) => "add-relu",
+        }
+    }
+}
+
+impl Epilogue<()> {
+    /// The kind of [`Epilogue::add`].
+    pub const ADD: Self = Self::add(());
+    /// The kind of [`Epilogue::add_relu`].
+    pub const ADD_RELU: Self = Self::add_relu(());
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::IDENTITY, Self::RELU, Self::ADD, Self::ADD_RELU];
+
+    /// The kind of this [name](Epilogue::name).
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// This kind with its residual, or the residual's gradient, where it has one. `tensor` is the argument's name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a kind with a residual and no buffer, [`Error::Unexpected`] for a buffer without use.
+    pub fn with<Z>(self, tensor: &'static str, buffer: Option<Z>) -> Result<Epilogue<Z>> {
+        match (self.residual, buffer) {
+            (None, None) => Ok(Epilogue::new(self.activation, None)),
+            (Some(()), Some(buffer)) => Ok(Epilogue::new(self.activation, Some(buffer))),
+            (Some(()), None) => Err(Error::Missing { tensor, reason: "the epilogue has a residual" }),
+            (None, Some(_)) => Err(Error::Unexpected { tensor, reason: "the epilogue has no residual" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epilogue_takes_a_buffer_where_it_has_one() {
+        assert_eq!(Epilogue::IDENTITY.with::<u8>("z", None).unwrap(), Epilogue::IDENTITY);
+        assert_eq!(Epilogue::RELU.with::<u8>("z", None).unwrap(), Epilogue::RELU);
+        assert_eq!(Epilogue::ADD.with("z", Some(1)).unwrap(), Epilogue::add(1));
+        assert_eq!(Epilogue::ADD_RELU.with("z", Some(2)).unwrap(), Epilogue::add_relu(2));
+        for kind in [Epilogue::ADD, Epilogue::ADD_RELU] {
+            assert!(matches!(kind.with::<u8>("dz", None), Err(Error::Missing { tensor: "dz", .. })));
+        }
+        for kind in [Epilogue::IDENTITY, Epilogue::RELU] {
+            assert!(matches!(kind.with("z", Some(0)), Err(Error::Unexpected { tensor: "z", .. })));
+        }
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        for kind in Epilogue::ALL {
+            assert_eq!(Epilogue::named(kind.name()), Some(kind));
+            assert!(!(kind.recomputes_v() && kind.keeps_mask()));
+        }
+        assert_eq!(Epilogue::named("silly"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! The operations: each is one type in one file, with its formula, its tensors and what they are, its own checks, what an empty
+//! batch leaves, and what it must move at least.
+//!
+//! ```text
+//! Train { x, y, … } -> backend.run(op) -> Problem (every check, once) -> Plan (every choice, once) -> one launch
+//! ```
+//!
+//! With `m = n * s` values per channel, all sums running over the values of one channel:
+//!
+//! ```text
+//! mean      = sum(x) / m
+//! var       = sum((x - mean)^2) / m
+//! inv_std   = 1 / sqrt(var + eps)                    0 where var + eps = 0, so that y = beta; NaN below
+//! v         = (x - mean) * inv_std * gamma + beta
+//! y         = activation(v) | activation(v + z)
+//! ```
+//!
+//! `eps` is rounded to the type of per-channel values first, f32 for all data but f64: so `var + eps` is 0 for the same
+//! variances on every backend.
+//!
+//! Tensors are the caller's: of a [`Backend`](crate::Backend), or [`Raw`] addresses. Data tensors hold `shape.len()` values,
+//! per-channel ones `shape.c()`. `gamma: None` is 1, `beta: None` is 0. No output may overlap another tensor.
+//!
+//! Values that are no numbers stay in their channel. An infinity in `x` is the channel's mean; infinities of both signs, or a
+//! NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
+//! `dy`, since relu lets a gradient pass where `y` is NaN.
+//!
+//! # Errors
+//! Every operation checks all of its arguments before it writes any: where it refuses them, nothing has changed. Common to all:
+//! [`Error::Length`](crate::Error::Length) for a tensor that is not of the shape's size,
+//! [`Error::Aliasing`](crate::Error::Aliasing) for an output that overlaps another tensor,
+//! [`Error::Eps`](crate::Error::Eps), and [`Error::Unexpected`](crate::Error::Unexpected) for a relu mask where the
+//! epilogue is not add-relu. On CUDA also [`Error::Workspace`](crate::Error::Workspace) for a workspace that is too small,
+//! [`Error::Strategy`](crate::Error::Strategy) for a forced strategy that cannot hold the problem,
+//! [`Error::ForeignDevice`](crate::Error::ForeignDevice), [`Error::ForeignContext`](crate::Error::ForeignContext) and
+//! [`Error::ForeignStream`](crate::Error::ForeignStream) for a buffer from elsewhere,
+//! [`Error::Forked`](crate::Error::Forked) in a process that was forked from one that had used CUDA,
+//! [`Error::Capture`](crate::Error::Capture) on a stream that is captured while events are tracked, and
+//! [`Error::Driver`](crate::Error::Driver) or [`Error::Launch`](crate::Error::Launch) for what CUDA reports.
+
+mod backward;
+mod epilogue;
+mod infer;
+mod moments;
+mod problem;
+mod raw;
+mod running;
+mod statistics;
+mod tensor;
+mod train;
+
+pub use backward::{Backward, Gradients};
+pub use epilogue::{Activation, Epilogue};
+pub use infer::Infer;
+pub use moments::Moments;
+pub use problem::Problem;
+pub use raw::{Raw, RawSlice};
+pub use running::{Momentum, NonFinite, Running, RunningVar, Tracking};
+pub use statistics::{ForwardPass, Statistics, StatisticsKind};
+pub use tensor::Memory;
+pub use train::{Train, Update};
+
+pub(crate) use problem::check_eps;
+pub(crate) use raw::lend;
+pub(crate) use running::{Coefficients, Weights};
+pub(crate) use tensor::{Extent, Map, Role, Tensors};
+#[cfg(feature = "cuda")]
+pub(crate) use tensor::{Place, Tensor};
+
+use crate::element::Element;
+use crate::error::Result;
+
+/// An operation, without its tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Mean and biased variance of each channel: [`Moments`].
+    Moments,
+    /// The forward pass with the batch's statistics, updating the running ones: [`Train`].
+    Train,
+    /// The forward pass with running statistics: [`Infer`].
+    Infer,
+    /// The backward pass through such statistics: [`Backward`].
+    Backward(StatisticsKind),
+}
+
+impl Op {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Moments => "moments",
+            Self::Train => "train",
+            Self::Infer => "infer",
+            Self::Backward(StatisticsKind::Batch) => "backward",
+            Self::Backward(StatisticsKind::Running) => "backward-frozen",
+        }
+    }
+
+    /// Whether it is a backward pass.
+    pub fn is_backward(self) -> bool {
+        match self {
+            Self::Backward(_) => true,
+            Self::Moments | Self::Train | Self::Infer => false,
+        }
+    }
+
+    /// The least that it moves, with or without a residual.
+    pub fn traffic(self, has_residual: bool) -> Traffic {
+        match self {
+            Self::Moments => moments::TRAFFIC,
+            Self::Train => train::traffic(has_residual),
+            Self::Infer => infer::traffic(has_residual),
+            Self::Backward(statistics) => backward::traffic(statistics, has_residual),
+        }
+    }
+}
+
+/// Tensors of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Tensors that are read.
+    pub reads: u32,
+    /// Tensors that are written.
+    pub writes: u32,
+    /// Tensors that are needed twice: kept on chip between, or read again.
+    pub cached: u32,
+}
+
+/// An operation with its tensors: what a backend runs.
+pub enum Operation<'a, M: Memory, T: Element> {
+    /// See [`Moments`].
+    Moments(Moments<'a, M, T>),
+    /// See [`Train`].
+    Train(Train<'a, M, T>),
+    /// See [`Infer`].
+    Infer(Infer<'a, M, T>),
+    /// See [`Backward`].
+    Backward(Backward<'a, M, T>),
+}
+
+impl<'a, M: Memory, T: Element> Operation<'a, M, T> {
+    /// What is to be computed, its options checked.
+    pub(crate) fn problem(&self) -> Result<Problem> {
+        match self {
+            Self::Moments(op) => op.problem(),
+            Self::Train(op) => op.problem(),
+            Self::Infer(op) => op.problem(),
+            Self::Backward(op) => op.problem(),
+        }
+    }
+
+    /// The same operation over the tensors that `map` makes of these, one after the other.
+    pub(crate) fn map<'b, N: Memory>(self, map: &mut impl Map<'a, 'b, M, N>) -> Operation<'b, N, T> {
+        match self {
+            Self::Moments(op) => op.map(map).into(),
+            Self::Train(op) => op.map(map).into(),
+            Self::Infer(op) => op.map(map).into(),
+            Self::Backward(op) => op.map(map).into(),
+        }
+    }
+
+    /// The same operation and its problem, with everything checked that can be without a device.
+    pub(crate) fn checked(self) -> Result<(Problem, Self)> {
+        let problem = self.problem()?;
+        let mut tensors = Tensors::default();
+        let operation = self.map(&mut tensors);
+        Ok((problem.over(&tensors.0)?, operation))
+    }
+
+    /// The per-channel outputs of an empty batch, and the value that they get. Nothing else is written then.
+    pub(crate) fn of_nothing(self) -> ([Option<M::Out<'a, T::Param>>; 2], f64) {
+        match self {
+            Self::Moments(op) => op.of_nothing(),
+            Self::Train(op) => op.of_nothing(),
+            Self::Infer(op) => op.of_nothing(),
+            Self::Backward(op) => op.of_nothing(),
+        }
+    }
+}
+
+macro_rules! operation {
+    ($($op:ident)*) => {$(
+        impl<'a, M: Memory, T: Element> From<$op<'a, M, T>> for Operation<'a, M, T> {
+            fn from(op: $op<'a, M, T>) -> Self {
+                Self::$op(op)
+            }
+        }
+    )*};
+}
+
+operation! { Moments Train Infer Backward }

@@ -1,0 +1,60 @@
+//! Mean and variance.
+
+use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::shape::Shape;
+
+/// Mean and biased variance of each channel, as `tf.nn.moments` gives them:
+///
+/// ```text
+/// mean = sum(x) / m
+/// var  = sum((x - mean)^2) / m
+/// ```
+///
+/// NaN where a channel has no value. A channel with an infinity has that as mean, and NaN as `var`.
+///
+/// # Shapes
+/// `x` as `shape`; `mean`, `var` `[c]`.
+///
+/// # Errors
+/// The [common ones](super#errors).
+pub struct Moments<'a, M: Memory, T: Element> {
+    /// The shape of `x`.
+    pub shape: Shape,
+    /// The data.
+    pub x: M::In<'a, T>,
+    /// Written: the mean of each channel.
+    pub mean: M::Out<'a, T::Param>,
+    /// Written: the biased variance of each channel.
+    pub var: M::Out<'a, T::Param>,
+}
+
+pub(super) const TRAFFIC: Traffic = Traffic { reads: 1, writes: 0, cached: 0 };
+
+/// Whether nothing is fused behind: there is no y.
+pub(super) fn check(epilogue: Epilogue<()>) -> Result<()> {
+    if epilogue == Epilogue::IDENTITY {
+        return Ok(());
+    }
+    Err(Error::Epilogue { op: Op::Moments, actual: epilogue.name() })
+}
+
+impl<'a, M: Memory, T: Element> Moments<'a, M, T> {
+    pub(super) fn problem(&self) -> Result<Problem> {
+        Problem::new(Op::Moments, self.shape, T::DTYPE, Epilogue::IDENTITY, 0.0, None)
+    }
+
+    pub(super) fn map<'b, N: Memory>(self, map: &mut impl Map<'a, 'b, M, N>) -> Moments<'b, N, T> {
+        Moments {
+            shape: self.shape,
+            x: map.read("x", Role::Data, self.x),
+            mean: map.write("mean", Role::Channel, self.mean),
+            var: map.write("var", Role::Channel, self.var),
+        }
+    }
+
+    pub(super) fn of_nothing(self) -> ([Option<M::Out<'a, T::Param>>; 2], f64) {
+        ([Some(self.mean), Some(self.var)], f64::NAN)
+    }
+}

@@ -1,0 +1,65 @@
+//! The statistics that normalized, as a backward pass takes them.
+
+use core::fmt;
+
+use super::Epilogue;
+
+/// The statistics that a forward pass normalized by, one vector `V` of a value a channel each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Statistics<V> {
+    /// The batch's, as [`Train`](super::Train) saved them: `dx` depends on `x` through them too.
+    Batch {
+        /// The batch mean, rounded.
+        mean: V,
+        /// `1 / sqrt(var + eps)`
+        inv_std: V,
+    },
+    /// Running ones, as [`Infer`](super::Infer) read them: constants.
+    Running {
+        /// The running mean.
+        mean: V,
+        /// The running variance.
+        var: V,
+        /// What is added to the variance, in the type of per-channel values; finite, at least 0.
+        eps: f64,
+    },
+}
+
+impl<V> Statistics<V> {
+    /// The kind alone.
+    pub fn kind(&self) -> StatisticsKind {
+        match self {
+            Self::Batch { .. } => StatisticsKind::Batch,
+            Self::Running { .. } => StatisticsKind::Running,
+        }
+    }
+}
+
+/// Which statistics normalize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StatisticsKind {
+    /// The batch's own.
+    Batch,
+    /// Running ones.
+    Running,
+}
+
+/// A forward pass that has a backward pass: by which statistics, and what was fused behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForwardPass {
+    /// The batch's of [`BatchNorm::train`](crate::BatchNorm::train), running ones of
+    /// [`BatchNorm::frozen`](crate::BatchNorm::frozen).
+    pub statistics: StatisticsKind,
+    /// What was fused behind.
+    pub epilogue: Epilogue<()>,
+}
+
+impl fmt::Display for ForwardPass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.statistics {
+            StatisticsKind::Batch => "train",
+            StatisticsKind::Running => "frozen",
+        };
+        write!(f, "`{name}` with the epilogue {}", self.epilogue.name())
+    }
+}

@@ -1,0 +1,118 @@
+//! The tensors of an operation: what each of them is, and the facts of its memory that a [`Problem`](super::Problem) is checked
+//! over.
+
+use crate::backend::Sealed;
+use crate::element::Stored;
+
+/// What a caller passes to an operation to be read and to be written: slices on the CPU, cudarc's `&dyn DevicePtr` and
+/// `&mut dyn DevicePtrMut` on CUDA, [`RawSlice`](super::RawSlice)s of [`Raw`](super::Raw). Sealed.
+pub trait Memory: Sealed + Sized + 'static {
+    /// A tensor that an operation reads.
+    type In<'a, T: Stored>: Copy;
+    /// A tensor that an operation writes.
+    type Out<'a, T: Stored>;
+
+    #[doc(hidden)]
+    fn extent_of_in<T: Stored>(memory: &Self::In<'_, T>) -> Extent;
+
+    #[doc(hidden)]
+    fn extent_of_out<T: Stored>(memory: &Self::Out<'_, T>) -> Extent;
+}
+
+/// Where a tensor's memory is, as far as that is known without touching it.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// 0 for memory of a device, until an operation holds it.
+    pub(crate) address: usize,
+    pub(crate) len: usize,
+    pub(crate) bytes: usize,
+    /// The stream that it belongs to, for memory of a device that is not raw.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its tensors a place"))]
+    pub(crate) place: Option<Place>,
+}
+
+/// What a tensor holds, and so how long it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// `n * c * s` values.
+    Data,
+    /// `c` values.
+    Channel,
+    /// One value.
+    Counter,
+    /// One bit an element.
+    ReluMask,
+    /// Scratch memory of any length.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device needs some"))]
+    Workspace,
+}
+
+/// Whether an operation writes a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// The facts of one tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tensor {
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    pub(crate) access: Access,
+    pub(crate) extent: Extent,
+}
+
+impl Tensor {
+    /// Bytes that two tensors have in common.
+    pub(super) fn overlap(&self, other: &Self) -> usize {
+        let (a, b) = (&self.extent, &other.extent);
+        let start = a.address.max(b.address);
+        let end = (a.address + a.bytes).min(b.address + b.bytes);
+        end.saturating_sub(start)
+    }
+}
+
+/// The stream that work on a device's memory is ordered by, or that an operation runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The device's number.
+    pub(crate) device: usize,
+    /// The handle of the device's context.
+    pub(crate) context: usize,
+    /// The handle of the stream.
+    pub(crate) stream: usize,
+    /// Whether the context keeps its streams in order, by events.
+    pub(crate) is_tracked: bool,
+}
+
+/// Makes tensors in one memory of those in another: an operation calls it for each of its own, in the order of its list.
+pub(crate) trait Map<'a, 'b, M: Memory, N: Memory> {
+    /// A tensor that is read.
+    fn read<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::In<'a, T>) -> N::In<'b, T>;
+    /// A tensor that is written.
+    fn write<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::Out<'a, T>) -> N::Out<'b, T>;
+}
+
+/// The facts of an operation's tensors, in the order of its list. As a map it leaves each tensor as it is and notes its facts.
+#[derive(Default)]
+pub(crate) struct Tensors(pub(crate) Vec<Tensor>);
+
+impl Tensors {
+    /// A tensor that is on no operation's list.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn push_written(&mut self, name: &'static str, role: Role, extent: Extent) {
+        self.0.push(Tensor { name, role, access: Access::Write, extent });
+    }
+}
+
+impl<'a, M: Memory> Map<'a, 'a, M, M> for Tensors {
+    fn read<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::In<'a, T>) -> M::In<'a, T> {
+        self.0.push(Tensor { name, role, access: Access::Read, extent: M::extent_of_in(&memory) });
+        memory
+    }
+    fn write<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::Out<'a, T>) -> M::Out<'a, T> {
+        self.0.push(Tensor { name, role, access: Access::Write, extent: M::extent_of_out(&memory) });
+        memory
+    }
+}
