@@ -1,24 +1,24 @@
 //! The operations over addresses.
 
-use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, RunningArgs, TrainArgs};
-use batchnorm::{Compute, Element, Gradients, Momentum, Op, Problem, Shape, Tracking, relu_mask_len};
+use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
+use batchnorm::{
+    Compute, Element, Epilogue, Momentum, NonFinite, Op, Problem, RunningVar, Shape, StatisticsKind, Tracking,
+    relu_mask_len,
+};
 use pyo3::{FromPyObject, PyResult};
 
-use crate::buffers::{Raw, Scratch};
-use crate::check::{check_apart, epilogue, error, value_error};
+use crate::check::{epilogue, error, value_error};
+use crate::device::{Device, Scratch};
 
-/// An operation with its arguments.
-pub(crate) trait Operation: Sync {
+/// A call of Python's with its arguments.
+pub(crate) trait Call: Sync {
     /// What it returns, beside what it writes.
     type Output: Send;
     /// Runs it on a backend, over data of a type and a shape.
-    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<Self::Output>
-    where
-        T: Element,
-        B: Raw + Compute<T>;
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<Self::Output>;
 }
 
-/// What both forward passes take: addresses, and how they compute.
+/// Addresses that both forward passes take, and how they compute.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Forward {
@@ -33,7 +33,7 @@ pub(crate) struct Forward {
 }
 
 /// A training forward.
-pub(crate) struct Train {
+pub(crate) struct TrainCall {
     pub(crate) forward: Forward,
     /// Mean and `inv_std`, written.
     pub(crate) saved: [usize; 2],
@@ -45,7 +45,7 @@ pub(crate) struct Train {
 }
 
 /// An inference forward.
-pub(crate) struct Infer {
+pub(crate) struct InferCall {
     pub(crate) forward: Forward,
     /// Mean and variance.
     pub(crate) running: [usize; 2],
@@ -54,10 +54,10 @@ pub(crate) struct Infer {
 /// A backward pass.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-pub(crate) struct Backward {
+pub(crate) struct BackwardCall {
     epilogue: String,
-    /// Of frozen statistics.
-    frozen_eps: Option<f64>,
+    /// The eps of running statistics; `None` of a batch's.
+    running_eps: Option<f64>,
     x: usize,
     dy: usize,
     dx: usize,
@@ -78,187 +78,102 @@ pub(crate) struct ScratchBytes<'a> {
     pub(crate) epilogue: &'a str,
 }
 
-impl Operation for Train {
-    type Output = ();
-    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<()>
-    where
-        T: Element,
-        B: Raw + Compute<T>,
-    {
-        let Train { forward: Forward { eps, x, y, z, gamma, beta, relu_mask, .. }, saved, running, momentum, scratch } =
-            *self;
-        let (len, c) = (shape.len(), shape.c());
-        let momentum = momentum.map_or(Momentum::Cumulative, Momentum::Ema);
-        let tracking = running.map(|_| Tracking { momentum, ..Tracking::default() });
-        let kind = epilogue(&self.forward.epilogue, z.map(|_| ()))?;
-        let problem = Problem::new(Op::Train, shape, T::DTYPE, kind, eps, tracking).map_err(error)?;
-        let (data, channel) = (len * size_of::<T>(), c * size_of::<T::Param>());
-        if let Some([mean, var, count]) = running {
-            let written =
-                [("running_mean", mean, channel), ("running_var", var, channel), ("num_batches_tracked", count, 8)];
-            let read =
-                [("input", Some(x), data), ("residual", z, data), ("weight", gamma, channel), ("bias", beta, channel)];
-            check_apart(&written, &read)?;
-        }
-        // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
-        // on a device torch frees memory in the order of its stream. What is written is new or was seen to be apart.
-        unsafe {
-            let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
-            let z = z.map(|z| backend.read::<T>(z, len));
-            let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
-            let [mut saved_mean, mut saved_inv_std] = saved.map(|at| backend.write::<T::Param>(at, c));
-            let mut relu_mask = relu_mask.map(|at| backend.write::<u32>(at, relu_mask_len(shape)));
-            let mut running = running.map(|[mean, var, count]| {
-                (backend.write::<T::Param>(mean, c), backend.write::<T::Param>(var, c), backend.write::<i64>(count, 1))
-            });
-            let train = |workspace: &mut B::Workspace| {
-                let running = running.as_mut().zip(tracking).map(|((mean, var, count), tracking)| RunningArgs {
-                    tracking,
-                    mean: B::writes(mean),
-                    var: B::writes(var),
-                    num_batches_tracked: B::writes(count),
-                });
-                backend.train(TrainArgs {
-                    shape,
-                    eps,
-                    x: B::reads(&x),
-                    epilogue: kind.with("z", z.as_ref().map(|z| B::reads(z)))?,
-                    gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
-                    beta: beta.as_ref().map(|beta| B::reads(beta)),
-                    y: B::writes(&mut y),
-                    saved_mean: B::writes(&mut saved_mean),
-                    saved_inv_std: B::writes(&mut saved_inv_std),
-                    relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
-                    running,
-                    workspace,
-                })
-            };
-            backend.with_scratch(&problem, scratch, train).map_err(error)
-        }
-    }
+/// `len` values from an address on.
+fn at<T>(len: usize) -> impl Fn(usize) -> RawSlice<T> {
+    move |address| RawSlice::new(address, len)
 }
 
-impl Operation for Infer {
+impl Call for TrainCall {
     type Output = ();
-    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<()>
-    where
-        T: Element,
-        B: Raw + Compute<T>,
-    {
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<()> {
         let Forward { eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
-        let running = self.running;
-        let (len, c) = (shape.len(), shape.c());
-        let kind = epilogue(&self.forward.epilogue, z.map(|_| ()))?;
-        // SAFETY: as in training; everything that is written is new.
-        unsafe {
-            let (x, mut y) = (backend.read::<T>(x, len), backend.write::<T>(y, len));
-            let z = z.map(|z| backend.read::<T>(z, len));
-            let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
-            let [running_mean, running_var] = running.map(|at| backend.read::<T::Param>(at, c));
-            let mut relu_mask = relu_mask.map(|at| backend.write::<u32>(at, relu_mask_len(shape)));
-            let args = InferArgs {
-                shape,
-                eps,
-                x: B::reads(&x),
-                epilogue: kind.with("z", z.as_ref().map(|z| B::reads(z))).map_err(error)?,
-                gamma: gamma.as_ref().map(|gamma| B::reads(gamma)),
-                beta: beta.as_ref().map(|beta| B::reads(beta)),
-                running_mean: B::reads(&running_mean),
-                running_var: B::reads(&running_var),
-                y: B::writes(&mut y),
-                relu_mask: relu_mask.as_mut().map(|mask| B::writes(mask)),
-            };
-            backend.infer(args).map_err(error)
-        }
+        let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
+        let momentum = self.momentum.map_or(Momentum::Cumulative, Momentum::Ema);
+        let tracking = Tracking { momentum, variance: RunningVar::Unbiased, non_finite: NonFinite::Propagate };
+        let train = Train {
+            shape,
+            eps,
+            x: data(x),
+            epilogue: epilogue(&self.forward.epilogue, z)?.map(&data),
+            gamma: gamma.map(&channel),
+            beta: beta.map(&channel),
+            y: data(y),
+            saved_mean: channel(self.saved[0]),
+            saved_inv_std: channel(self.saved[1]),
+            relu_mask: relu_mask.map(at(relu_mask_len(shape))),
+            running: self.running.map(|[mean, var, count]| Update {
+                tracking,
+                mean: channel(mean),
+                var: channel(var),
+                num_batches_tracked: RawSlice::new(count, 1),
+            }),
+        };
+        // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
+        // on a device torch frees memory in the order of its stream.
+        unsafe { backend.run_raw(backend.workspace_at(self.scratch).as_mut(), train) }.map_err(error)
     }
 }
 
-impl Operation for Backward {
+impl Call for InferCall {
     type Output = ();
-    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<()>
-    where
-        T: Element,
-        B: Raw + Compute<T>,
-    {
-        let Backward { frozen_eps, x, dy, dx, dz, gamma, beta, relu_mask, statistics, dgamma, dbeta, scratch, .. } =
-            *self;
-        let (len, c) = (shape.len(), shape.c());
-        let op = if frozen_eps.is_some() { Op::Backward(StatisticsKind::Running) } else { Op::Backward(StatisticsKind::Batch) };
-        let kind = epilogue(&self.epilogue, dz.map(|_| ()))?;
-        let problem = Problem::new(op, shape, T::DTYPE, kind, frozen_eps.unwrap_or(0.0), None).map_err(error)?;
-        // SAFETY: as in training; everything that is written is new.
-        unsafe {
-            let (x, dy, mut dx) = (backend.read::<T>(x, len), backend.read::<T>(dy, len), backend.write::<T>(dx, len));
-            let mut dz = dz.map(|at| backend.write::<T>(at, len));
-            let [gamma, beta] = [gamma, beta].map(|at| at.map(|at| backend.read::<T::Param>(at, c)));
-            let relu_mask = relu_mask.map(|at| backend.read::<u32>(at, relu_mask_len(shape)));
-            let [first, second] = statistics.map(|at| backend.read::<T::Param>(at, c));
-            let [mut dgamma, mut dbeta] = [dgamma, dbeta].map(|at| backend.write::<T::Param>(at, c));
-            let backward = |workspace: &mut B::Workspace| {
-                let epilogue = kind.with("dz", dz.as_mut().map(|dz| B::writes(dz)))?;
-                let gradients = Gradients {
-                    dx: B::writes(&mut dx),
-                    dgamma: Some(B::writes(&mut dgamma)),
-                    dbeta: Some(B::writes(&mut dbeta)),
-                };
-                let (x, dy) = (B::reads(&x), B::reads(&dy));
-                let gamma = gamma.as_ref().map(|gamma| B::reads(gamma));
-                let beta = beta.as_ref().map(|beta| B::reads(beta));
-                let relu_mask = relu_mask.as_ref().map(|mask| B::reads(mask));
-                let (first, second) = (B::reads(&first), B::reads(&second));
-                match frozen_eps {
-                    None => backend.backward(BackwardArgs {
-                        shape,
-                        x,
-                        dy,
-                        epilogue,
-                        gamma,
-                        beta,
-                        saved_mean: first,
-                        saved_inv_std: second,
-                        relu_mask,
-                        gradients,
-                        workspace,
-                    }),
-                    Some(eps) => backend.backward_frozen(BackwardFrozenArgs {
-                        shape,
-                        eps,
-                        x,
-                        dy,
-                        epilogue,
-                        gamma,
-                        beta,
-                        running_mean: first,
-                        running_var: second,
-                        relu_mask,
-                        gradients,
-                        workspace,
-                    }),
-                }
-            };
-            backend.with_scratch(&problem, scratch, backward).map_err(error)
-        }
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<()> {
+        let Forward { eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
+        let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
+        let infer = Infer {
+            shape,
+            eps,
+            x: data(x),
+            epilogue: epilogue(&self.forward.epilogue, z)?.map(&data),
+            gamma: gamma.map(&channel),
+            beta: beta.map(&channel),
+            running_mean: channel(self.running[0]),
+            running_var: channel(self.running[1]),
+            y: data(y),
+            relu_mask: relu_mask.map(at(relu_mask_len(shape))),
+        };
+        // SAFETY: as in training.
+        unsafe { backend.run_raw(None, infer) }.map_err(error)
     }
 }
 
-impl Operation for ScratchBytes<'_> {
+impl Call for BackwardCall {
+    type Output = ();
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<()> {
+        let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
+        let [mean, second] = self.statistics.map(&channel);
+        let backward = Backward {
+            shape,
+            x: data(self.x),
+            dy: data(self.dy),
+            epilogue: epilogue(&self.epilogue, self.dz)?.map(&data),
+            gamma: self.gamma.map(&channel),
+            beta: self.beta.map(&channel),
+            statistics: match self.running_eps {
+                None => Statistics::Batch { mean, inv_std: second },
+                Some(eps) => Statistics::Running { mean, var: second, eps },
+            },
+            relu_mask: self.relu_mask.map(at(relu_mask_len(shape))),
+            gradients: Gradients {
+                dx: data(self.dx),
+                dgamma: Some(channel(self.dgamma)),
+                dbeta: Some(channel(self.dbeta)),
+            },
+        };
+        // SAFETY: as in training.
+        unsafe { backend.run_raw(backend.workspace_at(self.scratch).as_mut(), backward) }.map_err(error)
+    }
+}
+
+impl Call for ScratchBytes<'_> {
     type Output = usize;
-    fn run<B, T>(&self, backend: &B, shape: Shape) -> PyResult<usize>
-    where
-        T: Element,
-        B: Raw + Compute<T>,
-    {
-        let op = match self.operation {
-            "train" => Op::Train,
-            "backward" => Op::Backward(StatisticsKind::Batch),
-            "backward_frozen" => Op::Backward(StatisticsKind::Running),
-            other => {
-                let text = format!("batchnorm: expected train, backward or backward_frozen, got {other:?}");
-                return Err(value_error(text));
-            }
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<usize> {
+        let ops = [Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
+        let Some(op) = ops.into_iter().find(|op| op.name() == self.operation) else {
+            let text = format!("batchnorm: expected train, backward or backward-frozen, got {:?}", self.operation);
+            return Err(value_error(text));
         };
         let residual = self.epilogue.starts_with("add").then_some(());
-        let epilogue = epilogue(self.epilogue, residual)?;
+        let epilogue: Epilogue<()> = epilogue(self.epilogue, residual)?;
         let problem = Problem::new(op, shape, T::DTYPE, epilogue, 0.0, None).map_err(error)?;
         backend.scratch_bytes(&problem).map_err(error)
     }

@@ -8,6 +8,11 @@ use pyo3::{PyErr, PyResult};
 pub(crate) fn error(error: Error) -> PyErr {
     let text = format!("batchnorm: {error}");
     match error {
+        Error::Aliasing { output, other, .. } => value_error(format!(
+            "batchnorm: expected {} in memory of its own, got that of {}",
+            python_name(output),
+            python_name(other)
+        )),
         Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         Error::Driver { .. }
         | Error::Launch { .. }
@@ -26,36 +31,24 @@ pub(crate) fn value_error(text: String) -> PyErr {
     PyValueError::new_err(text)
 }
 
-/// An epilogue by its name, with a residual or without.
-pub(crate) fn epilogue(name: &str, residual: Option<()>) -> PyResult<Epilogue<()>> {
-    match (name, residual) {
-        ("identity", None) => Ok(Epilogue::IDENTITY),
-        ("relu", None) => Ok(Epilogue::RELU),
-        ("add", Some(())) => Ok(Epilogue::ADD),
-        ("add_relu", Some(())) => Ok(Epilogue::ADD_RELU),
-        (name, residual) => {
-            let residual = if residual.is_some() { "with" } else { "without" };
-            Err(value_error(format!(
-                "batchnorm: expected the epilogue identity or relu, or add or add_relu with a residual, got {name:?} \
-                 {residual} one"
-            )))
-        }
+/// The name in Python of a tensor of an operation.
+fn python_name(tensor: &'static str) -> &'static str {
+    match tensor {
+        "x" => "input",
+        "z" => "residual",
+        "gamma" => "weight",
+        "beta" => "bias",
+        other => other,
     }
 }
 
-/// Running statistics are the caller's, and could lie in another argument.
-pub(crate) fn check_apart(written: &[(&str, usize, usize)], read: &[(&str, Option<usize>, usize)]) -> PyResult<()> {
-    let overlap = |(a, len_a): (usize, usize), (b, len_b): (usize, usize)| a < b + len_b && b < a + len_a;
-    for (i, (name, address, bytes)) in written.iter().enumerate() {
-        let others = written[..i].iter().map(|(other, at, len)| (*other, *at, *len));
-        let read = read.iter().filter_map(|(other, at, len)| at.map(|at| (*other, at, *len)));
-        for (other, at, len) in others.chain(read) {
-            if overlap((*address, *bytes), (at, len)) {
-                return Err(value_error(format!(
-                    "batchnorm: expected {name} in memory of its own, got that of {other}"
-                )));
-            }
-        }
-    }
-    Ok(())
+/// An epilogue by its name, with this residual or without.
+pub(crate) fn epilogue<Z>(name: &str, residual: Option<Z>) -> PyResult<Epilogue<Z>> {
+    let with = if residual.is_some() { "with" } else { "without" };
+    let kind = Epilogue::named(&name.replace('_', "-"));
+    kind.and_then(|kind| kind.with("residual", residual).ok()).ok_or_else(|| {
+        value_error(format!(
+            "batchnorm: expected the epilogue identity or relu, or add or add_relu with a residual, got {name:?} {with} one"
+        ))
+    })
 }

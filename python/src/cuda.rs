@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use batchnorm::{Cuda, CudaWorkspace, DeviceRef, Problem, Result, Stored};
-use cudarc::driver::{DevicePtr, DevicePtrMut};
+use batchnorm::{Cuda, CudaWorkspace, Problem, Result};
 use pyo3::PyResult;
 
-use crate::buffers::{Raw, Scratch};
 use crate::check::error;
+use crate::device::{Device, Scratch};
 
 /// The backend of a device's stream, made once for each: torch keeps its streams for ever.
 pub(crate) fn on(ordinal: usize, stream: u64) -> PyResult<Cuda> {
@@ -28,40 +27,12 @@ pub(crate) fn on(ordinal: usize, stream: u64) -> PyResult<Cuda> {
     Ok(cuda)
 }
 
-impl Raw for Cuda {
-    type Read<'a, T: Stored> = DeviceRef<'a, T>;
-    type Write<'a, T: Stored> = DeviceRef<'a, T>;
-
-    unsafe fn read<'a, T: Stored>(&self, address: usize, len: usize) -> DeviceRef<'a, T> {
-        // SAFETY: the caller's; torch's tensors are of the stream's device, and of work that is ordered with it.
-        unsafe { DeviceRef::from_raw(address as u64, len, self.stream()) }
-    }
-    unsafe fn write<'a, T: Stored>(&self, address: usize, len: usize) -> DeviceRef<'a, T> {
-        // SAFETY: as above.
-        unsafe { DeviceRef::from_raw(address as u64, len, self.stream()) }
+impl Device for Cuda {
+    unsafe fn workspace_at(&self, memory: Scratch) -> Option<CudaWorkspace> {
+        // SAFETY: the caller's; torch aligns what it allocates to 512 bytes.
+        memory.map(|(address, bytes)| unsafe { CudaWorkspace::from_raw(address as u64, bytes, self.stream()) })
     }
     fn scratch_bytes(&self, problem: &Problem) -> Result<usize> {
         self.workspace_bytes(problem)
-    }
-    unsafe fn with_scratch(
-        &self,
-        problem: &Problem,
-        memory: Scratch,
-        operation: impl FnOnce(&mut CudaWorkspace) -> Result<()>,
-    ) -> Result<()> {
-        match memory {
-            None => self.with_thread_workspace(problem, operation),
-            Some((address, bytes)) => {
-                // SAFETY: the caller's; torch aligns what it allocates to 512 bytes.
-                let mut workspace = unsafe { CudaWorkspace::from_raw(address as u64, bytes, self.stream()) };
-                operation(&mut workspace)
-            }
-        }
-    }
-    fn reads<'a, T: Stored>(memory: &'a DeviceRef<'_, T>) -> &'a dyn DevicePtr<T> {
-        memory
-    }
-    fn writes<'a, T: Stored>(memory: &'a mut DeviceRef<'_, T>) -> &'a mut dyn DevicePtrMut<T> {
-        memory
     }
 }

@@ -1,22 +1,22 @@
 //! The operations of `batchnorm` over addresses of tensors, for the package's Python alone: it sees to it that they are
 //! contiguous, of these shapes and dtypes, and alive.
 
-mod buffers;
 mod call;
 mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod device;
 
 #[cfg(feature = "cuda")]
 use batchnorm::Cuda;
-use batchnorm::{Cpu, Layout, Shape};
+use batchnorm::{Cpu, Layout, Param, Running, Shape, State, StateDict};
 use half::{bf16, f16};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use buffers::Scratch;
-use call::{Backward, Forward, Infer, Operation, ScratchBytes, Train};
+use call::{BackwardCall, Call, Forward, InferCall, ScratchBytes, TrainCall};
 use check::value_error;
+use device::Scratch;
 
 /// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
 type Place = (Option<usize>, u64);
@@ -25,26 +25,22 @@ type Place = (Option<usize>, u64);
 #[derive(FromPyObject)]
 struct Where(Place, String, (usize, usize, usize), bool);
 
-/// Runs an operation on the backend of a place over data of a dtype, without holding Python's lock.
-fn dispatch<O: Operation>(
-    py: Python<'_>,
-    Where(place, dtype, dims, is_last): Where,
-    operation: &O,
-) -> PyResult<O::Output> {
+/// Runs a call on the backend of a place over data of a dtype, without holding Python's lock.
+fn dispatch<C: Call>(py: Python<'_>, Where(place, dtype, dims, is_last): Where, call: &C) -> PyResult<C::Output> {
     let (dtype, shape) = (dtype.as_str(), shape(dims, is_last)?);
     py.detach(|| match place {
         (None, threads) => Cpu::with_threads(usize::try_from(threads).unwrap_or(1), || match dtype {
-            "float32" => operation.run::<Cpu, f32>(&Cpu, shape),
-            "float16" => operation.run::<Cpu, f16>(&Cpu, shape),
-            "bfloat16" => operation.run::<Cpu, bf16>(&Cpu, shape),
-            "float64" => operation.run::<Cpu, f64>(&Cpu, shape),
+            "float32" => call.run::<Cpu, f32>(&Cpu, shape),
+            "float16" => call.run::<Cpu, f16>(&Cpu, shape),
+            "bfloat16" => call.run::<Cpu, bf16>(&Cpu, shape),
+            "float64" => call.run::<Cpu, f64>(&Cpu, shape),
             other => Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}"))),
         }),
         #[cfg(feature = "cuda")]
         (Some(ordinal), stream) => match dtype {
-            "float32" => operation.run::<Cuda, f32>(&cuda::on(ordinal, stream)?, shape),
-            "float16" => operation.run::<Cuda, f16>(&cuda::on(ordinal, stream)?, shape),
-            "bfloat16" => operation.run::<Cuda, bf16>(&cuda::on(ordinal, stream)?, shape),
+            "float32" => call.run::<Cuda, f32>(&cuda::on(ordinal, stream)?, shape),
+            "float16" => call.run::<Cuda, f16>(&cuda::on(ordinal, stream)?, shape),
+            "bfloat16" => call.run::<Cuda, bf16>(&cuda::on(ordinal, stream)?, shape),
             other => Err(value_error(format!("batchnorm: expected float32, float16 or bfloat16 on CUDA, got {other}"))),
         },
         #[cfg(not(feature = "cuda"))]
@@ -74,25 +70,50 @@ fn train(
     momentum: Option<f64>,
     scratch: Scratch,
 ) -> PyResult<()> {
-    dispatch(py, at, &Train { forward, saved, running, momentum, scratch })
+    dispatch(py, at, &TrainCall { forward, saved, running, momentum, scratch })
 }
 
 /// Normalizes by running statistics.
 #[pyfunction]
 fn infer(py: Python<'_>, at: Where, forward: Forward, running: [usize; 2]) -> PyResult<()> {
-    dispatch(py, at, &Infer { forward, running })
+    dispatch(py, at, &InferCall { forward, running })
 }
 
 /// The gradients of either: by saved statistics, mean and `inv_std`, or by running ones, mean and variance with `eps`.
 #[pyfunction]
-fn backward(py: Python<'_>, at: Where, backward: Backward) -> PyResult<()> {
+fn backward(py: Python<'_>, at: Where, backward: BackwardCall) -> PyResult<()> {
     dispatch(py, at, &backward)
 }
 
-/// How many bytes of scratch memory an operation needs: `train`, `backward` or `backward_frozen`.
+/// How many bytes of scratch memory an operation needs: `train`, `backward` or `backward-frozen`.
 #[pyfunction]
 fn scratch_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> PyResult<usize> {
     dispatch(py, at, &ScratchBytes { operation, epilogue })
+}
+
+/// The factors of a layer's weights and its bias, with a batch norm in inference folded into it: `StateDict::fold_channels`.
+#[pyfunction]
+fn fold_channels(
+    eps: f64,
+    is_double: bool,
+    mean: Vec<f64>,
+    var: Vec<f64>,
+    gamma: Option<Vec<f64>>,
+    beta: Option<Vec<f64>>,
+    mut bias: Vec<f64>,
+) -> PyResult<(Vec<f64>, Vec<f64>)> {
+    fn scale<P: Param>(state: State<Vec<f64>, i64>, eps: f64, bias: &mut [f64]) -> PyResult<Vec<f64>> {
+        let values = |values: Vec<f64>| values.into_iter().map(P::from_f64).collect();
+        let State { gamma, beta, running } = state;
+        let running = running.map(|Running { mean, var, num_batches_tracked }| {
+            Running { mean: values(mean), var: values(var), num_batches_tracked }
+        });
+        let state = StateDict { gamma: gamma.map(values), beta: beta.map(values), running };
+        state.fold_channels(eps, bias).map_err(check::error)
+    }
+    let state = State { gamma, beta, running: Some(Running { mean, var, num_batches_tracked: 0 }) };
+    let scale = if is_double { scale::<f64> } else { scale::<f32> }(state, eps, &mut bias)?;
+    Ok((scale, bias))
 }
 
 /// Takes arguments as the functions will: what that makes once is made before the process can be forked in the middle of it, when
@@ -102,14 +123,14 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
     for name in ["x", "y", "dy", "dx", "dgamma", "dbeta"] {
         arguments.set_item(name, 0)?;
     }
-    for name in ["z", "dz", "gamma", "beta", "relu_mask", "frozen_eps", "scratch"] {
+    for name in ["z", "dz", "gamma", "beta", "relu_mask", "running_eps", "scratch"] {
         arguments.set_item(name, py.None())?;
     }
     arguments.set_item("eps", 0.0)?;
     arguments.set_item("epilogue", "identity")?;
     arguments.set_item("statistics", [0, 0])?;
     arguments.extract::<Forward>()?;
-    arguments.extract::<Backward>()?;
+    arguments.extract::<BackwardCall>()?;
     ((py.None(), 0), "float32", (1, 1, 1), false).into_pyobject(py)?.extract::<Where>()?;
     Ok(())
 }
@@ -121,5 +142,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;
     module.add_function(wrap_pyfunction!(scratch_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(fold_channels, module)?)?;
     take_arguments_once(module.py())
 }

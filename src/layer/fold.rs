@@ -42,42 +42,54 @@ impl<P: Param> StateDict<P> {
     /// # Ok::<(), batchnorm::Error>(())
     /// ```
     pub fn fold_into<T: Element>(&self, eps: f64, shape: Shape, weight: &mut [T], bias: &mut [T]) -> Result<()> {
-        check_eps(eps)?;
-        let reason = "folding takes the running statistics, and the layer was built without them";
-        let running = self.running.as_ref().ok_or(Error::Missing { tensor: "running_mean", reason })?;
-        let c = shape.c();
-        let lengths = [
-            ("weight", shape.len(), weight.len()),
-            ("bias", c, bias.len()),
-            ("running_mean", c, running.mean.len()),
-            ("running_var", c, running.var.len()),
-            ("gamma", c, self.gamma.as_ref().map_or(c, Vec::len)),
-            ("beta", c, self.beta.as_ref().map_or(c, Vec::len)),
-        ];
-        for (tensor, expected, actual) in lengths {
-            if actual != expected {
-                return Err(Error::Length { tensor, expected, actual });
-            }
-        }
-        let scale = |ch: usize| {
-            let var = running.var[ch].to_f64() + P::from_f64(eps).to_f64(); // as inference adds them
-            let gamma = self.gamma.as_ref().map_or(1.0, |gamma| gamma[ch].to_f64());
-            if var == 0.0 { 0.0 } else { gamma / var.sqrt() }
-        };
-        let mut scales = memory::room(c)?;
-        scales.extend((0..c).map(scale));
+        check_lengths(&[("weight", shape.len(), weight.len()), ("bias", shape.c(), bias.len())])?;
+        let mut wide = memory::room(bias.len())?;
+        wide.extend(bias.iter().map(|bias| bias.to_f64()));
+        let scale = self.fold_channels(eps, &mut wide)?;
         // A channel's neighbours in memory: of channels-last each is of another channel.
         let run = match shape.layout() {
             Layout::ChannelsFirst => shape.s().max(1),
             Layout::ChannelsLast => 1,
         };
         for (i, weight) in weight.iter_mut().enumerate() {
-            *weight = T::from_f64(weight.to_f64() * scales[i / run % c]);
+            *weight = T::from_f64(weight.to_f64() * scale[i / run % shape.c()]);
         }
-        for (ch, bias) in bias.iter_mut().enumerate() {
-            let beta = self.beta.as_ref().map_or(0.0, |beta| beta[ch].to_f64());
-            *bias = T::from_f64((bias.to_f64() - running.mean[ch].to_f64()) * scales[ch] + beta);
-        }
+        bias.iter_mut().zip(wide).for_each(|(bias, wide)| *bias = T::from_f64(wide));
         Ok(())
+    }
+
+    /// The part of [`StateDict::fold_into`] that is a value a channel: folds `bias`, and gives `scale`, which the weights of each
+    /// output are to be multiplied by.
+    ///
+    /// # Errors
+    /// Those of [`StateDict::fold_into`].
+    pub fn fold_channels(&self, eps: f64, bias: &mut [f64]) -> Result<Vec<f64>> {
+        check_eps(eps)?;
+        let reason = "folding takes the running statistics, and the layer was built without them";
+        let running = self.running.as_ref().ok_or(Error::Missing { tensor: "running_mean", reason })?;
+        let c = bias.len();
+        check_lengths(&[
+            ("running_mean", c, running.mean.len()),
+            ("running_var", c, running.var.len()),
+            ("gamma", c, self.gamma.as_ref().map_or(c, Vec::len)),
+            ("beta", c, self.beta.as_ref().map_or(c, Vec::len)),
+        ])?;
+        let mut scales = memory::room(c)?;
+        for (ch, bias) in bias.iter_mut().enumerate() {
+            let var = running.var[ch].to_f64() + P::from_f64(eps).to_f64(); // as inference adds them
+            let gamma = self.gamma.as_ref().map_or(1.0, |gamma| gamma[ch].to_f64());
+            let beta = self.beta.as_ref().map_or(0.0, |beta| beta[ch].to_f64());
+            let scale = if var == 0.0 { 0.0 } else { gamma / var.sqrt() };
+            *bias = (*bias - running.mean[ch].to_f64()) * scale + beta;
+            scales.push(scale);
+        }
+        Ok(scales)
+    }
+}
+
+fn check_lengths(lengths: &[(&'static str, usize, usize)]) -> Result<()> {
+    match lengths.iter().find(|(_, expected, actual)| expected != actual) {
+        Some(&(tensor, expected, actual)) => Err(Error::Length { tensor, expected, actual }),
+        None => Ok(()),
     }
 }

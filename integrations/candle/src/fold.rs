@@ -1,9 +1,11 @@
 //! Folding the layer in inference into the convolution or dense layer before it.
 
-use candle_core::{Result, Tensor};
+use batchnorm::{Param, Running, StateDict};
+use candle_core::{DType, Device, Error, Result, Tensor};
 use candle_nn::{Conv1d, Conv2d, Linear};
 
 use crate::BatchNorm;
+use crate::layer::same_device;
 
 impl BatchNorm {
     /// A convolution that gives what `conv` and this layer in inference give, one after the other:
@@ -14,7 +16,7 @@ impl BatchNorm {
     /// bias   = (bias_of_conv - running_mean) * scale + bias_of_layer
     /// ```
     ///
-    /// In the dtype of the convolution's weight, computed in that of the statistics. It shares nothing with either.
+    /// In the dtype of the convolution's weight; scale and bias are computed in f64 on the host. It shares nothing with either.
     ///
     /// # Errors
     /// Where the convolution has another number of outputs than the layer has channels, or is on another device.
@@ -47,23 +49,42 @@ impl BatchNorm {
         if outputs != c {
             candle_core::bail!("batch-norm: expected a layer of {c} outputs to fold into, got {outputs}");
         }
-        let (mean, var) = (self.running_mean().detach(), self.running_var().detach());
-        let dtype = mean.dtype();
-        let var = (var + self.eps())?;
-        // 0 where there is nothing to divide by, as in the layer.
-        let inv_std = var.ne(0.0)?.where_cond(&var.sqrt()?.recip()?, &var.zeros_like()?)?;
-        let (scale, offset) = match self.weight_and_bias() {
-            Some((weight, bias)) => ((inv_std * weight.detach())?, bias.detach()),
-            None => (inv_std, mean.zeros_like()?),
+        same_device(self.running_mean(), weight)?;
+        let dtype = self.running_mean().dtype();
+        let old = match bias {
+            Some(bias) => host(bias)?,
+            None => vec![0.0; c],
         };
-        let centred = match bias {
-            Some(bias) => (bias.detach().to_dtype(dtype)? - mean)?,
-            None => mean.neg()?,
-        };
-        let folded_bias = ((centred * &scale)? + offset)?.to_dtype(weight.dtype())?;
+        let (scale, bias) =
+            if dtype == DType::F64 { self.fold_channels::<f64>(old) } else { self.fold_channels::<f32>(old) }?;
+        let of_channels = |values, dtype| Tensor::from_vec(values, c, &Device::Cpu)?.to_dtype(dtype)?.to_device(weight.device());
+        let folded_bias = of_channels(bias, weight.dtype())?;
         let mut of_rows = vec![1; weight.rank()];
         of_rows[0] = c;
-        let folded = weight.detach().to_dtype(dtype)?.broadcast_mul(&scale.reshape(of_rows)?)?;
+        let scale = of_channels(scale, dtype)?.reshape(of_rows)?;
+        let folded = weight.detach().to_dtype(dtype)?.broadcast_mul(&scale)?;
         Ok((folded.to_dtype(weight.dtype())?, folded_bias))
     }
+
+    /// The factors of the weights, and the folded bias, by the crate's formula in f64.
+    fn fold_channels<P: Param>(&self, mut bias: Vec<f64>) -> Result<(Vec<f64>, Vec<f64>)> {
+        let values = |tensor: &Tensor| Ok::<_, Error>(host(tensor)?.into_iter().map(P::from_f64).collect());
+        let affine = self.weight_and_bias();
+        let state = StateDict::<P> {
+            gamma: affine.map(|(weight, _)| values(weight)).transpose()?,
+            beta: affine.map(|(_, bias)| values(bias)).transpose()?,
+            running: Some(Running {
+                mean: values(self.running_mean())?,
+                var: values(self.running_var())?,
+                num_batches_tracked: 0,
+            }),
+        };
+        let scale = state.fold_channels(self.eps(), &mut bias).map_err(Error::wrap)?;
+        Ok((scale, bias))
+    }
+}
+
+/// The values of a tensor on the host.
+fn host(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1()
 }

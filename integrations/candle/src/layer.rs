@@ -11,7 +11,7 @@ use candle_nn::{Module, ModuleT};
 
 pub use build::batch_norm;
 
-use crate::op::{Normalize, Statistics};
+use crate::op::{Normalize, Normalizer};
 use crate::placement::Placement;
 use crate::running::Running;
 
@@ -159,15 +159,15 @@ impl BatchNorm {
             unshared(name, tensor, "running_var", &running.var)?;
         }
         let tracked = [Some(x), z, Some(weight), Some(bias)].into_iter().flatten().any(Tensor::track_op);
-        let statistics = if train {
-            Statistics::Batch
+        let normalizer = if train {
+            Normalizer::Batch
         } else {
             let [mean, var] = [&running.mean, &running.var].map(|of| of.as_detached_tensor());
             // The backward pass is to see what this pass saw, also where a training forward comes between them.
-            Statistics::Frozen(if tracked { [mean.copy()?, var.copy()?] } else { [mean, var] })
+            Normalizer::Running(if tracked { [mean.copy()?, var.copy()?] } else { [mean, var] })
         };
         let x = x.contiguous()?;
-        let op = Normalize::new(&self.inner, shape, &x, fused, statistics, tracked);
+        let op = Normalize::new(&self.inner, shape, &x, fused, normalizer, tracked);
         match z {
             Some(z) => x.apply_op3(&z.contiguous()?, &Tensor::stack(&[weight, bias], 0)?, op),
             None => x.apply_op3(weight, bias, op),
@@ -188,9 +188,9 @@ impl BatchNorm {
                 return Err(Error::UnexpectedNumberOfDims { expected: 2, got, shape }.bt());
             }
         }
-        let is_taken = match mean.dtype() {
-            DType::F64 => x.dtype() == DType::F64,
-            _ => matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16),
+        let is_taken = match (mean.dtype(), x.dtype()) {
+            (DType::F64, got) => got == DType::F64,
+            (_, got) => [DType::F32, DType::F16, DType::BF16].contains(&got),
         };
         if !is_taken {
             let msg = if mean.dtype() == DType::F64 {
@@ -243,7 +243,7 @@ impl fmt::Debug for BatchNorm {
     }
 }
 
-fn same_device(expected: &Tensor, got: &Tensor) -> Result<()> {
+pub(crate) fn same_device(expected: &Tensor, got: &Tensor) -> Result<()> {
     // As candle's own operations: two handles of one device are one.
     let (lhs, rhs) = (expected.device().location(), got.device().location());
     if lhs == rhs {

@@ -12,8 +12,7 @@
 //! let y = norm.relu(&y, false)?; // By the running ones, with a relu in the same operation.
 //! # Ok::<(), candle_core::Error>(())
 //! ```
-#![cfg_attr(not(feature = "cuda"), forbid(unsafe_code))]
-#![cfg_attr(feature = "cuda", deny(unsafe_code))] // Allowed where memory of a device is allocated, with its reason.
+#![deny(unsafe_code)] // Allowed where memory is lent or allocated, with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod fold;

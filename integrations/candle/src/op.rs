@@ -5,7 +5,8 @@ mod forward;
 
 use std::sync::{Arc, OnceLock};
 
-use batchnorm::{Cpu, Element, Epilogue, Op, Problem, Shape};
+use batchnorm::op::{Operation, Raw};
+use batchnorm::{Compute, Cpu, Epilogue, Shape};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::op::BackpropOp;
@@ -15,14 +16,14 @@ use crate::layer::Inner;
 use crate::placement::Placement;
 #[cfg(feature = "cuda")]
 use crate::storage::elsewhere;
-use crate::storage::{CandleBackend, Data};
+use crate::storage::CandleBackend;
 
-/// What normalizes.
-pub(crate) enum Statistics {
+/// The statistics that normalize.
+pub(crate) enum Normalizer {
     /// The batch's own, which then move the running ones.
     Batch,
-    /// These, mean and variance.
-    Frozen([Tensor; 2]),
+    /// Running ones, mean and variance.
+    Running([Tensor; 2]),
 }
 
 /// A forward pass over `(x, gamma, beta)`, or with a residual over `(x, z, affine)`, where the rows of `affine` are gamma and
@@ -35,7 +36,7 @@ pub(crate) struct Normalize {
     dims: Vec<usize>,
     dtype: DType,
     fused: Epilogue<()>,
-    statistics: Statistics,
+    normalizer: Normalizer,
     /// Whether there will be a backward pass.
     tracked: bool,
     /// With the batch's statistics: its mean and `inv_std`, as two rows.
@@ -85,19 +86,19 @@ impl Normalize {
         shape: Shape,
         x: &Tensor,
         fused: Epilogue<()>,
-        statistics: Statistics,
+        normalizer: Normalizer,
         tracked: bool,
     ) -> Self {
         let (saved, relu_mask) = (OnceLock::new(), OnceLock::new());
         let (dims, dtype) = (x.dims().to_vec(), x.dtype());
-        Self { layer: Arc::clone(layer), shape, dims, dtype, fused, statistics, tracked, saved, relu_mask }
+        Self { layer: Arc::clone(layer), shape, dims, dtype, fused, normalizer, tracked, saved, relu_mask }
     }
 
     fn has_residual(&self) -> bool {
-        matches!(self.fused, Epilogue::ADD | Epilogue::ADD_RELU)
+        self.fused.residual().is_some()
     }
 
-    /// What the inputs are.
+    /// The roles of the inputs.
     fn roles<S: Copy>(&self, [x, second, third]: [(S, usize); 3]) -> Roles<S> {
         if self.has_residual() {
             let (affine, start) = third;
@@ -107,12 +108,21 @@ impl Normalize {
         }
     }
 
-    /// What the backend is to check: `fused` is what this pass computes of the epilogue.
-    fn problem<T: Data>(&self, op: Op, fused: Epilogue<()>) -> Result<Problem> {
-        let eps = if op == Op::Backward(StatisticsKind::Batch) { 0.0 } else { self.layer.eps };
-        let tracking = (op == Op::Train).then_some(self.layer.tracking);
-        Problem::new(op, self.shape, <T as Element>::DTYPE, fused, eps, tracking).map_err(Error::wrap)
+    /// The tensors of the residual's shape that go into an operation: z, or dz.
+    fn epilogue<Z>(&self, fused: Epilogue<()>, residual: Option<Z>) -> Result<Epilogue<Z>> {
+        fused.with("residual", residual).map_err(Error::wrap)
     }
+}
+
+/// Runs an operation over memory that is lent for it.
+#[allow(unsafe_code)]
+fn run<'a, B: Compute<T>, T: batchnorm::Element>(
+    backend: &B,
+    operation: impl Into<Operation<'a, Raw, T>>,
+) -> Result<()> {
+    // SAFETY: the memory is of candle's tensors on the backend's device, which are borrowed until this returns, those that are
+    // written for that; on a device candle frees memory in the order of its stream. Guards keep other streams in order.
+    unsafe { backend.run_raw(None, operation) }.map_err(Error::wrap)
 }
 
 const NAME: &str = "batch-norm";

@@ -1,5 +1,6 @@
 //! The running statistics of a layer, which a training forward writes in place.
 
+use batchnorm::op::RawSlice;
 use candle_core::{Result, Tensor, Var};
 
 use crate::storage::{CandleBackend, Value};
@@ -14,14 +15,11 @@ pub(crate) struct Running {
 
 impl Running {
     /// Runs `f` over mean, variance and counter, which it may write.
-    pub(crate) fn write<B, P>(
+    pub(crate) fn update<B: CandleBackend, P: Value>(
         &self,
-        f: impl FnOnce(B::ValuesMut<'_, P>, B::ValuesMut<'_, P>, B::ValuesMut<'_, i64>) -> Result<()>,
-    ) -> Result<()>
-    where
-        B: CandleBackend,
-        P: Value,
-    {
-        B::update::<P>([&self.mean, &self.var], &self.num_batches_tracked, f)
+        backend: &B,
+        f: impl FnOnce([RawSlice<P>; 2], RawSlice<i64>) -> Result<()>,
+    ) -> Result<()> {
+        backend.update([&self.mean, &self.var], &self.num_batches_tracked, f)
     }
 }

@@ -1,4 +1,4 @@
-//! Candle's tensors as the buffers of a backend.
+//! Candle's tensors as raw memory of a backend, for as long as they are borrowed.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -6,11 +6,12 @@ mod cuda;
 use core::marker::PhantomData;
 use std::cell::RefCell;
 
-use batchnorm::{Compute, Cpu, Element, Problem, Stored};
+use batchnorm::op::RawSlice;
+use batchnorm::{Compute, Cpu, Element, Stored};
 use candle_core::{CpuStorage, CudaStorage, Error, InplaceOp1, Layout, Result, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 
-/// What candle and the crate both keep in memory.
+/// A type that candle and the crate both keep in memory.
 pub(crate) trait Value: Stored + WithDType + CudaValue {
     /// The values of a storage of this type.
     fn of_cpu_mut(storage: &mut CpuStorage) -> Result<&mut [Self]>;
@@ -18,7 +19,7 @@ pub(crate) trait Value: Stored + WithDType + CudaValue {
 
 #[cfg(feature = "cuda")]
 pub(crate) use candle_core::cuda_backend::CudaDType as CudaValue;
-/// What candle keeps on a CUDA device: without the feature `cuda`, nothing is asked.
+/// A type that candle keeps on a CUDA device: without the feature `cuda`, nothing is asked.
 #[cfg(not(feature = "cuda"))]
 pub(crate) trait CudaValue {}
 
@@ -49,57 +50,79 @@ pub(crate) trait Data: Value + Element<Param: Value> {}
 
 impl<T: Value + Element<Param: Value>> Data for T {}
 
-/// A backend whose buffers candle's tensors can hold.
+/// A backend whose memory candle's tensors can be.
 pub(crate) trait CandleBackend: Compute<f32> + Compute<f16> + Compute<bf16> {
-    /// What candle keeps a tensor of this backend in.
+    /// Memory of a tensor of this backend, as candle has it.
     type Storage;
-    /// Values of a storage, to be read.
-    type Values<'a, T: Value>;
-    /// Values of a storage, to be written.
-    type ValuesMut<'a, T: Value>;
+    /// The order of streams, kept until it is dropped.
+    type Guard<'a>;
 
     /// The storage of a tensor, which is to be on this backend.
     fn of(storage: &Storage) -> Result<&Self::Storage>;
-    /// The same of what candle gives to an operation on the CPU.
+    /// The same of the storage that candle lends to an operation in place on the CPU.
     fn of_cpu_mut(storage: &mut CpuStorage) -> Result<&mut Self::Storage>;
-    /// The same of what candle gives to an operation on a CUDA device.
+    /// The same of the storage that candle lends to an operation in place on a CUDA device.
     fn of_cuda_mut(storage: &mut CudaStorage) -> Result<&mut Self::Storage>;
     /// For a tensor.
     fn into_any(storage: Self::Storage) -> Storage;
+    /// `len` values on the device of a storage. They are to be written before they are read.
+    fn alloc<T: Value>(beside: &Self::Storage, len: usize) -> Result<Self::Storage>;
 
-    /// These values of a storage.
-    fn values<T: Value>(storage: &Self::Storage, start: usize, len: usize) -> Result<Self::Values<'_, T>>;
-    /// These values of a storage.
-    fn values_mut<T: Value>(storage: &mut Self::Storage, start: usize, len: usize) -> Result<Self::ValuesMut<'_, T>>;
-    /// As an argument.
-    fn reads<'a, T: Value>(values: &'a Self::Values<'_, T>) -> Self::In<'a, T>;
-    /// As an argument.
-    fn writes<'a, T: Value>(values: &'a mut Self::ValuesMut<'_, T>) -> Self::Out<'a, T>;
+    /// The values of a storage, to be read while the guard is there.
+    fn values<'a, T: Value>(&'a self, storage: &'a Self::Storage) -> Result<(RawSlice<T>, Self::Guard<'a>)>;
+    /// The same, to be written.
+    fn values_mut<'a, T: Value>(&'a self, storage: &'a mut Self::Storage) -> Result<(RawSlice<T>, Self::Guard<'a>)>;
 
     /// Runs `f` over the values of two tensors and of a counter, which it may write. After an error they have not changed.
     fn update<P: Value>(
+        &self,
         tensors: [&Tensor; 2],
         counter: &Tensor,
-        f: impl FnOnce(Self::ValuesMut<'_, P>, Self::ValuesMut<'_, P>, Self::ValuesMut<'_, i64>) -> Result<()>,
+        f: impl FnOnce([RawSlice<P>; 2], RawSlice<i64>) -> Result<()>,
     ) -> Result<()>;
-    /// Runs an operation with scratch memory for its problem, which no other thread uses.
-    fn with_scratch(
-        &self,
-        problem: Problem,
-        operation: impl FnOnce(&mut Self::Workspace) -> batchnorm::Result<()>,
-    ) -> Result<()>;
-    /// A buffer of `len` values on the device of a storage, at least one: what is in it is to be written before it is read.
-    fn alloc<T: Value>(beside: &Self::Storage, len: usize) -> Result<Self::Buf<T>>;
-    /// The first `len` values of a buffer, and the rest.
-    fn split<T: Value>(buf: &mut Self::Buf<T>, len: usize) -> [Self::ValuesMut<'_, T>; 2];
-    /// A buffer as the storage of a tensor on the device of another.
-    fn wrap<T: Value>(beside: &Self::Storage, buf: Self::Buf<T>) -> Self::Storage;
+}
+
+/// Memory that is lent for one operation.
+pub(crate) struct Lent<'a, B: CandleBackend> {
+    backend: &'a B,
+    guards: Vec<B::Guard<'a>>,
+}
+
+impl<'a, B: CandleBackend> Lent<'a, B> {
+    pub(crate) fn by(backend: &'a B) -> Self {
+        Self { backend, guards: Vec::new() }
+    }
+
+    /// `len` values of a storage from `start` on, to be read.
+    pub(crate) fn read<T: Value>(
+        &mut self,
+        (storage, start): (&'a B::Storage, usize),
+        len: usize,
+    ) -> Result<RawSlice<T>> {
+        let (values, guard) = self.backend.values(storage)?;
+        self.guards.push(guard);
+        part(values, start, len)
+    }
+
+    /// The values of a storage, to be written.
+    pub(crate) fn write<T: Value>(&mut self, storage: &'a mut B::Storage) -> Result<RawSlice<T>> {
+        let (values, guard) = self.backend.values_mut(storage)?;
+        self.guards.push(guard);
+        Ok(values)
+    }
+}
+
+fn part<T>(values: RawSlice<T>, start: usize, len: usize) -> Result<RawSlice<T>> {
+    if start.checked_add(len).is_some_and(|end| end <= values.len()) {
+        return Ok(values.slice(start, len));
+    }
+    let held = values.len();
+    Err(Error::Msg(format!("batch-norm: expected {len} values from {start} on, got a tensor of {held}")).bt())
 }
 
 impl CandleBackend for Cpu {
     type Storage = CpuStorage;
-    type Values<'a, T: Value> = &'a [T];
-    type ValuesMut<'a, T: Value> = &'a mut [T];
+    type Guard<'a> = ();
 
     fn of(storage: &Storage) -> Result<&CpuStorage> {
         match storage {
@@ -116,70 +139,58 @@ impl CandleBackend for Cpu {
     fn into_any(storage: CpuStorage) -> Storage {
         Storage::Cpu(storage)
     }
+    fn alloc<T: Value>(_: &CpuStorage, len: usize) -> Result<CpuStorage> {
+        Ok(T::to_cpu_storage_owned(vec![T::default(); len]))
+    }
 
-    fn values<T: Value>(storage: &CpuStorage, start: usize, len: usize) -> Result<&[T]> {
+    fn values<T: Value>(&self, storage: &CpuStorage) -> Result<(RawSlice<T>, ())> {
         let values = T::cpu_storage_as_slice(storage)?;
-        values.get(start..start + len).ok_or_else(|| beyond(start, len, values.len()))
+        Ok((RawSlice::new(values.as_ptr().expose_provenance(), values.len()), ()))
     }
-    fn values_mut<T: Value>(storage: &mut CpuStorage, start: usize, len: usize) -> Result<&mut [T]> {
-        let values = T::of_cpu_mut(storage)?;
-        let held = values.len();
-        values.get_mut(start..start + len).ok_or_else(|| beyond(start, len, held))
-    }
-    fn reads<'a, T: Value>(values: &'a &[T]) -> &'a [T] {
-        values
-    }
-    fn writes<'a, T: Value>(values: &'a mut &mut [T]) -> &'a mut [T] {
-        values
+    fn values_mut<T: Value>(&self, storage: &mut CpuStorage) -> Result<(RawSlice<T>, ())> {
+        Ok((of_slice(T::of_cpu_mut(storage)?), ()))
     }
 
     fn update<P: Value>(
+        &self,
         [first, second]: [&Tensor; 2],
         counter: &Tensor,
-        f: impl FnOnce(&mut [P], &mut [P], &mut [i64]) -> Result<()>,
+        f: impl FnOnce([RawSlice<P>; 2], RawSlice<i64>) -> Result<()>,
     ) -> Result<()> {
         // In copies, so that no lock is held while threads compute, one of which could want it.
         let (mut a, mut b, mut count) = (copy::<P>(first)?, copy::<P>(second)?, copy::<i64>(counter)?);
-        f(&mut a, &mut b, &mut count)?;
+        f([of_slice(&mut a), of_slice(&mut b)], of_slice(&mut count))?;
         store(first, &a)?;
         store(second, &b)?;
         store(counter, &count)
     }
-    fn with_scratch(&self, _: Problem, operation: impl FnOnce(&mut ()) -> batchnorm::Result<()>) -> Result<()> {
-        operation(&mut ()).map_err(Error::wrap)
-    }
-    fn alloc<T: Value>(_: &CpuStorage, len: usize) -> Result<Vec<T>> {
-        Ok(vec![T::default(); len])
-    }
-    fn split<T: Value>(buf: &mut Vec<T>, len: usize) -> [&mut [T]; 2] {
-        buf.split_at_mut(len).into()
-    }
-    fn wrap<T: Value>(_: &CpuStorage, buf: Vec<T>) -> CpuStorage {
-        T::to_cpu_storage_owned(buf)
-    }
+}
+
+fn of_slice<T>(values: &mut [T]) -> RawSlice<T> {
+    RawSlice::new(values.as_mut_ptr().expose_provenance(), values.len())
 }
 
 /// The values of a tensor on the CPU.
 fn copy<T: Value>(tensor: &Tensor) -> Result<Vec<T>> {
     let (storage, layout) = tensor.storage_and_layout();
-    Ok(Cpu::values::<T>(Cpu::of(&storage)?, layout.start_offset(), tensor.elem_count())?.to_vec())
+    let (start, len) = (layout.start_offset(), tensor.elem_count());
+    let values = T::cpu_storage_as_slice(Cpu::of(&storage)?)?;
+    values.get(start..start + len).map(<[T]>::to_vec).ok_or_else(elsewhere)
 }
 
 /// Gives a tensor on the CPU these values.
 fn store<T: Value>(tensor: &Tensor, values: &[T]) -> Result<()> {
     write::<Cpu, _>(tensor, |storage, layout| {
-        Cpu::values_mut::<T>(storage, layout.start_offset(), values.len())?.copy_from_slice(values);
+        let start = layout.start_offset();
+        let stored = T::of_cpu_mut(storage)?.get_mut(start..start + values.len()).ok_or_else(elsewhere)?;
+        stored.copy_from_slice(values);
         Ok(())
     })
 }
 
-/// A tensor of the layer is on another device than the layer: the checks of the layer let none pass.
+/// The error for a tensor on another device than the layer: the checks of the layer let none pass.
 pub(crate) fn elsewhere() -> Error {
     Error::Msg("batch-norm: expected every tensor on the device of the layer, got one on another".into()).bt()
-}
-
-fn beyond(start: usize, len: usize, held: usize) -> Error {
-    Error::Msg(format!("batch-norm: expected {len} values from {start} on, got a tensor of {held}")).bt()
 }
 
 /// Runs `f` over the storage of a tensor, which it may write. Candle lends it to operations in place alone.

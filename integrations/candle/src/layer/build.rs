@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use batchnorm::{Momentum, NonFinite, RunningVar, Tracking};
-use candle_core::{DType, Result, Tensor, Var};
+use batchnorm::{Momentum, NonFinite, Problem, RunningVar, Tracking};
+use candle_core::{DType, Error, Result, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
 use super::{BatchNorm, Inner, same_device, unshared};
@@ -142,14 +142,16 @@ impl BatchNorm {
             unshared(name, tensor, "running_var", &var)?;
         }
         let num_batches_tracked = Tensor::zeros(1, DType::I64, &device)?;
-        let tracking = Tracking {
-            momentum: Momentum::Ema(momentum),
-            variance: RunningVar::Unbiased,
-            non_finite: NonFinite::Propagate,
-        };
+        let tracking = tracking(momentum);
         let running = Running { mean, var, num_batches_tracked };
         Ok(Self { inner: Arc::new(Inner { running, eps, tracking, placement, momentum, weight_and_bias, is_affine }) })
     }
+}
+
+/// Running statistics as PyTorch has them follow.
+fn tracking(momentum: f64) -> Tracking {
+    let (variance, non_finite) = (RunningVar::Unbiased, NonFinite::Propagate);
+    Tracking { momentum: Momentum::Ema(momentum), variance, non_finite }
 }
 
 /// Numbers that a layer can have.
@@ -161,11 +163,15 @@ struct Settings {
 
 impl Settings {
     fn checked(num_features: usize, eps: f64, momentum: f64) -> Result<Self> {
-        if !eps.is_finite() || eps < 0.0 {
-            candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {eps}");
-        }
-        if !(0.0..=1.0).contains(&momentum) {
-            candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {momentum}");
+        match Problem::check_options(eps, Some(tracking(momentum))) {
+            Ok(()) => {}
+            Err(batchnorm::Error::Eps { actual }) => {
+                candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {actual}")
+            }
+            Err(batchnorm::Error::Momentum { actual }) => {
+                candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {actual}")
+            }
+            Err(other) => return Err(Error::wrap(other)),
         }
         if num_features == 0 {
             candle_core::bail!("batch-norm: expected at least 1 feature, got 0");

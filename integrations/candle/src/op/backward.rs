@@ -1,11 +1,11 @@
 //! The backward pass.
 
-use batchnorm::args::{BackwardArgs, BackwardFrozenArgs};
-use batchnorm::{Compute, Epilogue, Gradients, Op, relu_mask_len};
+use batchnorm::op::{Backward, Gradients, Statistics};
+use batchnorm::{Compute, Epilogue, relu_mask_len};
 use candle_core::{Error, Result, Tensor};
 
-use super::{NAME, Normalize, Roles, Statistics, tensor};
-use crate::storage::{CandleBackend, Data};
+use super::{NAME, Normalize, Normalizer, Roles, run, tensor};
+use crate::storage::{CandleBackend, Data, Lent};
 
 impl Normalize {
     /// The gradients of the inputs: of those that ask for none, none.
@@ -18,101 +18,57 @@ impl Normalize {
             // With it the gradients here would have to be differentiable, and would be taken for constants.
             return Err(Error::BackwardNotSupported { op: "the backward pass of batch-norm" }.bt());
         }
-        let (shape, c, eps) = (self.shape, self.shape.c(), self.layer.eps);
-        let contiguous = dy.contiguous()?;
-        let (dy_storage, dy_layout) = contiguous.storage_and_layout();
-        let dy_values = B::values::<T>(B::of(&dy_storage)?, dy_layout.start_offset(), shape.len())?;
-        let guards = args.map(Tensor::storage_and_layout);
-        let of = |i: usize| B::of(&guards[i].0).map(|storage| (storage, guards[i].1.start_offset()));
-        let Roles { x: (x, start), gamma, beta, .. } = self.roles([of(0)?, of(1)?, of(2)?]);
-        let beside = x;
-        let x = B::values::<T>(x, start, shape.len())?;
-        let gamma = B::values::<T::Param>(gamma.0, gamma.1, c)?;
-        let beta = B::values::<T::Param>(beta.0, beta.1, c)?;
-
-        let mut dx = B::alloc::<T>(beside, shape.len())?;
-        let mut dz = match self.fused {
-            Epilogue::ADD_RELU => Some(B::alloc::<T>(beside, shape.len())?),
-            Epilogue::IDENTITY | Epilogue::RELU | Epilogue::ADD => None,
-        };
-        let mut daffine = B::alloc::<T::Param>(beside, 2 * c)?;
-        {
-            let [mut dx, _] = B::split(&mut dx, shape.len());
-            let mut dz = dz.as_mut().map(|dz| B::split(dz, shape.len()));
-            let [mut dgamma, mut dbeta] = B::split(&mut daffine, c);
-            let mask = self.relu_mask.get().map(Tensor::storage_and_layout);
-            let mask = mask.as_ref().map(|(mask, _)| B::values::<u32>(B::of(mask)?, 0, relu_mask_len(shape)));
-            let mask = mask.transpose()?;
-            // Without a relu behind it the residual's gradient is dy itself.
-            let fused = match self.fused {
-                Epilogue::ADD => Epilogue::IDENTITY,
-                fused => fused,
-            };
-            match &self.statistics {
-                Statistics::Batch => {
-                    let saved = self.saved.get().ok_or_else(|| Error::BackwardNotSupported { op: NAME }.bt())?;
-                    let (saved, _) = saved.storage_and_layout();
-                    let saved_mean = B::values::<T::Param>(B::of(&saved)?, 0, c)?;
-                    let saved_inv_std = B::values::<T::Param>(B::of(&saved)?, c, c)?;
-                    let problem = self.problem::<T>(Op::Backward(StatisticsKind::Batch), fused)?;
-                    backend.with_scratch(problem, |workspace| {
-                        backend.backward(BackwardArgs {
-                            shape,
-                            x: B::reads(&x),
-                            dy: B::reads(&dy_values),
-                            epilogue: fused.with("dz", dz.as_mut().map(|[dz, _]| B::writes(dz)))?,
-                            gamma: Some(B::reads(&gamma)),
-                            beta: Some(B::reads(&beta)),
-                            saved_mean: B::reads(&saved_mean),
-                            saved_inv_std: B::reads(&saved_inv_std),
-                            relu_mask: mask.as_ref().map(|mask| B::reads(mask)),
-                            gradients: Gradients {
-                                dx: B::writes(&mut dx),
-                                dgamma: Some(B::writes(&mut dgamma)),
-                                dbeta: Some(B::writes(&mut dbeta)),
-                            },
-                            workspace,
-                        })
-                    })?;
-                }
-                Statistics::Frozen([mean, var]) => {
-                    let ((mean, mean_layout), (var, var_layout)) =
-                        (mean.storage_and_layout(), var.storage_and_layout());
-                    let mean = B::values::<T::Param>(B::of(&mean)?, mean_layout.start_offset(), c)?;
-                    let var = B::values::<T::Param>(B::of(&var)?, var_layout.start_offset(), c)?;
-                    let problem = self.problem::<T>(Op::Backward(StatisticsKind::Running), fused)?;
-                    backend.with_scratch(problem, |workspace| {
-                        backend.backward_frozen(BackwardFrozenArgs {
-                            shape,
-                            eps,
-                            x: B::reads(&x),
-                            dy: B::reads(&dy_values),
-                            epilogue: fused.with("dz", dz.as_mut().map(|[dz, _]| B::writes(dz)))?,
-                            gamma: Some(B::reads(&gamma)),
-                            beta: Some(B::reads(&beta)),
-                            running_mean: B::reads(&mean),
-                            running_var: B::reads(&var),
-                            relu_mask: mask.as_ref().map(|mask| B::reads(mask)),
-                            gradients: Gradients {
-                                dx: B::writes(&mut dx),
-                                dgamma: Some(B::writes(&mut dgamma)),
-                                dbeta: Some(B::writes(&mut dbeta)),
-                            },
-                            workspace,
-                        })
-                    })?;
-                }
+        let (shape, dims) = (self.shape, self.dims.as_slice());
+        let (len, c) = (shape.len(), shape.c());
+        // Without an activation behind it the residual's gradient is dy itself.
+        let has_dz = self.fused.keeps_mask();
+        let fused = Epilogue::new(self.fused.activation(), has_dz.then_some(()));
+        let dy = dy.contiguous()?;
+        // mean and inv_std as rows of one tensor, or mean and variance
+        let (first, second, second_start) = match &self.normalizer {
+            Normalizer::Batch => {
+                let saved = self.saved.get().ok_or_else(|| Error::BackwardNotSupported { op: NAME }.bt())?;
+                (saved, saved, c)
             }
-        }
-        let dims = self.dims.as_slice();
-        let dx = tensor::<B>(B::wrap(beside, dx), dims);
-        let daffine = tensor::<B>(B::wrap(beside, daffine), &[2, c]);
-        let gradients = if self.has_residual() {
-            let dz = match dz {
-                Some(dz) => tensor::<B>(B::wrap(beside, dz), dims),
-                None => contiguous.clone(),
+            Normalizer::Running([mean, var]) => (mean, var, var.layout().start_offset()),
+        };
+        let held = [&dy, args[0], args[1], args[2], first, second].map(Tensor::storage_and_layout);
+        let of = |i: usize| B::of(&held[i].0).map(|storage| (storage, held[i].1.start_offset()));
+        let mask = self.relu_mask.get().map(Tensor::storage_and_layout);
+        let Roles { x, gamma, beta, .. } = self.roles([of(1)?, of(2)?, of(3)?]);
+
+        let mut dx = B::alloc::<T>(x.0, len)?;
+        let mut dz = if has_dz { Some(B::alloc::<T>(x.0, len)?) } else { None };
+        let mut daffine = B::alloc::<T::Param>(x.0, 2 * c)?;
+        {
+            let mut lent = Lent::by(backend);
+            let (mean, second) = (lent.read(of(4)?, c)?, lent.read((B::of(&held[5].0)?, second_start), c)?);
+            let mask = mask.as_ref().map(|(mask, _)| lent.read((B::of(mask)?, 0), relu_mask_len(shape)));
+            let dz = dz.as_mut().map(|dz| lent.write::<T>(dz)).transpose()?.map(|dz| dz.slice(0, len));
+            let affine = lent.write::<T::Param>(&mut daffine)?;
+            let backward = Backward {
+                shape,
+                x: lent.read::<T>(x, len)?,
+                dy: lent.read::<T>(of(0)?, len)?,
+                epilogue: self.epilogue(fused, dz)?,
+                gamma: Some(lent.read(gamma, c)?),
+                beta: Some(lent.read(beta, c)?),
+                statistics: match &self.normalizer {
+                    Normalizer::Batch => Statistics::Batch { mean, inv_std: second },
+                    Normalizer::Running(_) => Statistics::Running { mean, var: second, eps: self.layer.eps },
+                },
+                relu_mask: mask.transpose()?,
+                gradients: Gradients {
+                    dx: lent.write::<T>(&mut dx)?.slice(0, len),
+                    dgamma: Some(affine.slice(0, c)),
+                    dbeta: Some(affine.slice(c, c)),
+                },
             };
-            [dx, dz, daffine]
+            run(backend, backward)?;
+        }
+        let (dx, daffine) = (tensor::<B>(dx, dims), tensor::<B>(daffine, &[2, c]));
+        let gradients = if self.has_residual() {
+            [dx, dz.map_or_else(|| dy.clone(), |dz| tensor::<B>(dz, dims)), daffine]
         } else {
             [dx, daffine.get(0)?, daffine.get(1)?]
         };

@@ -1,16 +1,16 @@
 //! Candle's tensors on a CUDA device.
 
-use batchnorm::{Cuda, CudaWorkspace, Problem};
+use batchnorm::Cuda;
+use batchnorm::op::RawSlice;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, Error, Result, Storage, Tensor};
-use cudarc::driver::{CudaSlice, CudaView, CudaViewMut, DevicePtr, DevicePtrMut};
+use candle_core::{CpuStorage, CudaStorage, Result, Storage, Tensor};
+use cudarc::driver::{DevicePtr, DevicePtrMut, SyncOnDrop};
 
-use super::{CandleBackend, Value, beyond, elsewhere, write};
+use super::{CandleBackend, Value, elsewhere, part, write};
 
 impl CandleBackend for Cuda {
     type Storage = CudaStorage;
-    type Values<'a, T: Value> = CudaView<'a, T>;
-    type ValuesMut<'a, T: Value> = CudaViewMut<'a, T>;
+    type Guard<'a> = SyncOnDrop<'a>;
 
     fn of(storage: &Storage) -> Result<&CudaStorage> {
         match storage {
@@ -27,55 +27,45 @@ impl CandleBackend for Cuda {
     fn into_any(storage: CudaStorage) -> Storage {
         Storage::Cuda(storage)
     }
+    #[allow(unsafe_code)]
+    fn alloc<T: Value>(beside: &CudaStorage, len: usize) -> Result<CudaStorage> {
+        // An allocation of no bytes is an error to drivers.
+        // SAFETY: whatever is allocated here is an output of an operation, which writes all of it before it is read.
+        let values = unsafe { beside.device().alloc::<T>(len.max(1)) }?;
+        Ok(CudaStorage::wrap_cuda_slice(values, beside.device().clone()))
+    }
 
-    fn values<T: Value>(storage: &CudaStorage, start: usize, len: usize) -> Result<CudaView<'_, T>> {
+    fn values<'a, T: Value>(&'a self, storage: &'a CudaStorage) -> Result<(RawSlice<T>, SyncOnDrop<'a>)> {
         let values = storage.as_cuda_slice::<T>()?;
-        values.try_slice(start..start + len).ok_or_else(|| beyond(start, len, values.len()))
+        let (address, guard) = values.device_ptr(self.stream());
+        Ok((RawSlice::new(address as usize, values.len()), guard))
     }
-    fn values_mut<T: Value>(storage: &mut CudaStorage, start: usize, len: usize) -> Result<CudaViewMut<'_, T>> {
+    fn values_mut<'a, T: Value>(&'a self, storage: &'a mut CudaStorage) -> Result<(RawSlice<T>, SyncOnDrop<'a>)> {
         let values = storage.as_cuda_slice_mut::<T>()?;
-        let held = values.len();
-        values.try_slice_mut(start..start + len).ok_or_else(|| beyond(start, len, held))
-    }
-    fn reads<'a, T: Value>(values: &'a CudaView<'_, T>) -> &'a dyn DevicePtr<T> {
-        values
-    }
-    fn writes<'a, T: Value>(values: &'a mut CudaViewMut<'_, T>) -> &'a mut dyn DevicePtrMut<T> {
-        values
+        let len = values.len();
+        let (address, guard) = values.device_ptr_mut(self.stream());
+        Ok((RawSlice::new(address as usize, len), guard))
     }
 
     fn update<P: Value>(
+        &self,
         [first, second]: [&Tensor; 2],
         counter: &Tensor,
-        f: impl FnOnce(CudaViewMut<'_, P>, CudaViewMut<'_, P>, CudaViewMut<'_, i64>) -> Result<()>,
+        f: impl FnOnce([RawSlice<P>; 2], RawSlice<i64>) -> Result<()>,
     ) -> Result<()> {
         // In place: the locks are held for as long as it takes to launch.
         let len = first.elem_count();
         write::<Self, _>(first, |storage, layout| {
-            let first = Self::values_mut::<P>(storage, layout.start_offset(), len)?;
+            let (first, _guard) = self.values_mut::<P>(storage)?;
+            let first = part(first, layout.start_offset(), len)?;
             write::<Self, _>(second, |storage, layout| {
-                let second = Self::values_mut::<P>(storage, layout.start_offset(), len)?;
-                write::<Self, _>(counter, |counter, _| f(first, second, Self::values_mut::<i64>(counter, 0, 1)?))
+                let (second, _guard) = self.values_mut::<P>(storage)?;
+                let second = part(second, layout.start_offset(), len)?;
+                write::<Self, _>(counter, |storage, _| {
+                    let (count, _guard) = self.values_mut::<i64>(storage)?;
+                    f([first, second], count)
+                })
             })
         })
-    }
-    fn with_scratch(
-        &self,
-        problem: Problem,
-        operation: impl FnOnce(&mut CudaWorkspace) -> batchnorm::Result<()>,
-    ) -> Result<()> {
-        self.with_thread_workspace(&problem, operation).map_err(Error::wrap)
-    }
-    #[allow(unsafe_code)]
-    fn alloc<T: Value>(beside: &CudaStorage, len: usize) -> Result<CudaSlice<T>> {
-        // An allocation of no bytes is an error to drivers.
-        // SAFETY: whatever is allocated here is an output of an operation, which writes all of it before it is read.
-        unsafe { beside.device().alloc::<T>(len.max(1)) }
-    }
-    fn split<T: Value>(buf: &mut CudaSlice<T>, len: usize) -> [CudaViewMut<'_, T>; 2] {
-        buf.split_at_mut(len).into()
-    }
-    fn wrap<T: Value>(beside: &CudaStorage, buf: CudaSlice<T>) -> CudaStorage {
-        CudaStorage::wrap_cuda_slice(buf, beside.device().clone())
     }
 }

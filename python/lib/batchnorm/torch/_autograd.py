@@ -16,8 +16,8 @@ def _likeness(parameter):
     return None if parameter is None else (parameter.dtype, parameter.shape)
 
 
-def _gradients(ctx, dy, frozen_eps):
-    dx, dz, dweight, dbias = torch.ops.batchnorm.backward(dy, *ctx.saved_tensors, frozen_eps, ctx.epilogue)
+def _gradients(ctx, dy, running_eps):
+    dx, dz, dweight, dbias = torch.ops.batchnorm.backward(dy, *ctx.saved_tensors, running_eps, ctx.epilogue)
     if ctx.epilogue == "add":
         dz = dy
     needs = ctx.needs_input_grad

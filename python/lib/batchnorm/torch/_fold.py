@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from batchnorm import _native
 from batchnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormReLU
 
 _TRANSPOSED = {torch.nn.ConvTranspose1d: 1, torch.nn.ConvTranspose2d: 2, torch.nn.ConvTranspose3d: 3}
@@ -34,16 +35,12 @@ def fold(layer, norm):
     if outputs != norm.num_features:
         raise ValueError(f"expected a layer of {norm.num_features} outputs, got {outputs}")
     with torch.no_grad():
+        values = [norm.running_mean, norm.running_var, norm.weight, norm.bias, layer.bias]
+        mean, var, gamma, beta, old_bias = (None if of is None else of.double().tolist() for of in values)
         # The norm adds eps in the type of its statistics: where they cancel, they are to cancel here.
-        eps = torch.tensor(norm.eps, dtype=torch.promote_types(norm.running_var.dtype, torch.float32))
-        var = norm.running_var.double() + eps.item()
-        scale = torch.where(var == 0, 0.0, var.rsqrt())  # Nothing to divide by: the norm gives its bias.
-        offset = torch.zeros_like(scale)
-        if norm.weight is not None:
-            scale = scale * norm.weight.double()
-        if norm.bias is not None:
-            offset = norm.bias.double()
-        old_bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
+        is_double = norm.running_var.dtype == torch.float64
+        scale, bias = _native.fold_channels(norm.eps, is_double, mean, var, gamma, beta, old_bias or [0.0] * outputs)
+        scale, bias = (torch.tensor(of, dtype=torch.float64, device=layer.weight.device) for of in (scale, bias))
         weight = layer.weight.double()
         if type(layer) in _TRANSPOSED:
             # [in, out / groups, ...], group after group along the first dimension.
@@ -54,8 +51,7 @@ def fold(layer, norm):
             weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
         folded = copy.deepcopy(layer)
         folded.weight.copy_(weight)
-        bias = ((old_bias - norm.running_mean.double()) * scale + offset).to(layer.weight.dtype)
-        folded.bias = torch.nn.Parameter(bias, requires_grad=layer.weight.requires_grad)
+        folded.bias = torch.nn.Parameter(bias.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
     return torch.nn.Sequential(folded, torch.nn.ReLU()) if type(norm) is BatchNormReLU else folded
 
 

@@ -23,7 +23,7 @@ LIBRARY.define(
 )
 LIBRARY.define(
     "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor scale, Tensor relu_mask, "
-    "float? frozen_eps, str epilogue) -> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)"
+    "float? running_eps, str epilogue) -> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)"
 )
 
 
@@ -148,7 +148,7 @@ def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_ma
     return y, mask
 
 
-def _backward(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue):
+def _backward(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue):
     memory_format = _format(x)
     x = x.contiguous(memory_format=memory_format)
     dy = dy.contiguous(memory_format=memory_format)
@@ -158,10 +158,10 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue)
     dz = _like(x) if epilogue == "add_relu" else _no_values(x)
     weight, bias, mean, scale = (_param(x, tensor) for tensor in (weight, bias, mean, scale))
     where = _where(x)
-    memory = scratch(where, "backward" if frozen_eps is None else "backward_frozen", epilogue)
+    memory = scratch(where, "backward" if running_eps is None else "backward-frozen", epilogue)
     arguments = {
         "epilogue": epilogue,
-        "frozen_eps": frozen_eps,
+        "running_eps": running_eps,
         "x": x.data_ptr(),
         "dy": dy.data_ptr(),
         "dx": dx.data_ptr(),
@@ -209,6 +209,6 @@ def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
 
 
 @torch.library.register_fake("batchnorm::backward", lib=LIBRARY)
-def _(dy, x, weight, bias, mean, scale, relu_mask, frozen_eps, epilogue):
+def _(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue):
     dz = _like(x) if epilogue == "add_relu" else _no_values(x)
     return _like(x), dz, _per_channel(x), _per_channel(x)
