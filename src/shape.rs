@@ -154,6 +154,25 @@ impl fmt::Debug for Shape {
     }
 }
 
+/// A tensor as `rows` rows of `c` planes of `s` values: what walks over memory see of either layout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowView {
+    pub(crate) rows: usize,
+    pub(crate) c: usize,
+    pub(crate) s: usize,
+}
+
+impl RowView {
+    pub(crate) fn new(shape: Shape) -> Self {
+        let (c, m) = (shape.c(), shape.m());
+        match shape.layout() {
+            Layout::ChannelsFirst | Layout::ChannelsLast if c == 1 => Self { rows: 1, c, s: m },
+            Layout::ChannelsFirst => Self { rows: shape.n(), c, s: shape.s() },
+            Layout::ChannelsLast => Self { rows: m, c, s: 1 },
+        }
+    }
+}
+
 /// The 32-bit words of a relu mask: one bit an element in memory order, the lowest bit first.
 pub fn relu_mask_len(shape: Shape) -> usize {
     shape.len().div_ceil(32)

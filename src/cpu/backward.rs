@@ -3,22 +3,22 @@
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::convert::Lane;
+use super::convert::SimdElement;
 use super::forward::{Channels, normalized};
-use super::sweep::{Group, by_group_into};
+use super::sweep::{ChannelBlock, by_block_into};
 use super::threads;
 use crate::element::Element;
 use crate::op::{Activation, Epilogue, Gradients, Statistics};
 use crate::shape::Shape;
 
-/// Elements to a task of a plain copy.
-const PIECE: usize = 16 * 1024;
+/// Elements of a task of a plain copy.
+const COPY_ELEMS: usize = 16 * 1024;
 
 /// Writes the residual's gradient `dz = g`.
-fn residual_gradient<T: Lane>(dy: &[T], activation: Activation, relu_mask: Option<&[u32]>, dz: &mut [T]) {
+fn residual_gradient<T: SimdElement>(dy: &[T], activation: Activation, relu_mask: Option<&[u32]>, dz: &mut [T]) {
     match activation {
         Activation::Identity => {
-            let pieces = dz.par_chunks_mut(PIECE).zip(dy.par_chunks(PIECE));
+            let pieces = dz.par_chunks_mut(COPY_ELEMS).zip(dy.par_chunks(COPY_ELEMS));
             threads::for_each(pieces, |(dz, dy)| dz.copy_from_slice(dy));
         }
         Activation::Relu => {
@@ -34,7 +34,7 @@ fn residual_gradient<T: Lane>(dy: &[T], activation: Activation, relu_mask: Optio
 }
 
 /// Writes the gradients of a checked problem.
-pub(super) fn gradients<T: Lane>(
+pub(super) fn gradients<T: SimdElement>(
     shape: Shape,
     statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
@@ -52,11 +52,11 @@ pub(super) fn gradients<T: Lane>(
             dz
         }
     };
-    let of_channels = by_group_into(shape, gradients.dx, |group, dx| {
+    let of_channels = by_block_into(shape, gradients.dx, |block, dx| {
         if recomputes_v {
-            group_gradients::<T, true>(group, statistics, affine, [x, dy], dx)
+            block_gradients::<T, true>(block, statistics, affine, [x, dy], dx)
         } else {
-            group_gradients::<T, false>(group, statistics, affine, [x, dy], dx)
+            block_gradients::<T, false>(block, statistics, affine, [x, dy], dx)
         }
     });
     for (out, [dgamma, _]) in gradients.dgamma.into_iter().flatten().zip(&of_channels) {
@@ -67,10 +67,10 @@ pub(super) fn gradients<T: Lane>(
     }
 }
 
-/// `dgamma` and `dbeta` of a group's channels, and its `dx`, from `g`, or with `RELU` from `dy`, whose mask is then
+/// `dgamma` and `dbeta` of a block's channels, and its `dx`, from `g`, or with `RELU` from `dy`, whose mask is then
 /// computed again from `x`.
-fn group_gradients<T: Lane, const RELU: bool>(
-    group: &Group,
+fn block_gradients<T: SimdElement, const RELU: bool>(
+    block: &ChannelBlock,
     statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
     inputs: [&[T]; 2],
@@ -78,64 +78,64 @@ fn group_gradients<T: Lane, const RELU: bool>(
 ) -> Vec<[f64; 2]> {
     let channels = match statistics {
         Statistics::Batch { mean: saved_mean, inv_std: saved_inv_std } => {
-            let of_group = |values: &[T::Param]| values[group.channels()].iter().map(|value| value.to_f64()).collect();
-            let mut mean: Vec<f64> = of_group(saved_mean);
+            let of_block = |values: &[T::Param]| values[block.channels()].iter().map(|value| value.to_f64()).collect();
+            let mut mean: Vec<f64> = of_block(saved_mean);
             if RELU {
                 // The mask needs the mean before the sums are there.
-                let rests = group.sums([&mean], [inputs[0]], |[mean], [x]| [x - mean]);
-                add_rests::<T>(&mut mean, rests.iter().map(|[sum]| sum / group.m() as f64));
+                let residuals = block.sums([&mean], [inputs[0]], |[mean], [x]| [x - mean]);
+                add_mean_residuals::<T>(&mut mean, residuals.iter().map(|[sum]| sum / block.m() as f64));
             }
-            Channels::new(group.channels(), mean, of_group(saved_inv_std), affine)
+            Channels::new(block.channels(), mean, of_block(saved_inv_std), affine)
         }
-        Statistics::Running { mean, var, eps } => Channels::running(group.channels(), eps, affine, [mean, var]),
+        Statistics::Running { mean, var, eps } => Channels::running(block.channels(), eps, affine, [mean, var]),
     };
     let g = |parameters: [f64; 3], x: f64, dy: f64| {
-        if !RELU || T::is_positive(normalized(parameters, x)) { dy } else { 0.0 }
+        if !RELU || T::relu_grad_passes(normalized(parameters, x)) { dy } else { 0.0 }
     };
     let sums = if RELU {
-        let sums = group.sums(channels.parameters(), inputs, |p @ [mean, ..], [x, dy]| {
+        let sums = block.sums(channels.parameters(), inputs, |p @ [mean, ..], [x, dy]| {
             let g = g(p, x, dy);
             [g, g * (x - mean)]
         });
         sums.into_iter().map(|[sum_dy, sum_dy_xmu]| [sum_dy, sum_dy_xmu, 0.0]).collect()
     } else {
-        group.sums([&channels.mean], inputs, |[mean], [x, g]| [g, g * (x - mean), x - mean])
+        block.sums([&channels.mean], inputs, |[mean], [x, g]| [g, g * (x - mean), x - mean])
     };
-    let m = group.m() as f64;
+    let m = block.m() as f64;
     let Channels { mut mean, inv_std, scale, beta } = channels;
     match statistics {
         Statistics::Running { .. } => {
-            group.map([&mean, &scale, &beta], inputs, dx, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+            block.map([&mean, &scale, &beta], inputs, dx, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
             sums.iter().zip(inv_std).map(|([sum_dy, sum_dy_xmu, _], inv_std)| [sum_dy_xmu * inv_std, *sum_dy]).collect()
         }
         Statistics::Batch { .. } => {
             let given = mean.clone();
-            add_rests::<T>(&mut mean, sums.iter().map(|[.., sum_xmu]| sum_xmu / m));
+            add_mean_residuals::<T>(&mut mean, sums.iter().map(|[.., sum_xmu]| sum_xmu / m));
             let moved = mean.iter().zip(given).map(|(mean, given)| mean - given);
             let of_channel = |(([sum_dy, sum_dy_xmu, _], moved), inv_std): ((&[f64; 3], f64), &f64)| {
                 [(sum_dy_xmu - moved * sum_dy) * inv_std, *sum_dy]
             };
             let of_channels: Vec<[f64; 2]> = sums.iter().zip(moved).zip(&inv_std).map(of_channel).collect();
-            let mean_g: Vec<f64> = of_channels.iter().map(|[_, dbeta]| dbeta / m).collect();
-            let slope: Vec<f64> =
+            let mean_dy: Vec<f64> = of_channels.iter().map(|[_, dbeta]| dbeta / m).collect();
+            let proj: Vec<f64> =
                 of_channels.iter().zip(&inv_std).map(|([dgamma, _], inv_std)| inv_std * (dgamma / m)).collect();
-            let parameters = [&mean, &scale, &beta, &mean_g, &slope].map(|of_channels| &of_channels[..]);
-            group.map(parameters, inputs, dx, |[mean, scale, beta, mean_g, slope], [x, dy]| {
-                scale * (g([mean, scale, beta], x, dy) - mean_g - (x - mean) * slope)
+            let parameters = [&mean, &scale, &beta, &mean_dy, &proj].map(|of_channels| &of_channels[..]);
+            block.map(parameters, inputs, dx, |[mean, scale, beta, mean_dy, proj], [x, dy]| {
+                scale * (g([mean, scale, beta], x, dy) - mean_dy - (x - mean) * proj)
             });
             of_channels
         }
     }
 }
 
-/// Adds to each mean the rest that its rounding took away, found as the mean of `x - mean`.
+/// Adds to each mean the residual that its rounding took away, found as the mean of `x - mean`.
 ///
-/// More than a rounding is no rest: the caller gave the statistics of something else, and they are taken as given.
-fn add_rests<T: Lane>(means: &mut [f64], rests: impl Iterator<Item = f64>) {
+/// More than a rounding is no such residual: the caller gave the statistics of something else, and they are taken as given.
+fn add_mean_residuals<T: SimdElement>(means: &mut [f64], residuals: impl Iterator<Item = f64>) {
     let ulp = 2.0 * <T::Param as Element>::DTYPE.unit_roundoff();
-    for (mean, rest) in means.iter_mut().zip(rests) {
-        if rest.abs() <= ulp * mean.abs() {
-            *mean += rest;
+    for (mean, residual) in means.iter_mut().zip(residuals) {
+        if residual.abs() <= ulp * mean.abs() {
+            *mean += residual;
         }
     }
 }

@@ -8,16 +8,16 @@ use crate::element::Element;
 /// Neighbours taken at a time.
 pub(super) const LANES: usize = 16;
 
-/// What converts f16, in bits, and f32.
-pub(super) trait Halves {
-    fn widen(&self, halves: [u16; 8]) -> [f32; 8];
+/// Conversions of f16, in bits, from and to f32.
+pub(super) trait F16Converter {
+    fn widen(&self, f16_converter: [u16; 8]) -> [f32; 8];
     fn narrow(&self, values: [f32; 8]) -> [u16; 8];
 }
 
-impl<W: Fn([u16; 8]) -> [f32; 8], N: Fn([f32; 8]) -> [u16; 8]> Halves for (W, N) {
+impl<W: Fn([u16; 8]) -> [f32; 8], N: Fn([f32; 8]) -> [u16; 8]> F16Converter for (W, N) {
     #[inline(always)]
-    fn widen(&self, halves: [u16; 8]) -> [f32; 8] {
-        self.0(halves)
+    fn widen(&self, f16_converter: [u16; 8]) -> [f32; 8] {
+        self.0(f16_converter)
     }
     #[inline(always)]
     fn narrow(&self, values: [f32; 8]) -> [u16; 8] {
@@ -25,14 +25,14 @@ impl<W: Fn([u16; 8]) -> [f32; 8], N: Fn([f32; 8]) -> [u16; 8]> Halves for (W, N)
     }
 }
 
-/// The [`Halves`] of the target that the `multiversion` function around it is compiled for.
-macro_rules! halves {
+/// The [`F16Converter`] of the target that the `multiversion` function around it is compiled for.
+macro_rules! f16_converter {
     () => {
         multiversion::target::match_target! {
             "x86_64+avx2+f16c" => {
                 use core::arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps, _mm256_cvtps_ph};
                 (
-                    |halves: [u16; 8]| -> [f32; 8] { bytemuck::cast(_mm256_cvtph_ps(bytemuck::cast(halves))) },
+                    |f16_converter: [u16; 8]| -> [f32; 8] { bytemuck::cast(_mm256_cvtph_ps(bytemuck::cast(f16_converter))) },
                     |values: [f32; 8]| -> [u16; 8] {
                         bytemuck::cast(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(bytemuck::cast(values)))
                     },
@@ -40,21 +40,21 @@ macro_rules! halves {
             }
             _ => {
                 (
-                    |halves: [u16; 8]| -> [f32; 8] { crate::cpu::convert::widen_halves(halves) },
-                    |values: [f32; 8]| -> [u16; 8] { crate::cpu::convert::narrow_halves(values) },
+                    |f16_converter: [u16; 8]| -> [f32; 8] { crate::cpu::convert::widen_f16(f16_converter) },
+                    |values: [f32; 8]| -> [u16; 8] { crate::cpu::convert::narrow_f16(values) },
                 )
             }
         }
     };
 }
-pub(super) use halves;
+pub(super) use f16_converter;
 
-/// Their bits at their places in an f32, whose exponent is then off by 112, infinity's and NaN's by as much again.
+/// An f16's bits at their places in an f32, whose exponent is then off by 112, infinity's and NaN's by as much again.
 #[inline(always)]
-pub(super) fn widen_halves(halves: [u16; 8]) -> [f32; 8] {
+pub(super) fn widen_f16(f16_converter: [u16; 8]) -> [f32; 8] {
     const TWO_TO_112: f32 = f32::from_bits(0x7780_0000);
     let mut values = [0.0; 8];
-    for (value, half) in values.iter_mut().zip(halves) {
+    for (value, half) in values.iter_mut().zip(f16_converter) {
         let bits = i32::from(half.cast_signed());
         let placed = (bits << 13).cast_unsigned() & 0x8FFF_E000;
         let all_ones = if bits & 0x7C00 == 0x7C00 { 0x7F80_0000 } else { 0 };
@@ -65,12 +65,12 @@ pub(super) fn widen_halves(halves: [u16; 8]) -> [f32; 8] {
 }
 
 #[inline(always)]
-pub(super) fn narrow_halves(values: [f32; 8]) -> [u16; 8] {
+pub(super) fn narrow_f16(values: [f32; 8]) -> [u16; 8] {
     const TWO_TO_MINUS_14: i32 = 0x3880_0000;
     const TWO_TO_16: i32 = 0x4780_0000;
     const INFINITY: i32 = 0x7F80_0000;
-    let mut halves = [0; 8];
-    for (half, value) in halves.iter_mut().zip(values) {
+    let mut f16_converter = [0; 8];
+    for (half, value) in f16_converter.iter_mut().zip(values) {
         let bits = value.to_bits().cast_signed();
         let magnitude = bits & 0x7FFF_FFFF;
         let normal = (magnitude.wrapping_add(0xFFF - 0x3800_0000) + (magnitude >> 13 & 1)) >> 13;
@@ -82,17 +82,17 @@ pub(super) fn narrow_halves(values: [f32; 8]) -> [u16; 8] {
         let rounded = if magnitude >= TWO_TO_16 { beyond } else { finite };
         *half = (bits >> 16 & 0x8000 | rounded) as u16;
     }
-    halves
+    f16_converter
 }
 
-/// An element that loops over lanes can convert.
-pub(super) trait Lane: Element {
+/// An element that loops over lanes convert.
+pub(super) trait SimdElement: Element {
     /// [`Element::to_f64`] of each.
-    fn widen(elements: [Self; LANES], halves: &impl Halves) -> [f64; LANES];
+    fn widen(elements: [Self; LANES], f16_converter: &impl F16Converter) -> [f64; LANES];
     /// [`Element::from_f64`] of each.
-    fn narrow(values: [f64; LANES], halves: &impl Halves) -> [Self; LANES];
-    /// Whether the value is more than 0 once it is an element, or NaN.
-    fn is_positive(value: f64) -> bool;
+    fn narrow(values: [f64; LANES], f16_converter: &impl F16Converter) -> [Self; LANES];
+    /// Whether relu lets a gradient pass: where its argument is more than 0 once it is an element, or NaN.
+    fn relu_grad_passes(value: f64) -> bool;
 }
 
 /// Whether a value is more than 0 once it is a half type's, or NaN: more than half its smallest step, a tie.
@@ -102,24 +102,24 @@ fn is_more_than_half(value: f64, step: f32) -> bool {
     value > step / 2.0 || value.is_nan()
 }
 
-impl Lane for f64 {
+impl SimdElement for f64 {
     #[inline(always)]
-    fn widen(elements: [Self; LANES], _: &impl Halves) -> [f64; LANES] {
+    fn widen(elements: [Self; LANES], _: &impl F16Converter) -> [f64; LANES] {
         elements
     }
     #[inline(always)]
-    fn narrow(values: [f64; LANES], _: &impl Halves) -> [Self; LANES] {
+    fn narrow(values: [f64; LANES], _: &impl F16Converter) -> [Self; LANES] {
         values
     }
     #[inline(always)]
-    fn is_positive(value: f64) -> bool {
+    fn relu_grad_passes(value: f64) -> bool {
         value > 0.0 || value.is_nan()
     }
 }
 
-impl Lane for f32 {
+impl SimdElement for f32 {
     #[inline(always)]
-    fn widen(elements: [Self; LANES], _: &impl Halves) -> [f64; LANES] {
+    fn widen(elements: [Self; LANES], _: &impl F16Converter) -> [f64; LANES] {
         let mut values = [0.0; LANES];
         for (value, element) in values.iter_mut().zip(elements) {
             *value = f64::from(element);
@@ -127,7 +127,7 @@ impl Lane for f32 {
         values
     }
     #[inline(always)]
-    fn narrow(values: [f64; LANES], _: &impl Halves) -> [Self; LANES] {
+    fn narrow(values: [f64; LANES], _: &impl F16Converter) -> [Self; LANES] {
         let mut elements = [0.0; LANES];
         for (element, value) in elements.iter_mut().zip(values) {
             *element = value as f32;
@@ -135,24 +135,24 @@ impl Lane for f32 {
         elements
     }
     #[inline(always)]
-    fn is_positive(value: f64) -> bool {
+    fn relu_grad_passes(value: f64) -> bool {
         is_more_than_half(value, 0.0)
     }
 }
 
-impl Lane for bf16 {
+impl SimdElement for bf16 {
     #[inline(always)]
-    fn widen(elements: [Self; LANES], halves: &impl Halves) -> [f64; LANES] {
+    fn widen(elements: [Self; LANES], f16_converter: &impl F16Converter) -> [f64; LANES] {
         let mut values = [0.0; LANES];
         for (value, element) in values.iter_mut().zip(elements) {
             *value = f32::from_bits(u32::from(element.to_bits()) << 16);
         }
-        f32::widen(values, halves)
+        f32::widen(values, f16_converter)
     }
     #[inline(always)]
-    fn narrow(values: [f64; LANES], halves: &impl Halves) -> [Self; LANES] {
+    fn narrow(values: [f64; LANES], f16_converter: &impl F16Converter) -> [Self; LANES] {
         let mut elements = [Self::ZERO; LANES];
-        for (element, value) in elements.iter_mut().zip(f32::narrow(values, halves)) {
+        for (element, value) in elements.iter_mut().zip(f32::narrow(values, f16_converter)) {
             let bits = value.to_bits();
             let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1));
             let quiet = bits | 0x40_0000;
@@ -161,24 +161,24 @@ impl Lane for bf16 {
         elements
     }
     #[inline(always)]
-    fn is_positive(value: f64) -> bool {
+    fn relu_grad_passes(value: f64) -> bool {
         is_more_than_half(value, f32::from_bits(1 << 16))
     }
 }
 
-impl Lane for f16 {
+impl SimdElement for f16 {
     #[inline(always)]
-    fn widen(elements: [Self; LANES], halves: &impl Halves) -> [f64; LANES] {
+    fn widen(elements: [Self; LANES], f16_converter: &impl F16Converter) -> [f64; LANES] {
         let [low, high]: [[u16; 8]; 2] = bytemuck::cast(elements);
-        f32::widen(bytemuck::cast([halves.widen(low), halves.widen(high)]), halves)
+        f32::widen(bytemuck::cast([f16_converter.widen(low), f16_converter.widen(high)]), f16_converter)
     }
     #[inline(always)]
-    fn narrow(values: [f64; LANES], halves: &impl Halves) -> [Self; LANES] {
-        let [low, high]: [[f32; 8]; 2] = bytemuck::cast(f32::narrow(values, halves));
-        bytemuck::cast([halves.narrow(low), halves.narrow(high)])
+    fn narrow(values: [f64; LANES], f16_converter: &impl F16Converter) -> [Self; LANES] {
+        let [low, high]: [[f32; 8]; 2] = bytemuck::cast(f32::narrow(values, f16_converter));
+        bytemuck::cast([f16_converter.narrow(low), f16_converter.narrow(high)])
     }
     #[inline(always)]
-    fn is_positive(value: f64) -> bool {
+    fn relu_grad_passes(value: f64) -> bool {
         is_more_than_half(value, 1.0 / 16_777_216.0)
     }
 }
@@ -190,26 +190,26 @@ mod tests {
     use super::*;
 
     #[multiversion(targets("x86_64+avx2+f16c"))]
-    fn widen<T: Lane>(elements: [T; LANES]) -> [f64; LANES] {
-        T::widen(elements, &halves!())
+    fn widen<T: SimdElement>(elements: [T; LANES]) -> [f64; LANES] {
+        T::widen(elements, &f16_converter!())
     }
 
     #[multiversion(targets("x86_64+avx2+f16c"))]
-    fn narrow<T: Lane>(values: [f64; LANES]) -> [T; LANES] {
-        T::narrow(values, &halves!())
+    fn narrow<T: SimdElement>(values: [f64; LANES]) -> [T; LANES] {
+        T::narrow(values, &f16_converter!())
     }
 
     /// Holds the conversions against those of `Element`, around every value of a half type and between them, with what
     /// this processor has and without.
-    fn check<T: Lane>(from_bits: fn(u16) -> T, to_bits: fn(T) -> u16) {
-        let portable = (widen_halves, narrow_halves);
+    fn check<T: SimdElement>(from_bits: fn(u16) -> T, to_bits: fn(T) -> u16) {
+        let portable = (widen_f16, narrow_f16);
         let same = |value: f64| {
             let want = T::from_f64(value);
             for got in [narrow([value; LANES]), T::narrow([value; LANES], &portable)] {
                 assert!(got.iter().all(|got| to_bits(*got) == to_bits(want)), "{value:e}: {got:?} for {want:?}");
             }
             let want = want.to_f64();
-            assert_eq!(T::is_positive(value), want > 0.0 || want.is_nan(), "{value:e}");
+            assert_eq!(T::relu_grad_passes(value), want > 0.0 || want.is_nan(), "{value:e}");
         };
         for bits in 0..=u16::MAX {
             let want = from_bits(bits).to_f64();
@@ -224,8 +224,9 @@ mod tests {
         for bits in (0..=u32::MAX).step_by(99_991) {
             same(f64::from(f32::from_bits(bits)));
         }
-        let halves = [1.0 / 33_554_432.0, f64::from(f32::from_bits(1 << 15)), f64::from(f32::from_bits(1)) / 2.0];
-        for value in halves.into_iter().chain([1e-300, 1e300, 65519.999999999, 65520.0, 1e-310, f64::NAN]) {
+        let f16_converter =
+            [1.0 / 33_554_432.0, f64::from(f32::from_bits(1 << 15)), f64::from(f32::from_bits(1)) / 2.0];
+        for value in f16_converter.into_iter().chain([1e-300, 1e300, 65519.999999999, 65520.0, 1e-310, f64::NAN]) {
             for value in [value, value * (1.0 + f64::EPSILON), value * (1.0 + 1e-6), value * (1.0 - 1e-6)] {
                 same(value);
                 same(-value);

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
-use super::convert::Lane;
-use super::sweep::{Group, Part, by_group, by_group_into};
+use super::convert::SimdElement;
+use super::sweep::{ChannelBlock, Chunk, by_block, by_block_into};
 use super::threads;
 use crate::element::Param;
 use crate::op::{Activation, Coefficients, Epilogue, Weights};
@@ -19,7 +19,7 @@ pub(super) struct Moments {
     pub(super) var: f64,
 }
 
-/// What normalizes each channel of a group.
+/// The coefficients that normalize each channel of a block.
 pub(super) struct Channels {
     pub(super) mean: Vec<f64>,
     pub(super) inv_std: Vec<f64>,
@@ -29,7 +29,7 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// Of these channels. `gamma` absent is 1, `beta` absent is 0.
+    /// Those of these channels. `gamma` absent is 1, `beta` absent is 0.
     pub(super) fn new<P: Param>(
         channels: Range<usize>,
         mean: Vec<f64>,
@@ -42,7 +42,7 @@ impl Channels {
         Self { beta: channels.map(beta).collect(), mean, inv_std, scale }
     }
 
-    /// Of these channels, by their running mean and variance.
+    /// Those by running mean and variance.
     pub(super) fn running<P: Param>(
         channels: Range<usize>,
         eps: f64,
@@ -54,7 +54,7 @@ impl Channels {
         Self::new(channels, mean, inv_std, affine)
     }
 
-    /// What [`normalized`] takes.
+    /// The parameters of [`normalized`].
     pub(super) fn parameters(&self) -> [&[f64]; 3] {
         [&self.mean, &self.scale, &self.beta]
     }
@@ -81,52 +81,50 @@ fn relu(v: f64) -> f64 {
     if v <= 0.0 { 0.0 } else { v }
 }
 
-/// Whether relu lets a gradient pass: where it gave `y > 0`, or NaN. `y` decides, as it is stored.
-#[inline(always)]
-pub(super) fn passes<T: Lane>(y: T) -> bool {
-    let y = y.to_f64();
-    y > 0.0 || y.is_nan()
-}
-
 /// Mean and biased variance of each channel.
-pub(super) fn moments<T: Lane>(shape: Shape, x: &[T]) -> Vec<Moments> {
-    by_group(shape, |group| group_moments(group, x))
+pub(super) fn moments<T: SimdElement>(shape: Shape, x: &[T]) -> Vec<Moments> {
+    by_block(shape, |block| block_moments(block, x))
 }
 
-/// Mean and biased variance of each channel of a group, in one pass over each part of it.
+/// Mean and biased variance of each channel of a block, in one pass over each chunk of it.
 ///
-/// A part sums about a pivot, the mean of an eighth of it; that eighth is summed about the channel's first value. So a
+/// A chunk sums about a pivot, the mean of an eighth of it; that eighth is summed about the channel's first value. So a
 /// constant channel has exactly its value as mean and exactly 0 as variance, and a first value far from the others costs
-/// nothing: an eighth's mean is at most `sqrt(8)` sigmas of the part away from the part's, whatever the values.
-fn group_moments<T: Lane>(group: &Group, x: &[T]) -> Vec<Moments> {
-    let first: Vec<f64> = group.first(x).into_iter().map(finite_or_zero).collect();
-    let of_part = |part: &Part<'_>| {
-        let eighth = part.eighth();
+/// nothing: an eighth's mean is at most `sqrt(8)` sigmas of the chunk away from the chunk's, whatever the values.
+fn block_moments<T: SimdElement>(block: &ChannelBlock, x: &[T]) -> Vec<Moments> {
+    let first: Vec<f64> = block.first(x).into_iter().map(finite_or_zero).collect();
+    let of_chunk = |chunk: &Chunk<'_>| {
+        let eighth = chunk.eighth();
         let near = eighth.sums([&first], [x], &|[first], [x]| [x - first]);
         let near = first.iter().zip(near).map(|(first, [sum])| first + finite_or_zero(sum / eighth.m() as f64));
         let pivot: Vec<f64> = near.collect();
-        let sums = part.sums([&pivot], [x], &|[pivot], [x]| [x - pivot, (x - pivot) * (x - pivot)]);
-        let m = part.m() as f64;
-        pivot.into_iter().zip(sums).map(|(pivot, [sum, squares])| PartMoments { m, pivot, sum, squares }).collect()
+        let sums = chunk.sums([&pivot], [x], &|[pivot], [x]| [x - pivot, (x - pivot) * (x - pivot)]);
+        let m = chunk.m() as f64;
+        pivot.into_iter().zip(sums).map(|(pivot, [sum, squares])| ChunkMoments { m, pivot, sum, squares }).collect()
     };
-    let parts: Vec<Vec<PartMoments>> = group.by_part(of_part);
-    let m = group.m() as f64;
+    let chunks: Vec<Vec<ChunkMoments>> = block.by_chunk(of_chunk);
+    let m = block.m() as f64;
     // The first sum alone decides whether the mean is finite; the correction makes a finite one exact.
     let mut mean = first;
-    let rests = average(&parts, m, &mean, PartMoments::sum_about);
-    mean.iter_mut().zip(rests).for_each(|(mean, rest)| *mean += rest);
-    let corrections = average(&parts, m, &mean, PartMoments::sum_about);
+    let residuals = average(&chunks, m, &mean, ChunkMoments::sum_about);
+    mean.iter_mut().zip(residuals).for_each(|(mean, rest)| *mean += rest);
+    let corrections = average(&chunks, m, &mean, ChunkMoments::sum_about);
     mean.iter_mut().zip(corrections).for_each(|(mean, correction)| *mean += finite_or_zero(correction));
-    let vars = average(&parts, m, &mean, PartMoments::squares_about);
+    let vars = average(&chunks, m, &mean, ChunkMoments::squares_about);
     mean.into_iter().zip(vars).map(|(mean, var)| Moments { mean, var }).collect()
 }
 
-/// What all parts of each channel hold `about` a value, over its `m` values. Part by part, as they lie in memory.
-fn average(parts: &[Vec<PartMoments>], m: f64, about: &[f64], of_part: impl Fn(&PartMoments, f64) -> f64) -> Vec<f64> {
+/// The average `about` a value over all chunks of each channel, of `m` values: chunk by chunk, as they lie in memory.
+fn average(
+    chunks: &[Vec<ChunkMoments>],
+    m: f64,
+    about: &[f64],
+    of_chunk: impl Fn(&ChunkMoments, f64) -> f64,
+) -> Vec<f64> {
     let mut sums = vec![0.0; about.len()];
-    for part in parts {
-        for ((sum, part), about) in sums.iter_mut().zip(part).zip(about) {
-            *sum += of_part(part, *about);
+    for chunk in chunks {
+        for ((sum, chunk), about) in sums.iter_mut().zip(chunk).zip(about) {
+            *sum += of_chunk(chunk, *about);
         }
     }
     sums.iter_mut().for_each(|sum| *sum /= m);
@@ -137,11 +135,11 @@ fn finite_or_zero(v: f64) -> f64 {
     if v.is_finite() { v } else { 0.0 }
 }
 
-/// The moments of a part of one channel.
-struct PartMoments {
-    /// How many values.
+/// The moments of one channel in a chunk.
+struct ChunkMoments {
+    /// Values of the channel.
     m: f64,
-    /// Near their mean.
+    /// A value near their mean.
     pivot: f64,
     /// Their sum about the pivot.
     sum: f64,
@@ -149,7 +147,7 @@ struct PartMoments {
     squares: f64,
 }
 
-impl PartMoments {
+impl ChunkMoments {
     /// The sum of the values about another.
     fn sum_about(&self, other: f64) -> f64 {
         self.m * (self.pivot - other) + self.sum
@@ -165,7 +163,7 @@ impl PartMoments {
 
 /// The training forward but for what it leaves of the statistics: normalizes by the moments of `x`, which it gives, with
 /// the `inv_std` of each channel.
-pub(super) fn train<T: Lane>(
+pub(super) fn train<T: SimdElement>(
     shape: Shape,
     eps: f64,
     x: &[T],
@@ -173,18 +171,18 @@ pub(super) fn train<T: Lane>(
     epilogue: Epilogue<&[T]>,
     y: &mut [T],
 ) -> Vec<(Moments, f64)> {
-    by_group_into(shape, y, |group, y| {
-        let moments = group_moments(group, x);
+    by_block_into(shape, y, |block, y| {
+        let moments = block_moments(block, x);
         let mean = moments.iter().map(|of_channel| of_channel.mean).collect();
         let inv_std = moments.iter().map(|of_channel| inv_std::<T::Param>(of_channel.var, eps)).collect();
-        let channels = Channels::new(group.channels(), mean, inv_std, affine);
-        normalize(group, x, &channels, epilogue, y);
+        let channels = Channels::new(block.channels(), mean, inv_std, affine);
+        normalize(block, x, &channels, epilogue, y);
         moments.into_iter().zip(channels.inv_std).collect()
     })
 }
 
 /// Normalizes by these running statistics.
-pub(super) fn infer<T: Lane>(
+pub(super) fn infer<T: SimdElement>(
     shape: Shape,
     eps: f64,
     x: &[T],
@@ -193,27 +191,33 @@ pub(super) fn infer<T: Lane>(
     epilogue: Epilogue<&[T]>,
     y: &mut [T],
 ) {
-    by_group_into::<T, ()>(shape, y, |group, y| {
-        normalize(group, x, &Channels::running(group.channels(), eps, affine, running), epilogue, y);
+    by_block_into::<T, ()>(shape, y, |block, y| {
+        normalize(block, x, &Channels::running(block.channels(), eps, affine, running), epilogue, y);
         Vec::new()
     });
 }
 
 /// `y = epilogue((x - mean) * inv_std * gamma + beta)`
-fn normalize<T: Lane>(group: &Group, x: &[T], channels: &Channels, epilogue: Epilogue<&[T]>, y: Vec<&mut [T]>) {
+fn normalize<T: SimdElement>(
+    block: &ChannelBlock,
+    x: &[T],
+    channels: &Channels,
+    epilogue: Epilogue<&[T]>,
+    y: Vec<&mut [T]>,
+) {
     let parameters = channels.parameters();
     match (epilogue.activation(), epilogue.into_residual()) {
-        (Activation::Identity, None) => group.map(parameters, [x], y, |p, [x]| normalized(p, x)),
-        (Activation::Relu, None) => group.map(parameters, [x], y, |p, [x]| relu(normalized(p, x))),
-        (Activation::Identity, Some(z)) => group.map(parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
-        (Activation::Relu, Some(z)) => group.map(parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
+        (Activation::Identity, None) => block.map(parameters, [x], y, |p, [x]| normalized(p, x)),
+        (Activation::Relu, None) => block.map(parameters, [x], y, |p, [x]| relu(normalized(p, x))),
+        (Activation::Identity, Some(z)) => block.map(parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
+        (Activation::Relu, Some(z)) => block.map(parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
     }
 }
 
 /// One bit an element of whether relu let it pass.
-pub(super) fn pack_mask<T: Lane>(y: &[T], relu_mask: &mut [u32]) {
+pub(super) fn pack_mask<T: SimdElement>(y: &[T], relu_mask: &mut [u32]) {
     threads::for_each(relu_mask.par_iter_mut().zip(y.par_chunks(32)).with_min_len(512), |(word, values)| {
-        let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(passes(y)) << bit);
+        let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(T::relu_grad_passes(y.to_f64())) << bit);
         *word = bits.fold(0, |word, bit| word | bit);
     });
 }

@@ -1,11 +1,11 @@
-//! What happens in the lanes: formulas over neighbours, [`LANES`] at a time, in f64.
+//! Formulas over [`LANES`] values at a time, in f64.
 //!
 //! Plain loops over arrays of a known length, which the compiler turns into whatever vectors the processor has. The
 //! lanes are the same everywhere, and so are the bits. Always inlined, into the vector code of `rows.rs`, which is
 //! compiled for each of its targets.
 #![expect(clippy::needless_range_loop, reason = "loops over lanes: what is indexed is several arrays side by side")]
 
-use super::convert::{Halves, LANES, Lane};
+use super::convert::{F16Converter, LANES, SimdElement};
 
 /// One value a lane.
 pub(super) type PerLane = [f64; LANES];
@@ -18,7 +18,7 @@ fn terms<const Q: usize, const J: usize, const K: usize>(
 ) -> [PerLane; K] {
     let mut terms = [[0.0; LANES]; K];
     for lane in 0..LANES {
-        let term = term(parameters(lane), at(values, lane));
+        let term = term(parameters(lane), get(values, lane));
         for k in 0..K {
             terms[k][lane] = term[k];
         }
@@ -37,7 +37,7 @@ pub(super) fn add_terms<const Q: usize, const J: usize, const K: usize>(
     add(sums, &terms(values, parameters, term));
 }
 
-/// Adds `term` in the last so many lanes.
+/// Adds `term` in the last `count` lanes.
 #[inline(always)]
 pub(super) fn add_last_terms<const Q: usize, const J: usize, const K: usize>(
     sums: &mut [PerLane; K],
@@ -67,7 +67,7 @@ pub(super) fn add_last_terms<const Q: usize, const J: usize, const K: usize>(
 }
 
 /// The sum over the lanes.
-pub(super) fn across(mut lanes: PerLane) -> f64 {
+pub(super) fn hsum(mut lanes: PerLane) -> f64 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] += lanes[lane + half];
@@ -86,66 +86,66 @@ pub(super) fn add<const K: usize>(sums: &mut [PerLane; K], more: &[PerLane; K]) 
 }
 
 #[inline(always)]
-pub(super) fn mapped<T: Lane, const Q: usize, const J: usize>(
+pub(super) fn mapped<T: SimdElement, const Q: usize, const J: usize>(
     values: &[PerLane; J],
     parameters: impl Fn(usize) -> [f64; Q],
     f: &impl Fn([f64; Q], [f64; J]) -> f64,
-    halves: &impl Halves,
+    f16_converter: &impl F16Converter,
 ) -> [T; LANES] {
     let mut mapped = [0.0; LANES];
     for lane in 0..LANES {
-        mapped[lane] = f(parameters(lane), at(values, lane));
+        mapped[lane] = f(parameters(lane), get(values, lane));
     }
-    T::narrow(mapped, halves)
+    T::narrow(mapped, f16_converter)
 }
 
 #[inline(always)]
-pub(super) fn write<T: Lane>(output: &mut [T], place: usize, values: [T; LANES]) {
-    output[place..place + LANES].copy_from_slice(&values);
+pub(super) fn store_lanes<T: SimdElement>(output: &mut [T], offset: usize, values: [T; LANES]) {
+    output[offset..offset + LANES].copy_from_slice(&values);
 }
 
-/// Writes the last so many of them.
+/// Stores the last `count` of them.
 #[inline(always)]
-pub(super) fn write_last<T: Lane>(output: &mut [T], place: usize, count: usize, values: [T; LANES]) {
-    output[place..place + count].copy_from_slice(&values[LANES - count..]);
+pub(super) fn store_last<T: SimdElement>(output: &mut [T], offset: usize, count: usize, values: [T; LANES]) {
+    output[offset..offset + count].copy_from_slice(&values[LANES - count..]);
 }
 
-/// Neighbours of each input, widened.
+/// [`LANES`] neighbours of each input, widened.
 #[inline(always)]
-pub(super) fn neighbours<T: Lane, const J: usize>(
+pub(super) fn load_lanes<T: SimdElement, const J: usize>(
     inputs: [&[T]; J],
-    place: usize,
-    halves: &impl Halves,
+    offset: usize,
+    f16_converter: &impl F16Converter,
 ) -> [PerLane; J] {
     let mut values = [[0.0; LANES]; J];
     for j in 0..J {
         let mut elements = [T::default(); LANES];
-        elements.copy_from_slice(&inputs[j][place..place + LANES]);
-        values[j] = T::widen(elements, halves);
+        elements.copy_from_slice(&inputs[j][offset..offset + LANES]);
+        values[j] = T::widen(elements, f16_converter);
     }
     values
 }
 
-/// Less than [`LANES`] neighbours of each input, widened, behind zeros.
+/// Fewer neighbours of each input, widened, behind zeros.
 #[inline(always)]
-pub(super) fn padded<T: Lane, const J: usize>(
+pub(super) fn load_padded<T: SimdElement, const J: usize>(
     inputs: [&[T]; J],
-    place: usize,
+    offset: usize,
     count: usize,
-    halves: &impl Halves,
+    f16_converter: &impl F16Converter,
 ) -> [PerLane; J] {
     let mut values = [[0.0; LANES]; J];
     for j in 0..J {
         let mut elements = [T::default(); LANES];
-        elements[LANES - count..].copy_from_slice(&inputs[j][place..place + count]);
-        values[j] = T::widen(elements, halves);
+        elements[LANES - count..].copy_from_slice(&inputs[j][offset..offset + count]);
+        values[j] = T::widen(elements, f16_converter);
     }
     values
 }
 
 /// One lane of each.
 #[inline(always)]
-pub(super) fn at<const N: usize>(lanes: &[PerLane; N], lane: usize) -> [f64; N] {
+pub(super) fn get<const N: usize>(lanes: &[PerLane; N], lane: usize) -> [f64; N] {
     let mut values = [0.0; N];
     for n in 0..N {
         values[n] = lanes[n][lane];

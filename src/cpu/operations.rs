@@ -1,6 +1,6 @@
 //! The operations, checked: from their tensors to the formulas, and from results in f64 to what is written.
 
-use super::convert::Lane;
+use super::convert::SimdElement;
 use super::sweep::bookkeeping_bytes;
 use super::{Cpu, backward, forward, threads};
 use crate::element::{Element, Param};
@@ -9,7 +9,7 @@ use crate::memory;
 use crate::op::{Backward, Infer, Moments, Operation, Train, Update};
 use crate::shape::Shape;
 
-pub(super) fn compute<T: Lane>(shape: Shape, operation: Operation<'_, Cpu, T>) -> Result<()> {
+pub(super) fn compute<T: SimdElement>(shape: Shape, operation: Operation<'_, Cpu, T>) -> Result<()> {
     if shape.is_empty() {
         let (outputs, value) = operation.of_nothing();
         outputs.into_iter().flatten().for_each(|output| output.fill(Element::from_f64(value)));
@@ -23,14 +23,14 @@ pub(super) fn compute<T: Lane>(shape: Shape, operation: Operation<'_, Cpu, T>) -
     }
 }
 
-fn moments<T: Lane>(Moments { shape, x, mean, var }: Moments<'_, Cpu, T>) -> Result<()> {
+fn moments<T: SimdElement>(Moments { shape, x, mean, var }: Moments<'_, Cpu, T>) -> Result<()> {
     let moments = on_threads(shape, || forward::moments(shape, x))?;
     round(&moments, |moments| moments.mean, mean);
     round(&moments, |moments| moments.var, var);
     Ok(())
 }
 
-fn train<T: Lane>(op: Train<'_, Cpu, T>) -> Result<()> {
+fn train<T: SimdElement>(op: Train<'_, Cpu, T>) -> Result<()> {
     let Train { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, relu_mask, running } = op;
     let batch = on_threads(shape, || {
         let batch = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
@@ -47,7 +47,7 @@ fn train<T: Lane>(op: Train<'_, Cpu, T>) -> Result<()> {
     Ok(())
 }
 
-fn infer<T: Lane>(op: Infer<'_, Cpu, T>) -> Result<()> {
+fn infer<T: SimdElement>(op: Infer<'_, Cpu, T>) -> Result<()> {
     let Infer { shape, eps, x, epilogue, gamma, beta, running_mean, running_var, y, relu_mask } = op;
     on_threads(shape, || {
         forward::infer(shape, eps, x, [gamma, beta], [running_mean, running_var], epilogue, y);
@@ -57,7 +57,7 @@ fn infer<T: Lane>(op: Infer<'_, Cpu, T>) -> Result<()> {
     })
 }
 
-fn backward<T: Lane>(op: Backward<'_, Cpu, T>) -> Result<()> {
+fn backward<T: SimdElement>(op: Backward<'_, Cpu, T>) -> Result<()> {
     let Backward { shape, x, dy, epilogue, gamma, beta, statistics, relu_mask, gradients } = op;
     let affine = [gamma, beta];
     on_threads(shape, || backward::gradients(shape, statistics, affine, [x, dy], epilogue, relu_mask, gradients))

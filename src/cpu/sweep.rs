@@ -1,210 +1,198 @@
-//! How the reference walks a tensor: sums over each channel, and a function of each element.
+//! The walk of the reference over a tensor: sums over each channel, and a function of each element.
 //!
-//! The operations are written once, as a formula for one element with the parameters of its channel; the walk knows
-//! the layouts. A tensor is cut into groups of channels, each of which is computed to the end while it is in cache; a
-//! group's sums are cut into parts. What is cut and in which order partial sums are added depends on the shape alone, so
-//! that the bits are the same for any number of threads.
+//! ```text
+//! for block in blocks of channels        // each computed to the end while it is in cache
+//!     for chunk in chunks of the block   // of rows and values: sums += chunk.sums(term)
+//!     for row in rows of the block       // output = f(parameters of the channel, values)
+//! ```
+//!
+//! An operation is a formula for one element with the parameters of its channel; the walk knows the layouts. The shape alone
+//! decides the cuts and the order in which partial sums are added, so that the bits are the same for any number of threads.
 
 use core::ops::{Range, RangeInclusive};
 
 use rayon::prelude::*;
 
-use super::convert::Lane;
+use super::convert::SimdElement;
 use super::rows::{Rows, ranges};
 use super::{Cpu, threads};
-use crate::shape::{Layout, Shape};
+use crate::shape::{RowView, Shape};
 
-/// Elements to a part.
-const PART: usize = 64 * 1024;
-/// Rows to a part where neighbours are of different channels and rows are wide. Each part leaves a result for all channels,
-/// so the more rows, the less that costs; but a tensor of fewer rows is to have [`PARTS_FOR_ALL`] parts too, down to so few.
-const ROWS_OF_PART: RangeInclusive<usize> = 64..=256;
-/// Elements to a group, where a channel does not hold more: what a second-level cache holds of x and y.
-const GROUP: usize = 32 * 1024;
-/// Elements to a task at least.
-const TASK: usize = 16 * 1024;
-/// Neighbours of a group in a row at least, even where it then holds more, so that memory is read in more than snippets.
-const RUN: usize = 4096;
-/// Neighbouring channels of a group where neighbours are of different channels, if that few hold no more than a group.
+/// Elements of a chunk.
+const CHUNK_ELEMS: usize = 64 * 1024;
+/// Rows of a chunk where neighbours are of different channels and rows are wide. Each chunk leaves a result for all channels,
+/// so the more rows, the less that costs; but a tensor of fewer rows is to have [`CHUNKS_FOR_ALL_THREADS`] too, down to the
+/// least of these.
+const CHUNK_ROWS: RangeInclusive<usize> = 64..=256;
+/// Elements of a block, where a channel does not hold more: as many of x and y fit a second-level cache.
+const BLOCK_ELEMS: usize = 32 * 1024;
+/// Elements of a task at least.
+const MIN_TASK_ELEMS: usize = 16 * 1024;
+/// Neighbouring elements of a block in a row at least, even where it then holds more, so that memory is read in more than
+/// snippets.
+const MIN_RUN_ELEMS: usize = 4096;
+/// Channels of a block where neighbours are of different channels, if that few hold no more than a block.
 /// Narrower ones of many rows get in each other's way in a cache where rows are a power of two apart.
-const COLUMNS: usize = 1024;
-/// Groups of that many parts are computed one after the other by all threads, so that one at a time is in cache.
-const PARTS_FOR_ALL: usize = 16;
+const CHANNELS_LAST_BLOCK: usize = 1024;
+/// Chunks of a block that is computed by all threads, one block after the other, so that one at a time is in cache.
+const CHUNKS_FOR_ALL_THREADS: usize = 16;
 
-/// A tensor as rows of `c` strips of `s` values, one strip a channel.
-#[derive(Clone, Copy)]
-struct View {
-    rows: usize,
-    c: usize,
-    s: usize,
+/// Channels of a block.
+fn channels_per_block(view: RowView) -> usize {
+    let RowView { rows, c, s } = view;
+    if s > 1 {
+        // Runs are not worth leaving threads without a block.
+        return (BLOCK_ELEMS / (rows * s)).max((MIN_RUN_ELEMS / s).min(c / 16)).max(1);
+    }
+    if rows <= BLOCK_ELEMS / CHANNELS_LAST_BLOCK { CHANNELS_LAST_BLOCK } else { c }
 }
 
-impl View {
-    fn of(shape: Shape) -> Self {
-        let (c, m) = (shape.c(), shape.m());
-        match shape.layout() {
-            _ if c == 1 => Self { rows: 1, c, s: m },
-            Layout::ChannelsFirst => Self { rows: shape.n(), c, s: shape.s() },
-            Layout::ChannelsLast => Self { rows: m, c, s: 1 },
-        }
+/// Blocks of a task at least: all of them where each is large enough for all threads.
+fn blocks_per_task(view: RowView) -> usize {
+    let m = view.rows * view.s;
+    if m > CHUNKS_FOR_ALL_THREADS * CHUNK_ELEMS {
+        return view.c;
     }
+    MIN_TASK_ELEMS.div_ceil(m * channels_per_block(view))
+}
 
-    /// How many channels make a group.
-    fn channels_per_group(self) -> usize {
-        let Self { rows, c, s } = self;
-        if s > 1 {
-            // Runs are not worth leaving threads without a group.
-            return (GROUP / (rows * s)).max((RUN / s).min(c / 16)).max(1);
+/// Rows of a chunk of this many channels.
+fn rows_per_chunk(view: RowView, channels: usize) -> usize {
+    match channels * view.s {
+        width if view.s == 1 => {
+            let rows = view.rows / CHUNKS_FOR_ALL_THREADS;
+            rows.clamp(*CHUNK_ROWS.start(), *CHUNK_ROWS.end()).max(CHUNK_ELEMS / width)
         }
-        if rows <= GROUP / COLUMNS { COLUMNS } else { c }
-    }
-
-    /// How many groups make a task at least: all of them where each is large enough for all threads.
-    fn groups_per_task(self) -> usize {
-        let m = self.rows * self.s;
-        if m > PARTS_FOR_ALL * PART {
-            return self.c;
-        }
-        TASK.div_ceil(m * self.channels_per_group())
-    }
-
-    /// How many rows of so many channels make a part.
-    fn rows_per_part(self, channels: usize) -> usize {
-        match channels * self.s {
-            width if self.s == 1 => {
-                let rows = self.rows / PARTS_FOR_ALL;
-                rows.clamp(*ROWS_OF_PART.start(), *ROWS_OF_PART.end()).max(PART / width)
-            }
-            width => (PART / width).max(1),
-        }
+        width => (CHUNK_ELEMS / width).max(1),
     }
 }
 
-/// The bytes that an operation needs beside its buffers, at most: slices of rows, results of channels, and what the groups that
-/// are computed at one time hold.
+/// The bytes that an operation needs beside its buffers, at most: slices of rows, results of channels, and the memory of the
+/// blocks that are computed at one time.
 pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     /// The results of a channel, twice where they are put together.
     const RESULTS: usize = 96;
-    /// The vectors of a group with a value a channel, and its sums lane by lane.
+    /// The vectors of a block with a value a channel, and its sums lane by lane.
     const OF_CHANNEL: usize = 800;
-    /// A part, and what it holds of a channel.
-    const PART_BYTES: [usize; 2] = [64, 40];
-    let view = View::of(shape);
-    let channels = view.channels_per_group().min(view.c);
-    let groups = view.c.div_ceil(channels);
-    let parts = view.rows.div_ceil(view.rows_per_part(channels)) * view.s.div_ceil(PART);
-    let slices = if groups > 1 { groups.saturating_mul(view.rows * size_of::<&mut [f64]>()) } else { 0 };
-    let of_part = PART_BYTES[0] + channels * PART_BYTES[1];
-    // A thread that waits for the parts of one group may begin another.
-    let at_once = groups.min(4 * Cpu::threads());
-    let of_groups = at_once.saturating_mul(channels * OF_CHANNEL + parts.saturating_mul(of_part));
-    slices.saturating_add(view.c.saturating_mul(RESULTS)).saturating_add(of_groups).saturating_add(PART)
+    /// A chunk, and its part of a channel.
+    const CHUNK_BYTES: [usize; 2] = [64, 40];
+    let view = RowView::new(shape);
+    let channels = channels_per_block(view).min(view.c);
+    let blocks = view.c.div_ceil(channels);
+    let chunks = view.rows.div_ceil(rows_per_chunk(view, channels)) * view.s.div_ceil(CHUNK_ELEMS);
+    let slices = if blocks > 1 { blocks.saturating_mul(view.rows * size_of::<&mut [f64]>()) } else { 0 };
+    let of_chunk = CHUNK_BYTES[0] + channels * CHUNK_BYTES[1];
+    // A thread that waits for the chunks of one block may begin another.
+    let at_once = blocks.min(4 * Cpu::threads());
+    let of_blocks = at_once.saturating_mul(channels * OF_CHANNEL + chunks.saturating_mul(of_chunk));
+    slices.saturating_add(view.c.saturating_mul(RESULTS)).saturating_add(of_blocks).saturating_add(CHUNK_ELEMS)
 }
 
-/// Neighbouring channels, whose values nothing else depends on.
+/// A block of neighbouring channels, whose values nothing else depends on.
 #[derive(Clone)]
-pub(super) struct Group {
-    view: View,
+pub(super) struct ChannelBlock {
+    view: RowView,
     channels: Range<usize>,
 }
 
-/// The groups of a tensor that is not empty, in the order of their channels.
-fn groups(view: View) -> Vec<Group> {
-    ranges(0..view.c, view.channels_per_group()).map(|channels| Group { view, channels }).collect()
+/// The blocks of a tensor that is not empty, in the order of their channels.
+fn blocks(view: RowView) -> Vec<ChannelBlock> {
+    ranges(0..view.c, channels_per_block(view)).map(|channels| ChannelBlock { view, channels }).collect()
 }
 
-/// What `of_group` gives for the channels of each group, all in order.
-pub(super) fn by_group<R: Send>(shape: Shape, of_group: impl Fn(&Group) -> Vec<R> + Sync + Send) -> Vec<R> {
-    let view = View::of(shape);
-    let of_groups = threads::map(groups(view).par_iter().with_min_len(view.groups_per_task()), of_group);
-    of_groups.into_iter().flatten().collect()
+/// The results of `of_block` for the channels of each block, all in order.
+pub(super) fn by_block<R: Send>(shape: Shape, of_block: impl Fn(&ChannelBlock) -> Vec<R> + Sync + Send) -> Vec<R> {
+    let view = RowView::new(shape);
+    let of_blocks = threads::map(blocks(view).par_iter().with_min_len(blocks_per_task(view)), of_block);
+    of_blocks.into_iter().flatten().collect()
 }
 
-/// What `of_group` gives for the channels of each group, all in order, and what it writes to its rows of the `output`.
-pub(super) fn by_group_into<T: Lane, R: Send>(
+/// As [`by_block`]; each call also writes its rows of the `output`.
+pub(super) fn by_block_into<T: SimdElement, R: Send>(
     shape: Shape,
     output: &mut [T],
-    of_group: impl Fn(&Group, Vec<&mut [T]>) -> Vec<R> + Sync,
+    of_block: impl Fn(&ChannelBlock, Vec<&mut [T]>) -> Vec<R> + Sync,
 ) -> Vec<R> {
-    let view = View::of(shape);
-    let groups = groups(view);
-    let mut outputs: Vec<_> = groups.iter().map(|_| Vec::with_capacity(view.rows)).collect();
+    let view = RowView::new(shape);
+    let blocks = blocks(view);
+    let mut outputs: Vec<_> = blocks.iter().map(|_| Vec::with_capacity(view.rows)).collect();
     if let [all] = &mut outputs[..] {
         all.push(output);
     } else {
         for row in output.chunks_mut(view.c * view.s) {
-            let pieces = row.chunks_mut(view.channels_per_group() * view.s);
+            let pieces = row.chunks_mut(channels_per_block(view) * view.s);
             outputs.iter_mut().zip(pieces).for_each(|(output, piece)| output.push(piece));
         }
     }
-    let tasks = groups.par_iter().zip(outputs).with_min_len(view.groups_per_task());
-    let of_groups = threads::map(tasks, |(group, output)| of_group(group, output));
-    of_groups.into_iter().flatten().collect()
+    let tasks = blocks.par_iter().zip(outputs).with_min_len(blocks_per_task(view));
+    let of_blocks = threads::map(tasks, |(block, output)| of_block(block, output));
+    of_blocks.into_iter().flatten().collect()
 }
 
-/// Some values of each channel of a group.
+/// A chunk: some values of each channel of a block.
 #[derive(Clone)]
-pub(super) struct Part<'a> {
-    group: &'a Group,
+pub(super) struct Chunk<'a> {
+    block: &'a ChannelBlock,
     rows: Range<usize>,
-    /// Of each strip.
+    /// Those of each plane.
     values: Range<usize>,
 }
 
-impl Group {
-    /// The channels that it holds.
+impl ChannelBlock {
+    /// Its channels.
     pub(super) fn channels(&self) -> Range<usize> {
         self.channels.clone()
     }
 
-    /// How many values of each of them it holds.
+    /// Values of each channel.
     pub(super) fn m(&self) -> usize {
         self.view.rows * self.view.s
     }
 
-    /// Where a row begins.
+    /// The first element of a row.
     fn start(&self, row: usize) -> usize {
         (row * self.view.c + self.channels.start) * self.view.s
     }
 
     /// The first value of each channel.
-    pub(super) fn first<T: Lane>(&self, values: &[T]) -> Vec<f64> {
+    pub(super) fn first<T: SimdElement>(&self, values: &[T]) -> Vec<f64> {
         (0..self.channels.len()).map(|ch| values[self.start(0) + ch * self.view.s].to_f64()).collect()
     }
 
-    /// All of it, in order.
-    fn parts(&self) -> Vec<Part<'_>> {
-        let View { rows, s, .. } = self.view;
-        let of_rows = self.view.rows_per_part(self.channels.len());
-        let part =
-            |rows: Range<usize>| ranges(0..s, PART).map(move |values| Part { group: self, rows: rows.clone(), values });
-        ranges(0..rows, of_rows).flat_map(part).collect()
+    /// Its chunks, in order.
+    fn chunks(&self) -> Vec<Chunk<'_>> {
+        let RowView { rows, s, .. } = self.view;
+        let of_rows = rows_per_chunk(self.view, self.channels.len());
+        let chunk = |rows: Range<usize>| {
+            ranges(0..s, CHUNK_ELEMS).map(move |values| Chunk { block: self, rows: rows.clone(), values })
+        };
+        ranges(0..rows, of_rows).flat_map(chunk).collect()
     }
 
-    /// What `of_part` gives for each channel, part by part.
-    pub(super) fn by_part<R: Send>(&self, of_part: impl Fn(&Part<'_>) -> Vec<R> + Sync + Send) -> Vec<Vec<R>> {
-        threads::map(self.parts().par_iter(), of_part)
+    /// The results of `of_chunk` for each channel, chunk by chunk.
+    pub(super) fn by_chunk<R: Send>(&self, of_chunk: impl Fn(&Chunk<'_>) -> Vec<R> + Sync + Send) -> Vec<Vec<R>> {
+        threads::map(self.chunks().par_iter(), of_chunk)
     }
 
-    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one place)`.
-    pub(super) fn sums<T: Lane, const Q: usize, const J: usize, const K: usize>(
+    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one offset)`.
+    pub(super) fn sums<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
         &self,
         parameters: [&[f64]; Q],
         inputs: [&[T]; J],
         term: impl Fn([f64; Q], [f64; J]) -> [f64; K] + Sync,
     ) -> Vec<[f64; K]> {
         let mut sums = vec![[0.0; K]; self.channels.len()];
-        for part in self.by_part(|part| part.sums(parameters, inputs, &term)) {
-            for (sums, part) in sums.iter_mut().zip(part) {
-                sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+        for chunk in self.by_chunk(|chunk| chunk.sums(parameters, inputs, &term)) {
+            for (sums, chunk) in sums.iter_mut().zip(chunk) {
+                sums.iter_mut().zip(chunk).for_each(|(sum, chunk)| *sum += chunk);
             }
         }
         sums
     }
 
-    /// `output = f(parameters of the channel, values of the inputs)` at every place. Begins at the end, which a walk
+    /// `output = f(parameters of the channel, values of the inputs)` at every offset. Begins at the end, which a walk
     /// before it has left in cache.
-    pub(super) fn map<T: Lane, const Q: usize, const J: usize>(
+    pub(super) fn map<T: SimdElement, const Q: usize, const J: usize>(
         &self,
         parameters: [&[f64]; Q],
         inputs: [&[T]; J],
@@ -215,8 +203,8 @@ impl Group {
         let width = c * s;
         let view = Rows::new(c, s, parameters);
         // Rows with nothing between them come as one.
-        let piece = if s > PART { PART } else { (PART / width).max(1) * width };
-        let rows = output.into_par_iter().enumerate().rev().with_min_len(PART.div_ceil(width));
+        let piece = if s > CHUNK_ELEMS { CHUNK_ELEMS } else { (CHUNK_ELEMS / width).max(1) * width };
+        let rows = output.into_par_iter().enumerate().rev().with_min_len(CHUNK_ELEMS.div_ceil(width));
         threads::for_each(rows, |(row, output)| {
             threads::for_each(output.par_chunks_mut(piece).enumerate().rev(), |(i, output)| {
                 let start = self.start(row) + i * piece;
@@ -227,8 +215,8 @@ impl Group {
     }
 }
 
-impl Part<'_> {
-    /// How many values of each channel it holds.
+impl Chunk<'_> {
+    /// Values of each channel.
     pub(super) fn m(&self) -> usize {
         self.rows.len() * self.values.len()
     }
@@ -243,15 +231,15 @@ impl Part<'_> {
         }
     }
 
-    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one place)`.
-    pub(super) fn sums<T: Lane, const Q: usize, const J: usize, const K: usize>(
+    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one offset)`.
+    pub(super) fn sums<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
         &self,
         parameters: [&[f64]; Q],
         inputs: [&[T]; J],
         term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
     ) -> Vec<[f64; K]> {
-        let View { c, s, .. } = self.group.view;
-        let places = (self.group.start(self.rows.start)..self.group.start(self.rows.end)).step_by(c * s);
-        Rows::new(self.group.channels.len(), s, parameters).sums(inputs, places, self.values.clone(), term)
+        let RowView { c, s, .. } = self.block.view;
+        let offsets = (self.block.start(self.rows.start)..self.block.start(self.rows.end)).step_by(c * s);
+        Rows::new(self.block.channels.len(), s, parameters).sums(inputs, offsets, self.values.clone(), term)
     }
 }
