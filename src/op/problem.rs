@@ -189,7 +189,7 @@ mod tests {
     use crate::op::{Extent, Momentum, NonFinite, RunningVar, StatisticsKind};
     use crate::shape::Layout;
 
-    const BACKWARD: [Op; 2] = [Op::Backward(StatisticsRole::Batch), Op::Backward(StatisticsRole::Running)];
+    const BACKWARD: [Op; 2] = [Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
 
     fn shape(dims: &[usize]) -> Shape {
         Shape::new(dims, Layout::ChannelsFirst).unwrap()
