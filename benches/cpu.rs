@@ -5,7 +5,7 @@
 //! measured by `batchnorm bench`.
 
 use batchnorm::bench::{Operation, Row, Work, rows};
-use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Op};
+use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Op, StatisticsKind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use rayon::prelude::*;

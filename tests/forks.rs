@@ -38,7 +38,7 @@ fn step(shape: Shape, epilogue: Epilogue<()>, x: &[f32]) -> Step {
     layer.infer(shape, x, residual(x), inferred).unwrap();
     layer.frozen(shape, x, residual(x), frozen, &mut saved).unwrap();
     let gradients = Gradients::<Cpu, f32> { dx: dx_frozen, dgamma: Some(dgamma_frozen), dbeta: Some(dbeta_frozen) };
-    layer.backward_frozen(shape, x, x, epilogue.map(|()| &mut dz_frozen[..]), &saved, gradients).unwrap();
+    layer.backward(shape, x, x, epilogue.map(|()| &mut dz_frozen[..]), &saved, gradients).unwrap();
     let state = layer.state_dict().unwrap();
     Step { data, channels, state }
 }

@@ -1,6 +1,6 @@
 //! The layer: policies, running statistics over many steps, state in files, and that a refused call changes nothing.
 
-use batchnorm::args::{MomentsArgs, RunningArgs, TrainArgs};
+use batchnorm::op::{Moments, Train, Update};
 use batchnorm::tensors::{TensorFile, read};
 use batchnorm::{
     BatchNorm, Compute, Cpu, Epilogue, Error, Gradients, Layout, Momentum, NonFinite, Options, Running, RunningVar,
@@ -64,7 +64,7 @@ fn a_layer_is_the_functions_with_its_own_buffers() {
 
     let (mut want, mut mean, mut inv_std) = (vec![0.0; x.len()], vec![0.0; 3], vec![0.0; 3]);
     let mut running = Running::<Vec<f32>, i64>::new(3).unwrap();
-    Cpu.train(TrainArgs {
+    Cpu.run(Train::<Cpu, f32> {
         shape: shape(),
         eps: 1e-5,
         x: &x,
@@ -75,13 +75,12 @@ fn a_layer_is_the_functions_with_its_own_buffers() {
         saved_mean: &mut mean,
         saved_inv_std: &mut inv_std,
         relu_mask: None,
-        running: Some(RunningArgs {
+        running: Some(Update {
             tracking: Tracking::default(),
             mean: &mut running.mean,
             var: &mut running.var,
             num_batches_tracked: core::slice::from_mut(&mut running.num_batches_tracked),
         }),
-        workspace: &mut (),
     })
     .unwrap();
     assert_eq!((y, saved.mean(), saved.inv_std()), (want, &mean, &inv_std));
@@ -188,13 +187,11 @@ fn an_empty_batch_changes_nothing() {
             }
             let (mut dgamma, mut dbeta) = ([7.0; 3], [7.0; 3]);
             let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
-            let backward = if frozen { Layer::backward_frozen::<f32> } else { Layer::backward::<f32> };
-            backward(&mut layer, shape, &[], &[], Epilogue::RELU, &saved, gradients).unwrap();
+            layer.backward(shape, &[], &[], Epilogue::RELU, &saved, gradients).unwrap();
             assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
         }
         let (mut mean, mut var) = ([0.0; 3], [0.0; 3]);
-        Cpu.moments(MomentsArgs::<Cpu, f32> { shape, x: &[], mean: &mut mean, var: &mut var, workspace: &mut () })
-            .unwrap();
+        Cpu.run(Moments::<Cpu, f32> { shape, x: &[], mean: &mut mean, var: &mut var }).unwrap();
         assert!(mean.iter().chain(&var).all(|v| v.is_nan()));
     }
 }
@@ -232,9 +229,9 @@ fn a_layer_without_parameters_or_statistics_is_a_type_not_a_dummy() {
     {
         let tracking = tracks.then(Tracking::default);
         let layer = Layer::new(Cpu, 3, Options { gamma, beta, tracking, ..options }).unwrap();
-        assert_eq!(layer.gamma(), gamma.then_some(&[1.0; 3][..]));
-        assert_eq!(layer.beta(), beta.then_some(&[0.0; 3][..]));
-        assert_eq!(layer.running().map(|running| running.var), tracks.then_some(&[1.0; 3][..]));
+        assert_eq!(layer.gamma(), gamma.then_some(&vec![1.0; 3]));
+        assert_eq!(layer.beta(), beta.then_some(&vec![0.0; 3]));
+        assert_eq!(layer.running().map(|running| &running.var), tracks.then_some(&vec![1.0; 3]));
     }
 }
 
@@ -283,8 +280,8 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
     assert_eq!(refused(&saved, &x, Epilogue::IDENTITY, &mut [0.0; 4]), "dgamma: expected 3 values, got 4");
     assert_eq!(
         refused(&relu_only, &x, Epilogue::add_relu(&mut dz), &mut [0.0; 3]),
-        "saved statistics: expected those of `train` with the epilogue add-relu, got none, since no forward pass has \
-         written them or the last one failed"
+        "saved statistics: expected those of a forward pass with the epilogue add-relu, got none, since no forward \
+         pass has written them or the last one failed"
     );
     assert!(y.iter().chain(&dx).chain(&dz).all(|v| *v == 9.0), "an output was written");
     assert_eq!(before, (layer.state_dict().unwrap(), saved.mean().clone(), saved.inv_std().clone()));
@@ -405,7 +402,7 @@ fn fine_tuning_with_frozen_statistics_keeps_the_mask_of_add_relu() {
     assert_eq!(y, want);
     let (mut dx, mut dz) = (vec![0.0; 60], vec![0.0; 60]);
     let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: None, dbeta: None };
-    layer.backward_frozen(shape(), &x, &dy, Epilogue::add_relu(&mut dz), &saved, gradients).unwrap();
+    layer.backward(shape(), &x, &dy, Epilogue::add_relu(&mut dz), &saved, gradients).unwrap();
     for i in 0..60 {
         assert_eq!(dz[i], if y[i] > 0.0 { dy[i] } else { 0.0 });
     }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, TrainArgs};
+use batchnorm::op::{Backward, Infer, Statistics, Train};
 use batchnorm::verify::oracle::{expected, indices};
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Group, Input, Inputs, compare, run};
-use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape};
+use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape, StatisticsKind};
 use half::{bf16, f16};
 
 const EPS: f64 = 1e-5;
@@ -126,7 +126,7 @@ where
     let mut y = vec![T::default(); x.len()];
     let (mut saved_mean, mut saved_inv_std) =
         (vec![T::Param::default(); shape.c()], vec![T::Param::default(); shape.c()]);
-    Cpu.train(TrainArgs::<Cpu, T> {
+    Cpu.run(Train::<Cpu, T> {
         shape,
         eps,
         x,
@@ -138,7 +138,6 @@ where
         saved_inv_std: &mut saved_inv_std,
         relu_mask: None,
         running: None,
-        workspace: &mut (),
     })
     .unwrap();
     (y, saved_mean, saved_inv_std)
@@ -213,7 +212,7 @@ fn a_variance_of_minus_eps_gives_beta_in_every_type() {
             let of = |v: f64| <T::Param as Element>::from_f64(v);
             let (beta, var) = (of(0.25), of(var(of(eps).to_f64())));
             let mut y = [T::default(); 2];
-            Cpu.infer(InferArgs::<Cpu, T> {
+            Cpu.run(Infer::<Cpu, T> {
                 shape: Shape::nc(2, 1).unwrap(),
                 eps,
                 x: &[T::from_f64(1.0), T::from_f64(-2.0)],
@@ -349,18 +348,16 @@ fn given_statistics_that_are_not_those_of_x_are_taken_as_given() {
     let shape = Shape::nc(4, 1).unwrap();
     let (x, dy) = ([1.0f32, 2.0, 3.0, 4.0], [1.0f32, 0.0, -2.0, 5.0]);
     let (mut dx, mut dgamma, mut dbeta) = ([0.0; 4], [0.0], [0.0]);
-    Cpu.backward(BackwardArgs::<Cpu, f32> {
+    Cpu.run(Backward::<Cpu, f32> {
         shape,
         x: &x,
         dy: &dy,
         epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: None,
-        saved_mean: &[0.0],
-        saved_inv_std: &[1.0],
+        statistics: Statistics::Batch { mean: &[0.0], inv_std: &[1.0] },
         relu_mask: None,
         gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
-        workspace: &mut (),
     })
     .unwrap();
     assert_eq!((dgamma, dbeta), ([15.0], [4.0]));
@@ -379,18 +376,16 @@ fn the_rounding_of_a_saved_mean_does_not_reach_the_gradients() {
     let x: Vec<f32> = x.into_iter().map(|x| x as f32).collect();
     let (_, saved_mean, saved_inv_std) = train(shape, EPS, &x, None);
     let (mut dx, mut dgamma) = ([0.0; 64], [0.0]);
-    Cpu.backward(BackwardArgs::<Cpu, f32> {
+    Cpu.run(Backward::<Cpu, f32> {
         shape,
         x: &x,
         dy: &dy,
         epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: None,
-        saved_mean: &saved_mean,
-        saved_inv_std: &saved_inv_std,
+        statistics: Statistics::Batch { mean: &saved_mean, inv_std: &saved_inv_std },
         relu_mask: None,
         gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: None },
-        workspace: &mut (),
     })
     .unwrap();
     let magnitude: f64 = dy.iter().map(|dy| f64::from(*dy)).sum();
@@ -402,7 +397,7 @@ fn frozen_passes_read_the_running_statistics_alone() {
     let shape = Shape::nc(1, 2).unwrap(); // One value a channel is fine here.
     let (mut y, mut dx, mut dgamma) = ([0.0f32; 2], [0.0f32; 2], [0.0f32; 2]);
     let (running_mean, running_var) = ([1.0, 2.0], [4.0, 0.0]);
-    Cpu.infer(InferArgs::<Cpu, f32> {
+    Cpu.run(Infer::<Cpu, f32> {
         shape,
         eps: 0.0,
         x: &[5.0, 7.0],
@@ -416,19 +411,16 @@ fn frozen_passes_read_the_running_statistics_alone() {
     })
     .unwrap();
     assert_eq!(y, [2.5, 0.25]);
-    Cpu.backward_frozen(BackwardFrozenArgs::<Cpu, f32> {
+    Cpu.run(Backward::<Cpu, f32> {
         shape,
-        eps: 0.0,
         x: &[5.0, 7.0],
         dy: &[3.0, 3.0],
         epilogue: Epilogue::IDENTITY,
         gamma: None,
         beta: None,
-        running_mean: &running_mean,
-        running_var: &running_var,
+        statistics: Statistics::Running { mean: &running_mean, var: &running_var, eps: 0.0 },
         relu_mask: None,
         gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: None },
-        workspace: &mut (),
     })
     .unwrap();
     assert_eq!((dx, dgamma), ([1.5, 0.0], [6.0, 0.0]));
@@ -442,37 +434,22 @@ fn add_relu_of_an_empty_batch_needs_no_mask() {
         let (mut dgamma, mut dbeta) = ([7.0f32; 3], [7.0f32; 3]);
         let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
         let (epilogue, ones) = (Epilogue::add_relu(&mut [][..]), [1.0f32; 3]);
-        let result = if frozen {
-            Cpu.backward_frozen(BackwardFrozenArgs {
-                shape,
-                eps: 1e-5,
-                x: &[],
-                dy: &[],
-                epilogue,
-                gamma: None,
-                beta: None,
-                running_mean: &ones,
-                running_var: &ones,
-                relu_mask: None,
-                gradients,
-                workspace: &mut (),
-            })
-        } else {
-            Cpu.backward(BackwardArgs {
-                shape,
-                x: &[],
-                dy: &[],
-                epilogue,
-                gamma: None,
-                beta: None,
-                saved_mean: &ones,
-                saved_inv_std: &ones,
-                relu_mask: None,
-                gradients,
-                workspace: &mut (),
-            })
+        let statistics = match frozen {
+            true => Statistics::Running { mean: &ones[..], var: &ones, eps: 1e-5 },
+            false => Statistics::Batch { mean: &ones[..], inv_std: &ones },
         };
-        result.unwrap();
+        let backward = Backward::<Cpu, f32> {
+            shape,
+            x: &[],
+            dy: &[],
+            epilogue,
+            gamma: None,
+            beta: None,
+            statistics,
+            relu_mask: None,
+            gradients,
+        };
+        Cpu.run(backward).unwrap();
         assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
     }
 }

@@ -5,7 +5,9 @@ mod abuse;
 mod random;
 
 use abuse::Part;
-use batchnorm::{DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, Strategy, Tiling};
+use batchnorm::{
+    DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy, Tiling,
+};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
 

@@ -1,6 +1,6 @@
 //! Options that choose from a list, or parse a number.
 
-use batchnorm::Momentum;
+use batchnorm::{Momentum, StatisticsKind};
 use clap::ValueEnum;
 
 use crate::failure::Failure;
@@ -25,8 +25,8 @@ impl From<Op> for batchnorm::Op {
         match op {
             Op::Train => Self::Train,
             Op::Infer => Self::Infer,
-            Op::Backward => Self::Backward,
-            Op::BackwardFrozen => Self::BackwardFrozen,
+            Op::Backward => Self::Backward(StatisticsKind::Batch),
+            Op::BackwardFrozen => Self::Backward(StatisticsKind::Running),
             Op::Moments => Self::Moments,
         }
     }
@@ -146,10 +146,10 @@ pub(crate) enum Epilogue {
 impl From<Epilogue> for batchnorm::Epilogue<()> {
     fn from(epilogue: Epilogue) -> Self {
         match epilogue {
-            Epilogue::Identity => Self::Identity,
-            Epilogue::Relu => Self::Relu,
-            Epilogue::Add => Self::Add(()),
-            Epilogue::AddRelu => Self::AddRelu(()),
+            Epilogue::Identity => Self::IDENTITY,
+            Epilogue::Relu => Self::RELU,
+            Epilogue::Add => Self::ADD,
+            Epilogue::AddRelu => Self::ADD_RELU,
         }
     }
 }

@@ -134,11 +134,10 @@ fn compute<B: Compute<T>, T: Element>(args: &Args, backend: B, tensors: &Tensors
     Problem::new(op, shape, T::DTYPE, epilogue, args.eps, Some(in_range))?;
 
     let job = Job::<B, T>::new(backend, tensors, shape, op, epilogue, args.eps)?;
-    match args.op {
-        Op::Train => forward::train(&job, tracking),
-        Op::Infer => forward::infer(&job),
-        Op::Moments => forward::moments(&job),
-        Op::Backward(StatisticsKind::Batch) => backward::batch(&job),
-        Op::Backward(StatisticsKind::Running) => backward::frozen(&job),
+    match op {
+        batchnorm::Op::Train => forward::train(&job, tracking),
+        batchnorm::Op::Infer => forward::infer(&job),
+        batchnorm::Op::Moments => forward::moments(&job),
+        batchnorm::Op::Backward(statistics) => backward::backward(&job, statistics),
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test, to its last helper.
 
 use batchnorm::bench::{Operation, Row, model, model::Constants};
-use batchnorm::{DeviceLimits, Op, Plan, Strategy};
+use batchnorm::{DeviceLimits, Op, Plan, StatisticsKind, Strategy};
 use serde_json::{Value, json};
 
 use crate::fit::{FIELDS, fit};

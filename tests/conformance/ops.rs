@@ -1,14 +1,12 @@
 //! The operations on host data, over any backend.
 
-use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
-use batchnorm::{
-    Backend, Compute, Element, Epilogue, Gradients, Op, Problem, Result, Running, Shape, Stored, Tracking,
-};
+use batchnorm::op::{self, Infer, Moments, Train, Update};
+use batchnorm::{Backend, Compute, Element, Epilogue, Gradients, Result, Running, Shape, Statistics, Stored, Tracking};
 
 /// Running statistics on the host.
 pub(crate) type HostRunning<T> = Running<Vec<<T as Element>::Param>, i64>;
 
-/// What the operations of one step have in common.
+/// The common part of the operations of one step.
 pub(crate) struct Call<T: Element> {
     pub(crate) shape: Shape,
     pub(crate) eps: f64,
@@ -17,14 +15,14 @@ pub(crate) struct Call<T: Element> {
     pub(crate) beta: Option<Vec<T::Param>>,
 }
 
-/// What a forward pass with the batch's statistics wrote.
+/// The tensors that a forward pass with the batch's statistics wrote.
 pub(crate) struct Forward<T: Element> {
     pub(crate) y: Vec<T>,
     pub(crate) saved_mean: Vec<T::Param>,
     pub(crate) saved_inv_std: Vec<T::Param>,
 }
 
-/// What a backward pass wrote.
+/// The tensors that a backward pass wrote.
 pub(crate) struct Backward<T: Element> {
     pub(crate) dx: Vec<T>,
     pub(crate) dgamma: Vec<T::Param>,
@@ -36,13 +34,8 @@ impl<T: Element> Call<T> {
     pub(crate) fn moments<B: Compute<T>>(&self, backend: &B) -> Result<[Vec<T::Param>; 2]> {
         let x = backend.upload(&self.x)?;
         let [mut mean, mut var] = [self.channels(backend)?, self.channels(backend)?];
-        backend.moments(MomentsArgs::<B, T> {
-            shape: self.shape,
-            x: B::input(&x),
-            mean: B::output(&mut mean),
-            var: B::output(&mut var),
-            workspace: &mut self.workspace(backend, Op::Moments, None)?,
-        })?;
+        let (mean_out, var_out) = (B::output(&mut mean), B::output(&mut var));
+        backend.run(Moments { shape: self.shape, x: B::input(&x), mean: mean_out, var: var_out })?;
         Ok([backend.download(&mean)?, backend.download(&var)?])
     }
 
@@ -65,7 +58,7 @@ impl<T: Element> Call<T> {
             None => None,
         };
         let tracking = running.as_ref().map(|(tracking, _)| *tracking);
-        let result = backend.train(TrainArgs::<B, T> {
+        let result = backend.run(Train {
             shape: self.shape,
             eps: self.eps,
             x: B::input(&x),
@@ -76,15 +69,12 @@ impl<T: Element> Call<T> {
             saved_mean: B::output(&mut saved_mean),
             saved_inv_std: B::output(&mut saved_inv_std),
             relu_mask: None,
-            running: tracking.zip(on_device.as_mut()).map(
-                |(tracking, (mean, var, count))| RunningArgs::<B, T::Param> {
-                    tracking,
-                    mean: B::output(mean),
-                    var: B::output(var),
-                    num_batches_tracked: B::output(count),
-                },
-            ),
-            workspace: &mut self.workspace(backend, Op::Train, tracking)?,
+            running: tracking.zip(on_device.as_mut()).map(|(tracking, (mean, var, count))| Update {
+                tracking,
+                mean: B::output(mean),
+                var: B::output(var),
+                num_batches_tracked: B::output(count),
+            }),
         });
         if let (Some((_, host)), Some((mean, var, count))) = (running, &on_device) {
             host.mean = backend.download(mean)?;
@@ -105,7 +95,7 @@ impl<T: Element> Call<T> {
         let (gamma, beta) = (upload(backend, self.gamma.as_deref())?, upload(backend, self.beta.as_deref())?);
         let (mean, var) = (backend.upload(&running.mean)?, backend.upload(&running.var)?);
         let mut y = self.data(backend)?;
-        backend.infer(InferArgs::<B, T> {
+        backend.run(Infer {
             shape: self.shape,
             eps: self.eps,
             x: B::input(&x),
@@ -120,58 +110,33 @@ impl<T: Element> Call<T> {
         backend.download(&y)
     }
 
-    /// The backward pass through the batch's statistics, or those given as such.
+    /// The backward pass through these statistics.
     pub(crate) fn backward<B: Compute<T>>(
         &self,
         backend: &B,
         dy: &[T],
-        saved_mean: &[T::Param],
-        saved_inv_std: &[T::Param],
+        statistics: Statistics<&[T::Param]>,
     ) -> Result<Backward<T>> {
         let (x, dy) = (backend.upload(&self.x)?, backend.upload(dy)?);
         let (gamma, beta) = (upload(backend, self.gamma.as_deref())?, upload(backend, self.beta.as_deref())?);
-        let (saved_mean, saved_inv_std) = (backend.upload(saved_mean)?, backend.upload(saved_inv_std)?);
+        let (Statistics::Batch { mean, inv_std: spread } | Statistics::Running { mean, var: spread, .. }) = statistics;
+        let (mean, spread) = (backend.upload(mean)?, backend.upload(spread)?);
         let mut gradients = GradientBuffers::new(self, backend)?;
-        backend.backward(BackwardArgs::<B, T> {
+        backend.run(op::Backward {
             shape: self.shape,
             x: B::input(&x),
             dy: B::input(&dy),
             epilogue: Epilogue::IDENTITY,
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
-            saved_mean: B::input(&saved_mean),
-            saved_inv_std: B::input(&saved_inv_std),
+            statistics: match statistics {
+                Statistics::Batch { .. } => Statistics::Batch { mean: B::input(&mean), inv_std: B::input(&spread) },
+                Statistics::Running { eps, .. } => {
+                    Statistics::Running { mean: B::input(&mean), var: B::input(&spread), eps }
+                }
+            },
             relu_mask: None,
             gradients: gradients.args(),
-            workspace: &mut self.workspace(backend, Op::Backward(StatisticsKind::Batch), None)?,
-        })?;
-        gradients.download(backend)
-    }
-
-    /// The backward pass where the running statistics are constants.
-    pub(crate) fn backward_frozen<B: Compute<T>>(
-        &self,
-        backend: &B,
-        dy: &[T],
-        running: &HostRunning<T>,
-    ) -> Result<Backward<T>> {
-        let (x, dy) = (backend.upload(&self.x)?, backend.upload(dy)?);
-        let (gamma, beta) = (upload(backend, self.gamma.as_deref())?, upload(backend, self.beta.as_deref())?);
-        let (mean, var) = (backend.upload(&running.mean)?, backend.upload(&running.var)?);
-        let mut gradients = GradientBuffers::new(self, backend)?;
-        backend.backward_frozen(BackwardFrozenArgs::<B, T> {
-            shape: self.shape,
-            eps: self.eps,
-            x: B::input(&x),
-            dy: B::input(&dy),
-            epilogue: Epilogue::IDENTITY,
-            gamma: gamma.as_ref().map(B::input),
-            beta: beta.as_ref().map(B::input),
-            running_mean: B::input(&mean),
-            running_var: B::input(&var),
-            relu_mask: None,
-            gradients: gradients.args(),
-            workspace: &mut self.workspace(backend, Op::Backward(StatisticsKind::Running), None)?,
         })?;
         gradients.download(backend)
     }
@@ -184,12 +149,6 @@ impl<T: Element> Call<T> {
     /// A per-channel output, likewise.
     fn channels<B: Compute<T>>(&self, backend: &B) -> Result<B::Buf<T::Param>> {
         backend.upload(&vec![T::Param::from_f64(f64::NAN); self.shape.c()])
-    }
-
-    /// Scratch memory. Where the problem is refused, enough for it without what is refused: the operation is to say no.
-    fn workspace<B: Compute<T>>(&self, backend: &B, op: Op, tracking: Option<Tracking>) -> Result<B::Workspace> {
-        let problem = |eps, tracking| Problem::new(op, self.shape, T::DTYPE, Epilogue::IDENTITY, eps, tracking);
-        backend.workspace(&[problem(self.eps, tracking).or_else(|_| problem(0.0, None))?])
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use batchnorm::op;
 use batchnorm::verify::Verified;
 use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Param, Running, RunningVar, Tracking};
 use half::{bf16, f16};
@@ -185,13 +186,14 @@ impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
         let gradients = match (step.mode, normalizing) {
             (Mode::Running, Some(running)) => {
                 outputs.data.insert("y", call.infer(backend, &running).map_err(failed)?);
-                dy.map(|dy| call.backward_frozen(backend, dy, &running)).transpose().map_err(failed)?
+                let statistics = op::Statistics::Running { mean: &running.mean[..], var: &running.var, eps: call.eps };
+                dy.map(|dy| call.backward(backend, dy, statistics)).transpose().map_err(failed)?
             }
             (Mode::Given, Some(saved)) => {
                 let inv_stds = saved.var.iter().map(|var| T::Param::from_f64(inv_std(var.to_f64(), call.eps)));
                 let inv_stds: Vec<T::Param> = inv_stds.collect();
-                let backward = |dy| call.backward(backend, dy, &saved.mean, &inv_stds);
-                dy.map(backward).transpose().map_err(failed)?
+                let statistics = op::Statistics::Batch { mean: &saved.mean[..], inv_std: &inv_stds };
+                dy.map(|dy| call.backward(backend, dy, statistics)).transpose().map_err(failed)?
             }
             (Mode::Batch, None) => {
                 let [mean, var] = call.moments(backend).map_err(failed)?;
@@ -200,7 +202,8 @@ impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
                     Some(forward) => {
                         let (mean, inv_std) = (&forward.saved_mean, &forward.saved_inv_std);
                         outputs.channels.extend([("saved_mean", widened(mean)), ("saved_invstd", widened(inv_std))]);
-                        let backward = dy.map(|dy| call.backward(backend, dy, mean, inv_std));
+                        let statistics = op::Statistics::Batch { mean: &mean[..], inv_std };
+                        let backward = dy.map(|dy| call.backward(backend, dy, statistics));
                         let backward = backward.transpose().map_err(failed)?;
                         outputs.data.insert("y", forward.y);
                         backward

@@ -2,7 +2,7 @@
 
 use batchnorm::{
     Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Problem, Saved, Shape,
-    Strategy, args::MomentsArgs,
+    Strategy, op::Moments,
 };
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
@@ -51,11 +51,11 @@ fn parts_of_a_state_are_where_they_belong() {
         layer.load_state_dict(&wanted).unwrap();
         assert_eq!(layer.state_dict().unwrap(), wanted);
         let stream = cuda.stream();
-        if let Some(mut view) = layer.gamma_mut() {
-            stream.memcpy_htod(&[7.0f32; 6], &mut view).unwrap();
+        if let Some(gamma) = layer.gamma_mut() {
+            stream.memcpy_htod(&[7.0f32; 6], gamma).unwrap();
         }
-        if let Some(mut view) = layer.beta_mut() {
-            stream.memcpy_htod(&[8.0f32; 6], &mut view).unwrap();
+        if let Some(beta) = layer.beta_mut() {
+            stream.memcpy_htod(&[8.0f32; 6], beta).unwrap();
         }
         let written = layer.state_dict().unwrap();
         assert_eq!(written.gamma, gamma.then(|| vec![7.0; 6]));
@@ -186,8 +186,8 @@ fn a_buffer_of_another_device_is_refused() {
     let mut workspace = other.workspace(&[problem]).unwrap();
     let (mut mean, mut var) = (cuda.upload(&[0.0f32; 6]).unwrap(), cuda.upload(&[0.0f32; 6]).unwrap());
     let x = cuda.upload(&values(shape, 1)).unwrap();
-    let args = MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace: &mut workspace };
-    let error = cuda.moments(args).unwrap_err();
+    let moments = Moments::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var };
+    let error = cuda.run_in(&mut workspace, moments).unwrap_err();
     assert!(matches!(error, Error::ForeignDevice { tensor: "workspace", expected: 0, actual: 1 }), "{error}");
     assert_step(layer);
 }
@@ -293,9 +293,8 @@ fn an_empty_batch_leaves_constants() {
     assert_eq!(layer.state_dict().unwrap(), state());
     assert_eq!(cuda.download(saved.mean()).unwrap(), vec![0.0; c]);
     let (mut mean, mut var) = (cuda.upload(&vec![1.0f32; c]).unwrap(), cuda.upload(&vec![1.0f32; c]).unwrap());
-    let workspace = &mut cuda.workspace(&[]).unwrap();
-    let args = MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace };
-    cuda.moments(args).unwrap();
+    let moments = Moments::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var };
+    cuda.run_in(&mut cuda.workspace(&[]).unwrap(), moments).unwrap();
     assert!(cuda.download(&mean).unwrap().iter().chain(&cuda.download(&var).unwrap()).all(|value| value.is_nan()));
     let dy = cuda.upload::<f32>(&[]).unwrap();
     let gradients = batchnorm::Gradients::<Cuda, f32> { dx: &mut y, dgamma: Some(&mut mean), dbeta: Some(&mut var) };

@@ -59,7 +59,8 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
                 let get = |cuda: &Cuda| match dtype {
                     Dtype::F32 => bits::<f32>(&with_strategy(cuda), &group, &cases),
                     Dtype::F16 => bits::<f16>(&with_strategy(cuda), &group, &cases),
-                    _ => bits::<bf16>(&with_strategy(cuda), &group, &cases),
+                    Dtype::Bf16 => bits::<bf16>(&with_strategy(cuda), &group, &cases),
+                    Dtype::F64 => unreachable!("no kernel computes f64"),
                 };
                 with(&format!("{shape} {dtype} {strategy:?}"), &get);
             }

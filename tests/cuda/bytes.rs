@@ -3,18 +3,16 @@
 
 use std::collections::HashMap;
 
-use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, Gradients, InferArgs, MomentsArgs, RunningArgs, TrainArgs};
+use batchnorm::op::{Backward, Gradients, Infer, Moments, Statistics, Train, Update};
 use batchnorm::{
-    Backend, Compute, Cuda, Dtype, Element, Epilogue, Form, Layout, Op, Plan, Problem, Shape, Strategy, Tracking,
-    relu_mask_len,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Form, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy,
+    Tracking, relu_mask_len,
 };
 use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};
 use half::f16;
 
 use crate::device::{cuda, has};
-
-const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
 
 /// The address of a buffer.
 fn address<T>(cuda: &Cuda, buf: &CudaSlice<T>) -> u64 {
@@ -87,12 +85,12 @@ where
         let at_mask = address(cuda, &mask);
         let all = [at_x, at_z, at_dy, at_y, at_dx, at_dz, at_mask];
         let mut meter = Meter(all.map(|address| (address, Traffic::default())).into());
-        let keeps_mask = epilogue == Epilogue::ADD_RELU;
+        let keeps_mask = epilogue.keeps_mask();
         let z_read = if epilogue.residual().is_some() { bytes } else { 0 };
         let context = format!("{shape} {} {}", T::DTYPE, epilogue.name());
 
         meter.reset();
-        cuda.train(TrainArgs::<Cuda, T> {
+        let train = Train::<Cuda, T> {
             shape,
             eps: 1e-5,
             x: &x,
@@ -103,15 +101,14 @@ where
             saved_mean: &mut mean,
             saved_inv_std: &mut inv_std,
             relu_mask: if keeps_mask { Some(&mut mask) } else { None },
-            running: Some(RunningArgs {
+            running: Some(Update {
                 tracking: Tracking::default(),
                 mean: &mut running_mean,
                 var: &mut running_var,
                 num_batches_tracked: &mut count,
             }),
-            workspace: &mut workspace,
-        })
-        .unwrap();
+        };
+        cuda.run_in(&mut workspace, train).unwrap();
         let packed = if keeps_mask && packs_mask { bytes } else { 0 };
         assert_eq!(meter.moved(at_x), (forward, 0), "x, train, {context}");
         assert_eq!(meter.moved(at_y), (packed, bytes), "y, train, {context}");
@@ -121,20 +118,18 @@ where
         assert_eq!(meter.moved(at_mask), (0, if keeps_mask { mask_stored } else { 0 }), "mask, train, {context}");
 
         meter.reset();
-        cuda.backward(BackwardArgs::<Cuda, T> {
+        let operation = Backward::<Cuda, T> {
             shape,
             x: &x,
             dy: &dy,
             epilogue: epilogue.map(|()| &mut dz as _),
             gamma: Some(&gamma),
             beta: Some(&beta),
-            saved_mean: &mean,
-            saved_inv_std: &inv_std,
+            statistics: Statistics::Batch { mean: &mean, inv_std: &inv_std },
             relu_mask: if keeps_mask { Some(&mask) } else { None },
             gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
-            workspace: &mut workspace,
-        })
-        .unwrap();
+        };
+        cuda.run_in(&mut workspace, operation).unwrap();
         assert_eq!(meter.moved(at_x), (backward, 0), "x, backward, {context}");
         assert_eq!(meter.moved(at_dy), (backward, 0), "dy, backward, {context}");
         assert_eq!(meter.moved(at_dx), (0, bytes), "dx, backward, {context}");
@@ -145,7 +140,7 @@ where
         }
 
         meter.reset();
-        cuda.infer(InferArgs::<Cuda, T> {
+        cuda.run(Infer::<Cuda, T> {
             shape,
             eps: 1e-5,
             x: &x,
@@ -162,29 +157,25 @@ where
         assert_eq!(meter.moved(at_y), (0, bytes), "y, infer, {context}");
 
         meter.reset();
-        cuda.backward_frozen(BackwardFrozenArgs::<Cuda, T> {
+        let operation = Backward::<Cuda, T> {
             shape,
-            eps: 1e-5,
             x: &x,
             dy: &dy,
             epilogue: epilogue.map(|()| &mut dz as _),
             gamma: Some(&gamma),
             beta: Some(&beta),
-            running_mean: &running_mean,
-            running_var: &running_var,
+            statistics: Statistics::Running { mean: &running_mean, var: &running_var, eps: 1e-5 },
             relu_mask: if keeps_mask { Some(&mask) } else { None },
             gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
-            workspace: &mut workspace,
-        })
-        .unwrap();
+        };
+        cuda.run_in(&mut workspace, operation).unwrap();
         assert_eq!(meter.moved(at_x), (bytes, 0), "x, backward_frozen, {context}");
         assert_eq!(meter.moved(at_dy), (bytes, 0), "dy, backward_frozen, {context}");
         assert_eq!(meter.moved(at_dx), (0, bytes), "dx, backward_frozen, {context}");
 
         meter.reset();
-        let args =
-            MomentsArgs::<Cuda, T> { shape, x: &x, mean: &mut mean, var: &mut inv_std, workspace: &mut workspace };
-        cuda.moments(args).unwrap();
+        let moments = Moments::<Cuda, T> { shape, x: &x, mean: &mut mean, var: &mut inv_std };
+        cuda.run_in(&mut workspace, moments).unwrap();
         assert_eq!(meter.moved(at_x), (bytes, 0), "x, moments, {context}");
     }
 }
@@ -218,8 +209,8 @@ fn check_reads(strategy: Strategy, reads: u64) {
             let problem = Problem::new(op, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
             assert_eq!(values_read(&cuda, &problem), reads * shape.len() as u64, "{strategy} {shape}");
         }
-        check::<f32>(&cuda, shape, &EPILOGUES, packs_mask);
-        check::<f16>(&cuda, shape, &EPILOGUES, packs_mask);
+        check::<f32>(&cuda, shape, &Epilogue::ALL, packs_mask);
+        check::<f16>(&cuda, shape, &Epilogue::ALL, packs_mask);
     }
 }
 

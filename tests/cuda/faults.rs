@@ -5,10 +5,11 @@ mod any;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use batchnorm::args::MomentsArgs;
+use batchnorm::op::Moments;
 use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
 use batchnorm::{
     Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Op, Problem, Shape, StateDict,
+    StatisticsKind,
 };
 use cudarc::driver::CudaContext;
 use half::f16;
@@ -100,9 +101,9 @@ where
         assert_whole(layer, &before, &after);
         assert_eq!(cuda_emulator::live(), live, "{operation:?}, call {k}: {error}");
         // A forward pass that failed may have begun to write, so that its backward pass has nothing to stand on.
-        if let Some(backward) = operation.backward() {
+        if operation.saves() {
             assert_eq!(step.saved.pass(), None, "{operation:?}, call {k}: {error}");
-            let refused = step.run(layer, backward).unwrap_err();
+            let refused = step.run(layer, Operation::Backward).unwrap_err();
             assert!(matches!(refused, Error::SavedPass { actual: None, .. }), "{refused}");
         }
         layer.load_state_dict(&before).unwrap();
@@ -138,8 +139,8 @@ fn every_call_of_moments_and_copies_may_fail() {
     let live = cuda_emulator::live();
     let mut actions: [&mut dyn FnMut() -> batchnorm::Result<()>; 3] = [
         &mut || {
-            let workspace = &mut workspace;
-            cuda.moments(MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace })
+            let moments = Moments::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var };
+            cuda.run_in(&mut workspace, moments)
         },
         &mut || cuda.download(&x).map(|copy| assert_eq!(copy, values(shape, 1))),
         &mut || layer.state_dict().map(|got| assert_eq!(got, state())),

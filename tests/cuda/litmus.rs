@@ -7,8 +7,8 @@
 pub(crate) mod plans;
 pub(crate) mod work;
 
-use batchnorm::args::MomentsArgs;
 use batchnorm::bench::{Probe, Probes};
+use batchnorm::op::Moments;
 use batchnorm::{
     Backend, BatchNorm, Compute, Cuda, DeviceLimits, Dtype, Element, Epilogue, Layout, Momentum, Op, Options,
 };
@@ -231,8 +231,8 @@ fn offsets_beyond_32_bits_on_real_memory() {
         let mut workspace = cuda.workspace(&[problem]).unwrap();
         let mut mean = cuda.upload(&vec![0.0f32; shape.c()]).unwrap();
         let mut var = cuda.upload(&vec![0.0f32; shape.c()]).unwrap();
-        let args = MomentsArgs::<Cuda, f16> { shape, x: &x, mean: &mut mean, var: &mut var, workspace: &mut workspace };
-        cuda.moments(args).unwrap();
+        let moments = Moments::<Cuda, f16> { shape, x: &x, mean: &mut mean, var: &mut var };
+        cuda.run_in(&mut workspace, moments).unwrap();
         let (mean, var) = (cuda.download(&mean).unwrap(), cuda.download(&var).unwrap());
         let m = shape.m() as f64;
         let (want_mean, want_var) = (1024.0 / m, 1024.0f64.powi(2) / m * (1.0 - 1.0 / m));

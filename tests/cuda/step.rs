@@ -33,22 +33,22 @@ pub(crate) struct Step<B: Backend, T: Element = f32> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Operation {
     Train,
-    Backward,
     Infer,
     Frozen,
-    BackwardFrozen,
+    /// The backward pass of the forward pass that was saved last.
+    Backward,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 5] = [Self::Train, Self::Backward, Self::Infer, Self::Frozen, Self::BackwardFrozen];
+    /// Each of them in turn, the backward pass behind either of its forward passes.
+    pub(crate) const ALL: [Self; 5] = [Self::Train, Self::Backward, Self::Infer, Self::Frozen, Self::Backward];
 
-    /// The backward pass of a forward pass that leaves something for one.
+    /// Whether it leaves something for a backward pass.
     #[cfg(feature = "emulate")]
-    pub(crate) fn backward(self) -> Option<Self> {
+    pub(crate) fn saves(self) -> bool {
         match self {
-            Self::Train => Some(Self::Backward),
-            Self::Frozen => Some(Self::BackwardFrozen),
-            Self::Infer | Self::Backward | Self::BackwardFrozen => None,
+            Self::Train | Self::Frozen => true,
+            Self::Infer | Self::Backward => false,
         }
     }
 }
@@ -86,23 +86,18 @@ impl<B: Compute<T>, T: Element<Param = f32>> Step<B, T> {
 
     pub(crate) fn run(&mut self, layer: &mut BatchNorm<B>, operation: Operation) -> Result<()> {
         let (shape, x, z) = (self.shape, B::input(&self.x), self.epilogue.map(|()| B::input(&self.z)));
-        let backward = |dx, dgamma, dbeta| Gradients::<B, T> {
-            dx: B::output(dx),
-            dgamma: Some(B::output(dgamma)),
-            dbeta: Some(B::output(dbeta)),
-        };
-        let dz = self.epilogue.map(|()| B::output(&mut self.dz));
         match operation {
             Operation::Train => layer.train(shape, x, z, B::output(&mut self.y), &mut self.saved),
             Operation::Infer => layer.infer(shape, x, z, B::output(&mut self.y)),
             Operation::Frozen => layer.frozen(shape, x, z, B::output(&mut self.y), &mut self.saved),
             Operation::Backward => {
-                let gradients = backward(&mut self.dx, &mut self.dgamma, &mut self.dbeta);
+                let gradients = Gradients {
+                    dx: B::output(&mut self.dx),
+                    dgamma: Some(B::output(&mut self.dgamma)),
+                    dbeta: Some(B::output(&mut self.dbeta)),
+                };
+                let dz = self.epilogue.map(|()| B::output(&mut self.dz));
                 layer.backward(shape, x, B::input(&self.dy), dz, &self.saved, gradients)
-            }
-            Operation::BackwardFrozen => {
-                let gradients = backward(&mut self.dx, &mut self.dgamma, &mut self.dbeta);
-                layer.backward_frozen(shape, x, B::input(&self.dy), dz, &self.saved, gradients)
             }
         }
     }

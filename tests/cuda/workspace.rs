@@ -1,10 +1,13 @@
 //! Scratch memory: how much an operation needs, whose it may be.
 
-use batchnorm::args::MomentsArgs;
-use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Error, Op, Problem, Shape, Strategy};
-use cudarc::driver::DevicePtr;
+use std::panic::resume_unwind;
+use std::thread;
 
-use crate::device::{cuda as device, has};
+use batchnorm::op::Moments;
+use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Error, Op, Problem, Shape, Strategy};
+use cudarc::driver::{CudaSlice, DevicePtr};
+
+use crate::device::{EMULATED, cuda as device, has};
 use crate::step::values;
 
 /// Moments of `x` with `bytes` of someone else's memory, which the emulated device guards at both ends.
@@ -16,8 +19,7 @@ fn moments(cuda: &Cuda, shape: Shape, x: &[f32], bytes: usize, launches: usize) 
     assert_eq!(workspace.bytes(), bytes);
     let (mut mean, mut var) = (cuda.upload(&vec![0.0f32; shape.c()])?, cuda.upload(&vec![0.0f32; shape.c()])?);
     for _ in 0..launches {
-        let workspace = &mut workspace;
-        cuda.moments(MomentsArgs::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var, workspace })?;
+        cuda.run_in(&mut workspace, Moments::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var })?;
     }
     Ok([cuda.download(&mean)?, cuda.download(&var)?].concat())
 }
@@ -29,8 +31,7 @@ fn so_many_bytes_are_needed_and_fewer_are_refused() {
         let x = values(shape, 3);
         let (mut mean, mut var) = (vec![0.0; shape.c()], vec![0.0; shape.c()]);
         let (of_mean, of_var) = (&mut mean[..], &mut var[..]);
-        let args = MomentsArgs::<Cpu, f32> { shape, x: &x, mean: of_mean, var: of_var, workspace: &mut () };
-        Cpu.moments(args).unwrap();
+        Cpu.run(Moments::<Cpu, f32> { shape, x: &x, mean: of_mean, var: of_var }).unwrap();
         let want = [mean, var].concat();
         let wanted = [None, Some(Strategy::Grid), Some(Strategy::TwoRead)];
         for strategy in wanted.into_iter().filter(|&strategy| has(&cuda.limits(), strategy)) {
@@ -70,23 +71,127 @@ fn a_strategy_that_holds_no_plan_is_refused() {
     assert!(matches!(error, Error::Strategy { strategy: Strategy::Block, .. }), "{error}");
 }
 
+/// The tensors of a computation of moments.
+struct Moved {
+    shape: Shape,
+    x: CudaSlice<f32>,
+    mean: CudaSlice<f32>,
+    var: CudaSlice<f32>,
+}
+
+impl Moved {
+    fn new(cuda: &Cuda, shape: Shape) -> Self {
+        let channels = || cuda.upload(&vec![0.0f32; shape.c()]).unwrap();
+        Self { shape, x: cuda.upload(&values(shape, 3)).unwrap(), mean: channels(), var: channels() }
+    }
+
+    fn problem(&self) -> Problem {
+        Problem::new(Op::Moments, self.shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap()
+    }
+
+    /// Computes the moments with the calling thread's scratch memory.
+    fn run(&mut self, cuda: &Cuda) -> batchnorm::Result<()> {
+        let Self { shape, x, mean, var } = self;
+        cuda.run(Moments::<Cuda, f32> { shape: *shape, x, mean, var })
+    }
+
+    /// Computes them and holds them against those of the CPU.
+    fn check(&mut self, cuda: &Cuda) {
+        self.run(cuda).unwrap();
+        let (x, shape) = (values(self.shape, 3), self.shape);
+        let (mut mean, mut var) = (vec![0.0f32; shape.c()], vec![0.0f32; shape.c()]);
+        Cpu.run(Moments::<Cpu, f32> { shape, x: &x, mean: &mut mean, var: &mut var }).unwrap();
+        for (got, want) in [(&self.mean, mean), (&self.var, var)] {
+            for (c, (got, want)) in cuda.download(got).unwrap().iter().zip(&want).enumerate() {
+                assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{shape}: channel {c}: {got} for {want}");
+            }
+        }
+    }
+}
+
+/// The bytes of the calling thread on the device; 0 where nobody counts them.
+fn live() -> usize {
+    #[cfg(feature = "emulate")]
+    return cuda_emulator::live().bytes.try_into().unwrap();
+    #[cfg(not(feature = "emulate"))]
+    0
+}
+
+/// Scratch memory that an operation takes of its thread, by what the thread holds more or less then.
 #[test]
 fn a_thread_keeps_its_own_for_each_stream() {
+    // A thread that has none yet.
+    thread::scope(|scope| scope.spawn(check_own).join()).unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+fn check_own() {
     let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
-    let of = |c| {
-        Problem::new(Op::Moments, Shape::nhwc(64, 64, 64, c).unwrap(), Dtype::F32, Epilogue::IDENTITY, 0.0, None)
-            .unwrap()
-    };
-    let (small, large) = (of(1), of(512));
-    let bytes = |cuda: &Cuda, problem| cuda.with_thread_workspace(problem, |workspace| Ok(workspace.bytes())).unwrap();
-    let [own, most] = [&small, &large].map(|problem| cuda.workspace(&[*problem]).unwrap().bytes());
-    let needed = cuda.workspace_bytes(&large).unwrap();
+    let cuda: &Cuda = &cuda;
+    let of = |c| Moved::new(cuda, Shape::nhwc(64, 8, 8, c).unwrap());
+    let (mut small, mut large) = (of(1), of(128));
+    let [own, most] = [&small, &large].map(|moved| cuda.workspace(&[moved.problem()]).unwrap().bytes());
+    let needed = cuda.workspace_bytes(&large.problem()).unwrap();
     assert!(own < needed && needed <= most, "{own} {needed} {most}");
-    assert_eq!([bytes(&cuda, &small), bytes(&cuda, &large), bytes(&cuda, &small)], [own, most, most]);
+    let before = live();
+    let holds = |bytes: usize, why: &str| assert!(!EMULATED || live() - before == bytes, "{why}: {}", live() - before);
+
+    small.check(cuda);
+    holds(own, "the first");
+    large.check(cuda);
+    holds(most, "more than there was");
+    small.check(cuda);
+    holds(most, "less than there is");
     let elsewhere = Cuda::on(cuda.stream().context().new_stream().unwrap()).unwrap();
-    assert_eq!([bytes(&elsewhere, &small), bytes(&cuda, &small)], [own, most]);
-    assert_eq!(std::thread::scope(|scope| scope.spawn(|| bytes(&cuda, &small)).join().unwrap()), own);
-    let refused = cuda.with_thread_workspace(&small, |_| Err::<(), _>(Error::NotTracking));
-    assert!(matches!(refused, Err(Error::NotTracking)));
-    assert_eq!(bytes(&cuda, &small), own, "kept after an error");
+    let elsewhere = elsewhere.with_strategy(cuda.strategy());
+    small.check(&elsewhere);
+    holds(own + most, "another stream");
+    small.check(cuda);
+    holds(own + most, "the first stream again");
+    let on_another_thread = || {
+        let before = live();
+        small.check(cuda);
+        live() - before
+    };
+    let held = thread::scope(|scope| scope.spawn(on_another_thread).join().unwrap());
+    assert!(!EMULATED || held == own, "another thread: {held}");
+    holds(own + most, "after another thread");
+
+    // A refusal takes none.
+    let short = &mut cuda.upload(&[0.0f32; 3]).unwrap();
+    let before = live();
+    let refused = cuda.run(Moments::<Cuda, f32> { shape: small.shape, x: &small.x, mean: short, var: &mut small.var });
+    assert!(matches!(refused, Err(Error::Length { tensor: "mean", expected: 1, actual: 3 })));
+    assert_eq!(live(), before, "a refusal");
+}
+
+/// What met an error is given up: the launch may have left it in any state.
+#[cfg(feature = "emulate")]
+#[test]
+fn a_thread_gives_up_what_met_an_error() {
+    let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
+    // Of its own stream, so that nothing is kept yet.
+    let cuda = Cuda::on(cuda.stream().context().new_stream().unwrap()).unwrap().with_strategy(cuda.strategy());
+    let of = |c| Moved::new(&cuda, Shape::nhwc(64, 8, 8, c).unwrap());
+    let (mut small, mut large) = (of(1), of(128));
+    let [own, most] = [&small, &large].map(|moved| cuda.workspace(&[moved.problem()]).unwrap().bytes());
+    let (before, mut given_up) = (live(), 0);
+    for k in 1.. {
+        large.check(&cuda);
+        assert_eq!(live() - before, most, "call {k}");
+        cuda_emulator::fail_call(k, 999);
+        let result = small.run(&cuda);
+        let is_pending = cuda_emulator::fault_pending();
+        cuda_emulator::clear_faults();
+        if is_pending {
+            result.unwrap();
+            break;
+        }
+        let error = result.unwrap_err();
+        let held = live() - before;
+        assert!(held == 0 || held == most && !matches!(error, Error::Launch { .. }), "call {k}: {error}, {held}");
+        given_up += usize::from(held == 0);
+        small.check(&cuda);
+        assert_eq!(live() - before, if held == 0 { own } else { most }, "call {k}: {error}");
+    }
+    assert!(given_up > 0);
 }

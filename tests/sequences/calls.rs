@@ -1,12 +1,12 @@
 //! The operations of a layer, each once: drawn, called, and held against the model or against what it should have left alone.
 
 use batchnorm::verify::Verified;
-use batchnorm::{Compute, Element, Epilogue, ForwardPass, Gradients, Op, RunningVar, Shape, StateDict};
+use batchnorm::{Compute, Element, Epilogue, ForwardPass, Gradients, Op, RunningVar, Shape, StateDict, StatisticsKind};
 use fastrand::Rng;
 
 use super::draw;
 use super::model::{Backward, Channel, Forward, channel_of};
-use super::world::{EPILOGUES, UNTOUCHED, World, assert_untouched, len};
+use super::world::{UNTOUCHED, World, assert_untouched, len};
 
 fn wide<E: Element>(values: &[E]) -> Vec<f64> {
     values.iter().map(|value| value.to_f64()).collect()
@@ -35,7 +35,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
 
     /// `train` for `Some(true)`, `frozen` for `Some(false)`, else `infer`.
     pub(crate) fn forward(&mut self, rng: &mut Rng, saving: Option<bool>) {
-        let (mut wrong, at, epilogue) = (vec![], rng.usize(..self.slots.len()), rng.choice(EPILOGUES).unwrap());
+        let (mut wrong, at, epilogue) = (vec![], rng.usize(..self.slots.len()), rng.choice(Epilogue::ALL).unwrap());
         let shape = self.shape(rng, saving.map(|_| at), &mut wrong);
         let is_train = saving == Some(true);
         let tracking = self.options.tracking;
@@ -45,7 +45,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         if !is_train && tracking.is_none() {
             wrong.push("no statistics");
         }
-        if saving.is_some() && epilogue == Epilogue::ADD_RELU && !self.slots[at].has_mask {
+        if saving.is_some() && epilogue.keeps_mask() && !self.slots[at].has_mask {
             wrong.push("no room for the mask");
         }
         let x_len = len(rng, shape.len(), "x", &mut wrong);
@@ -80,7 +80,8 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
             assert!(self.saved_bits(at) == before.1, "frozen statistics are not the batch's");
         }
         if let Some(is_train) = saving {
-            let pass = if is_train { ForwardPass::Train(epilogue) } else { ForwardPass::Frozen(epilogue) };
+            let statistics = if is_train { StatisticsKind::Batch } else { StatisticsKind::Running };
+            let pass = ForwardPass { statistics, epilogue };
             assert_eq!(self.slots[at].saved.pass(), Some(pass));
             self.slots[at].last = Some((pass, x));
             self.slots[at].model = Some(model);
@@ -111,23 +112,20 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         }
         self.assert_state();
         // Frozen statistics are those of now.
-        self.forget(|pass| matches!(pass, ForwardPass::Frozen(_)));
+        self.forget(|pass| pass.statistics == StatisticsKind::Running);
     }
 
-    pub(crate) fn backward(&mut self, rng: &mut Rng, is_frozen: bool) {
+    /// The backward pass of the forward pass that wrote a slot last, through the statistics of that.
+    pub(crate) fn backward(&mut self, rng: &mut Rng) {
         let (mut wrong, at) = (vec![], rng.usize(..self.slots.len()));
         let shape = self.shape(rng, Some(at), &mut wrong);
         let last = self.slots[at].last.clone();
         let epilogue = match &last {
-            Some((ForwardPass::Train(epilogue) | ForwardPass::Frozen(epilogue), _)) if rng.u8(..8) != 0 => *epilogue,
-            _ => rng.choice(EPILOGUES).unwrap(),
+            Some((pass, _)) if rng.u8(..8) != 0 => pass.epilogue,
+            _ => rng.choice(Epilogue::ALL).unwrap(),
         };
-        let asked = if is_frozen { ForwardPass::Frozen(epilogue) } else { ForwardPass::Train(epilogue) };
-        if last.as_ref().map(|(pass, _)| *pass) != Some(asked) {
-            wrong.push("another pass");
-        }
-        if is_frozen && self.options.tracking.is_none() {
-            wrong.push("no statistics");
+        if last.as_ref().map(|(pass, _)| pass.epilogue) != Some(epilogue) {
+            wrong.push("another epilogue");
         }
         let lens = ["x", "dy", "dx"].map(|name| len(rng, shape.len(), name, &mut wrong));
         let dz_len = if epilogue.residual().is_some() { len(rng, shape.len(), "dz", &mut wrong) } else { 0 };
@@ -156,10 +154,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         };
         let (dz_out, saved) = (epilogue.map(|()| B::output(&mut dz)), &self.slots[at].saved);
         let (x_in, dy_in) = (B::input(&x_buf), B::input(&dy_buf));
-        let result = match is_frozen {
-            true => self.layer.backward_frozen(shape, x_in, dy_in, dz_out, saved, gradients),
-            false => self.layer.backward(shape, x_in, dy_in, dz_out, saved, gradients),
-        };
+        let result = self.layer.backward(shape, x_in, dy_in, dz_out, saved, gradients);
         let data = [("dx", self.download(&dx)), ("dz", self.download(&dz))];
         let per_channel = [("dgamma", self.download(&dgamma)), ("dbeta", self.download(&dbeta))];
         let went = self.went_through(result, shape, &wrong);

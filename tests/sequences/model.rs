@@ -1,7 +1,9 @@
 //! A layer's formulas in f64, as naive as they can be: each channel by itself, a sum a loop.
 
 use batchnorm::verify::tolerance::{Arithmetic, floor, mean_scale, rounding, slack, var_scale};
-use batchnorm::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, Tracking};
+use batchnorm::{
+    Activation, Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, StatisticsKind, Tracking,
+};
 
 /// What a forward pass computes on.
 #[derive(Clone)]
@@ -151,7 +153,7 @@ impl Forward {
     }
 
     fn has_relu(&self) -> bool {
-        matches!(self.epilogue, Epilogue::RELU | Epilogue::ADD_RELU)
+        self.epilogue.activation() == Activation::Relu
     }
 
     /// The result at an index.

@@ -10,10 +10,8 @@ use fastrand::Rng;
 
 use super::{draw, model};
 
-/// What outputs hold before a call, and after one that was refused.
+/// The value of outputs before a call, and after one that was refused.
 pub(crate) const UNTOUCHED: f64 = 9.0;
-
-pub(crate) const EPILOGUES: [Epilogue<()>; 4] = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
 
 pub(crate) struct World<B: Backend, T: Element> {
     pub(crate) layer: BatchNorm<B, T::Param>,
@@ -44,9 +42,9 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let known = StateDict::new(c, &options).unwrap();
         let shapes = [draw::shape(rng, c), draw::shape(rng, c)];
         let slots = (0..4).map(|number| {
-            let (shape, epilogue) = (shapes[number % 2], rng.choice(EPILOGUES).unwrap());
+            let (shape, epilogue) = (shapes[number % 2], rng.choice(Epilogue::ALL).unwrap());
             let saved = layer.saved(shape, epilogue).unwrap();
-            Slot { shape, has_mask: epilogue == Epilogue::ADD_RELU, saved, last: None, model: None }
+            Slot { shape, has_mask: epilogue.keeps_mask(), saved, last: None, model: None }
         });
         let slots = slots.collect();
         Self { layer, options, c, known, reserved: None, slots }
@@ -58,8 +56,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
             0..=4 => "train",
             5..=6 => "infer",
             7..=8 => "frozen",
-            9..=11 => "backward",
-            12..=13 => "backward_frozen",
+            9..=13 => "backward",
             14 => "load_state_dict",
             15 => "save and load",
             16 => "to",
@@ -72,8 +69,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
             "train" => self.forward(rng, Some(true)),
             "frozen" => self.forward(rng, Some(false)),
             "infer" => self.forward(rng, None),
-            "backward" => self.backward(rng, false),
-            "backward_frozen" => self.backward(rng, true),
+            "backward" => self.backward(rng),
             "load_state_dict" => self.load_state_dict(rng),
             "save and load" => self.save_and_load(rng),
             "to" => self.to(),

@@ -5,7 +5,7 @@
 
 use batchnorm::bench::{Probe, Probes, Work};
 use batchnorm::verify::Journal;
-use batchnorm::{Compute, Cpu, Cuda, Element, Op};
+use batchnorm::{Compute, Cpu, Cuda, Element, Op, StatisticsKind};
 use serde_json::{Value, json};
 
 use super::Task;

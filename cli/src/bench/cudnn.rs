@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use std::ptr;
 
 use batchnorm::bench::{Operation, Outputs, Reference, Row, inputs, parameters};
-use batchnorm::{Compute, Cpu, Cuda, Element, Epilogue, Op};
+use batchnorm::{Compute, Cpu, Cuda, Element, Epilogue, Op, StatisticsKind};
 use cudarc::cudnn::result;
 use cudarc::cudnn::sys;
 use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};

@@ -1,16 +1,16 @@
-//! The backward operations. Each makes what it needs of its forward pass again: batch statistics, relu mask.
+//! The backward operation. It makes what it needs of its forward pass again: batch statistics, relu mask.
 
 use std::time::{Duration, Instant};
 
-use batchnorm::args::{BackwardArgs, BackwardFrozenArgs, InferArgs, TrainArgs};
+use batchnorm::op::{Backward, Infer, Train};
 use batchnorm::tensors::TensorFile;
-use batchnorm::{Backend, Compute, Element, Epilogue, Gradients, Op, relu_mask_len};
+use batchnorm::{Backend, Compute, Element, Epilogue, Gradients, Op, Statistics, StatisticsKind, relu_mask_len};
 
 use super::job::Job;
 use super::report::{self, Done};
 use crate::failure::Failure;
 
-/// What both backward operations read and write beside x and the statistics.
+/// The buffers beside those of x and the statistics.
 struct Buffers<B: Backend, T: Element> {
     dy: B::Buf<T>,
     z: B::Buf<T>,
@@ -27,7 +27,7 @@ struct Buffers<B: Backend, T: Element> {
 
 impl<B: Compute<T>, T: Element> Buffers<B, T> {
     fn new(job: &Job<'_, B, T>) -> Result<Self, Failure> {
-        let masked = job.epilogue == Epilogue::ADD_RELU;
+        let masked = job.epilogue.keeps_mask();
         let empty = || job.backend.upload(&[]);
         Ok(Self {
             dy: job.data("dy")?,
@@ -72,99 +72,90 @@ impl<B: Compute<T>, T: Element> Buffers<B, T> {
     }
 }
 
-/// The epilogue of the forward pass that is made again: add-relu for its mask, else none.
-fn forward_epilogue<B: Backend, T: Element>(kind: Epilogue<()>, z: &B::Buf<T>) -> Epilogue<B::In<'_, T>> {
-    match kind {
-        Epilogue::ADD_RELU => Epilogue::add_relu(B::input(z)),
-        Epilogue::IDENTITY | Epilogue::RELU | Epilogue::ADD => Epilogue::IDENTITY,
-    }
-}
-
-/// Writes the gradients of `train`: `dx`, `dweight`, `dbias`, and `dz` where there was a residual.
-pub(crate) fn batch<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<Done, Failure> {
-    let Job { backend, shape, .. } = job;
+/// Writes the gradients of `train`, or of `infer`: `dx`, `dweight`, `dbias`, and `dz` where there was a residual.
+pub(crate) fn backward<B: Compute<T>, T: Element>(
+    job: &Job<'_, B, T>,
+    statistics: StatisticsKind,
+) -> Result<Done, Failure> {
+    let &Job { ref backend, shape, eps, .. } = job;
+    let mut statistics = match statistics {
+        StatisticsKind::Batch => Statistics::Batch { mean: job.channel_room()?, inv_std: job.channel_room()? },
+        StatisticsKind::Running => {
+            Statistics::Running { mean: job.channels("running_mean")?, var: job.channels("running_var")?, eps }
+        }
+    };
     let mut buffers = Buffers::new(job)?;
-    let (mut mean, mut inv_std) = (job.channel_room()?, job.channel_room()?);
-    let mut workspace = job.workspace(&[Op::Train, Op::Backward(StatisticsKind::Batch)])?;
+    let mut workspace = job.workspace(&[Op::Train, job.op])?;
 
     let start = Instant::now();
-    backend.train(TrainArgs::<B, T> {
-        shape: *shape,
-        eps: job.eps,
-        x: B::input(&job.x),
-        epilogue: forward_epilogue::<B, T>(job.epilogue, &buffers.z),
-        gamma: buffers.gamma.as_ref().map(B::input),
-        beta: buffers.beta.as_ref().map(B::input),
-        y: B::output(&mut buffers.y),
-        saved_mean: B::output(&mut mean),
-        saved_inv_std: B::output(&mut inv_std),
-        relu_mask: buffers.relu_mask.as_mut().map(B::output),
-        running: None,
-        workspace: &mut workspace,
-    })?;
-    backend.backward(BackwardArgs::<B, T> {
-        shape: *shape,
+    let x = B::input(&job.x);
+    let (gamma, beta) = (buffers.gamma.as_ref().map(B::input), buffers.beta.as_ref().map(B::input));
+    // Of the epilogue the forward pass needs what writes the mask, or nothing.
+    let forward = if job.epilogue.keeps_mask() { job.epilogue } else { Epilogue::IDENTITY };
+    let epilogue = forward.map(|()| B::input(&buffers.z));
+    match &mut statistics {
+        Statistics::Batch { mean, inv_std } => {
+            let train = Train {
+                shape,
+                eps,
+                x,
+                epilogue,
+                gamma,
+                beta,
+                y: B::output(&mut buffers.y),
+                saved_mean: B::output(mean),
+                saved_inv_std: B::output(inv_std),
+                relu_mask: buffers.relu_mask.as_mut().map(B::output),
+                running: None,
+            };
+            backend.run_in(&mut workspace, train)?;
+        }
+        Statistics::Running { mean, var, .. } => {
+            if let Some(relu_mask) = &mut buffers.relu_mask {
+                let infer = Infer {
+                    shape,
+                    eps,
+                    x,
+                    epilogue,
+                    gamma,
+                    beta,
+                    running_mean: B::input(mean),
+                    running_var: B::input(var),
+                    y: B::output(&mut buffers.y),
+                    relu_mask: Some(B::output(relu_mask)),
+                };
+                backend.run_in(&mut workspace, infer)?;
+            }
+        }
+    }
+    let backward = Backward {
+        shape,
         x: B::input(&job.x),
         dy: B::input(&buffers.dy),
         epilogue: job.epilogue.map(|()| B::output(&mut buffers.dz)),
         gamma: buffers.gamma.as_ref().map(B::input),
         beta: buffers.beta.as_ref().map(B::input),
-        saved_mean: B::input(&mean),
-        saved_inv_std: B::input(&inv_std),
+        statistics: match &statistics {
+            Statistics::Batch { mean, inv_std } => {
+                Statistics::Batch { mean: B::input(mean), inv_std: B::input(inv_std) }
+            }
+            &Statistics::Running { ref mean, ref var, eps } => {
+                Statistics::Running { mean: B::input(mean), var: B::input(var), eps }
+            }
+        },
         relu_mask: buffers.relu_mask.as_ref().map(B::input),
         gradients: Gradients {
             dx: B::output(&mut buffers.dx),
             dgamma: Some(B::output(&mut buffers.dgamma)),
             dbeta: Some(B::output(&mut buffers.dbeta)),
         },
-        workspace: &mut workspace,
-    })?;
+    };
+    backend.run_in(&mut workspace, backward)?;
     backend.download(&buffers.dgamma)?; // Waits for the device.
     let took = start.elapsed();
-    buffers.done(job, "of this batch, computed again from x", took)
-}
-
-/// Writes the gradients of `infer`: `dx`, `dweight`, `dbias`, and `dz` where there was a residual.
-pub(crate) fn frozen<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<Done, Failure> {
-    let Job { backend, shape, .. } = job;
-    let (running_mean, running_var) = (job.channels("running_mean")?, job.channels("running_var")?);
-    let mut buffers = Buffers::new(job)?;
-    let mut workspace = job.workspace(&[Op::Backward(StatisticsKind::Running)])?;
-
-    let start = Instant::now();
-    if let Some(relu_mask) = &mut buffers.relu_mask {
-        backend.infer(InferArgs::<B, T> {
-            shape: *shape,
-            eps: job.eps,
-            x: B::input(&job.x),
-            epilogue: forward_epilogue::<B, T>(job.epilogue, &buffers.z),
-            gamma: buffers.gamma.as_ref().map(B::input),
-            beta: buffers.beta.as_ref().map(B::input),
-            running_mean: B::input(&running_mean),
-            running_var: B::input(&running_var),
-            y: B::output(&mut buffers.y),
-            relu_mask: Some(B::output(relu_mask)),
-        })?;
-    }
-    backend.backward_frozen(BackwardFrozenArgs::<B, T> {
-        shape: *shape,
-        eps: job.eps,
-        x: B::input(&job.x),
-        dy: B::input(&buffers.dy),
-        epilogue: job.epilogue.map(|()| B::output(&mut buffers.dz)),
-        gamma: buffers.gamma.as_ref().map(B::input),
-        beta: buffers.beta.as_ref().map(B::input),
-        running_mean: B::input(&running_mean),
-        running_var: B::input(&running_var),
-        relu_mask: buffers.relu_mask.as_ref().map(B::input),
-        gradients: Gradients {
-            dx: B::output(&mut buffers.dx),
-            dgamma: Some(B::output(&mut buffers.dgamma)),
-            dbeta: Some(B::output(&mut buffers.dbeta)),
-        },
-        workspace: &mut workspace,
-    })?;
-    backend.download(&buffers.dgamma)?; // Waits for the device.
-    let took = start.elapsed();
-    buffers.done(job, "running_mean and running_var of the input, taken as constants", took)
+    let told = match statistics {
+        Statistics::Batch { .. } => "of this batch, computed again from x",
+        Statistics::Running { .. } => "running_mean and running_var of the input, taken as constants",
+    };
+    buffers.done(job, told, took)
 }

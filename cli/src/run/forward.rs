@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use batchnorm::args::{InferArgs, MomentsArgs, RunningArgs, TrainArgs};
+use batchnorm::op::{Infer, Moments, Train, Update};
 use batchnorm::tensors::TensorFile;
 use batchnorm::{Compute, Element, Epilogue, Op, Running, Tracking};
 
@@ -20,7 +20,7 @@ pub(crate) fn train<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, tracking: Tr
     let mut workspace = job.workspace(&[Op::Train])?;
 
     let start = Instant::now();
-    backend.train(TrainArgs::<B, T> {
+    let operation = Train {
         shape: *shape,
         eps: job.eps,
         x: B::input(&job.x),
@@ -31,14 +31,14 @@ pub(crate) fn train<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, tracking: Tr
         saved_mean: B::output(&mut mean),
         saved_inv_std: B::output(&mut inv_std),
         relu_mask: None,
-        running: running.as_mut().map(|running| RunningArgs {
+        running: running.as_mut().map(|running| Update {
             tracking,
             mean: B::output(&mut running.mean),
             var: B::output(&mut running.var),
             num_batches_tracked: B::output(&mut running.num_batches_tracked),
         }),
-        workspace: &mut workspace,
-    })?;
+    };
+    backend.run_in(&mut workspace, operation)?;
     backend.download(&mean)?; // Waits for the device.
     let took = start.elapsed();
 
@@ -75,7 +75,7 @@ pub(crate) fn infer<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<Do
     let mut y = job.data_room()?;
 
     let start = Instant::now();
-    backend.infer(InferArgs::<B, T> {
+    backend.run(Infer {
         shape: *shape,
         eps: job.eps,
         x: B::input(&job.x),
@@ -131,16 +131,11 @@ fn before_and_after<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, y: &B::Buf<T
     Ok(lines)
 }
 
-type Moments<P> = (Vec<P>, Vec<P>);
+type MeanAndVar<P> = (Vec<P>, Vec<P>);
 
-fn moments_of<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, x: &B::Buf<T>) -> Result<Moments<T::Param>, Failure> {
+fn moments_of<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, x: &B::Buf<T>) -> Result<MeanAndVar<T::Param>, Failure> {
     let (mut mean, mut var) = (job.channel_room()?, job.channel_room()?);
-    job.backend.moments(MomentsArgs::<B, T> {
-        shape: job.shape,
-        x: B::input(x),
-        mean: B::output(&mut mean),
-        var: B::output(&mut var),
-        workspace: &mut job.workspace(&[Op::Moments])?,
-    })?;
+    let operation = Moments { shape: job.shape, x: B::input(x), mean: B::output(&mut mean), var: B::output(&mut var) };
+    job.backend.run_in(&mut job.workspace(&[Op::Moments])?, operation)?;
     Ok((job.backend.download_buf(mean)?, job.backend.download_buf(var)?))
 }

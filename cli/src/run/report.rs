@@ -1,10 +1,10 @@
-//! What `run` tells of what it did, in words.
+//! The report of `run`, in words.
 
 use core::fmt;
 use std::time::Duration;
 
 use batchnorm::tensors::TensorFile;
-use batchnorm::{Backend, Element, Momentum, NonFinite, Op, Param, RunningVar, Tracking};
+use batchnorm::{Backend, Element, Momentum, NonFinite, Param, RunningVar, Tracking};
 
 use super::job::Job;
 
@@ -18,13 +18,7 @@ pub(crate) struct Done {
 
 /// What was computed on what.
 pub(crate) fn headline<B: Backend, T: Element>(job: &Job<'_, B, T>) -> String {
-    let op = match job.op {
-        Op::Train => "train",
-        Op::Infer => "infer",
-        Op::Backward(StatisticsKind::Batch) => "backward",
-        Op::Backward(StatisticsKind::Running) => "backward-frozen",
-        Op::Moments => "moments",
-    };
+    let op = job.op.name();
     let (shape, dtype) = (job.shape, T::DTYPE);
     let (n, c, s, m) = (shape.n(), shape.c(), shape.s(), shape.m());
     format!("{op} of x {shape} {dtype}: n {n}, c {c}, s {s}, m {m} values per channel")

@@ -6,7 +6,7 @@ use batchnorm::tensors::{TensorFile, Tensors, read};
 use batchnorm::verify::oracle::expected;
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Group, Input, Inputs, compare};
-use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, Tracking};
+use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Tracking};
 use half::{bf16, f16};
 
 use crate::harness::{Folder, printed};

@@ -15,7 +15,7 @@ use crate::step::{Operation, Step, state_of};
 /// Unknown, out of memory, illegal address, invalid value.
 const CODES: [i32; 4] = [999, 2, 700, 1];
 
-/// What is drawn for a trial.
+/// The choices of a trial.
 #[derive(Debug)]
 struct Drawn {
     shape: Shape,
@@ -25,6 +25,8 @@ struct Drawn {
     has_two_streams: bool,
     code: i32,
     operation: Operation,
+    /// The forward pass before a backward one.
+    forward: Operation,
 }
 
 impl Drawn {
@@ -37,15 +39,15 @@ impl Drawn {
             Layout::ChannelsFirst => [&[n, c], &spatial[..]].concat(),
             Layout::ChannelsLast => [&[n], &spatial[..], &[c]].concat(),
         };
-        let epilogues = [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU];
         Self {
             shape: Shape::new(&dims, layout).unwrap(),
             dtype: rng.choice([Dtype::F32, Dtype::F16, Dtype::Bf16]).unwrap(),
-            epilogue: rng.choice(epilogues).unwrap(),
+            epilogue: rng.choice(Epilogue::ALL).unwrap(),
             strategy: *rng.choice(strategies).unwrap(),
             has_two_streams: rng.bool(),
             code: rng.choice(CODES).unwrap(),
             operation: rng.choice(Operation::ALL).unwrap(),
+            forward: rng.choice([Operation::Train, Operation::Frozen]).unwrap(),
         }
     }
 }
@@ -86,9 +88,8 @@ where
         return;
     }
     let mut step = Step::<Cuda, T>::of(&layer, drawn.shape, drawn.epilogue).unwrap();
-    if let Operation::Backward | Operation::BackwardFrozen = drawn.operation {
-        let is_frozen = drawn.operation == Operation::BackwardFrozen;
-        step.run(&mut layer, if is_frozen { Operation::Frozen } else { Operation::Train }).unwrap();
+    if drawn.operation == Operation::Backward {
+        step.run(&mut layer, drawn.forward).unwrap();
     }
     trial.cases = fail_each_call(&mut layer, &mut step, drawn.operation, drawn.code);
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use batchnorm::{Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, Strategy};
+use batchnorm::{
+    Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy,
+};
 
 use crate::device::{EMULATED, is_required};
 
@@ -95,7 +97,7 @@ impl Exchange {
             Form::Columns | Form::ScalarColumns => t.rows,
         };
         let turns = t.strips.div_ceil(t.teams);
-        let merges = if candidate.op == Op::Backward(StatisticsKind::Batch) && candidate.is_far { 2 } else { 1 };
+        let merges = if candidate.op == BACKWARD && candidate.is_far { 2 } else { 1 };
         Self {
             busy: (whole + t.chunk - 1) / t.chunk,
             team: t.splits,
@@ -118,7 +120,9 @@ pub(crate) struct Litmus {
     candidates: &'static [Candidate],
 }
 
-use Op::{Backward, Train};
+use Op::Train;
+
+const BACKWARD: Op = Op::Backward(StatisticsKind::Batch);
 
 /// A team of many CTAs that exchanges one channel at a time.
 pub(crate) const ONE_CHANNEL: Litmus = Litmus {
@@ -144,9 +148,9 @@ pub(crate) const ALL: &[Litmus] = &[
         strategy: Strategy::Grid,
         has: |e| e.busy > 1 && e.turns > 1 && e.exchanges > 2,
         candidates: &[
-            Candidate::nchw(Backward, &[64, 300, 32, 32]).far(),
-            Candidate::nchw(Backward, &[16, 12, 32, 32]).far(),
-            Candidate::nchw(Backward, &[16, 12, 32, 32]).far().on(8),
+            Candidate::nchw(BACKWARD, &[64, 300, 32, 32]).far(),
+            Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far(),
+            Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far().on(8),
         ],
     },
     Litmus {
@@ -154,11 +158,11 @@ pub(crate) const ALL: &[Litmus] = &[
         strategy: Strategy::Grid,
         has: |e| e.busy > 1 && e.turns > 1 && e.channels > 1,
         candidates: &[
-            Candidate::nhwc(Backward, &[16, 56, 56, 200], Dtype::F16),
-            Candidate::nchw(Backward, &[64, 24, 7, 7]),
-            Candidate::nchw(Backward, &[64, 24, 7, 7]).on(4),
-            Candidate::nhwc(Backward, &[16, 7, 7, 100], Dtype::F32),
-            Candidate::nhwc(Backward, &[16, 7, 7, 100], Dtype::F32).on(4),
+            Candidate::nhwc(BACKWARD, &[16, 56, 56, 200], Dtype::F16),
+            Candidate::nchw(BACKWARD, &[64, 24, 7, 7]),
+            Candidate::nchw(BACKWARD, &[64, 24, 7, 7]).on(4),
+            Candidate::nhwc(BACKWARD, &[16, 7, 7, 100], Dtype::F32),
+            Candidate::nhwc(BACKWARD, &[16, 7, 7, 100], Dtype::F32).on(4),
         ],
     },
     Litmus {
@@ -167,8 +171,8 @@ pub(crate) const ALL: &[Litmus] = &[
         has: |e| e.busy > 1 && e.is_held_in_part,
         candidates: &[
             Candidate::nhwc(Train, &[32, 112, 112, 64], Dtype::F16),
-            Candidate::nhwc(Backward, &[16, 14, 14, 32], Dtype::F32),
-            Candidate::nhwc(Backward, &[16, 14, 14, 32], Dtype::F32).on(4),
+            Candidate::nhwc(BACKWARD, &[16, 14, 14, 32], Dtype::F32),
+            Candidate::nhwc(BACKWARD, &[16, 14, 14, 32], Dtype::F32).on(4),
         ],
     },
     Litmus {
@@ -177,7 +181,7 @@ pub(crate) const ALL: &[Litmus] = &[
         has: |e| e.busy >= 128,
         candidates: &[
             Candidate::nchw(Train, &[1, 1, 448, 448]),
-            Candidate::nhwc(Backward, &[16, 64, 64, 4], Dtype::F32),
+            Candidate::nhwc(BACKWARD, &[16, 64, 64, 4], Dtype::F32),
         ],
     },
     Litmus {
@@ -185,7 +189,7 @@ pub(crate) const ALL: &[Litmus] = &[
         strategy: Strategy::Grid,
         has: |e| e.busy > 1 && e.ctas >= 256,
         candidates: &[
-            Candidate::nhwc(Backward, &[2, 14, 14, 100], Dtype::F16),
+            Candidate::nhwc(BACKWARD, &[2, 14, 14, 100], Dtype::F16),
             Candidate::nhwc(Train, &[2, 14, 14, 100], Dtype::F16),
         ],
     },
@@ -199,17 +203,17 @@ pub(crate) const ALL: &[Litmus] = &[
         name: "clusters that exchange by both of their buffers",
         strategy: Strategy::Cluster,
         has: |e| e.busy > 1 && e.exchanges > 1,
-        candidates: &[Candidate::nchw(Backward, &[8, 4, 32, 32]).far()],
+        candidates: &[Candidate::nchw(BACKWARD, &[8, 4, 32, 32]).far()],
     },
     Litmus {
         name: "clusters that fill their multiprocessors' shared memory",
         strategy: Strategy::Cluster,
         has: |e| e.busy > 1 && e.shared_bytes > 96 << 10,
         candidates: &[
-            Candidate::new(Backward, &[32, 64, 112, 112], Layout::ChannelsFirst, Dtype::F16),
-            Candidate::nhwc(Backward, &[32, 14, 14, 32], Dtype::F32),
-            Candidate::new(Backward, &[32, 48, 7, 7], Layout::ChannelsFirst, Dtype::F16),
-            Candidate::nchw(Backward, &[64, 1, 56, 56]).far(),
+            Candidate::new(BACKWARD, &[32, 64, 112, 112], Layout::ChannelsFirst, Dtype::F16),
+            Candidate::nhwc(BACKWARD, &[32, 14, 14, 32], Dtype::F32),
+            Candidate::new(BACKWARD, &[32, 48, 7, 7], Layout::ChannelsFirst, Dtype::F16),
+            Candidate::nchw(BACKWARD, &[64, 1, 56, 56]).far(),
         ],
     },
 ];

@@ -1,6 +1,6 @@
 //! Launches of problems in turn, over one workspace, whose results are all kept on the device until they are compared.
 
-use batchnorm::args::{BackwardArgs, Gradients, MomentsArgs, TrainArgs};
+use batchnorm::op::{Backward, Gradients, Moments, Statistics, Train};
 use batchnorm::{Backend, Compute, Cuda, CudaWorkspace, Element, Epilogue, Op, Shape, Strategy};
 use cudarc::driver::CudaSlice;
 
@@ -70,7 +70,7 @@ where
                 inv_std: channels(),
             };
             let Data { x, mean, inv_std, .. } = &mut data;
-            two_read.train(train_args(&candidate, x, &mut work.out, mean, inv_std, &mut workspace)).unwrap();
+            two_read.run_in(&mut workspace, train(&candidate, x, &mut work.out, mean, inv_std)).unwrap();
             work.sets.push(data);
         }
         work
@@ -80,22 +80,21 @@ where
         let (candidate, data) = (&self.candidate, &self.sets[set]);
         let [first, second] = &mut self.channels;
         if candidate.op == Op::Train {
-            return cuda.train(train_args(candidate, &data.x, &mut self.out, first, second, workspace)).unwrap();
+            let train = train(candidate, &data.x, &mut self.out, first, second);
+            return cuda.run_in(workspace, train).unwrap();
         }
-        cuda.backward(BackwardArgs::<Cuda, T> {
+        let backward = Backward::<Cuda, T> {
             shape: candidate.shape(),
             x: &data.x,
             dy: &data.dy,
             epilogue: if candidate.is_far { Epilogue::RELU } else { Epilogue::IDENTITY },
             gamma: None,
             beta: None,
-            saved_mean: &data.mean,
-            saved_inv_std: &data.inv_std,
+            statistics: Statistics::Batch { mean: &data.mean, inv_std: &data.inv_std },
             relu_mask: None,
             gradients: Gradients { dx: &mut self.out, dgamma: Some(first), dbeta: Some(second) },
-            workspace,
-        })
-        .unwrap();
+        };
+        cuda.run_in(workspace, backward).unwrap();
     }
 
     /// All results, as their bits.
@@ -106,15 +105,14 @@ where
     }
 }
 
-fn train_args<'a, T: Element<Param = f32>>(
+fn train<'a, T: Element<Param = f32>>(
     candidate: &Candidate,
     x: &'a CudaSlice<T>,
     y: &'a mut CudaSlice<T>,
     saved_mean: &'a mut CudaSlice<f32>,
     saved_inv_std: &'a mut CudaSlice<f32>,
-    workspace: &'a mut CudaWorkspace,
-) -> TrainArgs<'a, Cuda, T> {
-    TrainArgs {
+) -> Train<'a, Cuda, T> {
+    Train {
         shape: candidate.shape(),
         eps: 1e-5,
         x,
@@ -126,7 +124,6 @@ fn train_args<'a, T: Element<Param = f32>>(
         saved_inv_std,
         relu_mask: None,
         running: None,
-        workspace,
     }
 }
 
@@ -210,8 +207,8 @@ where
             stream.memcpy_dtod(from, to).unwrap();
         }
         if out.is_empty() {
-            let (shape, workspace) = (work.candidate.shape(), &mut self.for_moments);
-            self.cuda.moments(MomentsArgs::<Cuda, T> { shape, x: &work.out, mean, var, workspace }).unwrap();
+            let moments = Moments::<Cuda, T> { shape: work.candidate.shape(), x: &work.out, mean, var };
+            self.cuda.run_in(&mut self.for_moments, moments).unwrap();
         } else {
             stream.memcpy_dtod(&work.out, out).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Shapes by how the planner cuts them: the tests ask for kinds of plans, and fail where no shape has one any more.
 
 use batchnorm::verify::{Case, Group, Input, Verified};
-use batchnorm::{Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Shape, Strategy};
+use batchnorm::{Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Shape, StatisticsKind, Strategy};
 
 pub(crate) const FORMS: [Form; 4] = [Form::Rows, Form::Columns, Form::ScalarRows, Form::ScalarColumns];
 
