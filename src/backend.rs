@@ -90,7 +90,7 @@ pub trait Compute<T: Element>: Backend {
     /// its address: give that a workspace of its own.
     ///
     /// # Errors
-    /// Those of the operation; where there is no scratch memory left.
+    /// The operation's; where there is no scratch memory left.
     fn run<'a>(&self, operation: impl Into<Operation<'a, Self, T>>) -> Result<()> {
         self.execute(operation.into(), None)
     }
@@ -98,7 +98,7 @@ pub trait Compute<T: Element>: Backend {
     /// Runs an operation with this scratch memory, of [`Backend::workspace`].
     ///
     /// # Errors
-    /// Those of the operation.
+    /// The operation's.
     fn run_in<'a>(&self, workspace: &mut Self::Workspace, operation: impl Into<Operation<'a, Self, T>>) -> Result<()> {
         self.execute(operation.into(), Some(workspace))
     }
@@ -106,7 +106,7 @@ pub trait Compute<T: Element>: Backend {
     /// Runs an operation over memory that someone else owns, with this scratch memory or the calling thread's.
     ///
     /// # Errors
-    /// Those of the operation: lengths and overlaps are checked as always.
+    /// The operation's: lengths and overlaps are checked as always.
     ///
     /// # Safety
     /// 1. From the address of each tensor on there are as many values of its type as it says, aligned as the type is: in memory
@@ -129,7 +129,7 @@ pub trait Compute<T: Element>: Backend {
     fn execute(&self, operation: Operation<'_, Self, T>, workspace: Option<&mut Self::Workspace>) -> Result<()>;
 
     /// # Safety
-    /// That of [`Compute::run_raw`].
+    /// The safety of [`Compute::run_raw`].
     #[doc(hidden)]
     #[allow(unsafe_code)]
     unsafe fn execute_raw(

@@ -1,4 +1,4 @@
-//! What the benches measure: the shapes of `benches/suites.json`, the operations of a layer over buffers of one of them, on
+//! The work that benches measure: the shapes of `benches/suites.json`, the operations of a layer over buffers of one of them, on
 //! any backend, and what a device can do at best. criterion's benches and `batchnorm bench` share it; the timing is theirs.
 
 #[doc(hidden)]

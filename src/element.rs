@@ -1,4 +1,4 @@
-//! What a tensor may hold: data in f32, f16, bf16 or (on the CPU) f64, per-channel values in f32 or f64.
+//! The values of tensors: data in f32, f16, bf16 or (on the CPU) f64, per-channel values in f32 or f64.
 
 use core::fmt;
 

@@ -132,7 +132,7 @@ pub enum Error {
     NoDriver {
         /// The names that were tried.
         names: String,
-        /// What the system's loader said.
+        /// The words of the system's loader.
         reason: String,
     },
     /// The process was forked from one that had used CUDA, which a forked process cannot use.
@@ -187,7 +187,7 @@ pub enum Error {
     /// The CUDA driver refused a call, or reports an earlier failure with it.
     #[error("{call}: expected success, got CUDA driver error {code}{}", known(*code))]
     Driver {
-        /// What was being done.
+        /// The action that failed.
         call: &'static str,
         /// The `CUresult`.
         code: u32,
@@ -249,9 +249,9 @@ pub enum Error {
     #[cfg(feature = "bench")]
     #[error("probe: expected {expected}, got {actual}")]
     Probe {
-        /// What would do.
+        /// The range or kind that would do.
         expected: String,
-        /// What was asked for.
+        /// The value that was given.
         actual: u64,
     },
     /// A forced strategy needs what this device does not have: thread-block clusters, or cooperative launches.
@@ -361,7 +361,7 @@ pub enum Error {
     /// A file to be written has more names and dimensions than the format allows.
     #[error("a safetensors file: expected a header of at most 100000000 bytes, got {reason}")]
     Header {
-        /// What the serializer found.
+        /// The words of the serializer.
         reason: String,
     },
     /// A count of batches is negative.
@@ -375,7 +375,7 @@ pub enum Error {
     /// The bytes are no safetensors file.
     #[error("not a safetensors file: expected a header and the tensors it names, got {reason}")]
     Format {
-        /// What the parser found.
+        /// The words of the parser.
         reason: String,
     },
     /// A file to be written has the name of what is no regular file, which would be lost.
@@ -383,7 +383,7 @@ pub enum Error {
     NotAFile {
         /// The path given.
         path: String,
-        /// What is there.
+        /// The kind of thing that is there.
         actual: &'static str,
     },
     /// A file could not be read or written.
@@ -416,7 +416,7 @@ fn written_by(pass: &Option<ForwardPass>) -> String {
     }
 }
 
-/// What a device must have for a strategy.
+/// The feature of a device that a strategy takes.
 fn needs(strategy: &Strategy) -> &'static str {
     match strategy {
         Strategy::Cluster => "thread-block clusters",

@@ -29,7 +29,7 @@ pub(crate) fn copied<T: Copy>(values: &[T]) -> Result<Vec<T>> {
 
 /// Finds out whether there is room for so many bytes, which are taken in pieces, without a way back, from here on.
 pub(crate) fn expect_room(bytes: usize) -> Result<()> {
-    // What nobody looks at the compiler would not ask for.
+    // The compiler would not ask for memory that nobody looks at.
     room::<u8>(bytes).map(|room| drop(black_box(room)))
 }
 

@@ -92,7 +92,7 @@ impl Strategy {
         Failure::new(format!("--strategy: expected {expected}, got {given}"))
     }
 
-    /// Those that were asked for, each once; all of them where none was.
+    /// The strategies that were asked for, each once; all of them where none was.
     #[cfg(feature = "cuda")]
     pub(crate) fn all_or(asked: &[Self]) -> Vec<Self> {
         let is_asked = |strategy: &Self| asked.is_empty() || asked.contains(strategy);

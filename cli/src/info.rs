@@ -44,7 +44,7 @@ struct Found {
 /// CUDA devices by their numbers, each with why it cannot be used where that is so.
 type CudaDevices = Vec<(usize, Result<CudaDevice, String>)>;
 
-/// What there is to say about a CUDA device that can be used.
+/// The facts of a CUDA device that can be used.
 struct CudaDevice {
     name: String,
     limits: DeviceLimits,
@@ -127,7 +127,7 @@ fn capability(limits: &DeviceLimits) -> String {
     format!("{major}.{minor}")
 }
 
-/// What plans must fit, in lines that belong under a device's own.
+/// The limits that plans must fit, in lines that belong under a device's own.
 fn limits_text(limits: &DeviceLimits) -> [String; 2] {
     let DeviceLimits { shared_per_sm, shared_per_cta, shared_reserved, threads_per_sm, ctas_per_sm, .. } = *limits;
     let DeviceLimits { l2_bytes, memory_gb_per_s, cooperative, clusters, .. } = *limits;

@@ -56,7 +56,7 @@ const MOST_ERROR: f64 = 0.5;
 /// Times repeat no better than to this share: a residual below it makes nothing more certain.
 const NOISE: f64 = 0.01;
 
-/// What the files say of a constant.
+/// The evidence of the files for a constant.
 pub(crate) struct Fitted {
     /// The observations whose predicted time it bears on.
     pub(crate) observations: Vec<usize>,
@@ -94,7 +94,7 @@ pub(crate) fn rms(constants: &Constants, observations: &[&Observation]) -> f64 {
 }
 
 /// Fits in two stages: from the probes what they determine, since each is about few constants; then the others from the rows.
-/// What no observation determines stays as it is.
+/// A constant that no observation determines stays as it is.
 pub(crate) fn fit(measured: &Measured) -> (Constants, Vec<Fitted>) {
     let all = &measured.observations;
     let is_probe = |&index: &usize| matches!(all[index].of, Of::Probe(..));

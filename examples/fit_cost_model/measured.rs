@@ -1,4 +1,4 @@
-//! What `batchnorm bench` left in its JSON, as far as a model of time can be held against it.
+//! The measurements that `batchnorm bench` left in its JSON, as far as a model of time can be held against it.
 
 use batchnorm::bench::{Operation, Row, model};
 use batchnorm::{DeviceLimits, Dtype, Layout, Plan, Problem, Shape, Strategy};
@@ -14,7 +14,7 @@ pub(crate) struct Observation {
     pub(crate) limits: DeviceLimits,
 }
 
-/// What took that time.
+/// The work that took that time.
 pub(crate) enum Of {
     /// A probe, and its name.
     Probe(String, Probe),
@@ -60,7 +60,7 @@ pub(crate) struct Task {
 pub(crate) struct Measured {
     pub(crate) observations: Vec<Observation>,
     pub(crate) tasks: Vec<Task>,
-    /// What the model says nothing to, and what could not be used: a line each.
+    /// The measurements that the model says nothing to, or that could not be used: a line each.
     pub(crate) notes: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the fit found, as text: the constants, then predicted against measured.
+//! The findings of the fit, as text: the constants, then predicted against measured.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

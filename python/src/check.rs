@@ -1,4 +1,4 @@
-//! What is refused here, and all that the crate refuses, as Python's exceptions.
+//! Refusals, the crate's and those made here, as Python's exceptions.
 
 use batchnorm::{Epilogue, Error};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};

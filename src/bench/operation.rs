@@ -1,4 +1,4 @@
-//! What is measured: the operations of a layer, and the least that they must move.
+//! The operations that are measured: those of a layer, and the least that they must move.
 
 use super::Row;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::op::{Epilogue, Op, Problem, StatisticsKind, Traffic};
 pub struct Operation {
     /// The operation: forward, or backward.
     pub op: Op,
-    /// What is fused.
+    /// The epilogue.
     pub epilogue: Epilogue<()>,
 }
 
@@ -30,7 +30,7 @@ impl Operation {
         Self { op, epilogue }
     }
 
-    /// Such as `train`, or `backward-add-relu`.
+    /// The name, such as `train`, or `backward-add-relu`.
     pub fn name(self) -> String {
         if self.epilogue == Epilogue::IDENTITY {
             return self.op.name().into();
@@ -50,7 +50,7 @@ impl Operation {
         (read + written) * row.bytes()
     }
 
-    /// What a layer of the usual options makes of it over a row, to plan for.
+    /// The problem that a layer of the usual options makes of it over a row, to plan for.
     ///
     /// # Errors
     /// Those of [`Problem::new`].

@@ -1,10 +1,10 @@
-//! What an operation must give, by the CPU path: nothing wrong is ever timed.
+//! The results that an operation must give, by the CPU path: nothing wrong is ever timed.
 
 use super::Operation;
 use super::work::Work;
 use crate::{Compute, Cpu, Element, Layout, Result, Shape};
 
-/// What an operation wrote.
+/// The tensors that an operation wrote.
 pub struct Outputs<T> {
     /// y, or dx and, where there is one, dz: from the start of their buffers.
     pub data: Vec<Vec<T>>,
@@ -12,7 +12,7 @@ pub struct Outputs<T> {
     pub channels: Vec<Vec<f32>>,
 }
 
-/// What the CPU path gives on up to four channels of a tensor. How much a rounding may be is the business of the table of
+/// The results of the CPU path on up to four channels of a tensor. How much a rounding may be is the business of the table of
 /// cases; here a few are allowed.
 pub struct Reference<T> {
     shape: Shape,
@@ -26,7 +26,7 @@ impl<T: Element<Param = f32>> Reference<T>
 where
     Cpu: Compute<T>,
 {
-    /// Of an operation on buffers that begin `offset` elements before the tensor, with the [parameters](super::parameters)
+    /// The reference of an operation on buffers that begin `offset` elements before the tensor, with the [parameters](super::parameters)
     /// of every channel.
     ///
     /// # Errors

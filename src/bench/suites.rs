@@ -35,7 +35,7 @@ impl Row {
 /// Every row of every suite, in the order of the file; `Err` with words where the file is not what it should be.
 ///
 /// # Errors
-/// What of the file is missing or misshapen.
+/// The part of the file that is missing or misshapen.
 pub fn rows() -> Result<Vec<Row>, String> {
     parse(SUITES)
 }

@@ -15,7 +15,7 @@ use crate::offset::Offset;
 use crate::op::{Epilogue, Gradients, Op, StatisticsKind};
 use crate::shape::Shape;
 
-/// What one run of an operation reads and writes.
+/// The buffers that one run of an operation reads and writes.
 struct Set<B: Backend, T: Element> {
     x: B::Buf<T>,
     dy: B::Buf<T>,
@@ -38,7 +38,7 @@ pub struct Work<B: Backend, T: Element> {
 }
 
 impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
-    /// So many sets of buffers of this shape, which begin `offset` elements beyond an aligned address: values that no
+    /// A number of sets of buffers of this shape, which begin `offset` elements beyond an aligned address: values that no
     /// branch and no cache line can be lucky with, the same in every set. [`Work::prepare`] comes before [`Work::run`].
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
         reference.compare(&self.outputs(operation).map_err(told)?)
     }
 
-    /// What the operation wrote to the first set.
+    /// The outputs of the operation in the first set.
     pub(super) fn outputs(&self, operation: Operation) -> Result<Outputs<T>> {
         let (backend, set) = (self.layer.backend(), &self.sets[0]);
         let mut outputs = Outputs { data: vec![backend.download(&set.out)?], channels: Vec::new() };
@@ -175,7 +175,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
     }
 }
 
-/// So many values of x, and of dy, which is z too, in [-1, 1).
+/// `len` values of x, and of dy, which is z too, in [-1, 1).
 pub fn inputs<T: Element>(len: usize) -> (Vec<T>, Vec<T>) {
     (values(len, 0x9E37_79B9_7F4A_7C15), values(len, 0xD1B5_4A32_D192_ED03))
 }

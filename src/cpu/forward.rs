@@ -29,7 +29,7 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// Those of these channels. `gamma` absent is 1, `beta` absent is 0.
+    /// The coefficients of these channels. `gamma` absent is 1, `beta` absent is 0.
     pub(super) fn new<P: Param>(
         channels: Range<usize>,
         mean: Vec<f64>,
@@ -42,7 +42,7 @@ impl Channels {
         Self { beta: channels.map(beta).collect(), mean, inv_std, scale }
     }
 
-    /// Those by running mean and variance.
+    /// The coefficients by running mean and variance.
     pub(super) fn running<P: Param>(
         channels: Range<usize>,
         eps: f64,

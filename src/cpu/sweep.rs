@@ -134,7 +134,7 @@ pub(super) fn by_block_into<T: SimdElement, R: Send>(
 pub(super) struct Chunk<'a> {
     block: &'a ChannelBlock,
     rows: Range<usize>,
-    /// Those of each plane.
+    /// The values that it has of each plane.
     values: Range<usize>,
 }
 

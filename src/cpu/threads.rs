@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// The address space that a thread takes: its stack, and then some for what it allocates as it begins.
 const OF_THREAD: usize = 3 << 20;
-/// What is to be there beside that: more than the allocator may have kept of what was given back, since a stack takes none of it.
+/// Address space that is to be there beside that: more than the allocator may have kept of what was given back, since a stack takes none of it.
 const BESIDE_THREADS: usize = 64 << 20;
 
 thread_local! {
@@ -102,7 +102,7 @@ pub(crate) fn for_each<I: IndexedParallelIterator>(items: I, work: impl Fn(I::It
     if is_shared() { items.for_each(work) } else { items.with_producer(OneByOne(work)) }
 }
 
-/// What `work` gives for each item, in their order, by the threads that [`run`] chose.
+/// The results of `work` for each item, in their order, by the threads that [`run`] chose.
 pub(crate) fn map<I: IndexedParallelIterator, R: Send>(items: I, work: impl Fn(I::Item) -> R + Sync + Send) -> Vec<R> {
     if is_shared() {
         return items.map(work).collect();

@@ -1,4 +1,4 @@
-//! What a thread keeps for its next operations.
+//! The workspaces that a thread keeps for its next operations.
 
 use std::cell::RefCell;
 

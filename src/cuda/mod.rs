@@ -2,7 +2,7 @@
 //!
 //! [`Cuda`] is a stream of a device. Every operation is asynchronous: it puts its launches on the backend's stream and
 //! returns, allocates nothing, reads nothing back and waits for nothing, so that it can be captured into a CUDA graph.
-//! What waits for the device is [`Backend::download`], [`BatchNorm::state_dict`](crate::BatchNorm::state_dict) and
+//! These wait for the device: [`Backend::download`], [`BatchNorm::state_dict`](crate::BatchNorm::state_dict) and
 //! [`Cuda::synchronize`]; uploads wait for their copy.
 //!
 //! # Streams
@@ -105,7 +105,7 @@ pub struct Cuda {
     device: DeviceLimits,
     max_sms: u32,
     strategy: Option<Strategy>,
-    /// Of these limits and this strategy.
+    /// The plans of these limits and this strategy.
     plans: Arc<Plans>,
 }
 
@@ -169,7 +169,7 @@ impl Cuda {
         Self { max_sms, plans: Arc::default(), ..self }
     }
 
-    /// What plans must fit: the device's limits, with no more multiprocessors than [`Cuda::with_max_sms`] allows.
+    /// The limits that plans must fit: the device's, with no more multiprocessors than [`Cuda::with_max_sms`] allows.
     pub fn limits(&self) -> DeviceLimits {
         DeviceLimits { sms: self.device.sms.min(self.max_sms).max(1), ..self.device }
     }

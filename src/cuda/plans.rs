@@ -12,7 +12,7 @@ use crate::shape::Shape;
 /// Problems whose plans are kept. A network has some tens of them; one whose shapes never repeat gains nothing.
 const MOST: usize = 1024;
 
-/// What of a problem a plan depends on.
+/// The part of a problem that a plan depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     op: Op,

@@ -26,7 +26,7 @@ pub struct CudaWorkspace {
 
 enum Memory {
     Owned(CudaSlice<u8>),
-    /// Of whoever promised that it lives as long.
+    /// Memory of whoever promised that it lives as long.
     Foreign(DeviceRef<'static, u8>),
 }
 

@@ -17,10 +17,10 @@ use crate::op::{
 use crate::shape::Shape;
 use saved::{mask_of, passing};
 
-/// What a layer is built with.
+/// Options that a layer is built with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// What is added to the variance; finite, at least 0. PyTorch, Flax and ONNX use 1e-5, Keras 1e-3.
+    /// The constant that is added to the variance; finite, at least 0. PyTorch, Flax and ONNX use 1e-5, Keras 1e-3.
     pub eps: f64,
     /// Whether the layer has a scale.
     #[doc(alias = "weight")]
@@ -89,7 +89,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         self.c
     }
 
-    /// What the layer was built with.
+    /// The options that the layer was built with.
     pub fn options(&self) -> &Options {
         &self.options
     }

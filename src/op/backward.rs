@@ -32,7 +32,7 @@ pub struct Backward<'a, M: Memory, T: Element> {
     pub x: M::In<'a, T>,
     /// The gradient of `y`.
     pub dy: M::In<'a, T>,
-    /// What was fused behind, with the residual's gradient `dz`, written. With [`Epilogue::add`] it equals `dy`: who needs no
+    /// The epilogue, with the residual's gradient `dz`, written. With [`Epilogue::add`] it equals `dy`: who needs no
     /// copy passes [`Epilogue::IDENTITY`] and uses `dy`.
     pub epilogue: Epilogue<M::Out<'a, T>>,
     /// The scale of each channel.

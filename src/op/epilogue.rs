@@ -1,4 +1,4 @@
-//! What is fused behind the normalization.
+//! The epilogue: an activation, and a residual before it.
 
 use crate::error::{Error, Result};
 

@@ -21,11 +21,11 @@ use crate::shape::Shape;
 pub struct Infer<'a, M: Memory, T: Element> {
     /// The shape of the data tensors.
     pub shape: Shape,
-    /// What is added to the variance, in the type of per-channel values; finite, at least 0.
+    /// The constant that is added to the variance, in the type of per-channel values; finite, at least 0.
     pub eps: f64,
     /// The data.
     pub x: M::In<'a, T>,
-    /// What is fused behind, with the residual `z`.
+    /// The epilogue, with the residual `z`.
     pub epilogue: Epilogue<M::In<'a, T>>,
     /// The scale of each channel.
     pub gamma: Option<M::In<'a, T::Param>>,

@@ -138,7 +138,7 @@ pub enum Operation<'a, M: Memory, T: Element> {
 }
 
 impl<'a, M: Memory, T: Element> Operation<'a, M, T> {
-    /// What is to be computed, its options checked.
+    /// The problem to be computed, its options checked.
     pub(crate) fn problem(&self) -> Result<Problem> {
         match self {
             Self::Moments(op) => op.problem(),

@@ -162,12 +162,12 @@ impl Problem {
         self.dtype
     }
 
-    /// What is fused behind the normalization.
+    /// The epilogue that is fused behind the normalization.
     pub fn epilogue(&self) -> Epilogue<()> {
         self.epilogue
     }
 
-    /// What is added to the variance.
+    /// The constant that is added to the variance.
     pub fn eps(&self) -> f64 {
         self.eps
     }

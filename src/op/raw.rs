@@ -98,7 +98,7 @@ impl<'a, 'b> Map<'a, 'b, Raw, Cpu> for Lend {
 /// could overlap.
 ///
 /// # Safety
-/// That of [`Compute::run_raw`](crate::Compute::run_raw).
+/// The safety of [`Compute::run_raw`](crate::Compute::run_raw).
 pub(crate) unsafe fn lend<'b, T: Element>(
     operation: Operation<'_, Raw, T>,
 ) -> Result<(Problem, Operation<'b, Cpu, T>)> {

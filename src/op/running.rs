@@ -39,7 +39,7 @@ pub enum RunningVar {
     Biased,
 }
 
-/// What a batch whose statistics are NaN or infinite, in the type of the running ones, does to these of its channel.
+/// The effect of a batch whose statistics are NaN or infinite, in the type of the running ones, on these of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonFinite {
     /// It enters them, as the formula says, and stays there: an infinity in the batch as mean, with a variance of NaN.
@@ -55,7 +55,7 @@ pub struct Tracking {
     pub momentum: Momentum,
     /// Which variance is tracked.
     pub variance: RunningVar,
-    /// What a non-finite batch does.
+    /// The effect of a non-finite batch.
     pub non_finite: NonFinite,
 }
 
@@ -119,7 +119,7 @@ impl Weights {
         Self { keep: 1.0 - a, momentum: a }
     }
 
-    /// Those of the average of all batches, the new one counted already.
+    /// The weights of the average of all batches, the new one counted already.
     pub(crate) fn cumulative(num_batches_tracked: i64) -> Self {
         Self::of(1.0 / num_batches_tracked.max(1) as f64)
     }
@@ -139,7 +139,7 @@ pub struct Running<V, N> {
 }
 
 impl<P: Param> Running<Vec<P>, i64> {
-    /// Those of `c` channels before the first batch: mean 0, variance 1, no batch counted.
+    /// The statistics of `c` channels before the first batch: mean 0, variance 1, no batch counted.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].

@@ -20,7 +20,7 @@ pub enum Statistics<V> {
         mean: V,
         /// The running variance.
         var: V,
-        /// What is added to the variance, in the type of per-channel values; finite, at least 0.
+        /// The constant that is added to the variance, in the type of per-channel values; finite, at least 0.
         eps: f64,
     },
 }
@@ -50,7 +50,7 @@ pub struct ForwardPass {
     /// The batch's of [`BatchNorm::train`](crate::BatchNorm::train), running ones of
     /// [`BatchNorm::frozen`](crate::BatchNorm::frozen).
     pub statistics: StatisticsKind,
-    /// What was fused behind.
+    /// The epilogue that was fused behind.
     pub epilogue: Epilogue<()>,
 }
 

@@ -4,7 +4,7 @@
 use crate::backend::Sealed;
 use crate::element::Stored;
 
-/// What a caller passes to an operation to be read and to be written: slices on the CPU, cudarc's `&dyn DevicePtr` and
+/// Memory as a caller passes it to an operation, to be read and to be written: slices on the CPU, cudarc's `&dyn DevicePtr` and
 /// `&mut dyn DevicePtrMut` on CUDA, [`RawSlice`](super::RawSlice)s of [`Raw`](super::Raw). Sealed.
 pub trait Memory: Sealed + Sized + 'static {
     /// A tensor that an operation reads.
@@ -31,7 +31,7 @@ pub struct Extent {
     pub(crate) place: Option<Place>,
 }
 
-/// What a tensor holds, and so how long it must be.
+/// The contents of a tensor, and so its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// `n * c * s` values.

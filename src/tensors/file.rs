@@ -16,7 +16,7 @@ use crate::memory;
 const METADATA: &str = "__metadata__";
 /// The most bytes of a header that readers take.
 const MOST_HEADER_BYTES: usize = 100_000_000;
-/// What the header's length is a multiple of, so that the first tensor is aligned.
+/// The header's length is a multiple of this, so that the first tensor is aligned.
 const ALIGNMENT: usize = 8;
 
 /// Tensors to be written to one safetensors file, each under a name of its own.
@@ -154,7 +154,7 @@ impl TensorFile {
         tensors
     }
 
-    /// What comes before the values: its length, then names, dtypes, dimensions and places.
+    /// The header, before the values: its length, then names, dtypes, dimensions and places.
     fn header(&self) -> Result<Vec<u8>> {
         let told = |reason: &dyn core::fmt::Display| Error::Header { reason: reason.to_string() };
         let mut end = 0;

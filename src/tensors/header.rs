@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// What hides a key from this check is refused too, and what is no header keeps the words of the format's crate.
+    /// A text that hides a key from this check is refused too, and one that is no header keeps the words of the format's crate.
     #[test]
     fn a_header_that_is_nested_too_deeply_is_refused() {
         let deep = ["[".repeat(200), "]".repeat(200)].concat();

@@ -90,7 +90,7 @@ fn folder_of(path: &Path) -> &Path {
 
 /// The place of a path, and what is there.
 fn found(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
-    // What a link of /proc leads to has no name of its own.
+    // The target of a link of /proc has no name of its own.
     let refused = |actual| Error::NotAFile { path: path.display().to_string(), actual };
     let opened = fs::metadata(path).ok();
     if let Some(found) = opened.as_ref().filter(|found| !found.is_file()) {
@@ -118,7 +118,7 @@ fn found(path: &Path) -> Result<(PathBuf, Option<Metadata>)> {
     Err(refused("symbolic links without an end"))
 }
 
-/// What is no regular file.
+/// A kind of what is no regular file.
 fn kind(found: &Metadata) -> &'static str {
     #[cfg(unix)]
     {

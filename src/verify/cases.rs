@@ -21,7 +21,7 @@ pub struct Group {
     pub shape: Shape,
     /// Their dtype.
     pub dtype: Dtype,
-    /// What they hold.
+    /// The values that they hold.
     pub input: Input,
 }
 
@@ -32,7 +32,7 @@ pub struct Case {
     pub group: Group,
     /// The operation.
     pub op: Op,
-    /// What is fused behind it.
+    /// The epilogue behind it.
     pub epilogue: Epilogue<()>,
     /// Whether there are gamma and beta.
     pub affine: bool,

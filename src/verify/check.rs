@@ -15,7 +15,7 @@ use crate::{Compute, Cpu, Dtype, Element, Plan, Result};
 
 /// A backend that the table can be held against.
 pub trait Verified: Offset {
-    /// What it computes in.
+    /// The arithmetic that it computes in.
     const ARITHMETIC: Arithmetic;
 
     /// The name of the strategy that it plans by, where one is forced.
@@ -27,7 +27,7 @@ pub trait Verified: Offset {
     /// nothing.
     ///
     /// # Errors
-    /// That a forced strategy cannot hold it.
+    /// A forced strategy cannot hold it.
     fn plan_of(&self, _case: &Case, _start: usize) -> Result<Option<Plan>> {
         Ok(None)
     }

@@ -30,9 +30,9 @@ pub enum Failure {
         index: usize,
         /// Sample, channel and place within the plane; the channel alone for a per-channel tensor.
         place: [usize; 3],
-        /// What the backend gave.
+        /// The backend's value.
         got: f64,
-        /// What the oracle gives.
+        /// The oracle's value.
         want: f64,
         /// How far apart they may be.
         allowed: f64,

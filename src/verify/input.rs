@@ -1,4 +1,4 @@
-//! What the cases compute on.
+//! The inputs of cases.
 
 use super::cases::Group;
 use super::oracle;
@@ -7,7 +7,7 @@ use crate::op::{Activation, Op, StatisticsKind};
 
 use super::Case;
 
-/// What `x` holds, and what is special about it.
+/// The values of `x`, and what is special about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// Mean 0.5, sigma 1.
@@ -81,7 +81,7 @@ impl Input {
         }
     }
 
-    /// What is added to the variance.
+    /// The constant that is added to the variance.
     pub fn eps(self) -> f64 {
         if self == Self::ZeroVariance { 0.0 } else { 1e-5 }
     }

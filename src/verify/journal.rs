@@ -29,7 +29,7 @@ pub struct Lost {
     pub strategy: String,
     /// Its plan.
     pub plan: String,
-    /// What it computed.
+    /// The work that it computed.
     pub what: String,
     /// The error.
     pub why: String,
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use std::thread;
 
-    /// What is in the file, each line less its seconds.
+    /// The lines of the file, each less its seconds.
     fn lines(path: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(path).unwrap();
         let mut before = 0.0;

@@ -19,7 +19,7 @@ pub fn indices(shape: Shape, channel: usize) -> impl Iterator<Item = usize> {
     (0..outer).flat_map(move |o| (0..inner).map(move |i| first + o * outer_step + i * inner_step))
 }
 
-/// What an operation should give for one tensor.
+/// The values that an operation should give for one tensor.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// The tensor's name.
@@ -37,9 +37,9 @@ pub struct Expected {
 /// One channel of a case, normalized.
 #[derive(Clone, Copy, Debug)]
 pub struct Channel {
-    /// Of the batch.
+    /// The batch's mean.
     pub mean: f64,
-    /// Of the batch, biased.
+    /// The batch's variance, biased.
     pub var: f64,
     /// The mean that normalizes: the batch's, or the running one.
     pub center: f64,
@@ -90,7 +90,7 @@ impl Channel {
         Self { mean, var, center, inv_std, gamma, beta, max_x_hat, max_z }
     }
 
-    /// What relu is applied to, at one place.
+    /// The argument of relu at one place.
     pub fn before_relu<T: Element>(&self, case: &Case, inputs: &Inputs<T>, index: usize) -> f64 {
         let v = (inputs.x[index].to_f64() - self.center) * self.inv_std * self.gamma + self.beta;
         match case.epilogue.residual() {
@@ -112,7 +112,7 @@ impl Channel {
     }
 }
 
-/// What the operation of this case should give, tensor by tensor.
+/// The results that the operation of this case should give, tensor by tensor.
 pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmetic: Arithmetic) -> Vec<Expected> {
     let shape = case.group.shape;
     let param = <T::Param as Element>::DTYPE;

@@ -13,7 +13,7 @@ pub struct Report {
     pub case: Case,
     /// The strategy that was forced, or `auto`.
     pub strategy: &'static str,
-    /// What was launched, where the backend plans.
+    /// The plan that was launched, where the backend plans.
     pub plan: Option<Plan>,
     /// The largest error as a share of what is allowed, or what failed.
     pub result: Result<f64, Failure>,
@@ -40,7 +40,7 @@ impl Report {
         self.result.as_ref().err().is_some_and(Failure::is_device_lost)
     }
 
-    /// What failed, in words; empty where nothing did.
+    /// The failure in words; empty where nothing failed.
     pub fn why(&self) -> String {
         self.result.as_ref().err().map(ToString::to_string).unwrap_or_default()
     }

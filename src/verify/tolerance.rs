@@ -21,7 +21,7 @@
 use crate::element::Dtype;
 use crate::op::{Op, StatisticsKind};
 
-/// What a backend computes in.
+/// The arithmetic of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// Double precision, as the CPU reference does.
@@ -44,7 +44,7 @@ pub fn slack(arithmetic: Arithmetic, op: Op, param: Dtype, m: usize, kappa: f64)
     of_arithmetic + of_saved
 }
 
-/// What roundings of subnormal values may put into a per-channel value, whatever its size.
+/// The error that roundings of subnormal values may put into a per-channel value, whatever its size.
 pub fn floor(arithmetic: Arithmetic) -> f64 {
     match arithmetic {
         Arithmetic::F64 => 0.0, // far below one step of any output
@@ -65,7 +65,7 @@ pub fn var_scale(mean: f64, var: f64) -> f64 {
     var + mean * mean * Dtype::F64.unit_roundoff()
 }
 
-/// What the rounding of an output may put into it. Half types round twice, through f32.
+/// The error that the rounding of an output may put into it. Half types round twice, through f32.
 pub fn rounding(dtype: Dtype, want: f64) -> f64 {
     let twice = if matches!(dtype, Dtype::F16 | Dtype::Bf16) { Dtype::F32.unit_roundoff() } else { 0.0 };
     (dtype.unit_roundoff() * (1.0 + 1e-6) + twice) * want.abs() + dtype.min_subnormal()

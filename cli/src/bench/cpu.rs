@@ -16,7 +16,7 @@ const SAMPLE: f64 = 50e-6;
 /// Samples of a turn, all of which are kept.
 const MOST_SAMPLES: usize = 250;
 
-/// What is measured in this process: the CPU path, held against itself in another order of channels, and the floor.
+/// The subjects that are measured in this process: the CPU path, held against itself in another order of channels, and the floor.
 pub(super) fn subjects<T: Element<Param = f32>>(task: &Task) -> Result<Vec<Box<dyn Subject>>, String>
 where
     Cpu: Compute<T>,

@@ -18,7 +18,7 @@ use crate::choices::Strategy;
 use crate::device::{self, limits_json};
 use crate::failure::Failure;
 
-/// What an operation touches of all sets of buffers is at least so many times the L2 cache.
+/// An operation touches at least this many times the L2 cache of all sets of buffers.
 const L2_TIMES: u64 = 4;
 /// Ours by five ways to plan, the floor, cuDNN's two with half as many buffers more, and room for peers in Python.
 const SUBJECTS: usize = 12;
@@ -76,7 +76,7 @@ impl Bench {
         self.cuda.synchronize().is_err_and(|error| error.is_device_lost())
     }
 
-    /// What the device can do at best, apart from any row.
+    /// The best that the device can do, apart from any row.
     pub(super) fn probes(&self, seconds: f64, journal: &Journal, late: &dyn Fn() -> Option<String>) -> Value {
         let limits = self.cuda.limits();
         let sizes = if self.is_emulated { Sizes::small() } else { Sizes::cold(L2_TIMES * limits.l2_bytes) };

@@ -93,7 +93,7 @@ where
     }
 }
 
-/// What one run reads and writes.
+/// The buffers that one run reads and writes.
 struct Set<T> {
     x: CudaSlice<T>,
     dy: CudaSlice<T>,

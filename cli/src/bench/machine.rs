@@ -1,4 +1,4 @@
-//! What a measurement was taken on, and how the device's clocks stood.
+//! The machine of a measurement, and how the device's clocks stood.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ pub(super) fn processor() -> String {
     model.map_or_else(|| std::env::consts::ARCH.into(), |(_, model)| model.trim().into())
 }
 
-/// What the bundle says of its build, where the executable lies in one.
+/// The bundle's facts of its build, where the executable lies in one.
 pub(super) fn built() -> Option<String> {
     let folder = std::env::current_exe().ok()?.parent()?.to_path_buf();
     std::fs::read_to_string(folder.join("built.txt")).ok().map(|text| text.trim().into())

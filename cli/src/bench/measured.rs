@@ -1,4 +1,4 @@
-//! What a task gave: every subject's samples, and what follows from them.
+//! The results of a task: every subject's samples, and what follows from them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::subject::{Outcome, Spread, Way};
 
 /// The subject that is ours, planned as a user's would be.
 pub(super) const OURS: &str = "batchnorm";
-/// What begins the names of those that are ours under a forced strategy.
+/// The beginning of the names of those that are ours under a forced strategy.
 pub(super) const FORCED: &str = "batchnorm, ";
 /// The subject that says what is possible.
 pub(super) const FLOOR: &str = "floor";

@@ -80,7 +80,7 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
             subjects.entry(name.into()).or_default().push((bytes, time * 1e6));
         }
     }
-    // Of rows with as many bytes the least: the line is what is possible.
+    // The least of rows with as many bytes: the line is what is possible.
     floor.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     floor.dedup_by_key(|point| point.0);
     let all = || floor.iter().chain(subjects.values().flatten());

@@ -1,4 +1,4 @@
-//! What was measured, as a table and as JSON.
+//! The measurements, as a table and as JSON.
 //!
 //! The JSON is whole after each task. Times are seconds an operation; each sample is there, rounded to a tenth of a nanosecond.
 //!
@@ -60,9 +60,9 @@ pub(super) struct Report {
     pub(super) is_complete: bool,
     /// The device's limits.
     pub(super) limits: Value,
-    /// What the peers in Python said of themselves, or why there are none.
+    /// The words of the peers in Python of themselves, or why there are none.
     pub(super) peers: Value,
-    /// What the probes of a GPU found.
+    /// The findings of a GPU's probes.
     pub(super) probes: Value,
     pub(super) lost: Option<Lost>,
     /// Characters of the longest name of a row.
@@ -179,7 +179,7 @@ impl Report {
             let includes: &mut Option<String> = includes.entry(outcome.name.clone()).or_default();
             match &outcome.samples {
                 Ok(_) => *includes = Some(format!("includes {}", outcome.includes)),
-                // Of a subject that was measured on other rows, the JSON has the reason.
+                // The JSON has the reason of a subject that was measured on other rows.
                 Err(reason) if includes.is_none() => *includes = Some(format!("not measured: {}", reason.text())),
                 Err(_) => {}
             }
@@ -289,7 +289,7 @@ fn row_json(measured: &Measured) -> Value {
     })
 }
 
-/// Of many lines the first few, and how many more there are.
+/// The first few of many lines, and how many more there are.
 fn shortened(lines: &[String]) -> String {
     const SHOWN: usize = 8;
     let more = lines.len().saturating_sub(SHOWN);

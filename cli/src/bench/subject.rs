@@ -1,4 +1,4 @@
-//! What is timed, and in which order.
+//! The subjects that are timed, and in which order.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) enum Way {
     Graph,
     /// Launches back to back, by the device's clock.
     Eager,
-    /// What a call takes the host.
+    /// The time that a call takes the host.
     Host,
 }
 
@@ -62,10 +62,10 @@ impl From<batchnorm::Error> for Reason {
 
 /// Something that is timed on one task.
 pub(super) trait Subject {
-    /// Such as `batchnorm`, `copy` or `torch`.
+    /// The name, such as `batchnorm`, `copy` or `torch`.
     fn name(&self) -> String;
 
-    /// What its time includes.
+    /// The parts that its time includes.
     fn includes(&self) -> String;
 
     /// The strategy that plans it, as one word: of what plans nothing its name.
@@ -99,7 +99,7 @@ pub(super) struct Outcome {
 /// How turns are taken.
 pub(super) struct Turns<'a> {
     pub(super) journal: &'a Journal,
-    /// What is computed, for the journal.
+    /// The work in words, for the journal.
     pub(super) what: &'a str,
     /// Whether the device has a time of its own. Samples of one that has not are thrown away.
     pub(super) is_timed: bool,

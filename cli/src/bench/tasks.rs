@@ -1,4 +1,4 @@
-//! What is to be measured: rows, and the operations on them.
+//! The tasks to be measured: rows, and the operations on them.
 
 use batchnorm::bench::{Operation, Row, rows};
 
@@ -12,7 +12,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// Such as `resnet50/stage1 n=32 c=64 s=3136 channels-first f16 train`.
+    /// The name, such as `resnet50/stage1 n=32 c=64 s=3136 channels-first f16 train`.
     pub(super) fn name(&self) -> String {
         let Self { row: Row { suite, name, shape, dtype, .. }, operation } = self;
         let (n, c, s) = (shape.n(), shape.c(), shape.s());
@@ -20,7 +20,7 @@ impl Task {
     }
 }
 
-/// Those that the arguments ask for.
+/// The tasks that the arguments ask for.
 pub(super) fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
     let rows = rows().map_err(|error| Failure::new(format!("benches/suites.json: {error}")))?;
     let mut names: Vec<&str> = rows.iter().map(|row| row.suite.as_str()).collect();

@@ -1,4 +1,4 @@
-//! What every operation of `run` shares: the input's tensors on the device, and room for results.
+//! The part that every operation of `run` shares: the input's tensors on the device, and room for results.
 
 use batchnorm::tensors::{TensorFile, Tensors};
 use batchnorm::{Backend, Compute, Element, Epilogue, Layout, Op, Param, Problem, Result, Running, Shape, Stored};

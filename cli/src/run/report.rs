@@ -16,7 +16,7 @@ pub(crate) struct Done {
     pub(crate) took: Duration,
 }
 
-/// What was computed on what.
+/// The line of the operation and its tensors.
 pub(crate) fn headline<B: Backend, T: Element>(job: &Job<'_, B, T>) -> String {
     let op = job.op.name();
     let (shape, dtype) = (job.shape, T::DTYPE);
@@ -24,7 +24,7 @@ pub(crate) fn headline<B: Backend, T: Element>(job: &Job<'_, B, T>) -> String {
     format!("{op} of x {shape} {dtype}: n {n}, c {c}, s {s}, m {m} values per channel")
 }
 
-/// What was done to the running statistics; `count` where they were tracked.
+/// The line of the running statistics; `count` where they were tracked.
 pub(crate) fn tracked(tracking: Tracking, count: Option<i64>) -> String {
     let Some(count) = count else {
         return "running statistics: not tracked, the input has none".into();
@@ -44,7 +44,7 @@ pub(crate) fn tracked(tracking: Tracking, count: Option<i64>) -> String {
     format!("running statistics: updated with {momentum}, {variance}{skip}; num_batches_tracked {count}")
 }
 
-/// What followed the normalization.
+/// The line of parameters and epilogue.
 pub(crate) fn behind<B: Backend, T: Element>(job: &Job<'_, B, T>, gamma: bool, beta: bool) -> String {
     let given = |given| if given { "of the input" } else { "none" };
     format!("weight: {}, bias: {}, epilogue: {}", given(gamma), given(beta), job.epilogue.name())

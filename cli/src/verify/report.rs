@@ -1,4 +1,4 @@
-//! What `verify` found so far, as a table and as JSON.
+//! The findings of `verify` so far, as a table and as JSON.
 
 use std::collections::BTreeMap;
 
@@ -106,7 +106,7 @@ impl Tally {
         parts.join("; ")
     }
 
-    /// What was left when the time was over or the device was lost.
+    /// The groups that were left when the time was over or the device was lost.
     fn missing(&self, journal: &Journal) -> Option<String> {
         let reason = if journal.lost().is_some() { "since the device was lost" } else { "within the time" };
         (self.not_reached > 0).then(|| {

@@ -43,7 +43,7 @@ impl BatchNorm {
         Ok(Linear::new(weight, Some(bias)))
     }
 
-    /// Of weights `[c, …]`.
+    /// The folded weights `[c, …]`, and the bias.
     fn fold(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (c, outputs) = (self.num_features(), weight.dim(0)?);
         if outputs != c {

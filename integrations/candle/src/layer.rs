@@ -74,7 +74,7 @@ impl BatchNorm {
         self.inner.running.var.as_tensor()
     }
 
-    /// What is added to the variance.
+    /// The constant that is added to the variance.
     pub fn eps(&self) -> f64 {
         self.inner.eps
     }

@@ -32,7 +32,7 @@ pub(crate) struct Normalize {
     layer: Arc<Inner>,
     /// The dimensions behind the channels as one.
     shape: Shape,
-    /// Of `x`, and of all that is shaped like it.
+    /// The dimensions of `x`, and of all that is shaped like it.
     dims: Vec<usize>,
     dtype: DType,
     fused: Epilogue<()>,

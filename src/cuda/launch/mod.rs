@@ -53,7 +53,7 @@ impl KernelElement for bf16 {
 /// Runs an operation over memory that the caller vouches for.
 ///
 /// # Safety
-/// That of [`Compute::run_raw`](crate::Compute::run_raw).
+/// The safety of [`Compute::run_raw`](crate::Compute::run_raw).
 pub(super) unsafe fn run_raw<T: KernelElement>(
     cuda: &Cuda,
     operation: Operation<'_, Raw, T>,

@@ -1,4 +1,4 @@
-//! What comes before any launch: kernels that are loaded.
+//! Loading of kernels, before any launch.
 
 use core::ffi::{CStr, c_char};
 use core::ptr;

@@ -1,4 +1,4 @@
-//! What cuDNN is told of tensors, each destroyed with its owner, and the sizes that it asks for.
+//! Descriptors of cuDNN's tensors, each destroyed with its owner, and the sizes that it asks for.
 
 use core::ffi::c_int;
 
@@ -47,7 +47,7 @@ impl Drop for Descriptor {
     }
 }
 
-/// What follows the normalization, destroyed with its owner.
+/// The activation's descriptor, destroyed with its owner.
 pub(super) struct Activation(pub(super) sys::cudnnActivationDescriptor_t);
 
 impl Activation {
