@@ -3,9 +3,9 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "epilogue.cuh"
-#include "ownership.cuh"
-#include "reduce.cuh"
+#include "../common/epilogue.cuh"
+#include "../common/reduce.cuh"
+#include "../common/tile_iterator.cuh"
 
 // Vectors that a thread has in flight.
 constexpr int kForwardBatch = 4;

@@ -4,8 +4,8 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "abi.h"
-#include "team.cuh"
+#include "../abi.h"
+#include "../common/sync.cuh"
 
 // Vectors that a thread of a strided copy has in flight, as in the passes that it is the floor of.
 constexpr int kProbeBatch = 4;

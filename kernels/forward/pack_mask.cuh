@@ -3,8 +3,8 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "launch.cuh"
-#include "team.cuh"
+#include "../common/launch.cuh"
+#include "../common/sync.cuh"
 
 // One bit an element of y, in memory order.
 // Reads sizeof(T) bytes an element, writes an eighth.

@@ -3,7 +3,7 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "abi.h"
+#include "../abi.h"
 
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) fill_kernel(float* out, uint64_t len, float value) {
     const uint64_t stride = static_cast<uint64_t>(gridDim.x) * blockDim.x;

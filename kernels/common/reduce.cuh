@@ -3,10 +3,10 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "abi.h"
-#include "moments.cuh"
-#include "ownership.cuh"
-#include "team.cuh"
+#include "../abi.h"
+#include "sync.cuh"
+#include "tile_iterator.cuh"
+#include "welford.cuh"
 
 // The dynamic shared memory of a CTA, part by part. Plan computes the same sizes.
 struct Shared {

@@ -12,9 +12,9 @@
 // In both the CTA of a strip's first split writes what is kept of its channels, and the last of these to finish counts the
 // batch, when nobody reads the counter any more.
 #pragma once
-#include "exchange.cuh"
-#include "forward.cuh"
-#include "forward_moments.cuh"
+#include "../common/team.cuh"
+#include "moments.cuh"
+#include "normalize.cuh"
 
 // One batch more; a count that no training reaches stays where it is.
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }

@@ -1,6 +1,6 @@
 // The backward pass of strips that nobody holds, as backward.cuh says it.
 #pragma once
-#include "backward.cuh"
+#include "batch.cuh"
 
 // The partials of center_kernel lie behind those of sums_kernel.
 __device__ __forceinline__ BnWorkspace behind(const BnWorkspace& workspace, const BnTiling& t) {

@@ -1,7 +1,7 @@
-#include "forward_infer.cuh"
+#include "infer.cuh"
 
-#include "launch.cuh"
-#include "mask.cuh"
+#include "../common/launch.cuh"
+#include "pack_mask.cuh"
 
 extern "C" BnStatus bn_infer(const BnInfer* args, void* stream) {
     const BnTiling& t = args->tiling;

@@ -3,10 +3,10 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "abi.h"
-#include "ownership.cuh"
+#include "../abi.h"
 #include "reduce.cuh"
-#include "team.cuh"
+#include "sync.cuh"
+#include "tile_iterator.cuh"
 
 // The CTAs that share a strip: one alone (block), a cluster, or some of a cooperative grid. Each CTA makes one Team, and
 // all of a team merge as often as each other.

@@ -16,8 +16,8 @@
 // relu's mask is computed from x, for which lo has to be known first where the mean is far from zero: such strips take one
 // more walk over x before the others, from memory under two_read (center_kernel), on chip where the strip is held.
 #pragma once
+#include "../common/reduce.cuh"
 #include "gradient.cuh"
-#include "reduce.cuh"
 
 // A mean of more sigmas than this moves relu's mask by more than other roundings do.
 constexpr float kFarMean = 16.0f;

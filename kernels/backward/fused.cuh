@@ -1,7 +1,7 @@
 // The backward pass of strips that a team holds on chip, as backward.cuh says it: x and g in shared memory.
 #pragma once
-#include "backward.cuh"
-#include "exchange.cuh"
+#include "../common/team.cuh"
+#include "batch.cuh"
 
 template <class Owner>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)

@@ -1,6 +1,6 @@
 // The two halves of bn_backward, which are compiled apart: each takes the one compiler most of its time.
 #pragma once
-#include "abi.h"
+#include "../abi.h"
 
 // Through running statistics.
 BnStatus launch_backward_running(const BnBackward& args, void* stream);

@@ -1,7 +1,7 @@
-#include "forward_train.cuh"
+#include "train.cuh"
 
-#include "launch.cuh"
-#include "mask.cuh"
+#include "../common/launch.cuh"
+#include "pack_mask.cuh"
 
 extern "C" BnStatus bn_moments(const BnMoments* args, void* stream) {
     const BnTiling& t = args->tiling;

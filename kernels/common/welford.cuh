@@ -5,7 +5,7 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "team.cuh"
+#include "sync.cuh"
 
 // A sum in two halves: hi is the rounded one, lo what rounding left (Knuth's TwoSum).
 struct Pair {

@@ -5,8 +5,8 @@
 // A CTA takes a chunk of a strip. Reads x (and z) once, writes y (and an eighth of a byte of mask): 2X in all, which is
 // the floor. Plan guarantees that the chunks of a strip cover it, and that Owner suits the alignment.
 #pragma once
-#include "forward.cuh"
-#include "reduce.cuh"
+#include "../common/reduce.cuh"
+#include "normalize.cuh"
 
 template <class Owner>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) infer_kernel(const __grid_constant__ BnInfer args) {

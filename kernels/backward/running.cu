@@ -1,7 +1,7 @@
-#include "backward_running.cuh"
+#include "running.cuh"
 
-#include "launch.cuh"
-#include "launch_backward.h"
+#include "../common/launch.cuh"
+#include "running.h"
 
 BnStatus launch_backward_running(const BnBackward& args, void* stream) {
     const BnTiling& t = args.tiling;

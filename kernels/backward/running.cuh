@@ -5,8 +5,8 @@
 // One walk: reads x and dy once, writes dx, and leaves partials of the two sums: 3X, the floor. A second launch merges
 // the partials.
 #pragma once
+#include "../common/reduce.cuh"
 #include "gradient.cuh"
-#include "reduce.cuh"
 
 // Two sums of a channel: sum(g), sum(g * (x - running_mean)).
 using RunningSums = Sums<2>;

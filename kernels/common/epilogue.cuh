@@ -3,9 +3,9 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "abi.h"
+#include "../abi.h"
 #include "element.cuh"
-#include "team.cuh"
+#include "sync.cuh"
 
 // Whether a backward pass computes v again from x, for the activation's derivative: without a residual that is all it takes.
 __host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue) {

@@ -6,7 +6,7 @@
 // x once, which is the floor. Under two_read it leaves one partial a channel and split, which moments_finish_kernel
 // merges for the operation of that name; in a training forward the second pass does.
 #pragma once
-#include "exchange.cuh"
+#include "../common/team.cuh"
 
 __device__ __forceinline__ void store_moments(const Moments& moments, uint32_t channel, float* mean, float* var) {
     mean[channel] = moments.hi;

@@ -1,6 +1,6 @@
 #include "probes.cuh"
 
-#include "launch.cuh"
+#include "../common/launch.cuh"
 
 // With CTAs that are resident together, as cooperative grids and clusters have them.
 template <class Kernel>

@@ -14,7 +14,7 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-#include "abi.h"
+#include "../abi.h"
 #include "element.cuh"
 
 // Which strip, and which part of it.

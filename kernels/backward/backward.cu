@@ -1,9 +1,9 @@
-#include "backward.cuh"
+#include "batch.cuh"
 
-#include "backward_held.cuh"
-#include "backward_two_read.cuh"
-#include "launch.cuh"
-#include "launch_backward.h"
+#include "../common/launch.cuh"
+#include "fused.cuh"
+#include "running.h"
+#include "two_pass.cuh"
 
 // Through the batch's statistics.
 static BnStatus launch_backward_batch(const BnBackward& args, void* stream) {

@@ -2,9 +2,9 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include "abi.h"
+#include "../abi.h"
 #include "element.cuh"
-#include "ownership.cuh"
+#include "tile_iterator.cuh"
 
 // Calls `with(owner type)` for the tiling's dtype and form. Owners are passed by type: `decltype(owner)::Type`.
 template <class Owner>
