@@ -89,7 +89,7 @@ pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
 pub use layer::{BatchNorm, Options};
 pub use op::{Epilogue, ForwardPass, Op};
-pub use plan::{DeviceLimits, Form, Plan, Strategy, Tiling};
+pub use plan::{Access, DeviceLimits, Plan, Strategy, Tiling};
 pub use problem::Problem;
 pub use shape::{Layout, Shape};
 pub use state::{State, StateDict};

@@ -1,5 +1,3 @@
-#include "batch.cuh"
-
 #include "../common/launch.cuh"
 #include "fused.cuh"
 #include "running.h"
@@ -8,13 +6,13 @@
 // Through the batch's statistics.
 static BnStatus launch_backward_batch(const BnBackward& args, void* stream) {
     const BnTiling& t = args.tiling;
-    return with_owner(t.dtype, t.form, [&](auto owner) {
-        using Owner = typename decltype(owner)::Type;
-        if (t.strategy != BN_TWO_READ) return launch_tiled(backward_held_kernel<Owner>, t, stream, args);
+    return with_iterator(t.dtype, t.access, [&](auto iterator) {
+        using Iter = typename decltype(iterator)::Type;
+        if (t.strategy != BN_TWO_PASS) return launch_tiled(backward_fused_kernel<Iter>, t, stream, args);
         BnStatus status = BN_SUCCESS;
-        if (recomputes_v(args.epilogue)) status = launch_tiled(center_kernel<Owner>, t, stream, args);
-        if (status == BN_SUCCESS) status = launch_tiled(sums_kernel<Owner>, t, stream, args);
-        if (status == BN_SUCCESS) status = launch_tiled(apply_kernel<Owner>, t, stream, args);
+        if (recomputes_v(args.epilogue)) status = launch_tiled(mean_residual_kernel<Iter>, t, stream, args);
+        if (status == BN_SUCCESS) status = launch_tiled(backward_reduce_kernel<Iter>, t, stream, args);
+        if (status == BN_SUCCESS) status = launch_tiled(backward_elemt_kernel<Iter>, t, stream, args);
         return status;
     });
 }
@@ -28,12 +26,12 @@ extern "C" BnStatus bn_backward(const BnBackward* args, void* stream) {
 }
 
 extern "C" BnStatus bn_backward_prepare(const BnDevice* device, BnResident* resident) {
-    const BnStatus batch = with_every_owner(resident, [&](auto owner) {
-        using Owner = typename decltype(owner)::Type;
-        BnStatus status = prepare_team(backward_held_kernel<Owner>, "backward_held", *device, resident, true);
-        if (status == BN_SUCCESS) status = prepare(center_kernel<Owner>, "center", *device, resident);
-        if (status == BN_SUCCESS) status = prepare(sums_kernel<Owner>, "sums", *device, resident);
-        if (status == BN_SUCCESS) status = prepare(apply_kernel<Owner>, "apply", *device, resident);
+    const BnStatus batch = with_every_iterator(resident, [&](auto iterator) {
+        using Iter = typename decltype(iterator)::Type;
+        BnStatus status = prepare_clustered(backward_fused_kernel<Iter>, "backward_fused", *device, resident, true);
+        if (status == BN_SUCCESS) status = prepare(mean_residual_kernel<Iter>, "mean_residual", *device, resident);
+        if (status == BN_SUCCESS) status = prepare(backward_reduce_kernel<Iter>, "backward_reduce", *device, resident);
+        if (status == BN_SUCCESS) status = prepare(backward_elemt_kernel<Iter>, "backward_elemt", *device, resident);
         return status;
     });
     return batch != BN_SUCCESS ? batch : prepare_backward_running(*device, resident);

@@ -1,194 +1,104 @@
-// The backward pass of the training forward:
+// The backward pass through the batch's statistics:
 //
-//     g      = dy, masked by the epilogue's relu            dz = g
+//     g      = dy * activation'(v + z)                      dz = g
 //     dbeta  = sum(g)
 //     dgamma = sum(g * (x - mean)) * inv_std
 //     dx     = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)
 //
-// saved_mean is rounded: what rounding left, lo = sum(x - saved_mean) / m, is found on the way and taken into account,
-// unless it is more than a rounding, when saved_mean is taken as given. Everything is accumulated in f32.
+// mean is saved_mean + mean_lo (mean_residual.cuh). Everything is accumulated in f32.
 //
-// backward_held_kernel       block, cluster, grid: a team holds a strip of x and of g in shared memory: reads x and dy once,
-//                            writes dx: 3X, the floor. What a grid cannot hold is read again.
-// sums_kernel, apply_kernel  two_read: the first reads x and dy and leaves partials; the second merges them, reads both
-//                            from their end and writes dx: 5X.
+// fused.cuh     block, cluster, grid: a team keeps its tile of x and of g in shared memory. Reads x and dy once, writes dx:
+//               3 * sizeof(T) bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
+// two_pass.cuh  two-pass: the first pass reads x and dy and leaves partials; the second reduces them, reads both from their
+//               end and writes dx: 5 * sizeof(T) bytes per element.
 //
-// relu's mask is computed from x, for which lo has to be known first where the mean is far from zero: such strips take one
-// more walk over x before the others, from memory under two_read (center_kernel), on chip where the strip is held.
+// Plan guarantees that the chunks cover the tensor, that the alignment of the data suits Iter, that the teams of a grid are
+// resident together, and that the workspace has room for the partials.
 #pragma once
 #include "../common/reduce.cuh"
 #include "gradient.cuh"
+#include "mean_residual.cuh"
 
-// A mean of more sigmas than this moves relu's mask by more than other roundings do.
-constexpr float kFarMean = 16.0f;
-
-__device__ __forceinline__ bool is_far(float saved_mean, float saved_inv_std) {
-    return fabsf(saved_mean) * saved_inv_std > kFarMean;
-}
-
-// What rounding left of the mean, from sum(x - saved_mean).
-__device__ __forceinline__ float rest_of_mean(float saved_mean, float sum_xmu, int64_t m) {
-    const float rest = sum_xmu / static_cast<float>(m);
-    return fabsf(rest) <= 0x1p-23f * fabsf(saved_mean) ? rest : 0.0f;
-}
-
-// Whether any channel of the strip is far: the same answer on all threads, and in every kernel of a backward pass.
-__device__ __forceinline__ bool is_far_strip(const BnBackward& args, Part part, const Shared& shared) {
-    const BnTiling& t = args.tiling;
-    bool mine = false;
-    for (uint32_t i = threadIdx.x; i < t.strip_channels; i += blockDim.x) {
-        const uint32_t channel = part.strip * t.strip_channels + i;
-        if (channel < t.channels) mine = mine || is_far(args.statistics.mean[channel], args.statistics.inv_std[channel]);
-    }
-    uint32_t* const warps = reinterpret_cast<uint32_t*>(shared.warps);
-    const bool any = __any_sync(kFullWarp, mine);
-    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = any;
-    __syncthreads();
-    bool far = false;
-    for (uint32_t i = 0; i < blockDim.x / kWarp; i++) far = far || warps[i] != 0;
-    __syncthreads();
-    return far;
-}
-
-// The scales of the strip, for the mask and the sums; `rest` is what is known of the mean's rounding.
-template <class Owner>
-__device__ __forceinline__ void share_scales(const BnBackward& args, Part part, const Group& group, float rest,
-                                             const Shared& shared) {
-    const BnTiling& t = args.tiling;
-    const uint32_t channel = group.channel(t, part.strip);
-    if (group.rank == 0 && group.strip_channel < t.strip_channels) {
-        Scale scale = {0.0f, 0.0f, 0.0f, 0.0f}; // a strip's last channels may not exist, but threads load theirs
-        if (channel < t.channels) {
-            scale = scale_of(args.gamma, args.beta, channel, args.statistics.mean[channel], rest,
-                             args.statistics.inv_std[channel]);
-        }
-        reinterpret_cast<Scale*>(shared.channels)[group.strip_channel] = scale;
-    }
-    __syncthreads();
-}
-
-// Of one channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
+// Three sums of a channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
 using GradientSums = Sums<3>;
 
-// The walk over x alone, for the rest of the mean: each group's channel gets sum(x - saved_mean). Keeps x.
-template <class Owner>
-__device__ __forceinline__ Sums<1> sum_xmu(const BnBackward& args, Owner owner, const Group& group, const Shared& shared,
-                                           const Scales<Owner>& scales, const Kept<Owner>& kept_x) {
-    using V = Vector<typename Owner::Data, Owner::kVec>;
-    const typename Owner::Data* const x = static_cast<const typename Owner::Data*>(args.x);
-    Sums<1> sums[Owner::kLanes];
+// Reads a CTA's chunk of x and dy, and gives the threads of each channel its three sums. x comes from `known_x` where that has
+// it; the first vectors of x and g are kept in `smem_x` and `smem_g`.
+template <class Iter>
+__device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, const Iter& iter,
+                                                         const ChannelThreads& threads, const SharedStorage& smem,
+                                                         const Affines<Iter>& affines, const Gradient<Iter>& gradient,
+                                                         const SmemTile<Iter>& known_x, const SmemTile<Iter>& smem_x,
+                                                         const SmemTile<Iter>& smem_g) {
+    GradientSums sums[Iter::kAccums];
 #pragma unroll
-    for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = Sums<1>::none();
-#pragma unroll 1
-    for (uint32_t done = 0; done < owner.steps; done += kChunk) {
-        typename V::Raw raw[kChunk];
-        bool valid[kChunk];
-#pragma unroll
-        for (int i = 0; i < kChunk; i++) {
-            valid[i] = owner.valid();
-            raw[i] = valid[i] ? V::load(x + owner.offset * Owner::kVec) : V::zero();
-            owner.advance();
+    for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = GradientSums::identity();
+    for_each_vector(iter, gradient, known_x, [&](const auto& batch, int i, uint32_t iteration) {
+        float x[Iter::kVec], g[Iter::kVec];
+        gradient.masked(affines, batch, i, x, g);
+        if (smem_g.contains(iteration)) {
+            smem_x.at(iteration) = batch.x[i];
+            smem_g.at(iteration) = gradient.packed(batch, i, g);
         }
 #pragma unroll
-        for (int i = 0; i < kChunk; i++) {
-            if (!valid[i]) break;
-            if (kept_x.has(done + i)) kept_x.at(done + i) = raw[i];
-            float v[Owner::kVec];
-            V::unpack(raw[i], v);
-#pragma unroll
-            for (int e = 0; e < Owner::kVec; e++)
-                sums[e % Owner::kLanes].of[0] += v[e] - scales.of[e % Owner::kLanes].hi;
-        }
-    }
-    return merge_threads<Owner, Sums<1>>(args.tiling, group, shared, [&](int lane) { return sums[lane]; });
-}
-
-// The walk over x and dy: each group's channel gets its three sums. Takes x from `kept_x`, and keeps both in `keep_x` and
-// `keep_g`.
-template <class Owner>
-__device__ __forceinline__ GradientSums sum_gradients(const BnTiling& t, const Owner& owner, const Group& group,
-                                                      const Shared& shared, const Scales<Owner>& scales,
-                                                      const Gradient<Owner>& gradient, const Kept<Owner>& kept_x,
-                                                      const Kept<Owner>& keep_x, const Kept<Owner>& keep_g) {
-    GradientSums sums[Owner::kLanes];
-#pragma unroll
-    for (int lane = 0; lane < Owner::kLanes; lane++) sums[lane] = GradientSums::none();
-    walk_forwards(owner, gradient, kept_x, [&](const auto& batch, int i, uint32_t step) {
-        float x[Owner::kVec], g[Owner::kVec];
-        gradient.masked(scales, batch, i, x, g);
-        if (keep_g.has(step)) {
-            keep_x.at(step) = batch.x[i];
-            keep_g.at(step) = gradient.packed(batch, i, g);
-        }
-#pragma unroll
-        for (int e = 0; e < Owner::kVec; e++) {
-            GradientSums& sum = sums[e % Owner::kLanes];
-            const float xmu = x[e] - scales.of[e % Owner::kLanes].hi;
+        for (int e = 0; e < Iter::kVec; e++) {
+            GradientSums& sum = sums[e % Iter::kAccums];
+            const float xmu = x[e] - affines.at(e).mean;
             sum.of[0] += xmu;
             sum.of[1] += g[e];
             sum.of[2] = fmaf(g[e], xmu, sum.of[2]);
         }
     });
-    return merge_threads<Owner, GradientSums>(t, group, shared, [&](int lane) { return sums[lane]; });
+    return block_reduce_accums<Iter, GradientSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
 }
 
-// What dx needs of one channel beside its Scale: dx = scale * (g - mean_g - (x - mean) * slope).
-struct alignas(16) Slope {
-    float mean_g, slope, lo, unused;
+// The coefficients of dx beside Affine: dx = scale * (g - mean_dy - (x - mean) * proj).
+struct alignas(16) DxCoeffs {
+    float mean_dy, proj, mean_lo, unused;
 };
 
-// From the sums of a strip's channels, one a group: dgamma and dbeta, and the slopes in shared memory. Gives lo.
-__device__ __forceinline__ float finish_gradients(const BnBackward& args, Part part, const Group& group,
-                                                  const GradientSums& sum, const Shared& shared) {
+// Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The threads of each channel bring its sums, and get
+// its mean_lo.
+__device__ __forceinline__ float write_parameter_gradients(const BnBackward& args, TileCoord coord,
+                                                           const ChannelThreads& threads, const GradientSums& sum,
+                                                           const SharedStorage& smem) {
     const BnTiling& t = args.tiling;
-    const uint32_t channel = group.channel(t, part.strip);
-    Slope slope = {0.0f, 0.0f, 0.0f, 0.0f};
+    const uint32_t channel = threads.channel(t, coord.tile);
+    DxCoeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
     if (channel < t.channels) {
         const float inv_std = args.statistics.inv_std[channel];
         const float m = static_cast<float>(t.m);
         const float sum_dy = sum.of[1];
-        slope.lo = rest_of_mean(args.statistics.mean[channel], sum.of[0], t.m);
-        const float sum_dy_xmu = fmaf(-slope.lo, sum_dy, sum.of[2]);
-        slope.mean_g = sum_dy / m;
-        slope.slope = sum_dy_xmu * inv_std * inv_std / m;
-        if (group.rank == 0 && part.split == 0) {
+        coeffs.mean_lo = mean_residual(args.statistics.mean[channel], sum.of[0], t.m);
+        const float sum_dy_xmu = fmaf(-coeffs.mean_lo, sum_dy, sum.of[2]);
+        coeffs.mean_dy = sum_dy / m;
+        coeffs.proj = sum_dy_xmu * inv_std * inv_std / m;
+        if (threads.rank == 0 && coord.split == 0) {
             if (args.dgamma != nullptr) args.dgamma[channel] = sum_dy_xmu * inv_std;
             if (args.dbeta != nullptr) args.dbeta[channel] = sum_dy;
         }
     }
-    if (group.rank == 0 && group.strip_channel < t.strip_channels)
-        reinterpret_cast<Slope*>(shared.channels)[group.strip_channel] = slope;
-    return slope.lo;
+    if (threads.rank == 0 && threads.tile_channel < t.tile_channels)
+        reinterpret_cast<DxCoeffs*>(smem.coeffs)[threads.tile_channel] = coeffs;
+    return coeffs.mean_lo;
 }
 
-// What this thread's lanes need for dx.
-template <class Owner>
-struct Slopes {
-    Slope of[Owner::kLanes];
-
-    __device__ __forceinline__ Slopes(const Owner& owner, const BnTiling& t, const unsigned char* shared) {
-#pragma unroll
-        for (int lane = 0; lane < Owner::kLanes; lane++)
-            of[lane] = reinterpret_cast<const Slope*>(shared)[owner.strip_channel(t, lane)];
-    }
-    __device__ __forceinline__ float dx(const Scales<Owner>& scales, float x, float g, int element) const {
-        const Scale& s = scales.of[element % Owner::kLanes];
-        const Slope& slope = of[element % Owner::kLanes];
-        return s.scale * fmaf(-((x - s.hi) - slope.lo), slope.slope, g - slope.mean_g);
-    }
-};
-
-// The walk that writes dx and dz, from the end to the front.
-template <class Owner>
-__device__ __forceinline__ void apply_gradients(const Owner& owner, const Scales<Owner>& scales,
-                                                const Slopes<Owner>& slopes, const Gradient<Owner>& gradient,
-                                                const Kept<Owner>& kept_x, const Kept<Owner>& kept_g) {
-    walk_backwards(owner, gradient, kept_x, kept_g, [&](const auto& batch, int i) {
-        float x[Owner::kVec], g[Owner::kVec];
-        gradient.masked(scales, batch, i, x, g);
+// Writes dx and dz of a CTA's chunk, from its last iteration to its first.
+template <class Iter>
+__device__ __forceinline__ void write_dx(const Iter& iter, const Affines<Iter>& affines,
+                                         const ThreadCoeffs<Iter, DxCoeffs>& dx_coeffs, const Gradient<Iter>& gradient,
+                                         const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) {
+    for_each_vector_reverse(iter, gradient, smem_x, smem_g, [&](const auto& batch, int i) {
+        float x[Iter::kVec], g[Iter::kVec];
+        gradient.masked(affines, batch, i, x, g);
         gradient.store_dz(batch.offset[i], g);
 #pragma unroll
-        for (int e = 0; e < Owner::kVec; e++) x[e] = slopes.dx(scales, x[e], g[e], e);
+        for (int e = 0; e < Iter::kVec; e++) {
+            const Affine& affine = affines.at(e);
+            const DxCoeffs& coeffs = dx_coeffs.at(e);
+            const float xmu = (x[e] - affine.mean) - coeffs.mean_lo;
+            x[e] = affine.scale * fmaf(-xmu, coeffs.proj, g[e] - coeffs.mean_dy);
+        }
         gradient.store_dx(batch.offset[i], x);
     });
 }

@@ -1,77 +1,76 @@
-// The backward pass of strips that nobody holds, as backward.cuh says it.
+// The backward pass in two passes over x and dy, as in batch.cuh; three where relu's mask needs the residual of the mean.
 #pragma once
 #include "batch.cuh"
 
-// The partials of center_kernel lie behind those of sums_kernel.
-__device__ __forceinline__ BnWorkspace behind(const BnWorkspace& workspace, const BnTiling& t) {
-    BnWorkspace second = workspace;
-    second.partials = static_cast<uint4*>(workspace.partials) + static_cast<int64_t>(t.splits) * t.channels;
-    return second;
+// The partials of mean_residual_kernel, behind those of backward_reduce_kernel: (splits, channels) each.
+__device__ __forceinline__ BnWorkspace mean_residual_partials(const BnWorkspace& workspace, const BnTiling& t) {
+    BnWorkspace behind = workspace;
+    behind.partials = static_cast<uint4*>(workspace.partials) + static_cast<int64_t>(t.splits) * t.channels;
+    return behind;
 }
 
-// With relu, before the first pass: the partials of sum(x - saved_mean), for strips that are far.
-template <class Owner>
+// With relu, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean. Reads x:
+// sizeof(T) bytes per element of these.
+template <class Iter>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
-    center_kernel(const __grid_constant__ BnBackward args) {
+    mean_residual_kernel(const __grid_constant__ BnBackward args) {
     const BnTiling& t = args.tiling;
-    const Part part = part_of(t, blockIdx.x);
-    const Group group(t.strip_channels);
-    const Shared shared = Shared::carve<Owner>(t);
-    if (!is_far_strip(args, part, shared)) return;
-    share_scales<Owner>(args, part, group, 0.0f, shared);
-    const Owner owner(t, part);
-    const Scales<Owner> scales(owner, t, shared.channels);
-    const Sums<1> sum = sum_xmu(args, owner, group, shared, scales, Kept<Owner>::nothing());
-    const uint32_t channel = group.channel(t, part.strip);
-    if (group.rank == 0 && channel < t.channels) store_partial(behind(args.workspace, t), t, part.split, channel, sum);
+    const TileCoord coord = tile_coord(t, blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    if (!tile_needs_mean_residual(args, coord, smem)) return;
+    write_saved_affines(args, coord, threads, 0.0f, smem);
+    const Iter iter(t, coord);
+    const Affines<Iter> affines(iter, t, smem);
+    const Sums<1> sum = reduce_xmu(args, iter, threads, smem, affines, SmemTile<Iter>::empty());
+    const uint32_t channel = threads.channel(t, coord.tile);
+    if (threads.rank == 0 && channel < t.channels)
+        store_partial(mean_residual_partials(args.workspace, t), t, coord.split, channel, sum);
 }
 
-// The first pass: the partials of the three sums.
-template <class Owner>
-__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) sums_kernel(const __grid_constant__ BnBackward args) {
+// The first pass: the partials of the three sums. Reads x and dy: 2 * sizeof(T) bytes per element.
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_reduce_kernel(const __grid_constant__ BnBackward args) {
     const BnTiling& t = args.tiling;
-    const Part part = part_of(t, blockIdx.x);
-    const Group group(t.strip_channels);
-    const Shared shared = Shared::carve<Owner>(t);
-    const uint32_t channel = group.channel(t, part.strip);
-    float rest = 0.0f;
-    if (recomputes_v(args.epilogue) && is_far_strip(args, part, shared)) {
-        const BnWorkspace centers = behind(args.workspace, t);
-        const Sums<1> sum = merge_group<Sums<1>>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t s) {
-            return load_partial<Sums<1>>(centers, t, s, channel);
-        });
-        if (channel < t.channels) rest = rest_of_mean(args.statistics.mean[channel], sum.of[0], t.m);
+    const TileCoord coord = tile_coord(t, blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const uint32_t channel = threads.channel(t, coord.tile);
+    float mean_lo = 0.0f;
+    if (recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem)) {
+        const BnWorkspace partials = mean_residual_partials(args.workspace, t);
+        const Sums<1> sum = block_reduce_splits<Sums<1>>(partials, t, threads, channel, smem);
+        if (channel < t.channels) mean_lo = mean_residual(args.statistics.mean[channel], sum.of[0], t.m);
     }
-    share_scales<Owner>(args, part, group, rest, shared);
-    const Owner owner(t, part);
-    const Scales<Owner> scales(owner, t, shared.channels);
-    const Kept<Owner> nothing = Kept<Owner>::nothing();
+    write_saved_affines(args, coord, threads, mean_lo, smem);
+    const Iter iter(t, coord);
+    const Affines<Iter> affines(iter, t, smem);
+    const SmemTile<Iter> empty = SmemTile<Iter>::empty();
     const GradientSums sum =
-        sum_gradients(t, owner, group, shared, scales, Gradient<Owner>(args), nothing, nothing, nothing);
-    if (group.rank == 0 && channel < t.channels) store_partial(args.workspace, t, part.split, channel, sum);
+        reduce_gradients(t, iter, threads, smem, affines, Gradient<Iter>(args), empty, empty, empty);
+    if (threads.rank == 0 && channel < t.channels) store_partial(args.workspace, t, coord.split, channel, sum);
 }
 
-// The second pass, from the end to the front.
-template <class Owner>
-__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) apply_kernel(const __grid_constant__ BnBackward args) {
+// The second pass, from the end to the front. Reads x and dy, writes dx: 3 * sizeof(T) bytes per element.
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_elemt_kernel(const __grid_constant__ BnBackward args) {
     const BnTiling& t = args.tiling;
-    const Part part = part_of(t, gridDim.x - 1 - blockIdx.x);
-    const Group group(t.strip_channels);
-    const Shared shared = Shared::carve<Owner>(t);
-    const uint32_t channel = group.channel(t, part.strip);
-    const bool is_far = recomputes_v(args.epilogue) && is_far_strip(args, part, shared);
-    const GradientSums sum =
-        merge_group<GradientSums>(group, channel < t.channels ? t.splits : 0, shared, [&](uint32_t split) {
-            return load_partial<GradientSums>(args.workspace, t, split, channel);
-        });
-    const float lo = finish_gradients(args, part, group, sum, shared);
+    const TileCoord coord = tile_coord(t, gridDim.x - 1 - blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const uint32_t channel = threads.channel(t, coord.tile);
+    const bool knows_residual = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
+    const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, channel, smem);
+    const float mean_lo = write_parameter_gradients(args, coord, threads, sum, smem);
     __syncthreads();
-    const Owner owner(t, part);
-    const Slopes<Owner> slopes(owner, t, shared.channels);
+    const Iter iter(t, coord);
+    const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
     __syncthreads();
-    // The mask is that of the first pass, which knew lo only where the strip is far.
-    share_scales<Owner>(args, part, group, is_far ? lo : 0.0f, shared);
-    const Scales<Owner> scales(owner, t, shared.channels);
-    const Kept<Owner> nothing = Kept<Owner>::nothing();
-    apply_gradients(owner, scales, slopes, Gradient<Owner>(args), nothing, nothing);
+    // The mask is that of the first pass, which knew mean_lo only where the tile needs it.
+    write_saved_affines(args, coord, threads, knows_residual ? mean_lo : 0.0f, smem);
+    const Affines<Iter> affines(iter, t, smem);
+    const SmemTile<Iter> empty = SmemTile<Iter>::empty();
+    write_dx(iter, affines, dx_coeffs, Gradient<Iter>(args), empty, empty);
 }

@@ -1,64 +1,71 @@
-// Host side: from the ABI's tiling to a kernel's instance and its launch. Chooses nothing.
+// The host side: from the ABI's tiling to a kernel's instance and its launch. Chooses nothing.
 #pragma once
 #include <cuda_runtime.h>
 
 #include "../abi.h"
 #include "element.cuh"
+#include "sync.cuh"
 #include "tile_iterator.cuh"
 
-// Calls `with(owner type)` for the tiling's dtype and form. Owners are passed by type: `decltype(owner)::Type`.
-template <class Owner>
-struct OwnerType {
-    using Type = Owner;
+// A type as an argument: `decltype(type)::Type`.
+template <class T>
+struct TypeOf {
+    using Type = T;
 };
 
-template <class T, class With>
-BnStatus with_form(BnForm form, With with) {
-    switch (form) {
-        case BN_ROWS: return with(OwnerType<Rows<T, kVecOf<T>>>{});
-        case BN_COLUMNS: return with(OwnerType<Columns<T, kVecOf<T>>>{});
-        case BN_SCALAR_ROWS: return with(OwnerType<Rows<T, 1>>{});
-        case BN_SCALAR_COLUMNS: return with(OwnerType<Columns<T, 1>>{});
-    }
-    return static_cast<BnStatus>(cudaErrorInvalidValue);
-}
+constexpr BnDtype kDtypes[3] = {BN_F32, BN_F16, BN_BF16};
+constexpr BnAccess kAccesses[4] = {BN_CONTIGUOUS, BN_STRIDED, BN_SCALAR_CONTIGUOUS, BN_SCALAR_STRIDED};
 
+// Calls `with(element type)` for a dtype.
 template <class With>
-BnStatus with_owner(BnDtype dtype, BnForm form, With with) {
+BnStatus with_dtype(BnDtype dtype, With with) {
     switch (dtype) {
-        case BN_F32: return with_form<float>(form, with);
-        case BN_F16: return with_form<__half>(form, with);
-        case BN_BF16: return with_form<__nv_bfloat16>(form, with);
+        case BN_F32: return with(TypeOf<float>{});
+        case BN_F16: return with(TypeOf<__half>{});
+        case BN_BF16: return with(TypeOf<__nv_bfloat16>{});
     }
     return static_cast<BnStatus>(cudaErrorInvalidValue);
 }
 
-// The text that names an instance where it cannot be made ready.
-inline const char* instance_name(uint32_t dtype, uint32_t form) {
+// Calls `with(tile iterator type)` for a dtype and an access pattern.
+template <class With>
+BnStatus with_iterator(BnDtype dtype, BnAccess access, With with) {
+    return with_dtype(dtype, [&](auto type) {
+        using T = typename decltype(type)::Type;
+        switch (access) {
+            case BN_CONTIGUOUS: return with(TypeOf<Contiguous<T, kVecOf<T>>>{});
+            case BN_STRIDED: return with(TypeOf<Strided<T, kVecOf<T>>>{});
+            case BN_SCALAR_CONTIGUOUS: return with(TypeOf<Contiguous<T, 1>>{});
+            case BN_SCALAR_STRIDED: return with(TypeOf<Strided<T, 1>>{});
+        }
+        return static_cast<BnStatus>(cudaErrorInvalidValue);
+    });
+}
+
+// The name of an instance in error messages.
+inline const char* instance_name(uint32_t dtype, uint32_t access) {
     static const char* const kNames[3][4] = {
-        {" (f32, rows)", " (f32, columns)", " (f32, scalar rows)", " (f32, scalar columns)"},
-        {" (f16, rows)", " (f16, columns)", " (f16, scalar rows)", " (f16, scalar columns)"},
-        {" (bf16, rows)", " (bf16, columns)", " (bf16, scalar rows)", " (bf16, scalar columns)"},
+        {" (f32, contiguous)", " (f32, strided)", " (f32, scalar contiguous)", " (f32, scalar strided)"},
+        {" (f16, contiguous)", " (f16, strided)", " (f16, scalar contiguous)", " (f16, scalar strided)"},
+        {" (bf16, contiguous)", " (bf16, strided)", " (bf16, scalar contiguous)", " (bf16, scalar strided)"},
     };
-    return kNames[dtype][form];
+    return kNames[dtype][access];
 }
 
 // Calls `with` for every instance, up to the first that fails.
 template <class With>
-BnStatus with_every_owner(BnResident* resident, With with) {
-    static constexpr BnDtype kDtypes[3] = {BN_F32, BN_F16, BN_BF16};
-    static constexpr BnForm kForms[4] = {BN_ROWS, BN_COLUMNS, BN_SCALAR_ROWS, BN_SCALAR_COLUMNS};
+BnStatus with_every_iterator(BnResident* resident, With with) {
     for (uint32_t i = 0; i < 12; i++) {
         resident->instance = instance_name(i / 4, i % 4);
-        const BnStatus status = with_owner(kDtypes[i / 4], kForms[i % 4], with);
+        const BnStatus status = with_iterator(kDtypes[i / 4], kAccesses[i % 4], with);
         if (status != BN_SUCCESS) return status;
     }
     resident->instance = nullptr;
     return BN_SUCCESS;
 }
 
-// The status of a call of ours. The runtime keeps a failure as its last error too, where other code of the process would
-// find it and take it for its own.
+// The status of a runtime call. Clears the runtime's last error, where other code of the process would find our failure and
+// take it for its own.
 inline BnStatus returned(cudaError_t status) {
     if (status != cudaSuccess) (void)cudaGetLastError();
     return static_cast<BnStatus>(status);
@@ -91,7 +98,12 @@ inline cudaLaunchAttribute cooperative() {
     return attribute;
 }
 
-// A kernel that takes its tiling's geometry, with the CTAs of a team as its strategy wants them.
+// CTAs of a launch with a warp per channel.
+inline uint32_t warp_per_channel(const BnTiling& t) {
+    return (t.channels + BN_MAX_THREADS / kWarp - 1) / (BN_MAX_THREADS / kWarp);
+}
+
+// Launches a kernel with its tiling's geometry, and its teams as clusters or as a cooperative grid where the strategy says so.
 template <class... Params, class... Args>
 BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream, const Args&... args) {
     cudaLaunchAttribute attribute = {};
@@ -111,12 +123,12 @@ BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream
     return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
-// Loads a kernel, lets it use what shared memory the device has, and counts its CTAs on an SM. A kernel that `holds` its
-// tiles in shared memory gets as large a part of the SM's memory as there is: beside another stream's kernel the driver might
-// leave an SM too little of it for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
+// Loads a kernel, lets it use the device's maximum of dynamic shared memory, and counts its CTAs on an SM. A kernel that
+// `keeps_tile` in shared memory prefers the largest carveout: beside another stream's kernel the driver might leave an SM too
+// little for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
 template <class... Params>
 BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
-                 bool holds = false) {
+                 bool keeps_tile = false) {
     resident->kernel = name;
     resident->call = "cudaFuncGetAttributes";
     cudaFuncAttributes attributes;
@@ -125,12 +137,12 @@ BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& de
     resident->call = "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)";
     const int dynamic = static_cast<int>(device.shared_bytes);
     status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic));
-    // Static shared memory leaves less than a plan may take. By itself the attribute says little: it may count what the
-    // driver keeps of every CTA's shared memory from sm_90 on, which is no part of the limit.
+    // Static shared memory leaves less than a plan may take. The attribute alone does not show it: from sm_90 on it may count
+    // the driver's reservation, which is no part of the limit.
     const bool is_too_much = status == static_cast<BnStatus>(cudaErrorInvalidValue);
     resident->static_bytes = is_too_much ? static_cast<uint32_t>(attributes.sharedSizeBytes) : 0;
     if (status != BN_SUCCESS) return status;
-    if (holds) {
+    if (keeps_tile) {
         resident->call = "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)";
         status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                                cudaSharedmemCarveoutMaxShared));
@@ -146,14 +158,14 @@ BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& de
     return found < BN_MIN_CTAS ? static_cast<BnStatus>(cudaErrorLaunchOutOfResources) : BN_SUCCESS;
 }
 
-// As prepare, for a kernel that is launched in clusters too, where the device has them.
+// prepare for a kernel that is also launched in clusters, where the device has them.
 template <class... Params>
-BnStatus prepare_team(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
-                      bool holds = false) {
+BnStatus prepare_clustered(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
+                           bool keeps_tile = false) {
     const bool is_first = resident->clustered_kernels == 0;
-    BnStatus status = prepare(kernel, name, device, resident, holds);
+    BnStatus status = prepare(kernel, name, device, resident, keeps_tile);
     if (status != BN_SUCCESS || device.has_clusters == 0) return status;
-    // Beyond eight CTAs a cluster fits some devices and not others; one that it does not fit says so below.
+    // Clusters beyond eight CTAs fit some devices and not others; cudaOccupancyMaxActiveClusters tells.
     resident->call = "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)";
     status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
     if (status != BN_SUCCESS) return status;

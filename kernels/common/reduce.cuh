@@ -1,133 +1,94 @@
-// From the accumulators of threads to one result a channel, in an order that Plan fixes.
+// Reductions within a CTA: from the accumulators of threads to one partial per channel, in an order that Plan fixes.
+//
+//   warp_reduce           lanes of a warp, by butterfly shuffles
+//   block_reduce          any number of partials per channel, by the threads of each channel
+//   block_reduce_accums   the accumulators of all threads
+//
+// team.cuh has the levels above: cluster_reduce and grid_reduce.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
 
 #include "../abi.h"
+#include "smem.cuh"
 #include "sync.cuh"
 #include "tile_iterator.cuh"
 #include "welford.cuh"
 
-// The dynamic shared memory of a CTA, part by part. Plan computes the same sizes.
-struct Shared {
-    static constexpr uint32_t kPartialBytes = 16;
-    static constexpr uint32_t kMaxWarps = BN_MAX_THREADS / kWarp;
+// The threads of a CTA that reduce one channel of the tile: `size` neighbouring threads, a power of two. Threads beyond the
+// last channel have nothing to add.
+struct ChannelThreads {
+    uint32_t size, tile_channel, rank;
 
-    unsigned char* warps; // one partial a warp
-    unsigned char* channels; // sixteen bytes for each channel of the strip
-    unsigned char* mailboxes; // in a cluster: two partials for each channel of the strip and CTA, and two barriers
-    unsigned char* slots; // in the columns forms: one partial for each element of each thread's vector
-    unsigned char* strip; // what is kept of the strip
-
-    template <class Owner>
-    static __device__ __forceinline__ Shared carve(const BnTiling& t) {
-        Shared s;
-        s.warps = dynamic_shared();
-        s.channels = s.warps + kMaxWarps * kPartialBytes;
-        s.mailboxes = s.channels + t.strip_channels * kPartialBytes;
-        const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.strip_channels * t.splits + 1 : 0;
-        s.slots = s.mailboxes + partials * kPartialBytes;
-        s.strip = s.slots + (Owner::kIsColumns ? Owner::kVec * blockDim.x * kPartialBytes : 0);
-        return s;
-    }
-};
-
-// What a CTA keeps of its part of a strip: the vectors of its first `steps` steps, where only the thread that owns a
-// vector touches it.
-template <class Owner>
-struct Kept {
-    using Raw = typename Owner::Raw;
-
-    uint32_t start; // from the start of the shared memory, which the compiler must see to be that
-    uint32_t steps;
-
-    static __device__ __forceinline__ Kept nothing() { return {0, 0}; }
-    static __device__ __forceinline__ Kept in(const unsigned char* memory, uint32_t steps) {
-        return {static_cast<uint32_t>(memory - dynamic_shared()), steps};
-    }
-    // As many steps more.
-    __device__ __forceinline__ Kept next() const {
-        return {start + steps * blockDim.x * static_cast<uint32_t>(sizeof(Raw)), steps};
-    }
-    __device__ __forceinline__ bool has(uint32_t step) const { return step < steps; }
-    __device__ __forceinline__ Raw& at(uint32_t step) const {
-        return reinterpret_cast<Raw*>(dynamic_shared() + start)[step * blockDim.x + threadIdx.x];
-    }
-};
-
-// Which channel of a strip a thread works for where all of a channel's partials meet: `size` neighbouring threads, a
-// power of two, work for each. Threads beyond the last channel have nothing to add.
-struct Group {
-    uint32_t size, strip_channel, rank;
-
-    __device__ __forceinline__ explicit Group(uint32_t channels) {
+    __device__ __forceinline__ explicit ChannelThreads(uint32_t channels) {
         // 2^ceil(log2(channels)) groups: both powers of two.
         const uint32_t groups = channels <= 1 ? 1 : 1u << (32 - __clz(channels - 1));
         size = blockDim.x / groups;
-        strip_channel = threadIdx.x / size;
+        tile_channel = threadIdx.x / size;
         rank = threadIdx.x % size;
     }
-    // The channel, or one past the last for a thread that has none.
-    __device__ __forceinline__ uint32_t channel(const BnTiling& t, uint32_t strip) const {
-        const uint32_t channel = strip * t.strip_channels + strip_channel;
-        return strip_channel < t.strip_channels && channel < t.channels ? channel : t.channels;
+    // The channel within the tensor, or one past the last for a thread that has none.
+    __device__ __forceinline__ uint32_t channel(const BnTiling& t, uint32_t tile) const {
+        const uint32_t channel = tile * t.tile_channels + tile_channel;
+        return tile_channel < t.tile_channels && channel < t.channels ? channel : t.channels;
     }
 };
 
-// Merges the partials of `lanes` neighbouring lanes of a warp, a power of two: each gets the result.
+// Reduces the partials of `lanes` neighbouring lanes of a warp, a power of two: each gets the result.
 template <class Partial>
-__device__ __forceinline__ Partial merge_lanes(Partial partial, uint32_t lanes) {
+__device__ __forceinline__ Partial warp_reduce(Partial partial, uint32_t lanes) {
     // The lower lane's partial goes first on both sides, so that both get the same bits.
     for (uint32_t mask = 1; mask < lanes; mask <<= 1) {
-        const Partial other = partial.exchanged(mask);
+        const Partial other = partial.shfl_xor(mask);
         partial = (threadIdx.x & mask) != 0 ? merge(other, partial) : merge(partial, other);
     }
     return partial;
 }
 
-// Merges `count` partials, `item(0)` to `item(count - 1)`, of the channel of each group; every thread of the group gets
-// the result. The order of merges depends on `count` and the sizes alone. Every thread of the CTA calls it.
+// Reduces `count` partials per channel, `item(0)` to `item(count - 1)`; every thread of a channel gets its result. The order
+// of merges depends on `count` and the sizes alone. Every thread of the CTA calls it.
 template <class Partial, class Item>
-__device__ __forceinline__ Partial merge_group(const Group& group, uint32_t count, const Shared& shared, Item item) {
-    Partial partial = Partial::none();
-    for (uint32_t j = group.rank; j < count; j += group.size) partial = merge(partial, item(j));
-    partial = merge_lanes(partial, min(group.size, kWarp));
-    if (group.size > kWarp) {
-        Partial* const warps = reinterpret_cast<Partial*>(shared.warps);
+__device__ __forceinline__ Partial block_reduce(const ChannelThreads& threads, uint32_t count,
+                                                const SharedStorage& smem, Item item) {
+    Partial partial = Partial::identity();
+    for (uint32_t j = threads.rank; j < count; j += threads.size) partial = merge(partial, item(j));
+    partial = warp_reduce(partial, min(threads.size, kWarp));
+    if (threads.size > kWarp) {
+        Partial* const warps = reinterpret_cast<Partial*>(smem.warp_partials);
         if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = partial;
         __syncthreads();
-        const uint32_t first = group.strip_channel * (group.size / kWarp);
+        const uint32_t first = threads.tile_channel * (threads.size / kWarp);
         partial = warps[first];
-        for (uint32_t i = 1; i < group.size / kWarp; i++) partial = merge(partial, warps[first + i]);
+        for (uint32_t i = 1; i < threads.size / kWarp; i++) partial = merge(partial, warps[first + i]);
     }
-    __syncthreads(); // what `item` and the warps read may be written again
+    __syncthreads(); // the memory that `item` and the warps read may be written again
     return partial;
 }
 
-// Merges the accumulators of a CTA's threads: `lanes(i)` is that of this thread's lane i.
-template <class Owner, class Partial, class Lanes>
-__device__ __forceinline__ Partial merge_threads(const BnTiling& t, const Group& group, const Shared& shared,
-                                                 Lanes lanes) {
-    if constexpr (!Owner::kIsColumns) {
-        const Partial own = lanes(0);
-        return merge_group<Partial>(group, blockDim.x, shared, [&](uint32_t) { return own; });
+// Reduces the accumulators of a CTA's threads; `accums(i)` is this thread's accumulator i.
+template <class Iter, class Partial, class Accums>
+__device__ __forceinline__ Partial block_reduce_accums(const BnTiling& t, const ChannelThreads& threads,
+                                                       const SharedStorage& smem, Accums accums) {
+    if constexpr (!Iter::kIsStrided) {
+        const Partial own = accums(0);
+        return block_reduce<Partial>(threads, blockDim.x, smem, [&](uint32_t) { return own; });
     } else {
-        Partial* const slots = reinterpret_cast<Partial*>(shared.slots);
+        Partial* const partials = reinterpret_cast<Partial*>(smem.thread_partials);
 #pragma unroll
-        for (int lane = 0; lane < Owner::kLanes; lane++) slots[lane * blockDim.x + threadIdx.x] = lanes(lane);
+        for (int acc = 0; acc < Iter::kAccums; acc++) partials[acc * blockDim.x + threadIdx.x] = accums(acc);
         __syncthreads();
         const uint32_t width = static_cast<uint32_t>(t.width);
-        const uint32_t first = group.strip_channel * t.span;
-        const uint32_t count = group.strip_channel < t.strip_channels ? blockDim.x / width * t.span : 0;
-        return merge_group<Partial>(group, count, shared, [&](uint32_t j) {
-            const uint32_t row = j / t.span;
-            const uint32_t element = first + (j - row * t.span);
-            return slots[element % Owner::kVec * blockDim.x + row * width + element / Owner::kVec];
+        const uint32_t first = threads.tile_channel * t.inner;
+        const uint32_t count = threads.tile_channel < t.tile_channels ? blockDim.x / width * t.inner : 0;
+        return block_reduce<Partial>(threads, count, smem, [&](uint32_t j) {
+            const uint32_t row = j / t.inner;
+            const uint32_t element = first + (j - row * t.inner);
+            return partials[element % Iter::kVec * blockDim.x + row * width + element / Iter::kVec];
         });
     }
 }
 
-// A partial as the sixteen bytes in which it travels.
+// A partial as the sixteen bytes that travel between CTAs.
 template <class Partial>
 __device__ __forceinline__ uint4 to_raw(const Partial& partial) {
     static_assert(sizeof(Partial) <= sizeof(uint4), "a partial has sixteen bytes");
@@ -136,7 +97,7 @@ __device__ __forceinline__ uint4 to_raw(const Partial& partial) {
     return raw;
 }
 
-// By value: of a reference to memory the compiler would make sixteen loads of a byte.
+// By value: of a reference to memory nvcc makes sixteen loads of a byte.
 template <class Partial>
 __device__ __forceinline__ Partial from_raw(const uint4 raw) {
     Partial partial;
@@ -144,7 +105,7 @@ __device__ __forceinline__ Partial from_raw(const uint4 raw) {
     return partial;
 }
 
-// Sixteen bytes of the workspace for each split and channel.
+// The partials of passes in the workspace: (splits, channels).
 template <class Partial>
 __device__ __forceinline__ Partial load_partial(const BnWorkspace& workspace, const BnTiling& t, uint32_t split,
                                                 uint32_t channel) {
@@ -158,13 +119,24 @@ __device__ __forceinline__ void store_partial(const BnWorkspace& workspace, cons
     static_cast<uint4*>(workspace.partials)[static_cast<int64_t>(split) * t.channels + channel] = to_raw(partial);
 }
 
-// Merges the splits of a channel by one warp; none of a channel that does not exist.
+// Reduces the partials of all splits of a channel by the threads of the channel: the start of a second pass.
 template <class Partial>
-__device__ __forceinline__ Partial merge_splits(const BnWorkspace& workspace, const BnTiling& t, uint32_t channel) {
-    Partial partial = Partial::none();
+__device__ __forceinline__ Partial block_reduce_splits(const BnWorkspace& workspace, const BnTiling& t,
+                                                       const ChannelThreads& threads, uint32_t channel,
+                                                       const SharedStorage& smem) {
+    return block_reduce<Partial>(threads, channel < t.channels ? t.splits : 0, smem, [&](uint32_t split) {
+        return load_partial<Partial>(workspace, t, split, channel);
+    });
+}
+
+// Reduces the partials of all splits of a channel by one warp; identity() for a channel that does not exist.
+template <class Partial>
+__device__ __forceinline__ Partial warp_reduce_splits(const BnWorkspace& workspace, const BnTiling& t,
+                                                      uint32_t channel) {
+    Partial partial = Partial::identity();
     if (channel < t.channels) {
         for (uint32_t split = threadIdx.x % kWarp; split < t.splits; split += kWarp)
             partial = merge(partial, load_partial<Partial>(workspace, t, split, channel));
     }
-    return merge_lanes(partial, kWarp);
+    return warp_reduce(partial, kWarp);
 }

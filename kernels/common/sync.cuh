@@ -1,12 +1,12 @@
-// The closed set of synchronisation primitives: nothing else in this folder orders anything.
+// The closed set of synchronisation primitives: no other code in kernels/ orders memory accesses.
 //
-//   threads of a CTA       __syncthreads, and shuffles and votes of whole warps
-//   CTAs of a cluster      stores into each other's shared memory that an mbarrier counts; barriers of the cluster where
-//                          it starts and ends
-//   CTAs of a grid         a counter that all of a team arrive at and wait on; they must be resident together
-//   CTAs of any launch     the ticket, which nobody waits for
+//   threads of a CTA       __syncthreads, shuffles and votes of whole warps
+//   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier at the start
+//                          and at the end
+//   CTAs of a grid         grid_barrier, on a counter per team; the CTAs must be resident together
+//   CTAs of any launch     last_ticket, which nobody waits for
 //
-// No volatile, no bare fence. Each cites its section of the PTX ISA.
+// No volatile, no bare fence. Each primitive cites its section of the PTX ISA.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
@@ -27,7 +27,7 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 #endif
 }
 
-// Takes a ticket: true for the last of `ctas` callers, after everything that the others did before theirs. The counter
+// Takes a ticket: true for the last of `ctas` callers, who sees everything that the others did before theirs. The counter
 // is 0 again then, for the next launch. One thread of a CTA calls it, after a __syncthreads.
 // PTX ISA, "Parallel Synchronization and Communication Instructions: atom", .inc and .acq_rel.
 __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t ctas) {
@@ -44,24 +44,25 @@ __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t ctas) {
 }
 
 // The value of the lane whose number differs in the bits of `mask`. Every lane of the warp calls it.
-__device__ __forceinline__ float exchange(float v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
-__device__ __forceinline__ uint32_t exchange(uint32_t v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
+__device__ __forceinline__ float shfl_xor(float v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
+__device__ __forceinline__ uint32_t shfl_xor(uint32_t v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
 
-// Clusters exist since compute capability 9.0. Plan launches none on older devices, whose code needs only to compile.
+// Whether this architecture has clusters: from compute capability 9.0 on. Plan launches none on older devices, whose code
+// needs only to compile.
 #if defined(__CUDA_EMULATOR__) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 #define BN_HAS_CLUSTERS 1
 #else
 #define BN_HAS_CLUSTERS 0
 #endif
 
-// A barrier in shared memory that counts bytes.
-using Arrivals = unsigned long long;
+// A barrier in shared memory that counts bytes. PTX ISA, "mbarrier".
+using Mbarrier = unsigned long long;
 
 #if BN_HAS_CLUSTERS && !defined(__CUDA_EMULATOR__)
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
-// The same place in the shared memory of another CTA of the cluster. PTX ISA, "mapa".
+// The same address in the shared memory of the cluster's CTA of this rank. PTX ISA, "mapa".
 __device__ __forceinline__ uint32_t shared_address_of(const void* p, uint32_t rank) {
     uint32_t address;
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
@@ -69,7 +70,7 @@ __device__ __forceinline__ uint32_t shared_address_of(const void* p, uint32_t ra
 }
 #endif
 
-// Tells the cluster that this CTA has come so far, without waiting. All threads. PTX ISA, "barrier.cluster".
+// Arrives at the cluster barrier without waiting. All threads. PTX ISA, "barrier.cluster".
 __device__ __forceinline__ void cluster_arrive() {
 #ifdef __CUDA_EMULATOR__
     cuda_emulator::cluster_arrive();
@@ -78,7 +79,7 @@ __device__ __forceinline__ void cluster_arrive() {
 #endif
 }
 
-// Waits until all CTAs of the cluster have. All threads. PTX ISA, "barrier.cluster".
+// Waits until all CTAs of the cluster have arrived. All threads. PTX ISA, "barrier.cluster".
 __device__ __forceinline__ void cluster_wait() {
 #ifdef __CUDA_EMULATOR__
     cuda_emulator::cluster_wait();
@@ -87,14 +88,14 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-// Makes `count` barriers ready for one `expect_bytes` a phase. One thread, before cluster_arrive. PTX ISA,
-// "mbarrier.init" and "fence" (.mbarrier_init).
-__device__ __forceinline__ void start_arrivals(Arrivals* arrivals, int count) {
+// Initializes `count` mbarriers for one arrival per phase. One thread, before cluster_arrive. PTX ISA, "mbarrier.init" and
+// "fence" (.mbarrier_init).
+__device__ __forceinline__ void mbarrier_init(Mbarrier* mbarriers, int count) {
     for (int i = 0; i < count; i++) {
 #ifdef __CUDA_EMULATOR__
-        cuda_emulator::mbarrier_init(&arrivals[i], 1);
+        cuda_emulator::mbarrier_init(&mbarriers[i], 1);
 #elif BN_HAS_CLUSTERS
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&arrivals[i])) : "memory");
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&mbarriers[i])) : "memory");
 #endif
     }
 #ifdef __CUDA_EMULATOR__
@@ -104,71 +105,75 @@ __device__ __forceinline__ void start_arrivals(Arrivals* arrivals, int count) {
 #endif
 }
 
-// Says how many bytes this phase waits for; some may have come already. One thread. PTX ISA, "mbarrier.arrive".
-__device__ __forceinline__ void expect_bytes(Arrivals* arrivals, uint32_t bytes) {
+// Arrives, and adds to the bytes that this phase waits for; some may have come already. One thread. PTX ISA,
+// "mbarrier.arrive".
+__device__ __forceinline__ void mbarrier_arrive_expect_tx(Mbarrier* mbarrier, uint32_t bytes) {
 #ifdef __CUDA_EMULATOR__
-    cuda_emulator::mbarrier_arrive_expect_tx(arrivals, bytes);
+    cuda_emulator::mbarrier_arrive_expect_tx(mbarrier, bytes);
 #elif BN_HAS_CLUSTERS
-    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrivals)),
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(mbarrier)),
                  "r"(bytes)
                  : "memory");
 #endif
 }
 
-// Waits for the bytes of the phase with this parity, and sees them. Every thread that reads them. PTX ISA,
+// Waits for the bytes of the phase of this parity, and sees them. Every thread that reads them. PTX ISA,
 // "mbarrier.try_wait".
-__device__ __forceinline__ void wait_for_bytes(Arrivals* arrivals, uint32_t parity) {
+__device__ __forceinline__ void mbarrier_wait_parity(Mbarrier* mbarrier, uint32_t parity) {
 #ifdef __CUDA_EMULATOR__
-    while (!cuda_emulator::mbarrier_try_wait_parity(arrivals, parity)) {
+    while (!cuda_emulator::mbarrier_try_wait_parity(mbarrier, parity)) {
     }
 #elif BN_HAS_CLUSTERS
-    uint32_t has_come;
+    uint32_t is_complete;
     do {
         asm volatile(
             "{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-            : "=r"(has_come)
-            : "r"(shared_address(arrivals)), "r"(parity)
+            : "=r"(is_complete)
+            : "r"(shared_address(mbarrier)), "r"(parity)
             : "memory");
-    } while (has_come == 0);
+    } while (is_complete == 0);
 #endif
 }
 
-// Writes sixteen bytes to where `slot` is in the shared memory of the cluster's CTA of this rank, and counts them at its
-// `arrivals`. PTX ISA, "st.async".
-__device__ __forceinline__ void send(uint4* slot, const uint4& v, Arrivals* arrivals, uint32_t rank) {
+// Stores sixteen bytes to `slot` in the shared memory of the cluster's CTA of this rank, and counts them at its `mbarrier`.
+// PTX ISA, "st.async".
+__device__ __forceinline__ void st_async(uint4* slot, const uint4& v, Mbarrier* mbarrier, uint32_t rank) {
 #ifdef __CUDA_EMULATOR__
-    cuda_emulator::store_async(slot, {v.x, v.y, v.z, v.w}, arrivals, rank);
+    cuda_emulator::store_async(slot, {v.x, v.y, v.z, v.w}, mbarrier, rank);
 #elif BN_HAS_CLUSTERS
     asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
                      shared_address_of(slot, rank)),
-                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(shared_address_of(arrivals, rank))
+                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(shared_address_of(mbarrier, rank))
                  : "memory");
 #endif
 }
 
-// Waits until all `ctas` of a team have come here, and sees what they did before. One thread of a CTA calls it, between
-// two __syncthreads. The counter's upper bit turns over each time and the others are 0 again, so that it needs no reset
-// and serves teams of any size, one after the other.
+// Waits until all `ctas` of a team have arrived, and sees what they did before. One thread of a CTA calls it, between two
+// __syncthreads. A sense-reversing barrier: each phase turns the counter's phase bit over and leaves the other bits 0, so the
+// counter needs no reset and serves teams of any size, one after the other.
 //
-// Turns of the loop are relaxed loads: each acquire would make the SM forget its L1 cache, which another CTA may be streaming
+// The loop polls with relaxed loads: each acquire would invalidate the SM's L1 cache, which another CTA may be streaming
 // through. One acquire behind the loop is enough: a relaxed load of a location with an acquire of it behind is an acquire
 // pattern, and the load that ends the loop observes all arrivals, each of which is a release.
 // PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", "Release and Acquire Patterns".
-__device__ __forceinline__ void meet(uint32_t* counter, uint32_t rank, uint32_t ctas) {
-    constexpr uint32_t kTurn = 0x80000000u;
-    const uint32_t step = rank == 0 ? kTurn - (ctas - 1) : 1;
+__device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t rank, uint32_t ctas) {
+    constexpr uint32_t kPhaseBit = 0x80000000u;
+    const uint32_t increment = rank == 0 ? kPhaseBit - (ctas - 1) : 1;
 #ifdef __CUDA_EMULATOR__
-    const uint32_t before = cuda_emulator::atomic_add_release(counter, step);
-    while (((cuda_emulator::load_relaxed(counter) ^ before) & kTurn) == 0) {
+    const uint32_t before = cuda_emulator::atomic_add_release(counter, increment);
+    while (((cuda_emulator::load_relaxed(counter) ^ before) & kPhaseBit) == 0) {
     }
     (void)cuda_emulator::load_acquire(counter);
 #else
     const size_t address = __cvta_generic_to_global(counter);
     uint32_t before, now;
-    asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(address), "r"(step) : "memory");
+    asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(address), "r"(increment)
+                 : "memory");
     do {
         asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
-    } while (((now ^ before) & kTurn) == 0);
+    } while (((now ^ before) & kPhaseBit) == 0);
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
 #endif
 }

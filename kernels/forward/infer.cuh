@@ -1,21 +1,20 @@
-// The forward pass with the running statistics:
+// The forward pass with running statistics:
 //
 //     y = epilogue((x - running_mean) / sqrt(running_var + eps) * gamma + beta)
 //
-// A CTA takes a chunk of a strip. Reads x (and z) once, writes y (and an eighth of a byte of mask): 2X in all, which is
-// the floor. Plan guarantees that the chunks of a strip cover it, and that Owner suits the alignment.
+// A CTA owns a chunk of a tile. Reads x (and z) once, writes y (and a bit of mask): 2 * sizeof(T) bytes per element, the
+// floor. Plan guarantees that the chunks cover the tensor, and that the alignment of the data suits Iter.
 #pragma once
-#include "../common/reduce.cuh"
 #include "normalize.cuh"
 
-template <class Owner>
+template <class Iter>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) infer_kernel(const __grid_constant__ BnInfer args) {
     const BnTiling& t = args.tiling;
-    const Part part = part_of(t, blockIdx.x);
-    const Owner owner(t, part);
-    const Shared shared = Shared::carve<Owner>(t);
-    share_running_scales(args, part.strip, shared.channels);
-    const Scales<Owner> scales(owner, t, shared.channels);
-    normalize_backwards(owner, static_cast<const typename Owner::Data*>(args.x), Kept<Owner>::nothing(), scales,
-                        Output<Owner>(args));
+    const TileCoord coord = tile_coord(t, blockIdx.x);
+    const Iter iter(t, coord);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    write_running_affines(args, coord.tile, smem);
+    const Affines<Iter> affines(iter, t, smem);
+    normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(), affines,
+                      Output<Iter>(args));
 }

@@ -26,7 +26,7 @@ use super::device::driver;
 use super::process::expect_unforked;
 use super::{Cuda, ffi};
 use crate::problem::Kind;
-use crate::{Element, Epilogue, Error, Form, Op, Plan, Problem, Result, Strategy};
+use crate::{Access, Element, Epilogue, Error, Op, Plan, Problem, Result, Strategy};
 use argument::{Argument, place};
 
 pub(super) use backward::backward;
@@ -141,11 +141,11 @@ fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, us
     Ok(Planned {
         tiling: ffi::BnTiling {
             dtype: T::BN_DTYPE,
-            form: match tiling.form {
-                Form::Rows => ffi::BnForm::BN_ROWS,
-                Form::Columns => ffi::BnForm::BN_COLUMNS,
-                Form::ScalarRows => ffi::BnForm::BN_SCALAR_ROWS,
-                Form::ScalarColumns => ffi::BnForm::BN_SCALAR_COLUMNS,
+            access: match tiling.access {
+                Access::Contiguous => ffi::BnAccess::BN_CONTIGUOUS,
+                Access::Strided => ffi::BnAccess::BN_STRIDED,
+                Access::ScalarContiguous => ffi::BnAccess::BN_SCALAR_CONTIGUOUS,
+                Access::ScalarStrided => ffi::BnAccess::BN_SCALAR_STRIDED,
             },
             rows: tiling.rows,
             row_vectors: tiling.row_vectors,
@@ -155,16 +155,16 @@ fn plan<T: Native>(cuda: &Cuda, problem: &Problem, (address, actual): (usize, us
                 Strategy::Block => ffi::BnStrategy::BN_BLOCK,
                 Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
                 Strategy::Grid => ffi::BnStrategy::BN_GRID,
-                Strategy::TwoRead => ffi::BnStrategy::BN_TWO_READ,
+                Strategy::TwoRead => ffi::BnStrategy::BN_TWO_PASS,
             },
             m: problem.shape().m() as i64,
             channels: problem.shape().c() as u32,
-            strip_channels: tiling.strip_channels,
-            span: tiling.span,
-            strips: tiling.strips,
+            tile_channels: tiling.tile_channels,
+            inner: tiling.inner,
+            tiles: tiling.tiles,
             splits: tiling.splits,
             teams: tiling.teams,
-            held_steps: tiling.held_steps,
+            smem_iters: tiling.smem_iters,
             threads: tiling.threads,
             shared_bytes: tiling.shared_bytes,
             mask_in_place: u32::from(tiling.mask_in_place),
