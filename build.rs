@@ -1,4 +1,4 @@
-//! Compiles kernels/*.cu into the crate: with nvcc for a GPU, or with the C++ compiler and the headers of the emulated
+//! Compiles the .cu files of kernels/ into the crate: with nvcc for a GPU, or with the C++ compiler and the headers of the emulated
 //! device. Without the feature `cuda` there is nothing to do.
 
 #[cfg(feature = "cuda")]

@@ -6,6 +6,8 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use super::sources;
+
 /// A folder of objects that were made of the same sources by the same command.
 pub(crate) struct Cache(PathBuf);
 
@@ -19,13 +21,9 @@ impl Cache {
         let (facts, nvcc) = found.map_err(|error| told(nvcc, error))?;
         (nvcc, facts.len(), facts.modified().ok(), flags).hash(&mut key);
         // Every file, since any of them may be included.
-        let entries = fs::read_dir(kernels).map_err(|error| told(kernels, error))?;
-        let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
-        let files = files.as_mut().map_err(|error| format!("{}: {error}", kernels.display()))?;
-        files.sort();
-        for file in files {
-            let text = fs::read(&*file).map_err(|error| told(file, error))?;
-            (file.file_name(), text).hash(&mut key);
+        for (name, file) in sources::below(kernels)? {
+            let text = fs::read(&file).map_err(|error| told(&file, error))?;
+            (name, text).hash(&mut key);
         }
         let folder = parent.join(format!("{:016x}", key.finish()));
         fs::create_dir_all(&folder).map_err(|error| told(&folder, error))?;

@@ -14,6 +14,7 @@ mod cache;
 mod flags;
 mod hash;
 mod nvcc;
+mod sources;
 mod toolkit;
 
 use cache::Cache;
@@ -114,9 +115,11 @@ fn emulated(root: &Path) -> Result<()> {
     compile(root, &compiler, None)
 }
 
-/// Compiles every kernels/*.cu that the cache has no object of, several at a time, into one static library.
+/// Compiles every .cu below kernels/ that the cache has no object of, several at a time, into one static library.
 fn compile(root: &Path, compiler: &Compiler<'_>, cache: Option<&Cache>) -> Result<()> {
-    let sources = sources(&root.join("kernels"))?;
+    let mut sources = sources::compiled(&root.join("kernels"))?;
+    // Measuring a device is no part of using it.
+    sources.retain(|file| cfg!(feature = "bench") || !file.ends_with("probes.cu"));
     let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).map_or(1, NonZero::<usize>::get);
     let (waiting, objects) = (Mutex::new(sources.iter()), Mutex::new(Vec::new()));
     let work = || -> std::result::Result<(), String> {
@@ -146,16 +149,6 @@ fn compile(root: &Path, compiler: &Compiler<'_>, cache: Option<&Cache>) -> Resul
     let mut archive = cc::Build::new();
     archive.cpp(true).objects(objects.into_iter().flat_map(|(_, object)| object));
     Ok(archive.try_compile("batchnorm_kernels")?)
-}
-
-fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
-    // Measuring a device is no part of using it.
-    files.retain(|file| cfg!(feature = "bench") || !file.ends_with("probes.cu"));
-    files.sort();
-    if files.is_empty() { Err(format!("{} holds no .cu file", folder.display()).into()) } else { Ok(files) }
 }
 
 fn variable(name: &str) -> Result<String> {

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::sources;
+
 /// The line of src/cuda/ffi.rs that carries the hash begins with this.
 pub(crate) const PREFIX: &str = "// kernels/abi.h, FNV-1a: ";
 
@@ -13,20 +15,13 @@ pub(crate) fn line(header: &[u8]) -> String {
     format!("{PREFIX}{:016x}", with(BASIS, header))
 }
 
-/// The hash of all files of a folder, 16 hexadecimal digits: in the order of their names, the name, a 0, the bytes, a 0.
+/// The hash of all files below a folder, 16 hexadecimal digits: in the order of their paths, the path, a 0, the bytes, a 0.
 #[allow(dead_code, reason = "for those who compile kernels")]
 pub(crate) fn sources(folder: &Path) -> Result<String, String> {
-    let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    let entries = fs::read_dir(folder).map_err(|error| told(folder, error))?;
-    let files: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.path())).collect();
-    let mut files = files.map_err(|error| told(folder, error))?;
-    files.retain(|file| file.is_file());
-    files.sort();
     let mut hash = BASIS;
-    for file in files {
-        let bytes = fs::read(&file).map_err(|error| told(&file, error))?;
-        let name = file.file_name().unwrap_or_default();
-        for part in [name.as_encoded_bytes(), &[0], &bytes, &[0]] {
+    for (name, file) in sources::below(folder)? {
+        let bytes = fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        for part in [name.as_bytes(), &[0], &bytes, &[0]] {
             hash = with(hash, part);
         }
     }

@@ -1,7 +1,8 @@
-// The C ABI between the crate and its kernels: what bindgen reads, and nothing else crosses.
+// The C ABI between the crate and its kernels: bindgen's input, and the whole interface.
 //
-// One struct an operation. Pointers are device addresses; an optional tensor is null where it is absent. Every pointer,
-// length and choice has been checked by Problem and Plan: nothing behind this file checks again.
+// One struct per operation. Pointers are device addresses; an optional tensor is null where it is absent. Shapes stand
+// behind the fields: (n, c, s) is a data tensor in either layout, (c) one value per channel. Problem has checked every
+// pointer and length, and Plan has made every choice: nothing behind this file checks again.
 #pragma once
 #include <stdint.h>
 
@@ -11,19 +12,19 @@ typedef enum BnStatus { BN_SUCCESS = 0 } BnStatus;
 /// The type of data tensors. Per-channel tensors are f32.
 typedef enum BnDtype { BN_F32 = 0, BN_F16 = 1, BN_BF16 = 2 } BnDtype;
 
-/// Who owns which element of a strip.
-typedef enum BnForm {
-    /// A 16-byte vector lies inside one channel.
-    BN_ROWS = 0,
+/// The access pattern: which thread owns which element of a tile.
+typedef enum BnAccess {
+    /// A 16-byte vector lies inside one channel; neighbouring threads own neighbouring vectors.
+    BN_CONTIGUOUS = 0,
     /// A thread owns one column of 16-byte vectors.
-    BN_COLUMNS = 1,
-    /// As rows, with vectors of one element.
-    BN_SCALAR_ROWS = 2,
-    /// As columns, with vectors of one element.
-    BN_SCALAR_COLUMNS = 3
-} BnForm;
+    BN_STRIDED = 1,
+    /// BN_CONTIGUOUS with vectors of one element.
+    BN_SCALAR_CONTIGUOUS = 2,
+    /// BN_STRIDED with vectors of one element.
+    BN_SCALAR_STRIDED = 3
+} BnAccess;
 
-/// Where a channel's values are between the two times that they are needed.
+/// Where a channel's values stay from their first use, in the statistics, to their second.
 typedef enum BnStrategy {
     /// In one CTA's shared memory: x is read once.
     BN_BLOCK = 0,
@@ -31,89 +32,93 @@ typedef enum BnStrategy {
     BN_CLUSTER = 1,
     /// In the shared memory of a team of CTAs of a cooperative grid, as far as it fits: that much of x is read once.
     BN_GRID = 2,
-    /// Nowhere: x is read twice.
-    BN_TWO_READ = 3
+    /// Nowhere: x is read in two passes.
+    BN_TWO_PASS = 3
 } BnStrategy;
 
-/// What is applied last: to v, or to v + z.
+/// The function that is applied last: to v, or to v + z.
 typedef enum BnActivation { BN_IDENTITY = 0, BN_RELU = 1 } BnActivation;
 
-/// What is fused behind the normalization: activation(v), or activation(v + z) with a residual z.
+/// The operations fused behind the normalization: activation(v), or activation(v + z) with a residual z.
 typedef struct BnEpilogue {
     BnActivation activation;
     /// 1 where there is a residual.
     uint32_t has_residual;
 } BnEpilogue;
 
-/// Which statistics normalize.
+/// The statistics that normalize.
 typedef enum BnStatisticsKind {
     /// The batch's: dx depends on x through them.
     BN_BATCH = 0,
-    /// Running ones, which are constants.
+    /// Running statistics, which are constants.
     BN_RUNNING = 1
 } BnStatisticsKind;
 
 /// Statistics that an operation reads.
 typedef struct BnStatistics {
     BnStatisticsKind kind;
-    /// What is added to var; not used by the batch's.
+    /// The summand of var under the root; not used with the batch's statistics.
     float eps;
+    /// (c)
     const float* mean;
-    /// The batch's 1 / sqrt(var + eps); null of running ones.
+    /// (c) The batch's 1 / sqrt(var + eps); null with running statistics.
     const float* inv_std;
-    /// The running variance; null of the batch's.
+    /// (c) The running variance; null with the batch's statistics.
     const float* var;
 } BnStatistics;
 
-/// How the tensors are cut. A strip is a group of neighbouring channels: `rows` rows of `width` vectors each, from one
-/// row to the next `row_vectors`. Vectors have 16 bytes, or one element in the scalar forms.
+/// The cut of the data tensors. A channel tile, or tile, is a group of neighbouring channels: `rows` rows of `width` vectors
+/// each, `row_vectors` from one row to the next. A vector has 16 bytes, or one element in the scalar access patterns.
 ///
-/// The CTAs that share a strip are its team. Cluster and grid launch whole teams, of neighbouring CTAs each; the teams
-/// take the strips in turn.
+/// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take the
+/// tiles in turn.
 typedef struct BnTiling {
     BnDtype dtype;
-    BnForm form;
+    BnAccess access;
     BnStrategy strategy;
-    /// Rows of a strip.
+    /// Rows of a tile.
     int64_t rows;
-    /// Vectors from one row to the next. A strip's last columns may lie beyond: they belong to nobody.
+    /// Vectors from one row to the next. The last columns of the last tile may lie beyond: no thread owns these.
     int64_t row_vectors;
-    /// Vectors of a strip in a row.
+    /// Vectors of a tile in one row.
     int64_t width;
-    /// What one CTA takes of its strip: vectors, counted row by row (rows form), or rows (columns form).
+    /// One CTA's share of its tile: vectors counted row by row (contiguous), or rows (strided).
     int64_t chunk;
-    /// Values per channel.
+    /// Values per channel, n * s.
     int64_t m;
-    /// All channels.
+    /// Channels of the tensor, c.
     uint32_t channels;
-    /// Channels of a strip.
-    uint32_t strip_channels;
-    /// Elements of one channel side by side in a row. Not used by the rows form, whose strip is one channel.
-    uint32_t span;
-    /// Strips of the tensor, and CTAs that share each of them.
-    uint32_t strips;
+    /// Channels of a tile.
+    uint32_t tile_channels;
+    /// Elements of one channel side by side in a row. Not used with contiguous access, whose tile is one channel.
+    uint32_t inner;
+    /// Tiles of the tensor, and CTAs that share each of them.
+    uint32_t tiles;
     uint32_t splits;
-    /// Teams that are launched: as many as strips but in a grid, whose teams must all be resident.
+    /// Teams of the launch: one per tile, except in a grid, whose teams must all be resident.
     uint32_t teams;
-    /// Steps of each CTA's walk that it keeps in shared memory.
-    uint32_t held_steps;
-    /// Threads of a CTA, a power of two.
+    /// Iterations of each CTA's walk whose vectors it keeps in shared memory.
+    uint32_t smem_iters;
+    /// Threads per CTA, a power of two.
     uint32_t threads;
-    /// Dynamic shared memory of a CTA.
+    /// Dynamic shared memory per CTA, in bytes.
     uint32_t shared_bytes;
     /// Whether vectors pair up to whole bytes of the relu mask; else the mask is packed from y afterwards.
     uint32_t mask_in_place;
 } BnTiling;
 
-/// How running statistics follow the batch; all null where they do not.
+/// The running statistics and how they follow the batch; all pointers null where they do not.
 typedef struct BnRunning {
+    /// (c)
     float* mean;
+    /// (c)
     float* var;
+    /// (1)
     int64_t* num_batches_tracked;
     /// The weight of the old value and of the new one, unless `cumulative`.
     float keep;
     float momentum;
-    /// var * this is tracked: m/(m-1), or 1.
+    /// The factor of var in the running variance: m/(m-1), or 1.
     float correction;
     /// 1 where the weight is 1 / num_batches_tracked.
     uint32_t cumulative;
@@ -123,84 +128,88 @@ typedef struct BnRunning {
 
 /// Scratch memory.
 typedef struct BnWorkspace {
-    /// 16 bytes each: one for each split and channel of a two_read; in a grid two for each split and strip channel of
-    /// each team, and two more for each strip channel of each team.
+    /// Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits, channels)
+    /// where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels).
     void* partials;
-    /// A counter that is 0 between launches.
+    /// (1) An atomic ticket that is 0 between launches.
     uint32_t* ticket;
-    /// The counters by which the teams of a grid meet, `BN_COUNTER_BYTES` apart. They go on from launch to launch.
+    /// (teams) The counters of grid_barrier, `BN_COUNTER_BYTES` apart. They keep their values from launch to launch.
     uint32_t* counters;
 } BnWorkspace;
 
+/// mean and var of the batch.
 typedef struct BnMoments {
     BnTiling tiling;
-    const void* x;
-    float* mean;
-    float* var;
+    const void* x; // (n, c, s)
+    float* mean; // (c)
+    float* var; // (c)
     BnWorkspace workspace;
 } BnMoments;
 
+/// The forward pass with the batch's statistics.
 typedef struct BnTrain {
     BnTiling tiling;
     BnEpilogue epilogue;
     float eps;
-    const void* x;
-    const void* z;
-    const float* gamma;
-    const float* beta;
-    void* y;
-    float* saved_mean;
-    float* saved_inv_std;
-    uint32_t* relu_mask;
+    const void* x; // (n, c, s)
+    const void* z; // (n, c, s)
+    const float* gamma; // (c)
+    const float* beta; // (c)
+    void* y; // (n, c, s)
+    float* saved_mean; // (c)
+    float* saved_inv_std; // (c)
+    uint32_t* relu_mask; // ceil(n * c * s / 32)
     BnRunning running;
     BnWorkspace workspace;
 } BnTrain;
 
+/// The forward pass with running statistics.
 typedef struct BnInfer {
     BnTiling tiling;
     BnEpilogue epilogue;
     BnStatistics statistics;
-    const void* x;
-    const void* z;
-    const float* gamma;
-    const float* beta;
-    void* y;
-    uint32_t* relu_mask;
+    const void* x; // (n, c, s)
+    const void* z; // (n, c, s)
+    const float* gamma; // (c)
+    const float* beta; // (c)
+    void* y; // (n, c, s)
+    uint32_t* relu_mask; // ceil(n * c * s / 32)
 } BnInfer;
 
+/// The backward pass through either kind of statistics.
 typedef struct BnBackward {
     BnTiling tiling;
     BnEpilogue epilogue;
     BnStatistics statistics;
-    const void* x;
-    const void* dy;
-    const float* gamma;
-    const float* beta;
-    const uint32_t* relu_mask;
-    void* dx;
-    void* dz;
-    float* dgamma;
-    float* dbeta;
+    const void* x; // (n, c, s)
+    const void* dy; // (n, c, s)
+    const float* gamma; // (c)
+    const float* beta; // (c)
+    const uint32_t* relu_mask; // ceil(n * c * s / 32)
+    void* dx; // (n, c, s)
+    void* dz; // (n, c, s)
+    float* dgamma; // (c)
+    float* dbeta; // (c)
     BnWorkspace workspace;
 } BnBackward;
 
-/// What a probe measures.
+/// The work of a probe.
 typedef enum BnProbeKind {
     /// A plain launch of nothing.
     BN_PROBE_EMPTY = 0,
     /// out = a.
     BN_PROBE_COPY = 1,
     /// out = a ^ b; more = a where it is not null.
-    BN_PROBE_TWO_READ = 2,
-    /// out = a, by strips of `width` vectors.
+    BN_PROBE_TWO_INPUTS = 2,
+    /// out = a, by tiles of `width` vectors.
     BN_PROBE_STRIDED = 3,
-    /// Meetings of the teams of a cooperative grid, beside stores where there are any.
-    BN_PROBE_MEETING = 4,
+    /// Grid barriers of the teams of a cooperative grid, beside stores where there are any.
+    BN_PROBE_GRID_BARRIER = 4,
     /// Exchanges between the CTAs of clusters.
-    BN_PROBE_EXCHANGE = 5
+    BN_PROBE_CLUSTER_EXCHANGE = 5
 } BnProbeKind;
 
-/// A launch that computes nothing of use and takes the time of something; with the feature `bench` alone.
+/// A launch that takes the time of one part of an operation; with the feature `bench` alone.
 typedef struct BnProbe {
     BnProbeKind kind;
     uint32_t ctas;
@@ -211,26 +220,26 @@ typedef struct BnProbe {
     const void* b;
     void* out;
     void* more;
-    /// 16-byte vectors of each of these; of a row, and of a strip of it.
+    /// 16-byte vectors of each buffer, of a row, and of a tile in one row.
     int64_t vectors;
     int64_t row_vectors;
     int64_t width;
-    /// CTAs of a team, and how often they meet or exchange.
+    /// CTAs of a team, and its barriers or exchanges.
     uint32_t team;
     uint32_t rounds;
-    /// CTAs that meet: the first ones, a multiple of `team`.
-    uint32_t meeting;
+    /// CTAs that take part in barriers: the first ones, a multiple of `team`.
+    uint32_t barrier_ctas;
     /// The first CTA that stores, and the vectors that each of its threads stores in a round.
     uint32_t storing_from;
     uint32_t stores;
-    /// A counter for each team, `BN_COUNTER_BYTES` apart, 0 at first.
+    /// (teams) The counters of grid_barrier, `BN_COUNTER_BYTES` apart, 0 at first.
     uint32_t* counters;
 } BnProbe;
 
-/// The cluster sizes that are asked for: 2, 4, 8 and 16 CTAs.
+/// The number of cluster sizes: 2, 4, 8 and 16 CTAs.
 #define BN_CLUSTER_SIZES 4
 
-/// What `bn_*_prepare` has to know of the device.
+/// The facts of a device that `bn_*_prepare` needs.
 typedef struct BnDevice {
     /// The most shared memory that a CTA may use, and the most where two share an SM.
     uint32_t shared_bytes;
@@ -239,30 +248,30 @@ typedef struct BnDevice {
     uint32_t has_clusters;
 } BnDevice;
 
-/// What `bn_*_prepare` found of the kernels of one operation. All 0 at first.
+/// The residency of one operation's kernels, found by `bn_*_prepare`. All 0 at first.
 typedef struct BnResident {
-    /// The kernel that was made ready last, its dtype and form, and the CUDA call that was made last: after a failure, those
-    /// that failed. Text that is never freed; null before the first.
+    /// The kernel that was prepared last, its dtype and access pattern, and the last CUDA call: after a failure, those
+    /// that failed. Static text; null before the first.
     const char* kernel;
     const char* instance;
     const char* call;
-    /// The fewest CTAs of `BN_MAX_THREADS` threads that an SM holds of any of them.
+    /// CTAs of `BN_MAX_THREADS` threads that an SM holds, the minimum over the kernels.
     uint32_t ctas;
-    /// How many kernels there are.
+    /// Kernels that were prepared.
     uint32_t kernels;
-    /// The fewest clusters of each size that the device holds of any of them that are launched so: with an SM for each
-    /// CTA, and with one for two.
+    /// Clusters of each size that the device holds, the minimum over the kernels that are launched in clusters: with one
+    /// CTA per SM, and with two.
     uint32_t clusters[2][BN_CLUSTER_SIZES];
-    /// How many kernels these are.
+    /// Kernels that are launched in clusters.
     uint32_t clustered_kernels;
-    /// Static shared memory of a kernel that cannot have what plans take beside it, in bytes; else 0.
+    /// Static shared memory, in bytes, of a kernel that it leaves too little dynamic shared memory for; else 0.
     uint32_t static_bytes;
 } BnResident;
 
-/// The most threads of a CTA, and the CTAs of that size that every kernel leaves room for on an SM.
+/// The maximum of threads per CTA, and the CTAs of that size that the registers of every kernel leave room for on an SM.
 #define BN_MAX_THREADS 256
 #define BN_MIN_CTAS 2
-/// What lies between the counters of two teams: lines of their own.
+/// Bytes from one team's counter to the next: each has a cache line of its own.
 #define BN_COUNTER_BYTES 64
 
 #ifdef __cplusplus
@@ -275,17 +284,17 @@ extern "C" {
 BnStatus bn_moments(const BnMoments* args, void* stream);
 /// The forward pass with the batch's statistics.
 BnStatus bn_train(const BnTrain* args, void* stream);
-/// The forward pass with the running statistics.
+/// The forward pass with running statistics.
 BnStatus bn_infer(const BnInfer* args, void* stream);
-/// The backward pass of `bn_train`, or with running statistics of `bn_infer`.
+/// The backward pass of `bn_train`, or, with running statistics, of `bn_infer`.
 BnStatus bn_backward(const BnBackward* args, void* stream);
 /// One probe.
 BnStatus bn_probe(const BnProbe* args, void* stream);
-/// Writes `value` to `len` floats: what an empty batch leaves.
+/// Writes `value` to `len` floats: the per-channel outputs of an empty batch.
 BnStatus bn_fill(float* out, uint64_t len, float value, void* stream);
 
-// Each loads its operation's kernels on the current device, lets them use its shared memory, and says how many fit. To be
-// called once a device, before any launch or capture.
+// Each loads its operation's kernels on the current device, lets them use its shared memory, and counts how many fit. Called
+// once per device, before any launch or capture.
 
 BnStatus bn_moments_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_train_prepare(const BnDevice* device, BnResident* resident);

@@ -236,13 +236,13 @@ pub enum Error {
         actual: usize,
     },
     /// A forced strategy cannot hold the problem on this device.
-    #[error("strategy {strategy}: expected a strip of at most {limit} bytes on chip, got {actual}")]
+    #[error("strategy {strategy}: expected a channel tile of at most {limit} bytes on chip, got {actual}")]
     Strategy {
         /// The strategy.
         strategy: Strategy,
-        /// The bytes that a strip may have.
+        /// The bytes that a channel tile may have.
         limit: usize,
-        /// The bytes that the problem's strips have.
+        /// The bytes of the problem's smallest channel tile.
         actual: usize,
     },
     /// A probe of a size that the device or its buffers do not have.
@@ -484,7 +484,7 @@ mod tests {
             ),
             (
                 Error::Strategy { strategy: Strategy::Block, limit: 232_448, actual: 4_000_000 },
-                "strategy block: expected a strip of at most 232448 bytes on chip, got 4000000",
+                "strategy block: expected a channel tile of at most 232448 bytes on chip, got 4000000",
             ),
             (
                 Error::ForeignStream { tensor: "x", expected: 0, actual: 0x2a },

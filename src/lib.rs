@@ -89,7 +89,7 @@ pub use op::{
     Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Problem, Running, RunningVar, Statistics,
     StatisticsKind, Tracking,
 };
-pub use plan::{DeviceLimits, Form, Plan, Strategy, Tiling};
+pub use plan::{Access, DeviceLimits, Plan, Strategy, Tiling};
 pub use shape::{Layout, Shape, relu_mask_len};
 
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.

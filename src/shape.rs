@@ -171,6 +171,11 @@ impl RowView {
             Layout::ChannelsLast => Self { rows: m, c, s: 1 },
         }
     }
+
+    /// Elements of a row.
+    pub(crate) fn row_len(self) -> usize {
+        self.c * self.s
+    }
 }
 
 /// The 32-bit words of a relu mask: one bit an element in memory order, the lowest bit first.

@@ -6,7 +6,7 @@ mod random;
 
 use abuse::Part;
 use batchnorm::{
-    DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy, Tiling,
+    Access, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy, Tiling,
 };
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
@@ -38,13 +38,13 @@ fn problem(op: Op, dims: &[usize], layout: Layout, dtype: Dtype, epilogue: Epilo
 /// The flat vector that a thread owns in a step, as kernels/ownership.cuh has it.
 fn owned(t: &Tiling, strip: i64, split: i64, thread: i64, step: i64) -> Option<i64> {
     let begin = split * t.chunk;
-    match t.form {
-        Form::Rows | Form::ScalarRows => {
+    match t.access {
+        Access::Contiguous | Access::ScalarContiguous => {
             let end = (t.rows * t.width).min(begin + t.chunk);
             let index = begin + thread + step * i64::from(t.threads);
             (index < end).then(|| index / t.width * t.row_vectors + strip * t.width + index % t.width)
         }
-        Form::Columns | Form::ScalarColumns => {
+        Access::Strided | Access::ScalarStrided => {
             let row_step = i64::from(t.threads) / t.width;
             let (row_of_thread, col) = (thread / t.width, strip * t.width + thread % t.width);
             let row = begin + row_of_thread + step * row_step;
@@ -64,22 +64,22 @@ fn channel(shape: Shape, index: usize) -> usize {
 
 /// The channel that the kernels think an element has.
 fn channel_of_lane(t: &Tiling, strip: i64, thread: i64, lane: i64, vector: i64) -> usize {
-    let within = match t.form {
-        Form::Rows | Form::ScalarRows => 0,
-        Form::Columns | Form::ScalarColumns => (thread % t.width * vector + lane) / i64::from(t.span),
+    let within = match t.access {
+        Access::Contiguous | Access::ScalarContiguous => 0,
+        Access::Strided | Access::ScalarStrided => (thread % t.width * vector + lane) / i64::from(t.inner),
     };
-    (strip * i64::from(t.strip_channels) + within) as usize
+    (strip * i64::from(t.tile_channels) + within) as usize
 }
 
 fn check_owners(problem: &Problem, plan: &Plan) {
     let (t, shape) = (&plan.tiling, problem.shape());
     let vector = i64::from(t.vector_len(problem.dtype()));
     let mut owners = vec![0u32; shape.len()];
-    for strip in 0..i64::from(t.strips) {
+    for strip in 0..i64::from(t.tiles) {
         for split in 0..i64::from(t.splits) {
             for thread in 0..i64::from(t.threads) {
                 let mut ended = false;
-                for step in 0..t.steps() {
+                for step in 0..t.iterations() {
                     let Some(offset) = owned(t, strip, split, thread, step) else {
                         ended = true;
                         continue;
@@ -101,10 +101,10 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let t = &plan.tiling;
     assert!(t.shared_bytes <= limits.shared_per_cta, "{plan:?}");
     assert!(t.threads.is_power_of_two() && (32..=Plan::MAX_THREADS).contains(&t.threads), "{plan:?}");
-    assert!(t.strip_channels.next_power_of_two() <= t.threads, "{plan:?}");
-    assert!(u64::from(t.strips) * u64::from(t.splits) < 1 << 31, "{plan:?}");
-    assert!(t.strips as usize * t.strip_channels as usize >= problem.shape().c(), "{plan:?}");
-    assert!(t.steps() < 1 << 31, "{plan:?}");
+    assert!(t.tile_channels.next_power_of_two() <= t.threads, "{plan:?}");
+    assert!(u64::from(t.tiles) * u64::from(t.splits) < 1 << 31, "{plan:?}");
+    assert!(t.tiles as usize * t.tile_channels as usize >= problem.shape().c(), "{plan:?}");
+    assert!(t.iterations() < 1 << 31, "{plan:?}");
     match plan.strategy {
         Strategy::Block => assert_eq!(t.splits, 1, "{plan:?}"),
         Strategy::Cluster => {
@@ -120,26 +120,26 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
         }
         Strategy::TwoRead => {}
     }
-    assert!(t.teams <= t.strips && (t.teams == t.strips || plan.strategy == Strategy::Grid), "{plan:?}");
+    assert!(t.teams <= t.tiles && (t.teams == t.tiles || plan.strategy == Strategy::Grid), "{plan:?}");
     let tensors = match (plan.strategy, problem.op()) {
         (Strategy::TwoRead, _) | (_, Op::Moments) => 0,
         (_, Op::Backward(StatisticsKind::Batch)) => 2,
         _ => 1,
     };
-    let held = i64::from(t.held_steps);
+    let held = i64::from(t.smem_iters);
     if tensors == 0 {
         assert_eq!(held, 0, "{plan:?}");
     } else if plan.strategy == Strategy::Grid {
-        assert!(held > 0 && held <= t.steps(), "{plan:?}");
+        assert!(held > 0 && held <= t.iterations(), "{plan:?}");
     } else {
-        assert_eq!(held, t.steps(), "{plan:?}");
+        assert_eq!(held, t.iterations(), "{plan:?}");
     }
     let vector_bytes = i64::from(t.vector_len(problem.dtype()) * problem.dtype().bytes());
     assert!(i64::from(t.shared_bytes) >= held * tensors * i64::from(t.threads) * vector_bytes, "{plan:?}");
     let partials = (plan.workspace_bytes - Plan::HEAD_BYTES) / Plan::PARTIAL_BYTES;
     let needs = match (plan.strategy, problem.op(), problem.epilogue()) {
         (Strategy::Block | Strategy::Cluster, ..) | (_, Op::Infer, _) => 0,
-        (Strategy::Grid, ..) => 2 * (t.splits + 1) as usize * (t.teams * t.strip_channels) as usize,
+        (Strategy::Grid, ..) => 2 * (t.splits + 1) as usize * (t.teams * t.tile_channels) as usize,
         (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch), Epilogue::RELU) => {
             2 * t.splits as usize * problem.shape().c()
         }
@@ -250,7 +250,7 @@ fn resnet50_reads_once() {
             let problem = problem(op, row.shape.dims(), Layout::ChannelsFirst, row.dtype, Epilogue::RELU);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
             assert_ne!(plan.strategy, Strategy::TwoRead, "{op:?} {row:?}");
-            assert_eq!(i64::from(plan.tiling.held_steps), plan.tiling.steps(), "{op:?} {row:?}");
+            assert_eq!(i64::from(plan.tiling.smem_iters), plan.tiling.iterations(), "{op:?} {row:?}");
         }
     }
 }
@@ -278,18 +278,18 @@ fn offsets_beyond_32_bits_stay_exact() {
                 check_limits(&problem, &HOPPER, &plan);
                 let t = &plan.tiling;
                 let vector = i64::from(t.vector_len(Dtype::F16));
-                let whole = match t.form {
-                    Form::Rows | Form::ScalarRows => t.rows * t.width,
-                    Form::Columns | Form::ScalarColumns => t.rows,
+                let whole = match t.access {
+                    Access::Contiguous | Access::ScalarContiguous => t.rows * t.width,
+                    Access::Strided | Access::ScalarStrided => t.rows,
                 };
                 assert!(t.chunk * i64::from(t.splits) >= whole, "{plan:?}");
                 assert!(t.chunk * (i64::from(t.splits) - 1) < whole, "{plan:?}");
                 assert_eq!(t.rows * t.row_vectors * vector, problem.shape().len() as i64, "{plan:?}");
                 // The very last vector is the last valid step of the last CTA, and of nobody else.
                 let last = t.rows * t.row_vectors - 1;
-                let (strip, split) = (i64::from(t.strips) - 1, i64::from(t.splits) - 1);
+                let (strip, split) = (i64::from(t.tiles) - 1, i64::from(t.splits) - 1);
                 let owners = (0..i64::from(t.threads)).flat_map(|thread| {
-                    let tail = t.steps().saturating_sub(3).max(0)..t.steps();
+                    let tail = t.iterations().saturating_sub(3).max(0)..t.iterations();
                     tail.filter_map(move |step| owned(t, strip, split, thread, step))
                 });
                 // A last chunk may end early: its last vector is looked for where it must be.
@@ -341,7 +341,7 @@ fn one_channel_keeps_every_sm_busy() {
         for op in OPS {
             let problem = problem(op, dims, layout, Dtype::F16, Epilogue::IDENTITY);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
-            assert!(plan.tiling.strips * plan.tiling.splits >= HOPPER.sms, "{op:?} {dims:?} {plan:?}");
+            assert!(plan.tiling.tiles * plan.tiling.splits >= HOPPER.sms, "{op:?} {dims:?} {plan:?}");
         }
     }
 }
@@ -366,7 +366,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
     let strip = 256 * 56 * 56 * 2;
     assert_eq!(
         error.to_string(),
-        format!("strategy block: expected a strip of at most 232448 bytes on chip, got {strip}")
+        format!("strategy block: expected a channel tile of at most 232448 bytes on chip, got {strip}")
     );
     Plan::new(&large, &HOPPER, Some(Strategy::TwoRead)).unwrap();
 }
@@ -378,7 +378,11 @@ fn for_an_empty_problem_nothing_is_planned() {
             let problem = problem(op, dims, Layout::ChannelsFirst, Dtype::F16, Epilogue::RELU);
             for forced in FORCED {
                 let plan = Plan::new(&problem, &limits, forced).unwrap();
-                assert_eq!((plan.tiling.strips, plan.tiling.steps(), plan.predicted_ns), (0, 0, 0.0), "{problem:?}");
+                assert_eq!(
+                    (plan.tiling.tiles, plan.tiling.iterations(), plan.predicted_ns),
+                    (0, 0, 0.0),
+                    "{problem:?}"
+                );
                 assert_eq!(Plan::candidates(&problem, &limits), [plan]);
                 let most = Plan::most_workspace_bytes(&problem, &limits, forced);
                 assert!(most >= plan.workspace_bytes, "{problem:?}");
@@ -452,7 +456,7 @@ fn limits_that_no_device_has_panic_nowhere() {
                     let problem = problem(op, dims, layout, Dtype::F16, Epilogue::ADD_RELU);
                     for forced in FORCED {
                         if let Ok(plan) = Plan::new(&problem, &limits, forced) {
-                            assert!(plan.tiling.steps() > 0 && plan.tiling.splits > 0, "{limits:?}, {plan:?}");
+                            assert!(plan.tiling.iterations() > 0 && plan.tiling.splits > 0, "{limits:?}, {plan:?}");
                         }
                         Plan::most_workspace_bytes(&problem, &limits, forced);
                     }
@@ -464,8 +468,8 @@ fn limits_that_no_device_has_panic_nowhere() {
     let shape = Shape::nchw(2, 64, 8, 8).unwrap();
     let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let tiling = Plan::new(&problem, &HOPPER, None).unwrap().tiling;
-    for form in [Form::Rows, Form::Columns] {
-        Tiling { form, width: 0, threads: 0, ..tiling }.steps();
+    for access in [Access::Contiguous, Access::Strided] {
+        Tiling { access, width: 0, threads: 0, ..tiling }.iterations();
     }
 }
 
@@ -477,12 +481,12 @@ fn a_plan_is_one_line() {
     let plan = Plan::new(&problem, &DeviceLimits::KNOWN[1].1, Some(Strategy::Cluster)).unwrap();
     let t = plan.tiling;
     let wanted = format!(
-        "cluster Rows threads={} strips=64 splits={} teams={} held_steps={}/{} shared_bytes={}",
+        "cluster Contiguous threads={} tiles=64 splits={} teams={} smem_iters={}/{} shared_bytes={}",
         t.threads,
         t.splits,
         t.teams,
-        t.held_steps,
-        t.steps(),
+        t.smem_iters,
+        t.iterations(),
         t.shared_bytes
     );
     assert_eq!(plan.to_string(), wanted);

@@ -47,7 +47,7 @@ pub(crate) const FIELDS: [Field; 14] = [
     field!(cooperative, f64::INFINITY),
     field!(merge, f64::INFINITY),
     field!(cluster_exchange, f64::INFINITY),
-    field!(grid_meeting, f64::INFINITY),
+    field!(grid_barrier, f64::INFINITY),
     field!(hidden_shows, 1.0),
 ];
 
@@ -76,7 +76,7 @@ pub(crate) fn predicted(constants: &Constants, observation: &Observation) -> f64
             constants.launch + bytes / rate
         }
         Of::Probe(_, Probe::Meeting { rounds }) => {
-            constants.launch + constants.cooperative + rounds * constants.grid_meeting
+            constants.launch + constants.cooperative + rounds * constants.grid_barrier
         }
         Of::Probe(_, Probe::Exchange { rounds, without }) => without + rounds * constants.cluster_exchange,
     }

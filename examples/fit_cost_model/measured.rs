@@ -213,13 +213,13 @@ fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Pla
         let t = &plan.tiling;
         let numbers = [
             ("threads", i64::from(t.threads)),
-            ("strips", i64::from(t.strips)),
+            ("strips", i64::from(t.tiles)),
             ("splits", i64::from(t.splits)),
             ("teams", i64::from(t.teams)),
-            ("held_steps", i64::from(t.held_steps)),
+            ("held_steps", i64::from(t.smem_iters)),
             ("shared_bytes", i64::from(t.shared_bytes)),
         ];
-        told["form"] == format!("{:?}", t.form) && numbers.iter().all(|&(key, value)| told[key] == value)
+        told["form"] == format!("{:?}", t.access) && numbers.iter().all(|&(key, value)| told[key] == value)
     };
     model::plans(&model::Constants::PLANNED_BY, problem, limits, strategy).into_iter().find(agrees)
 }

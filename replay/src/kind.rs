@@ -1,4 +1,4 @@
-//! The kind of a launch: kernel, dtype, form, strategy and epilogue. The one file that knows this project's kernels; what
+//! The kind of a launch: kernel, dtype, access pattern, strategy and epilogue. The one file that knows this project's kernels; what
 //! is executed and compared knows none of it, but for which halves may be NaN.
 
 use std::fmt;
@@ -23,7 +23,7 @@ pub(crate) const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
 pub(crate) struct Kind {
     /// The entry's name without its template's arguments.
     pub(crate) kernel: String,
-    /// f32, f16 or bf16, and how elements are owned, as the template has them.
+    /// f32, f16 or bf16, and the tile iterator, as the template has them.
     pub(crate) instance: String,
     pub(crate) strategy: Option<&'static str>,
     /// CTAs of a team: whether there are several.
@@ -118,25 +118,25 @@ pub(crate) struct Kernel {
 const KERNELS: [Kernel; 17] = [
     kernel("moments_kernel", &STRATEGIES, &[]),
     kernel("moments_finish_kernel", &[], &[]),
-    kernel("train_held_kernel", &HELD, &EPILOGUES),
-    kernel("train_second_kernel", &[], &EPILOGUES),
+    kernel("train_fused_kernel", &FUSED, &EPILOGUES),
+    kernel("normalize_kernel", &[], &EPILOGUES),
     kernel("infer_kernel", &[], &EPILOGUES),
-    kernel("backward_held_kernel", &HELD, &EPILOGUES),
-    kernel("center_kernel", &[], &[]),
-    kernel("sums_kernel", &[], &EPILOGUES),
-    kernel("apply_kernel", &[], &EPILOGUES),
+    kernel("backward_fused_kernel", &FUSED, &EPILOGUES),
+    kernel("mean_residual_kernel", &[], &[]),
+    kernel("backward_reduce_kernel", &[], &EPILOGUES),
+    kernel("backward_elemt_kernel", &[], &EPILOGUES),
     kernel("backward_running_kernel", &[], &EPILOGUES),
     kernel("backward_running_finish_kernel", &[], &[]),
     kernel("pack_mask_kernel", &[], &[]),
     kernel("fill_kernel", &[], &[]),
-    kernel("stream_kernel", &[], &[]),
-    kernel("strided_kernel", &[], &[]),
-    kernel("meeting_kernel", &[], &[]),
-    Kernel { needs_clusters: true, ..kernel("exchange_kernel", &[], &[]) },
+    kernel("copy_kernel", &[], &[]),
+    kernel("strided_copy_kernel", &[], &[]),
+    kernel("grid_barrier_kernel", &[], &[]),
+    Kernel { needs_clusters: true, ..kernel("cluster_exchange_kernel", &[], &[]) },
 ];
 
 /// The strategies that hold a tile in shared memory.
-const HELD: [&str; 3] = ["block", "cluster", "grid"];
+const FUSED: [&str; 3] = ["block", "cluster", "grid"];
 
 const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogues: &'static [&'static str]) -> Kernel {
     Kernel { name, strategies, epilogues, needs_clusters: false }

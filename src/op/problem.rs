@@ -4,7 +4,7 @@
 
 #[cfg(feature = "cuda")]
 use super::tensor::Place;
-use super::tensor::{Access, Role, Tensor};
+use super::tensor::{Role, Tensor, Usage};
 use super::{Epilogue, Op, Tracking, backward, moments, train};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
@@ -119,7 +119,7 @@ impl Problem {
 
     /// The part of [`Problem::over`] that needs addresses: what may overlap, and what alignment all data has.
     pub(crate) fn check_aliasing(self, tensors: &[Tensor]) -> Result<Self> {
-        for (i, output) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.access == Access::Write) {
+        for (i, output) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.usage == Usage::Write) {
             for (j, other) in tensors.iter().enumerate() {
                 let bytes = output.overlap(other);
                 if i != j && bytes > 0 {
@@ -199,8 +199,8 @@ mod tests {
         Problem::new(Op::Train, shape(dims), Dtype::F32, Epilogue::IDENTITY, eps, tracking)
     }
 
-    fn tensor(name: &'static str, role: Role, access: Access, address: usize, len: usize) -> Tensor {
-        Tensor { name, role, access, extent: Extent { address, len, bytes: 4 * len, place: None } }
+    fn tensor(name: &'static str, role: Role, usage: Usage, address: usize, len: usize) -> Tensor {
+        Tensor { name, role, usage, extent: Extent { address, len, bytes: 4 * len, place: None } }
     }
 
     #[test]
@@ -254,10 +254,10 @@ mod tests {
     fn lengths_are_those_of_the_shape() {
         let problem = train(&[4, 3, 10], 1e-5, None).unwrap();
         for (kind, expected) in [(Role::Data, 120), (Role::Channel, 3), (Role::Counter, 1)] {
-            problem.over(&[tensor("x", kind, Access::Read, 64, expected)]).unwrap();
+            problem.over(&[tensor("x", kind, Usage::Read, 64, expected)]).unwrap();
             for actual in [0, expected - 1, expected + 1] {
                 if actual != expected {
-                    let error = problem.over(&[tensor("x", kind, Access::Read, 64, actual)]);
+                    let error = problem.over(&[tensor("x", kind, Usage::Read, 64, actual)]);
                     let text = error.unwrap_err().to_string();
                     assert_eq!(text, format!("x: expected {expected} values, got {actual}"));
                 }
@@ -268,21 +268,21 @@ mod tests {
     #[test]
     fn outputs_overlap_nothing_and_inputs_may() {
         let problem = train(&[4, 4], 1e-5, None).unwrap();
-        let over = |access, address| {
-            problem.over(&[tensor("x", Role::Data, Access::Read, 64, 16), tensor("y", Role::Data, access, address, 16)])
+        let over = |usage, address| {
+            problem.over(&[tensor("x", Role::Data, Usage::Read, 64, 16), tensor("y", Role::Data, usage, address, 16)])
         };
-        over(Access::Write, 128).unwrap();
-        over(Access::Write, 0).unwrap();
-        over(Access::Read, 64).unwrap();
+        over(Usage::Write, 128).unwrap();
+        over(Usage::Write, 0).unwrap();
+        over(Usage::Read, 64).unwrap();
         for address in [64, 124, 4] {
-            let text = over(Access::Write, address).unwrap_err().to_string();
+            let text = over(Usage::Write, address).unwrap_err().to_string();
             assert!(text.starts_with("y overlaps x: expected separate memory, got "), "{text}");
         }
     }
 
     #[test]
     fn the_relu_mask_belongs_to_add_relu() {
-        let mask = tensor("relu_mask", Role::ReluMask, Access::Read, 512, 4);
+        let mask = tensor("relu_mask", Role::ReluMask, Usage::Read, 512, 4);
         let problem = |op, epilogue| Problem::new(op, shape(&[4, 30]), Dtype::F32, epilogue, 0.0, None).unwrap();
         for op in [Op::Train, Op::Infer].into_iter().chain(BACKWARD) {
             problem(op, Epilogue::ADD_RELU).over(&[mask]).unwrap();
@@ -306,7 +306,7 @@ mod tests {
         let tracked = Place { is_tracked: true, ..here };
         let problem = train(&[4, 4], 1e-5, None).unwrap();
         let check = |here: Place, is_capturing, place| {
-            let mut x = tensor("x", Role::Data, Access::Read, 64, 16);
+            let mut x = tensor("x", Role::Data, Usage::Read, 64, 16);
             x.extent.place = Some(place);
             problem.check_streams(&here, is_capturing, &[x]).map_err(|error| error.to_string())
         };
@@ -328,7 +328,7 @@ mod tests {
         ] {
             assert_eq!(check(here, is_capturing, place).unwrap_err(), text);
         }
-        let mut x = tensor("x", Role::Data, Access::Read, 64, 0);
+        let mut x = tensor("x", Role::Data, Usage::Read, 64, 0);
         x.extent.place = Some(Place { stream: 32, ..here });
         train(&[0, 4], 1e-5, None).unwrap().check_streams(&here, true, &[x]).unwrap();
     }
@@ -350,9 +350,9 @@ mod tests {
         assert_eq!(problem.alignment(), 16);
         for (address, alignment) in [(0, 16), (64, 16), (72, 8), (66, 2), (65, 1)] {
             let over = problem.over(&[
-                tensor("x", Role::Data, Access::Read, 4096, 16),
-                tensor("y", Role::Data, Access::Write, address, 16),
-                tensor("gamma", Role::Channel, Access::Read, 8193, 4),
+                tensor("x", Role::Data, Usage::Read, 4096, 16),
+                tensor("y", Role::Data, Usage::Write, address, 16),
+                tensor("gamma", Role::Channel, Usage::Read, 8193, 4),
             ]);
             assert_eq!(over.unwrap().alignment(), alignment, "{address}");
         }

@@ -49,7 +49,7 @@ pub(crate) enum Role {
 
 /// Whether an operation writes a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum Usage {
     Read,
     Write,
 }
@@ -59,7 +59,7 @@ pub(crate) enum Access {
 pub(crate) struct Tensor {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
-    pub(crate) access: Access,
+    pub(crate) usage: Usage,
     pub(crate) extent: Extent,
 }
 
@@ -102,17 +102,17 @@ impl Tensors {
     /// A tensor that is on no operation's list.
     #[cfg(feature = "cuda")]
     pub(crate) fn push_written(&mut self, name: &'static str, role: Role, extent: Extent) {
-        self.0.push(Tensor { name, role, access: Access::Write, extent });
+        self.0.push(Tensor { name, role, usage: Usage::Write, extent });
     }
 }
 
 impl<'a, M: Memory> Map<'a, 'a, M, M> for Tensors {
     fn read<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::In<'a, T>) -> M::In<'a, T> {
-        self.0.push(Tensor { name, role, access: Access::Read, extent: M::extent_of_in(&memory) });
+        self.0.push(Tensor { name, role, usage: Usage::Read, extent: M::extent_of_in(&memory) });
         memory
     }
     fn write<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::Out<'a, T>) -> M::Out<'a, T> {
-        self.0.push(Tensor { name, role, access: Access::Write, extent: M::extent_of_out(&memory) });
+        self.0.push(Tensor { name, role, usage: Usage::Write, extent: M::extent_of_out(&memory) });
         memory
     }
 }

@@ -1,8 +1,11 @@
-//! What a device has, as far as plans must fit it or are priced by it.
+//! The limits of a device that plans must fit or are priced by.
 
-use super::teams::CLUSTER_SIZES;
+use super::kernels::{MAX_THREADS, MIN_CTAS};
 
-/// What a device has of each thing that a plan must fit or is priced by.
+/// The cluster sizes that exist, smallest first.
+pub(super) const CLUSTER_SIZES: [u32; 4] = [2, 4, 8, 16];
+
+/// The resources of a device that a plan must fit or is priced by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceLimits {
     /// Major and minor compute capability.
@@ -11,7 +14,7 @@ pub struct DeviceLimits {
     pub sms: u32,
     /// Shared memory of an SM, in bytes.
     pub shared_per_sm: u32,
-    /// The most shared memory that one CTA may ask for, in bytes.
+    /// Shared memory that one CTA may ask for at most, in bytes.
     pub shared_per_cta: u32,
     /// Shared memory that the system takes of each CTA, in bytes.
     pub shared_reserved: u32,
@@ -25,8 +28,8 @@ pub struct DeviceLimits {
     pub memory_gb_per_s: u32,
     /// Whether a grid may be launched cooperatively.
     pub cooperative: bool,
-    /// How many clusters of 2, 4, 8 and 16 CTAs the device holds at once: where each CTA has an SM to itself, and where
-    /// two share one. 0 for a size that it does not have.
+    /// Clusters of 2, 4, 8 and 16 CTAs that the device holds at once: where each CTA has an SM to itself, and where two share
+    /// one. 0 for a size that it does not have.
     pub clusters: [[u32; 4]; 2],
 }
 
@@ -51,14 +54,22 @@ impl DeviceLimits {
         }
     }
 
-    /// How many clusters of so many CTAs the device holds at once, with so many CTAs on an SM.
+    /// CTAs of this many threads and bytes of shared memory that an SM holds at once.
+    pub(super) fn resident_ctas(&self, threads: u32, shared_bytes: u32) -> u32 {
+        let by_shared = self.shared_per_sm / (shared_bytes + self.shared_reserved).max(1);
+        let by_registers = MIN_CTAS * MAX_THREADS / threads;
+        let by_threads = self.threads_per_sm / threads;
+        by_shared.min(by_registers).min(by_threads).min(self.ctas_per_sm)
+    }
+
+    /// Clusters of `size` CTAs that the device holds at once, with `ctas_per_sm` CTAs on an SM.
     pub(crate) fn clusters_of(&self, size: u32, ctas_per_sm: u32) -> u32 {
         let of_share = &self.clusters[usize::from(ctas_per_sm > 1)];
         let known = CLUSTER_SIZES.iter().zip(of_share).find(|&(&known, _)| known == size);
         known.map_or(0, |(_, &clusters)| clusters)
     }
 
-    /// The most CTAs of a cluster with an SM for each.
+    /// CTAs of the largest cluster with an SM for each.
     pub(crate) fn largest_cluster(&self) -> u32 {
         CLUSTER_SIZES.into_iter().filter(|&size| self.clusters_of(size, 1) > 0).max().unwrap_or(0)
     }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use batchnorm::op::{Backward, Gradients, Infer, Moments, Statistics, Train, Update};
 use batchnorm::{
-    Backend, Compute, Cuda, Dtype, Element, Epilogue, Form, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy,
-    Tracking, relu_mask_len,
+    Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind,
+    Strategy, Tracking, relu_mask_len,
 };
 use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};
@@ -48,14 +48,14 @@ fn values_read(cuda: &Cuda, problem: &Problem) -> u64 {
     if plan.strategy == Strategy::TwoRead {
         return 2 * len;
     }
-    let is_rows = matches!(t.form, Form::Rows | Form::ScalarRows);
+    let is_rows = matches!(t.access, Access::Contiguous | Access::ScalarContiguous);
     let (whole, step) =
         if is_rows { (t.rows * t.width, i64::from(t.threads)) } else { (t.rows, i64::from(t.threads) / t.width) };
-    let held = i64::from(t.held_steps) * step;
+    let held = i64::from(t.smem_iters) * step;
     let part = |split: i64| (whole - split * t.chunk).clamp(0, t.chunk);
     let again: i64 = (0..i64::from(t.splits)).map(|split| (part(split) - held).max(0)).sum();
     // In rows these are vectors of each strip, else rows of all strips together.
-    let vectors = if is_rows { again * i64::from(t.strips) } else { again * t.row_vectors };
+    let vectors = if is_rows { again * i64::from(t.tiles) } else { again * t.row_vectors };
     len + (vectors * i64::from(t.vector_len(problem.dtype()))) as u64
 }
 

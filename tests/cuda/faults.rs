@@ -306,7 +306,7 @@ fn a_kernel_that_cannot_be_made_ready_is_named_and_leaves_no_error_behind() {
         "cudaOccupancyMaxActiveClusters",
     ];
     assert_eq!(calls.iter().map(String::as_str).collect::<Vec<_>>(), wanted);
-    assert_eq!(held.iter().map(String::as_str).collect::<Vec<_>>(), ["backward_held", "train_held"]);
+    assert_eq!(held.iter().map(String::as_str).collect::<Vec<_>>(), ["backward_fused", "train_fused"]);
 
     // A size that the device does not have is no failure of the query, unless every device of its kind has it.
     const INVALID_CLUSTER_SIZE: i32 = 912;

@@ -12,14 +12,14 @@ use batchnorm::op::Moments;
 use batchnorm::verify::oracle::expected;
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
-    Backend, Compute, Cuda, Dtype, Element, Epilogue, Form, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
+    Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
     StatisticsKind, Strategy, Tracking,
 };
 use half::{bf16, f16};
 
 use crate::device::{EMULATED, cuda, has};
 use crate::journal::{assert_none, check};
-use plans::{FORMS, PROMISES, Promise, Shapes};
+use plans::{ACCESSES, PROMISES, Promise, Shapes};
 
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 const EPILOGUES: [Epilogue<()>; 4] = Epilogue::ALL;
@@ -86,19 +86,19 @@ impl Cases {
         true
     }
 
-    /// Every promise, with every operation and epilogue, for instances of a dtype and form.
-    fn run_promises(&mut self, cuda: &Cuda, shapes: &Shapes, promises: &[Promise], dtype: Dtype, form: Form) {
+    /// Every promise, with every operation and epilogue, for instances of a dtype and access.
+    fn run_promises(&mut self, cuda: &Cuda, shapes: &Shapes, promises: &[Promise], dtype: Dtype, access: Access) {
         for promise in promises.iter().filter(|promise| has(&cuda.limits(), promise.strategy)) {
             let cuda = cuda.clone().with_strategy(promise.strategy);
             for op in promise.ops {
                 for epilogue in if *op == Op::Moments { &EPILOGUES[..1] } else { &EPILOGUES } {
                     let case = |shape| self.case(Group { shape, dtype, input: Input::Normal }, *op, *epilogue);
-                    let Some(case) = shapes.find(dtype, form, self.turn, |shape| {
+                    let Some(case) = shapes.find(dtype, access, self.turn, |shape| {
                         let case = case(shape);
                         let plan = cuda.plan_of(&case, 0).ok().flatten()?;
                         (promise.holds)(&plan).then_some(case)
                     }) else {
-                        let what = format!("{} for {op:?} {} {dtype} {form:?}", promise.name, epilogue.name());
+                        let what = format!("{} for {op:?} {} {dtype} {access:?}", promise.name, epilogue.name());
                         // The shapes are not made for every GPU.
                         let is_expected = EMULATED && promise.fits(&cuda.limits());
                         assert!(!is_expected, "no {what} on {}", cuda.name().unwrap());
@@ -118,8 +118,8 @@ fn every_instance_under_every_plan() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
     for dtype in DTYPES {
-        for form in FORMS {
-            cases.run_promises(&cuda, &shapes, &PROMISES, dtype, form);
+        for access in ACCESSES {
+            cases.run_promises(&cuda, &shapes, &PROMISES, dtype, access);
         }
     }
     assert_none(&cases.failures);
@@ -134,16 +134,16 @@ fn plans_of_a_whole_gpu() {
     }
     let cuda = crate::device::emulated("h100");
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
-    for (dtype, form) in [
-        (Dtype::F32, Form::Rows),
-        (Dtype::F16, Form::Columns),
-        (Dtype::Bf16, Form::ScalarRows),
-        (Dtype::F16, Form::ScalarColumns),
+    for (dtype, access) in [
+        (Dtype::F32, Access::Contiguous),
+        (Dtype::F16, Access::Strided),
+        (Dtype::Bf16, Access::ScalarContiguous),
+        (Dtype::F16, Access::ScalarStrided),
     ] {
-        cases.run_promises(&cuda, &shapes, &plans::OF_A_WHOLE_GPU, dtype, form);
+        cases.run_promises(&cuda, &shapes, &plans::OF_A_WHOLE_GPU, dtype, access);
     }
-    cases.run_promises(&cuda, &shapes, &[plans::WHOLE_GPU], Dtype::Bf16, Form::ScalarRows);
-    cases.run_promises(&cuda, &shapes, &[plans::WHOLE_GPU], Dtype::F32, Form::Rows);
+    cases.run_promises(&cuda, &shapes, &[plans::WHOLE_GPU], Dtype::Bf16, Access::ScalarContiguous);
+    cases.run_promises(&cuda, &shapes, &[plans::WHOLE_GPU], Dtype::F32, Access::Contiguous);
     assert_none(&cases.failures);
 }
 
@@ -159,13 +159,13 @@ fn plans_of_other_devices() {
         let cuda = crate::device::emulated(name);
         let shapes = Shapes::new(&cuda);
         for dtype in DTYPES {
-            for form in FORMS {
+            for access in ACCESSES {
                 for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoRead] {
                     let cuda = cuda.clone().with_strategy(Some(strategy));
                     for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
                         let epilogue = EPILOGUES[cases.turn / 2 % EPILOGUES.len()];
                         let any = |shape| Some(cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue));
-                        let case = shapes.find(dtype, form, cases.turn, any).unwrap();
+                        let case = shapes.find(dtype, access, cases.turn, any).unwrap();
                         cases.run(&cuda, case, 0, None);
                     }
                 }
@@ -182,7 +182,7 @@ fn every_kind_of_data() {
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
     let strategies: Vec<_> = Strategy::ALL.into_iter().filter(|&s| has(&cuda.limits(), Some(s))).collect();
     for dtype in DTYPES {
-        for form in FORMS {
+        for access in ACCESSES {
             for input in Input::ALL.into_iter().filter(|input| input.suits(dtype)) {
                 for op in [
                     Op::Moments,
@@ -196,7 +196,7 @@ fn every_kind_of_data() {
                     }
                     let epilogue = cases.next_of(&EPILOGUES);
                     let any = |shape| Some(cases.case(Group { shape, dtype, input }, op, epilogue));
-                    let case = shapes.find(dtype, form, cases.turn, any).unwrap();
+                    let case = shapes.find(dtype, access, cases.turn, any).unwrap();
                     let strategy = strategies[(cases.turn / 5 + cases.turn) % strategies.len()];
                     cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
                 }
@@ -242,7 +242,7 @@ fn far_means_with_relu() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
     for dtype in DTYPES {
-        for form in FORMS {
+        for access in ACCESSES {
             for strategy in Strategy::ALL.into_iter().filter(|&strategy| has(&cuda.limits(), Some(strategy))) {
                 let cuda = cuda.clone().with_strategy(Some(strategy));
                 let input = if dtype == Dtype::F32 { Input::Mean1e4 } else { Input::Mean20 };
@@ -253,7 +253,7 @@ fn far_means_with_relu() {
                     // Several CTAs then exchange twice.
                     (strategy == Strategy::Block || plans::busy(&plan) > 1).then_some(case)
                 };
-                let case = shapes.find(dtype, form, cases.turn, any).unwrap();
+                let case = shapes.find(dtype, access, cases.turn, any).unwrap();
                 #[cfg(feature = "emulate")]
                 cuda_emulator::reset_traffic();
                 let ran = cases.run(&cuda, case, 0, None);

@@ -65,7 +65,7 @@ before=
 [ -e "$STANDIN/silent-gdb" ] && sleep 1000
 [ -e "$STANDIN/verbose-gdb" ] && head -c 20000 /dev/zero | tr '\\0' '\\n'
 for word in "$@"; do
-    [ "$before" = -p ] && [ "$(cut -d' ' -f3 "/proc/$word/stat")" != Z ] && echo "Kernel 0: train_held_kernel, grid (66,1,1), of process $word"
+    [ "$before" = -p ] && [ "$(cut -d' ' -f3 "/proc/$word/stat")" != Z ] && echo "Kernel 0: train_fused_kernel, grid (66,1,1), of process $word"
     case $word in "target cudacore "*) [ -s "${word#target cudacore }" ] && echo "Kernel 3: CUDA Exception: Illegal Address";; esac
     before=$word
 done
@@ -162,7 +162,7 @@ class Evidence(unittest.TestCase):
         code, text = self.call()
         self.assertEqual(code, 1)
         self.assertRegex(text, r"HANG +strategy grid: train identity f16 \[64, 4, 56, 56\] channels-first")
-        self.assertRegex(text, r"HANG .*\| Kernel 0: train_held_kernel, grid \(66,1,1\)")
+        self.assertRegex(text, r"HANG .*\| Kernel 0: train_fused_kernel, grid \(66,1,1\)")
         self.assertIn("smoke: 58 launches, 10 bad", text)
         self.assertIn("the gate is closed", text)
         self.assertEqual(self.statuses()["diagnosis-probes"], "passed")
@@ -205,7 +205,7 @@ class Evidence(unittest.TestCase):
         code, text = self.call("--pace", "0.15", "--only", "tests-rest", "--only", "verify-wide")
         self.assertEqual(code, 1)
         self.assertRegex(text, r"tests-rest +OUT OF TIME")
-        self.assertIn("hangs: Kernel 0: train_held_kernel", text)
+        self.assertIn("hangs: Kernel 0: train_fused_kernel", text)
         self.assertIn("tests-rest.gdb.txt", self.archived())
         self.assertFalse((self.says / "alive").exists(), "what a step started was there beside the next")
         self.assertEqual(self.statuses()["verify-wide"], "passed")

@@ -61,10 +61,10 @@ mod tests {
     use super::hash;
 
     #[test]
-    fn the_hash_of_sources_is_of_names_and_bytes() {
+    fn the_hash_of_sources_is_of_paths_and_bytes() {
         let folder = env::temp_dir().join(format!("batchnorm-sources-{}", process::id()));
         let of = |files: &[(&str, &str)]| {
-            fs::create_dir(&folder).unwrap();
+            fs::create_dir_all(folder.join("common")).unwrap();
             files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
             let hash = hash::sources(&folder).unwrap();
             fs::remove_dir_all(&folder).unwrap();
@@ -79,6 +79,7 @@ mod tests {
             of(&[("a.cu", "2\n"), ("c.cuh", "1\n")]),
             of(&[("a.cu", "2\n"), ("b.cuh", "2\n")]),
             of(&[("a.cu", "1\n"), ("b.cuh", "2\n")]),
+            of(&[("a.cu", "2\n"), ("common/b.cuh", "1\n")]),
         ];
         assert!(others.iter().all(|other| *other != two), "{others:?}");
         assert!(hash::sources(&folder).is_err());

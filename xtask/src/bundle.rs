@@ -165,22 +165,18 @@ fn remove(folder: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "../../build/cache.rs"]
-mod cache;
-
-#[cfg(test)]
 mod tests {
     use std::env;
 
-    use super::cache::Cache;
     use super::*;
+    use crate::build::cache::Cache;
 
     #[test]
     fn an_object_is_found_again_by_the_same_sources_compiler_and_flags_alone() {
         let top = env::temp_dir().join(format!("batchnorm-cache-{}", std::process::id()));
         let (parent, kernels, nvcc) = (top.join("cache"), top.join("kernels"), top.join("nvcc"));
-        fs::create_dir_all(&kernels).unwrap();
-        let (source, header) = (kernels.join("a.cu"), kernels.join("b.cuh"));
+        fs::create_dir_all(kernels.join("common")).unwrap();
+        let (source, header) = (kernels.join("a.cu"), kernels.join("common/b.cuh"));
         for file in [&source, &header, &nvcc] {
             fs::write(file, "1").unwrap();
         }

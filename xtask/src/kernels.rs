@@ -1,13 +1,14 @@
-//! `cargo xtask kernels [--json FILE]`: compiles kernels/*.cu as the build does, and reads from the machine code what
+//! `cargo xtask kernels [--json FILE]`: compiles the .cu files of kernels/ as the build does, and reads from the machine code what
 //! each kernel takes on each architecture. Fails where one keeps values in local memory, or where there are too many.
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
+use crate::build::sources;
 use crate::toolkit::Toolkit;
 
 mod budget;
@@ -61,13 +62,9 @@ pub(crate) fn run(json: Option<&str>) -> Result<(), Box<dyn Error>> {
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
 }
 
-/// The files that are compiled, kernels/*.cu, in order.
+/// The files that are compiled, in order.
 pub(crate) fn files() -> Result<Vec<PathBuf>, Box<dyn Error>> {
-    let entries = fs::read_dir("kernels").map_err(|e| format!("kernels: {e}"))?.collect::<Result<Vec<_>, _>>()?;
-    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
-    files.sort();
-    Ok(files)
+    Ok(sources::compiled(Path::new("kernels"))?)
 }
 
 /// What no kernel may do, in words.
@@ -96,7 +93,7 @@ fn faults(sources: &[Source]) -> Vec<String> {
         }
     }
     if report::architectures(sources).is_empty() {
-        faults.push("kernels/*.cu hold no kernel".to_string());
+        faults.push("kernels/ holds no kernel".to_string());
     }
     faults
 }

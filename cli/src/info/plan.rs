@@ -115,12 +115,12 @@ fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
         let mark = if plan.strategy == chosen.strategy { " *" } else { "" };
         vec![
             format!("{}{mark}", plan.strategy),
-            format!("{:?}", t.form),
+            format!("{:?}", t.access),
             t.threads.to_string(),
-            t.strips.to_string(),
+            t.tiles.to_string(),
             t.splits.to_string(),
             t.teams.to_string(),
-            format!("{}/{}", t.held_steps, t.steps()),
+            format!("{}/{}", t.smem_iters, t.iterations()),
             t.shared_bytes.to_string(),
             plan.workspace_bytes.to_string(),
             format!("{:.1}", plan.predicted_ns / 1e3),

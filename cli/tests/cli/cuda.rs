@@ -36,7 +36,7 @@ fn what_a_device_cannot_do() {
 }
 
 #[test]
-fn a_strip_that_no_block_holds() {
+fn a_tile_that_no_block_holds() {
     let of = |m: usize| {
         let mut input = TensorFile::default();
         input.push("x", &[1, 1, m], &vec![1.0f32; m]).unwrap();
@@ -44,7 +44,7 @@ fn a_strip_that_no_block_holds() {
         Folder::new(&input)
     };
     let block = ["--layout", "nchw", "--strategy", "block"];
-    let expected = "strategy block: expected a strip of at most 232448 bytes on chip";
+    let expected = "strategy block: expected a channel tile of at most 232448 bytes on chip";
     let folder = of(1 << 16);
     refuses_on("cuda", &folder, &[&["--op", "train"], &block[..]].concat(), &[expected, "got 262144"]);
     printed(&folder.run_on("cuda", &TRAIN));

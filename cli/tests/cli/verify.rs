@@ -103,7 +103,7 @@ fn strategies_that_are_asked_for() {
         let begins = journal.matches(&format!(" begin {strategy} ")).count();
         assert_eq!(strategies[strategy]["cases"], begins);
         let planned = journal.lines().filter(|line| line.contains(&format!(" begin {strategy} {strategy} ")));
-        assert!(planned.count() > 20 && journal.contains(" held_steps="));
+        assert!(planned.count() > 20 && journal.contains(" smem_iters="));
     }
     assert!(!journal.contains(" begin auto "));
 }

@@ -28,7 +28,7 @@ use super::{Cuda, CudaWorkspace, extent, ffi, place};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::op::{Activation, Epilogue, Op, Operation, Problem, Raw, RawSlice, Role, Tensors};
-use crate::plan::{Form, Plan, Strategy};
+use crate::plan::{Access, Plan, Strategy};
 use hold::{DeviceMemory, Hold};
 
 pub(super) use prepare::prepare;
@@ -200,11 +200,11 @@ fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> ffi::BnTiling {
     let Plan { strategy, tiling, .. } = *plan;
     ffi::BnTiling {
         dtype: T::BN_DTYPE,
-        form: match tiling.form {
-            Form::Rows => ffi::BnForm::BN_ROWS,
-            Form::Columns => ffi::BnForm::BN_COLUMNS,
-            Form::ScalarRows => ffi::BnForm::BN_SCALAR_ROWS,
-            Form::ScalarColumns => ffi::BnForm::BN_SCALAR_COLUMNS,
+        access: match tiling.access {
+            Access::Contiguous => ffi::BnAccess::BN_CONTIGUOUS,
+            Access::Strided => ffi::BnAccess::BN_STRIDED,
+            Access::ScalarContiguous => ffi::BnAccess::BN_SCALAR_CONTIGUOUS,
+            Access::ScalarStrided => ffi::BnAccess::BN_SCALAR_STRIDED,
         },
         rows: tiling.rows,
         row_vectors: tiling.row_vectors,
@@ -214,16 +214,16 @@ fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> ffi::BnTiling {
             Strategy::Block => ffi::BnStrategy::BN_BLOCK,
             Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
             Strategy::Grid => ffi::BnStrategy::BN_GRID,
-            Strategy::TwoRead => ffi::BnStrategy::BN_TWO_READ,
+            Strategy::TwoRead => ffi::BnStrategy::BN_TWO_PASS,
         },
         m: problem.shape().m() as i64,
         channels: problem.shape().c() as u32,
-        strip_channels: tiling.strip_channels,
-        span: tiling.span,
-        strips: tiling.strips,
+        tile_channels: tiling.tile_channels,
+        inner: tiling.inner,
+        tiles: tiling.tiles,
         splits: tiling.splits,
         teams: tiling.teams,
-        held_steps: tiling.held_steps,
+        smem_iters: tiling.smem_iters,
         threads: tiling.threads,
         shared_bytes: tiling.shared_bytes,
         mask_in_place: u32::from(tiling.mask_in_place),

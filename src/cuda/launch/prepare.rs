@@ -95,8 +95,8 @@ mod tests {
     fn what_is_wrong_with_a_kernel_is_told_apart() {
         let refused = |kernels, ctas, static_bytes| {
             let resident = BnResident {
-                kernel: c"train_held".as_ptr(),
-                instance: c" (f16, rows)".as_ptr(),
+                kernel: c"train_fused".as_ptr(),
+                instance: c" (f16, contiguous)".as_ptr(),
                 call: c"cudaFuncGetAttributes".as_ptr(),
                 ctas,
                 kernels,
@@ -106,12 +106,13 @@ mod tests {
             };
             super::refused("bn_train_prepare", BnStatus(9), &resident).to_string()
         };
-        let name = "kernel train_held (f16, rows): expected";
+        let name = "kernel train_fused (f16, contiguous): expected";
         assert_eq!(refused(0, 0, 16), format!("{name} no static shared memory, got 16 bytes"));
-        let few = "bn_train_prepare: expected room for 2 blocks of threads of kernel train_held (f16, rows) on a multiprocessor, got 1";
+        let few = "bn_train_prepare: expected room for 2 blocks of threads of kernel train_fused (f16, contiguous) on a multiprocessor, got 1";
         assert_eq!(refused(1, 1, 0), few);
         assert!(
-            refused(3, 2, 0).contains("cudaFuncGetAttributes") && refused(3, 2, 0).contains("train_held (f16, rows)")
+            refused(3, 2, 0).contains("cudaFuncGetAttributes")
+                && refused(3, 2, 0).contains("train_fused (f16, contiguous)")
         );
         assert!(refused(0, 0, 0).contains("expected success"), "nothing was counted yet");
     }

@@ -50,7 +50,7 @@ pub enum Probe {
         /// A power of two from 16 to 4096.
         strip_bytes: usize,
     },
-    /// Teams of a cooperative grid meet through global memory: what a round takes is `grid_meeting`. There are as many teams as
+    /// Teams of a cooperative grid meet through global memory: what a round takes is `grid_barrier`. There are as many teams as
     /// fill the device, [`Plan::MAX_TEAMS`] at most.
     /// With no round it is [`Probe::Empty`] by a cooperative launch, and longer by `cooperative`.
     Meeting {
@@ -60,7 +60,7 @@ pub enum Probe {
         rounds: u32,
     },
     /// Meetings while stores are under way, which the fence of a meeting may have to wait for: how much more than
-    /// `grid_meeting` a meeting costs then. At best the longer of the meetings alone and the stores alone.
+    /// `grid_barrier` a meeting costs then. At best the longer of the meetings alone and the stores alone.
     MeetingBesideStores {
         /// CTAs of a team; with 0 nobody meets, which is the stores alone.
         team: u32,
@@ -187,7 +187,7 @@ impl Probes {
             width: 1,
             team: 1,
             rounds: 0,
-            meeting: 0,
+            barrier_ctas: 0,
             storing_from: 0,
             stores: 0,
             counters: std::ptr::null_mut(),
@@ -195,7 +195,7 @@ impl Probes {
         match probe {
             Probe::Empty => Ok(ffi::BnProbe { ctas: limits.sms * Plan::MIN_CTAS, ..streaming(Kind::BN_PROBE_EMPTY) }),
             Probe::Copy => Ok(streaming(Kind::BN_PROBE_COPY)),
-            Probe::TwoReadOneWrite | Probe::TwoReadTwoWrite => Ok(streaming(Kind::BN_PROBE_TWO_READ)),
+            Probe::TwoReadOneWrite | Probe::TwoReadTwoWrite => Ok(streaming(Kind::BN_PROBE_TWO_INPUTS)),
             Probe::CopyBy { ctas, threads, in_flight, bytes, sets } => {
                 expect(ctas > 0, || "a grid of at least 1 CTA", ctas)?;
                 let is_warps = threads.is_power_of_two() && (32..=Plan::MAX_THREADS).contains(&threads);
@@ -225,9 +225,9 @@ impl Probes {
                 Ok(ffi::BnProbe { ctas, row_vectors, width, ..streaming(Kind::BN_PROBE_STRIDED) })
             }
             Probe::Meeting { team, rounds } => {
-                let meeting = self.meeting_ctas(team, limits.sms * Plan::MIN_CTAS)?;
-                let probe = streaming(Kind::BN_PROBE_MEETING);
-                Ok(ffi::BnProbe { ctas: meeting, team, rounds, meeting, ..probe })
+                let barrier_ctas = self.barrier_ctas(team, limits.sms * Plan::MIN_CTAS)?;
+                let probe = streaming(Kind::BN_PROBE_GRID_BARRIER);
+                Ok(ffi::BnProbe { ctas: barrier_ctas, team, rounds, barrier_ctas, ..probe })
             }
             Probe::MeetingBesideStores { team, rounds, vectors, by } => {
                 let all = limits.sms * Plan::MIN_CTAS;
@@ -236,16 +236,16 @@ impl Probes {
                     Storing::Neighbours => (limits.sms, limits.sms),
                 };
                 // The stores alone are those of the same grid.
-                let meeting = if team == 0 { 0 } else { self.meeting_ctas(team, room)? };
-                self.meeting_ctas(1, all)?;
+                let barrier_ctas = if team == 0 { 0 } else { self.barrier_ctas(team, room)? };
+                self.barrier_ctas(1, all)?;
                 let bytes = all as usize * Plan::MAX_THREADS as usize * VECTOR;
                 expect(self.bytes() >= bytes, || format!("buffers of at least {bytes} bytes"), self.bytes() as u64)?;
-                let probe = streaming(Kind::BN_PROBE_MEETING);
+                let probe = streaming(Kind::BN_PROBE_GRID_BARRIER);
                 Ok(ffi::BnProbe {
                     ctas: all,
                     team: team.max(1),
                     rounds,
-                    meeting,
+                    barrier_ctas,
                     storing_from,
                     stores: vectors,
                     ..probe
@@ -257,14 +257,14 @@ impl Probes {
                 expect(clusters > 0, || format!("a cluster of at most {largest} CTAs"), team)?;
                 let bytes = clusters as usize * team as usize * size_of::<u32>();
                 expect(self.bytes() >= bytes, || format!("buffers of at least {bytes} bytes"), self.bytes() as u64)?;
-                let probe = streaming(Kind::BN_PROBE_EXCHANGE);
+                let probe = streaming(Kind::BN_PROBE_CLUSTER_EXCHANGE);
                 Ok(ffi::BnProbe { ctas: clusters * team, team, rounds, ..probe })
             }
         }
     }
 
     /// The CTAs of as many teams as this many hold, all of them resident together.
-    fn meeting_ctas(&self, team: u32, room: u32) -> Result<u32> {
+    fn barrier_ctas(&self, team: u32, room: u32) -> Result<u32> {
         let most = if self.cuda.limits().cooperative { room } else { 0 };
         expect((1..=most).contains(&team), || format!("a team of 1 to {most} CTAs"), team)?;
         Ok((room / team).min(Plan::MAX_TEAMS) * team)

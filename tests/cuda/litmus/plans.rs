@@ -3,7 +3,7 @@
 use std::fmt;
 
 use batchnorm::{
-    Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy,
+    Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy,
 };
 
 use crate::device::{EMULATED, is_required};
@@ -92,19 +92,19 @@ pub(crate) struct Exchange {
 impl Exchange {
     pub(crate) fn new(candidate: &Candidate, plan: &Plan) -> Self {
         let t = &plan.tiling;
-        let whole = match t.form {
-            Form::Rows | Form::ScalarRows => t.rows * t.width,
-            Form::Columns | Form::ScalarColumns => t.rows,
+        let whole = match t.access {
+            Access::Contiguous | Access::ScalarContiguous => t.rows * t.width,
+            Access::Strided | Access::ScalarStrided => t.rows,
         };
-        let turns = t.strips.div_ceil(t.teams);
+        let turns = t.tiles.div_ceil(t.teams);
         let merges = if candidate.op == BACKWARD && candidate.is_far { 2 } else { 1 };
         Self {
             busy: (whole + t.chunk - 1) / t.chunk,
             team: t.splits,
-            channels: t.strip_channels,
+            channels: t.tile_channels,
             turns,
             exchanges: turns * merges,
-            is_held_in_part: i64::from(t.held_steps) < t.steps(),
+            is_held_in_part: i64::from(t.smem_iters) < t.iterations(),
             ctas: t.teams * t.splits,
             shared_bytes: t.shared_bytes,
         }

@@ -1,9 +1,10 @@
 //! Shapes by how the planner cuts them: the tests ask for kinds of plans, and fail where no shape has one any more.
 
 use batchnorm::verify::{Case, Group, Input, Verified};
-use batchnorm::{Cuda, DeviceLimits, Dtype, Epilogue, Form, Layout, Op, Plan, Shape, StatisticsKind, Strategy};
+use batchnorm::{Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Shape, StatisticsKind, Strategy};
 
-pub(crate) const FORMS: [Form; 4] = [Form::Rows, Form::Columns, Form::ScalarRows, Form::ScalarColumns];
+pub(crate) const ACCESSES: [Access; 4] =
+    [Access::Contiguous, Access::Strided, Access::ScalarContiguous, Access::ScalarStrided];
 
 /// A kind of plan.
 pub(crate) struct Promise {
@@ -35,7 +36,7 @@ const TWO_READ: Option<Strategy> = Some(Strategy::TwoRead);
 /// On any device that has the strategy.
 pub(crate) const PROMISES: [Promise; 12] = [
     promise("CTA with a tile", BLOCK, WITH_CHOICE, |_| true),
-    promise("CTA with a tile of several steps", BLOCK, HOLDING, |plan| plan.tiling.steps() > 2),
+    promise("CTA with a tile of several steps", BLOCK, HOLDING, |plan| plan.tiling.iterations() > 2),
     promise("cluster of 2", CLUSTER, WITH_CHOICE, |plan| plan.tiling.splits == 2 && busy(plan) == 2),
     promise("cluster of 4", CLUSTER, WITH_CHOICE, |plan| plan.tiling.splits == 4),
     promise("cluster of 8", CLUSTER, WITH_CHOICE, |plan| plan.tiling.splits == 8),
@@ -66,9 +67,9 @@ pub(crate) const WHOLE_GPU: Promise = promise("grid of one team on all of the de
 
 /// On any device of which one multiprocessor counts.
 pub(crate) const HELD_IN_PART: Promise =
-    promise("tile held in part", GRID, HOLDING, |plan| i64::from(plan.tiling.held_steps) < plan.tiling.steps());
+    promise("tile held in part", GRID, HOLDING, |plan| i64::from(plan.tiling.smem_iters) < plan.tiling.iterations());
 pub(crate) const IN_TURN: Promise = promise("team that takes tiles in turn", GRID, HOLDING, |plan| {
-    plan.tiling.strips > plan.tiling.teams && busy(plan) > 1
+    plan.tiling.tiles > plan.tiling.teams && busy(plan) > 1
 });
 
 impl Promise {
@@ -81,15 +82,15 @@ impl Promise {
 /// CTAs of a team that have a part of the tile.
 pub(crate) fn busy(plan: &Plan) -> i64 {
     let t = &plan.tiling;
-    let whole = match t.form {
-        Form::Rows | Form::ScalarRows => t.rows * t.width,
-        Form::Columns | Form::ScalarColumns => t.rows,
+    let whole = match t.access {
+        Access::Contiguous | Access::ScalarContiguous => t.rows * t.width,
+        Access::Strided | Access::ScalarStrided => t.rows,
     };
     (whole + t.chunk - 1) / t.chunk
 }
 
-/// Shapes by dtype and form, the smallest first.
-pub(crate) struct Shapes(Vec<(Dtype, Form, Vec<Shape>)>);
+/// Shapes by dtype and access, the smallest first.
+pub(crate) struct Shapes(Vec<(Dtype, Access, Vec<Shape>)>);
 
 impl Shapes {
     /// Elements of what is taken wherever it will do.
@@ -112,15 +113,16 @@ impl Shapes {
         shapes.sort_by_key(Shape::len);
         let mut found = Vec::new();
         for dtype in super::DTYPES {
-            let form_of = |shape: &Shape| {
+            let access_of = |shape: &Shape| {
                 let group = Group { shape: *shape, dtype, input: Input::Normal };
                 let case = Case { group, op: Op::Infer, epilogue: Epilogue::IDENTITY, affine: false, tracking: None };
-                cuda.plan_of(&case, 0).unwrap().unwrap().tiling.form
+                cuda.plan_of(&case, 0).unwrap().unwrap().tiling.access
             };
-            let forms: Vec<_> = shapes.iter().map(form_of).collect();
-            for form in FORMS {
-                let of_form = shapes.iter().zip(&forms).filter(|(_, found)| **found == form).map(|(shape, _)| *shape);
-                found.push((dtype, form, of_form.collect()));
+            let accesses: Vec<_> = shapes.iter().map(access_of).collect();
+            for access in ACCESSES {
+                let of_access =
+                    shapes.iter().zip(&accesses).filter(|(_, found)| **found == access).map(|(shape, _)| *shape);
+                found.push((dtype, access, of_access.collect()));
             }
         }
         Self(found)
@@ -130,11 +132,11 @@ impl Shapes {
     pub(crate) fn find<R>(
         &self,
         dtype: Dtype,
-        form: Form,
+        access: Access,
         from: usize,
         with: impl FnMut(Shape) -> Option<R>,
     ) -> Option<R> {
-        let (_, _, shapes) = self.0.iter().find(|(d, f, _)| (*d, *f) == (dtype, form))?;
+        let (_, _, shapes) = self.0.iter().find(|(d, f, _)| (*d, *f) == (dtype, access))?;
         let (small, large) = shapes.split_at(shapes.partition_point(|shape| shape.len() <= Self::SMALL));
         // A step through the small ones that no pattern of cases has in common with them.
         let (before, behind) = small.split_at(from * 29 % small.len().max(1));

@@ -15,13 +15,13 @@ pub(super) const BACKWARD: f64 = 40.0;
 /// budget, the vectors that a thread loads for one of its elements' vectors, those that it stores, and the operations of f32
 /// for each element that is loaded. Backward has four on its plain way (x less a pair of f32, two sums): with fewer a way
 /// that leaves out some of its vectors would count.
-const HELD: [(&str, f64, usize, usize, usize); 2] =
-    [("train_held_kernel", FORWARD, 1, 1, 1), ("backward_held_kernel", BACKWARD, 2, 2, 4)];
+const FUSED: [(&str, f64, usize, usize, usize); 2] =
+    [("train_fused_kernel", FORWARD, 1, 1, 1), ("backward_fused_kernel", BACKWARD, 2, 2, 4)];
 
 /// Instructions of a thread for each element, over all loops on the data; `None` of a kernel that has no budget or takes
 /// element by element.
 pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
-    let &(_, _, loads, stores, _) = HELD.iter().find(|(name, ..)| kernel.name.starts_with(name))?;
+    let &(_, _, loads, stores, _) = FUSED.iter().find(|(name, ..)| kernel.name.starts_with(name))?;
     let elements = f64::from(vector_len(&kernel.name).filter(|&len| len > 1)?);
     // Of loops of a kind the one with most accesses: the compiler may have put copies for the last few beside it.
     let an_element = |turns: &[Turn], accesses: usize| {
@@ -34,18 +34,18 @@ pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
 /// Operations of f32 for each vector that a thread loads, and for each that it stores, at least: one for each
 /// element that is stored. Several vectors may be loaded or stored of the same elements. None are asked for of a kernel without a budget.
 pub(super) fn arithmetic(name: &str) -> [usize; 2] {
-    let found = HELD.iter().find(|(start, ..)| name.starts_with(start));
+    let found = FUSED.iter().find(|(start, ..)| name.starts_with(start));
     let vector = found.zip(vector_len(name).and_then(|len| usize::try_from(len).ok()));
     vector.map_or([0, 0], |(&(_, _, loads, stores, operations), len)| [operations * len / loads, len / stores])
 }
 
 /// The budget of a kernel with f16 or bf16 data.
 fn budget(name: &str) -> Option<f64> {
-    let found = HELD.iter().find(|(start, ..)| name.starts_with(start));
+    let found = FUSED.iter().find(|(start, ..)| name.starts_with(start));
     found.filter(|_| vector_len(name) == Some(8)).map(|&(_, budget, ..)| budget)
 }
 
-/// Elements of a vector, as the owner in a kernel's name says.
+/// Elements of a vector, as the tile iterator in a kernel's name says.
 fn vector_len(name: &str) -> Option<u32> {
     let (_, rest) = name.split_once(", ")?;
     rest.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty())?.parse().ok()
@@ -80,15 +80,15 @@ mod tests {
 
     #[test]
     fn each_element_has_arithmetic() {
-        assert_eq!(arithmetic("train_held_kernel<Rows<__half, 8> >"), [8, 8]);
-        assert_eq!(arithmetic("backward_held_kernel<Columns<float, 4> >"), [8, 2]);
+        assert_eq!(arithmetic("train_fused_kernel<Contiguous<__half, 8> >"), [8, 8]);
+        assert_eq!(arithmetic("backward_fused_kernel<Strided<float, 4> >"), [8, 2]);
         assert_eq!(arithmetic("fill_kernel"), [0, 0]);
     }
 
     #[test]
     fn names_say_how_long_vectors_are() {
-        assert_eq!(vector_len("train_held_kernel<Rows<__half, 8> >"), Some(8));
-        assert_eq!(vector_len("sums_kernel<Columns<float, 1> >"), Some(1));
+        assert_eq!(vector_len("train_fused_kernel<Contiguous<__half, 8> >"), Some(8));
+        assert_eq!(vector_len("backward_reduce_kernel<Strided<float, 1> >"), Some(1));
         assert_eq!(vector_len("fill_kernel"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! kernels/*.cu as PTX, by the flags of the build.
+//! The .cu files of kernels/ as PTX, by the flags of the build.
 
 use std::error::Error;
 use std::fs;

@@ -1,0 +1,104 @@
+// The backward pass through the batch's statistics:
+//
+//     g      = dy * activation'(v + z)                      dz = g
+//     dbeta  = sum(g)
+//     dgamma = sum(g * (x - mean)) * inv_std
+//     dx     = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)
+//
+// mean is saved_mean + mean_lo (mean_residual.cuh). Everything is accumulated in f32.
+//
+// fused.cuh     block, cluster, grid: a team keeps its tile of x and of g in shared memory. Reads x and dy once, writes dx:
+//               3 * sizeof(T) bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
+// two_pass.cuh  two-pass: the first pass reads x and dy and leaves partials; the second reduces them, reads both from their
+//               end and writes dx: 5 * sizeof(T) bytes per element.
+//
+// Plan guarantees that the chunks cover the tensor, that the alignment of the data suits Iter, that the teams of a grid are
+// resident together, and that the workspace has room for the partials.
+#pragma once
+#include "../common/reduce.cuh"
+#include "gradient.cuh"
+#include "mean_residual.cuh"
+
+// Three sums of a channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
+using GradientSums = Sums<3>;
+
+// Reads a CTA's chunk of x and dy, and gives the threads of each channel its three sums. x comes from `known_x` where that has
+// it; the first vectors of x and g are kept in `smem_x` and `smem_g`.
+template <class Iter>
+__device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, const Iter& iter,
+                                                         const ChannelThreads& threads, const SharedStorage& smem,
+                                                         const Affines<Iter>& affines, const Gradient<Iter>& gradient,
+                                                         const SmemTile<Iter>& known_x, const SmemTile<Iter>& smem_x,
+                                                         const SmemTile<Iter>& smem_g) {
+    GradientSums sums[Iter::kAccums];
+#pragma unroll
+    for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = GradientSums::identity();
+    for_each_vector(iter, gradient, known_x, [&](const auto& batch, int i, uint32_t iteration) {
+        float x[Iter::kVec], g[Iter::kVec];
+        gradient.masked(affines, batch, i, x, g);
+        if (smem_g.contains(iteration)) {
+            smem_x.at(iteration) = batch.x[i];
+            smem_g.at(iteration) = gradient.packed(batch, i, g);
+        }
+#pragma unroll
+        for (int e = 0; e < Iter::kVec; e++) {
+            GradientSums& sum = sums[e % Iter::kAccums];
+            const float xmu = x[e] - affines.at(e).mean;
+            sum.of[0] += xmu;
+            sum.of[1] += g[e];
+            sum.of[2] = fmaf(g[e], xmu, sum.of[2]);
+        }
+    });
+    return block_reduce_accums<Iter, GradientSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
+}
+
+// The coefficients of dx beside Affine: dx = scale * (g - mean_dy - (x - mean) * proj).
+struct alignas(16) DxCoeffs {
+    float mean_dy, proj, mean_lo, unused;
+};
+
+// Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The threads of each channel bring its sums, and get
+// its mean_lo.
+__device__ __forceinline__ float write_parameter_gradients(const BnBackward& args, TileCoord coord,
+                                                           const ChannelThreads& threads, const GradientSums& sum,
+                                                           const SharedStorage& smem) {
+    const BnTiling& t = args.tiling;
+    const uint32_t channel = threads.channel(t, coord.tile);
+    DxCoeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (channel < t.channels) {
+        const float inv_std = args.statistics.inv_std[channel];
+        const float m = static_cast<float>(t.m);
+        const float sum_dy = sum.of[1];
+        coeffs.mean_lo = mean_residual(args.statistics.mean[channel], sum.of[0], t.m);
+        const float sum_dy_xmu = fmaf(-coeffs.mean_lo, sum_dy, sum.of[2]);
+        coeffs.mean_dy = sum_dy / m;
+        coeffs.proj = sum_dy_xmu * inv_std * inv_std / m;
+        if (threads.rank == 0 && coord.split == 0) {
+            if (args.dgamma != nullptr) args.dgamma[channel] = sum_dy_xmu * inv_std;
+            if (args.dbeta != nullptr) args.dbeta[channel] = sum_dy;
+        }
+    }
+    if (threads.rank == 0 && threads.tile_channel < t.tile_channels)
+        reinterpret_cast<DxCoeffs*>(smem.coeffs)[threads.tile_channel] = coeffs;
+    return coeffs.mean_lo;
+}
+
+// Writes dx and dz of a CTA's chunk, from its last iteration to its first.
+template <class Iter>
+__device__ __forceinline__ void write_dx(const Iter& iter, const Affines<Iter>& affines,
+                                         const ThreadCoeffs<Iter, DxCoeffs>& dx_coeffs, const Gradient<Iter>& gradient,
+                                         const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) {
+    for_each_vector_reverse(iter, gradient, smem_x, smem_g, [&](const auto& batch, int i) {
+        float x[Iter::kVec], g[Iter::kVec];
+        gradient.masked(affines, batch, i, x, g);
+        gradient.store_dz(batch.offset[i], g);
+#pragma unroll
+        for (int e = 0; e < Iter::kVec; e++) {
+            const Affine& affine = affines.at(e);
+            const DxCoeffs& coeffs = dx_coeffs.at(e);
+            const float xmu = (x[e] - affine.mean) - coeffs.mean_lo;
+            x[e] = affine.scale * fmaf(-xmu, coeffs.proj, g[e] - coeffs.mean_dy);
+        }
+        gradient.store_dx(batch.offset[i], x);
+    });
+}

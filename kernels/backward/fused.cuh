@@ -1,0 +1,41 @@
+// The backward pass with tiles of x and g in shared memory, as in batch.cuh.
+#pragma once
+#include "../common/team.cuh"
+#include "batch.cuh"
+
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_fused_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const Gradient<Iter> gradient(args);
+    const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem.tile, t.smem_iters);
+    const SmemTile<Iter> smem_g = smem_x.next();
+    Team team(t, args.workspace, smem);
+    for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
+        const TileCoord coord = team.coord(tile);
+        const Iter iter(t, coord);
+        write_saved_affines(args, coord, threads, 0.0f, smem);
+        Affines<Iter> affines(iter, t, smem);
+        // The mask of such a tile takes one more walk over x, on chip as far as it fits.
+        const bool knows_x = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
+        if (knows_x) {
+            const Sums<1> sum = team.reduce(threads, reduce_xmu(args, iter, threads, smem, affines, smem_x));
+            const uint32_t channel = threads.channel(t, tile);
+            const float mean_lo =
+                channel < t.channels ? mean_residual(args.statistics.mean[channel], sum.of[0], t.m) : 0.0f;
+            write_saved_affines(args, coord, threads, mean_lo, smem);
+            affines = Affines<Iter>(iter, t, smem);
+        }
+        const SmemTile<Iter> known_x = knows_x ? smem_x : SmemTile<Iter>::empty();
+        const GradientSums sum = team.reduce(
+            threads, reduce_gradients(t, iter, threads, smem, affines, gradient, known_x, smem_x, smem_g));
+        write_parameter_gradients(args, coord, threads, sum, smem);
+        __syncthreads();
+        const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
+        write_dx(iter, affines, dx_coeffs, gradient, smem_x, smem_g);
+        __syncthreads(); // the next tile's affines take the place of the DxCoeffs
+    }
+    team.sync_exit();
+}

@@ -1,0 +1,138 @@
+// The gradient of one vector before and behind the activation, and the walks over x and dy:
+//
+//     g = dy * activation'(v + z)        dz = g
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "../common/affine.cuh"
+#include "../common/epilogue.cuh"
+#include "../common/smem.cuh"
+#include "../common/tile_iterator.cuh"
+
+// Vectors of x and of dy that a thread has in flight.
+constexpr int kBackwardUnroll = 4;
+
+// The vectors that a thread loads before it uses the first.
+template <class Iter>
+struct GradientBatch {
+    typename Iter::Raw x[kBackwardUnroll], dy[kBackwardUnroll];
+    uint32_t bits[kBackwardUnroll];
+    int64_t offset[kBackwardUnroll];
+    bool valid[kBackwardUnroll];
+    bool is_masked[kBackwardUnroll]; // dy is g already
+};
+
+template <class Iter>
+struct Gradient {
+    using T = typename Iter::Data;
+    using V = Vector<T, Iter::kVec>;
+
+    const T* x; // (n, c, s)
+    const T* dy; // (n, c, s)
+    T* dx; // (n, c, s)
+    T* dz; // (n, c, s); null without a residual
+    const uint32_t* mask; // ceil(n * c * s / 32); null where relu's mask is computed from x, or there is none
+    bool computes_mask;
+
+    template <class Args>
+    __device__ __forceinline__ explicit Gradient(const Args& args)
+        : x(static_cast<const T*>(args.x)),
+          dy(static_cast<const T*>(args.dy)),
+          dx(static_cast<T*>(args.dx)),
+          dz(args.epilogue.has_residual != 0 ? static_cast<T*>(args.dz) : nullptr),
+          mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
+          computes_mask(recomputes_v(args.epilogue)) {}
+
+    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x and g from shared memory where they are kept.
+    __device__ __forceinline__ void load(GradientBatch<Iter>& batch, int i, const Iter& iter, uint32_t iteration,
+                                         const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) const {
+        const int64_t offset = iter.offset;
+        batch.offset[i] = offset;
+        batch.is_masked[i] = smem_g.contains(iteration);
+        batch.x[i] = batch.dy[i] = V::zero();
+        batch.bits[i] = 0;
+        if (!batch.valid[i]) return;
+        batch.x[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset * Iter::kVec);
+        if (batch.is_masked[i]) {
+            batch.dy[i] = smem_g.at(iteration);
+        } else {
+            batch.dy[i] = V::load(dy + offset * Iter::kVec);
+            if (mask != nullptr) batch.bits[i] = MaskBits<Iter::kVec>::load(mask, offset);
+        }
+    }
+
+    // x and g of one vector.
+    __device__ __forceinline__ void masked(const Affines<Iter>& affines, const GradientBatch<Iter>& batch, int i,
+                                           float (&v)[Iter::kVec], float (&g)[Iter::kVec]) const {
+        V::unpack(batch.x[i], v);
+        V::unpack(batch.dy[i], g);
+        if (batch.is_masked[i]) return;
+        if (mask != nullptr) {
+#pragma unroll
+            for (int e = 0; e < Iter::kVec; e++) g[e] = (batch.bits[i] >> e & 1u) != 0 ? g[e] : 0.0f;
+        }
+        if (computes_mask) {
+            // By y as it was stored: a y that rounds to zero passes nothing, and NaN passes.
+#pragma unroll
+            for (int e = 0; e < Iter::kVec; e++)
+                g[e] = rounded<T>(normalized(affines.at(e), v[e])) <= 0.0f ? 0.0f : g[e];
+        }
+    }
+    // g as it is kept in shared memory.
+    __device__ __forceinline__ typename V::Raw packed(const GradientBatch<Iter>& batch, int i,
+                                                      const float (&g)[Iter::kVec]) const {
+        return mask != nullptr || computes_mask ? V::pack(g) : batch.dy[i];
+    }
+
+    __device__ __forceinline__ void store_dz(int64_t offset, const float (&g)[Iter::kVec]) const {
+        if (dz != nullptr) V::store(dz + offset * Iter::kVec, V::pack(g));
+    }
+    __device__ __forceinline__ void store_dx(int64_t offset, const float (&v)[Iter::kVec]) const {
+        V::store(dx + offset * Iter::kVec, V::pack(v));
+    }
+};
+
+// Calls `with(batch, i, iteration)` for each vector of a CTA's chunk, from the first iteration to the last.
+template <class Iter, class With>
+__device__ __forceinline__ void for_each_vector(Iter iter, const Gradient<Iter>& gradient, const SmemTile<Iter>& smem_x,
+                                                With with) {
+#pragma unroll 1
+    for (uint32_t done = 0; done < iter.iterations; done += kBackwardUnroll) {
+        GradientBatch<Iter> batch;
+#pragma unroll
+        for (int i = 0; i < kBackwardUnroll; i++) {
+            batch.valid[i] = iter.valid();
+            gradient.load(batch, i, iter, done + i, smem_x, SmemTile<Iter>::empty());
+            ++iter;
+        }
+#pragma unroll
+        for (int i = 0; i < kBackwardUnroll; i++) {
+            if (!batch.valid[i]) break;
+            with(batch, i, done + i);
+        }
+    }
+}
+
+// for_each_vector from the last iteration to the first: the vectors that were read last are still in L2.
+template <class Iter, class With>
+__device__ __forceinline__ void for_each_vector_reverse(Iter iter, const Gradient<Iter>& gradient,
+                                                        const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g,
+                                                        With with) {
+    if (iter.iterations == 0) return;
+    iter.seek_end();
+#pragma unroll 1
+    for (uint32_t left = iter.iterations; left > 0; left -= min(left, uint32_t{kBackwardUnroll})) {
+        GradientBatch<Iter> batch;
+#pragma unroll
+        for (int i = 0; i < kBackwardUnroll; i++) {
+            batch.valid[i] = iter.valid() && static_cast<uint32_t>(i) < left;
+            gradient.load(batch, i, iter, left - 1 - i, smem_x, smem_g);
+            --iter;
+        }
+#pragma unroll
+        for (int i = 0; i < kBackwardUnroll; i++) {
+            if (batch.valid[i]) with(batch, i);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+// The backward pass through running statistics, which are constants:
+//
+//     g     = dy * activation'(v + z)        dz = g
+//     dbeta = sum(g)        dgamma = sum(g * (x - running_mean)) * inv_std        dx = gamma * inv_std * g
+//
+// backward_running_kernel reads x and dy once and writes dx, 3 * sizeof(T) bytes per element, the floor. It leaves partials of
+// the two sums, which backward_running_finish_kernel reduces. Plan guarantees that the chunks cover the tensor, that the
+// alignment of the data suits Iter, and that the workspace has room for the partials.
+#pragma once
+#include "../common/reduce.cuh"
+#include "gradient.cuh"
+
+// Two sums of a channel: sum(g), sum(g * (x - running_mean)).
+using RunningSums = Sums<2>;
+
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_running_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const TileCoord coord = tile_coord(t, blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    write_running_affines(args, coord.tile, smem);
+    const Iter iter(t, coord);
+    const Affines<Iter> affines(iter, t, smem);
+    const Gradient<Iter> gradient(args);
+    RunningSums sums[Iter::kAccums];
+#pragma unroll
+    for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = RunningSums::identity();
+    for_each_vector(iter, gradient, SmemTile<Iter>::empty(), [&](const auto& batch, int i, uint32_t) {
+        float x[Iter::kVec], g[Iter::kVec];
+        gradient.masked(affines, batch, i, x, g);
+        gradient.store_dz(batch.offset[i], g);
+#pragma unroll
+        for (int e = 0; e < Iter::kVec; e++) {
+            const Affine& affine = affines.at(e);
+            RunningSums& sum = sums[e % Iter::kAccums];
+            sum.of[0] += g[e];
+            sum.of[1] = fmaf(g[e], x[e] - affine.mean, sum.of[1]);
+            x[e] = affine.scale * g[e];
+        }
+        gradient.store_dx(batch.offset[i], x);
+    });
+    const RunningSums sum =
+        block_reduce_accums<Iter, RunningSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
+    const uint32_t channel = threads.channel(t, coord.tile);
+    if (threads.rank == 0 && channel < t.channels) store_partial(args.workspace, t, coord.split, channel, sum);
+}
+
+// Writes dgamma and dbeta, (c), from the partials, with a warp per channel. Reads 16 bytes per split and channel.
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_running_finish_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const BnStatistics& running = args.statistics;
+    const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
+    const RunningSums sum = warp_reduce_splits<RunningSums>(args.workspace, t, channel);
+    if (channel < t.channels && threadIdx.x % kWarp == 0) {
+        if (args.dgamma != nullptr) args.dgamma[channel] = sum.of[1] * inv_std_of(running.var[channel], running.eps);
+        if (args.dbeta != nullptr) args.dbeta[channel] = sum.of[0];
+    }
+}

@@ -1,0 +1,76 @@
+// The backward pass in two passes over x and dy, as in batch.cuh; three where relu's mask needs the residual of the mean.
+#pragma once
+#include "batch.cuh"
+
+// The partials of mean_residual_kernel, behind those of backward_reduce_kernel: (splits, channels) each.
+__device__ __forceinline__ BnWorkspace mean_residual_partials(const BnWorkspace& workspace, const BnTiling& t) {
+    BnWorkspace behind = workspace;
+    behind.partials = static_cast<uint4*>(workspace.partials) + static_cast<int64_t>(t.splits) * t.channels;
+    return behind;
+}
+
+// With relu, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean. Reads x:
+// sizeof(T) bytes per element of these.
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    mean_residual_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const TileCoord coord = tile_coord(t, blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    if (!tile_needs_mean_residual(args, coord, smem)) return;
+    write_saved_affines(args, coord, threads, 0.0f, smem);
+    const Iter iter(t, coord);
+    const Affines<Iter> affines(iter, t, smem);
+    const Sums<1> sum = reduce_xmu(args, iter, threads, smem, affines, SmemTile<Iter>::empty());
+    const uint32_t channel = threads.channel(t, coord.tile);
+    if (threads.rank == 0 && channel < t.channels)
+        store_partial(mean_residual_partials(args.workspace, t), t, coord.split, channel, sum);
+}
+
+// The first pass: the partials of the three sums. Reads x and dy: 2 * sizeof(T) bytes per element.
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_reduce_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const TileCoord coord = tile_coord(t, blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const uint32_t channel = threads.channel(t, coord.tile);
+    float mean_lo = 0.0f;
+    if (recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem)) {
+        const BnWorkspace partials = mean_residual_partials(args.workspace, t);
+        const Sums<1> sum = block_reduce_splits<Sums<1>>(partials, t, threads, channel, smem);
+        if (channel < t.channels) mean_lo = mean_residual(args.statistics.mean[channel], sum.of[0], t.m);
+    }
+    write_saved_affines(args, coord, threads, mean_lo, smem);
+    const Iter iter(t, coord);
+    const Affines<Iter> affines(iter, t, smem);
+    const SmemTile<Iter> empty = SmemTile<Iter>::empty();
+    const GradientSums sum =
+        reduce_gradients(t, iter, threads, smem, affines, Gradient<Iter>(args), empty, empty, empty);
+    if (threads.rank == 0 && channel < t.channels) store_partial(args.workspace, t, coord.split, channel, sum);
+}
+
+// The second pass, from the end to the front. Reads x and dy, writes dx: 3 * sizeof(T) bytes per element.
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    backward_elemt_kernel(const __grid_constant__ BnBackward args) {
+    const BnTiling& t = args.tiling;
+    const TileCoord coord = tile_coord(t, gridDim.x - 1 - blockIdx.x);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const uint32_t channel = threads.channel(t, coord.tile);
+    const bool knows_residual = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
+    const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, channel, smem);
+    const float mean_lo = write_parameter_gradients(args, coord, threads, sum, smem);
+    __syncthreads();
+    const Iter iter(t, coord);
+    const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
+    __syncthreads();
+    // The mask is that of the first pass, which knew mean_lo only where the tile needs it.
+    write_saved_affines(args, coord, threads, knows_residual ? mean_lo : 0.0f, smem);
+    const Affines<Iter> affines(iter, t, smem);
+    const SmemTile<Iter> empty = SmemTile<Iter>::empty();
+    write_dx(iter, affines, dx_coeffs, Gradient<Iter>(args), empty, empty);
+}

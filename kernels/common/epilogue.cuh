@@ -1,0 +1,56 @@
+// The epilogue: relu, and its mask, one bit per element.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "../abi.h"
+#include "sync.cuh"
+
+// Whether a backward pass computes v again from x for the activation's derivative: without a residual v depends on x alone.
+__host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue) {
+    return epilogue.activation != BN_IDENTITY && epilogue.has_residual == 0;
+}
+
+// Whether a backward pass reads the mask that its forward pass kept: with a residual, which it does not read again.
+__host__ __device__ __forceinline__ bool reads_mask(const BnEpilogue& epilogue) {
+    return epilogue.activation != BN_IDENTITY && epilogue.has_residual != 0;
+}
+
+// max(v, 0) that keeps NaN: fmaxf would hide one.
+__device__ __forceinline__ float relu(float v) { return v <= 0.0f ? 0.0f : v; }
+
+// One vector's bits of the relu mask: bit i of the whole mask is element i in memory order. `offset` counts vectors.
+template <int kVec>
+struct MaskBits;
+
+template <>
+struct MaskBits<8> {
+    static __device__ __forceinline__ void store(uint32_t* mask, int64_t offset, uint32_t bits, bool valid) {
+        if (valid) reinterpret_cast<uint8_t*>(mask)[offset] = static_cast<uint8_t>(bits);
+    }
+    static __device__ __forceinline__ uint32_t load(const uint32_t* mask, int64_t offset) {
+        return reinterpret_cast<const uint8_t*>(mask)[offset];
+    }
+};
+
+template <>
+struct MaskBits<4> {
+    // Plan guarantees that lanes 2i and 2i + 1 hold the halves of one byte, or neither is valid.
+    static __device__ __forceinline__ void store(uint32_t* mask, int64_t offset, uint32_t bits, bool valid) {
+        const uint32_t upper = shfl_xor(bits, 1);
+        if (valid && (offset & 1) == 0)
+            reinterpret_cast<uint8_t*>(mask)[offset >> 1] = static_cast<uint8_t>(bits | upper << 4);
+    }
+    static __device__ __forceinline__ uint32_t load(const uint32_t* mask, int64_t offset) {
+        return reinterpret_cast<const uint8_t*>(mask)[offset >> 1] >> ((offset & 1) * 4) & 15u;
+    }
+};
+
+template <>
+struct MaskBits<1> {
+    // Scalar access keeps no mask in place: pack_mask_kernel makes it from y.
+    static __device__ __forceinline__ void store(uint32_t*, int64_t, uint32_t, bool) {}
+    static __device__ __forceinline__ uint32_t load(const uint32_t* mask, int64_t offset) {
+        return mask[offset >> 5] >> (offset & 31) & 1u;
+    }
+};

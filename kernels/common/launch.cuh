@@ -1,0 +1,195 @@
+// The host side: from the ABI's tiling to a kernel's instance and its launch. Chooses nothing.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "../abi.h"
+#include "element.cuh"
+#include "sync.cuh"
+#include "tile_iterator.cuh"
+
+// A type as an argument: `decltype(type)::Type`.
+template <class T>
+struct TypeOf {
+    using Type = T;
+};
+
+constexpr BnDtype kDtypes[3] = {BN_F32, BN_F16, BN_BF16};
+constexpr BnAccess kAccesses[4] = {BN_CONTIGUOUS, BN_STRIDED, BN_SCALAR_CONTIGUOUS, BN_SCALAR_STRIDED};
+
+// Calls `with(element type)` for a dtype.
+template <class With>
+BnStatus with_dtype(BnDtype dtype, With with) {
+    switch (dtype) {
+        case BN_F32: return with(TypeOf<float>{});
+        case BN_F16: return with(TypeOf<__half>{});
+        case BN_BF16: return with(TypeOf<__nv_bfloat16>{});
+    }
+    return static_cast<BnStatus>(cudaErrorInvalidValue);
+}
+
+// Calls `with(tile iterator type)` for a dtype and an access pattern.
+template <class With>
+BnStatus with_iterator(BnDtype dtype, BnAccess access, With with) {
+    return with_dtype(dtype, [&](auto type) {
+        using T = typename decltype(type)::Type;
+        switch (access) {
+            case BN_CONTIGUOUS: return with(TypeOf<Contiguous<T, kVecOf<T>>>{});
+            case BN_STRIDED: return with(TypeOf<Strided<T, kVecOf<T>>>{});
+            case BN_SCALAR_CONTIGUOUS: return with(TypeOf<Contiguous<T, 1>>{});
+            case BN_SCALAR_STRIDED: return with(TypeOf<Strided<T, 1>>{});
+        }
+        return static_cast<BnStatus>(cudaErrorInvalidValue);
+    });
+}
+
+// The name of an instance in error messages.
+inline const char* instance_name(uint32_t dtype, uint32_t access) {
+    static const char* const kNames[3][4] = {
+        {" (f32, contiguous)", " (f32, strided)", " (f32, scalar contiguous)", " (f32, scalar strided)"},
+        {" (f16, contiguous)", " (f16, strided)", " (f16, scalar contiguous)", " (f16, scalar strided)"},
+        {" (bf16, contiguous)", " (bf16, strided)", " (bf16, scalar contiguous)", " (bf16, scalar strided)"},
+    };
+    return kNames[dtype][access];
+}
+
+// Calls `with` for every instance, up to the first that fails.
+template <class With>
+BnStatus with_every_iterator(BnResident* resident, With with) {
+    for (uint32_t i = 0; i < 12; i++) {
+        resident->instance = instance_name(i / 4, i % 4);
+        const BnStatus status = with_iterator(kDtypes[i / 4], kAccesses[i % 4], with);
+        if (status != BN_SUCCESS) return status;
+    }
+    resident->instance = nullptr;
+    return BN_SUCCESS;
+}
+
+// The status of a runtime call. Clears the runtime's last error, where other code of the process would find our failure and
+// take it for its own.
+inline BnStatus returned(cudaError_t status) {
+    if (status != cudaSuccess) (void)cudaGetLastError();
+    return static_cast<BnStatus>(status);
+}
+
+template <class... Params, class... Args>
+BnStatus launch(void (*kernel)(Params...), uint32_t ctas, uint32_t threads, uint32_t shared_bytes, void* stream,
+                const Args&... args) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(ctas);
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    return returned(cudaLaunchKernelEx(&config, kernel, args...));
+}
+
+inline cudaLaunchAttribute cluster_of(uint32_t ctas) {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = ctas;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    return attribute;
+}
+
+inline cudaLaunchAttribute cooperative() {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    return attribute;
+}
+
+// CTAs of a launch with a warp per channel.
+inline uint32_t warp_per_channel(const BnTiling& t) {
+    return (t.channels + BN_MAX_THREADS / kWarp - 1) / (BN_MAX_THREADS / kWarp);
+}
+
+// Launches a kernel with its tiling's geometry, and its teams as clusters or as a cooperative grid where the strategy says so.
+template <class... Params, class... Args>
+BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream, const Args&... args) {
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(t.teams * t.splits);
+    config.blockDim = dim3(t.threads);
+    config.dynamicSmemBytes = t.shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &attribute;
+    if (t.strategy == BN_CLUSTER) {
+        attribute = cluster_of(t.splits);
+        config.numAttrs = 1;
+    } else if (t.strategy == BN_GRID) {
+        attribute = cooperative();
+        config.numAttrs = 1;
+    }
+    return returned(cudaLaunchKernelEx(&config, kernel, args...));
+}
+
+// Loads a kernel, lets it use the device's maximum of dynamic shared memory, and counts its CTAs on an SM. A kernel that
+// `keeps_tile` in shared memory prefers the largest carveout: beside another stream's kernel the driver might leave an SM too
+// little for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
+template <class... Params>
+BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
+                 bool keeps_tile = false) {
+    resident->kernel = name;
+    resident->call = "cudaFuncGetAttributes";
+    cudaFuncAttributes attributes;
+    BnStatus status = returned(cudaFuncGetAttributes(&attributes, kernel));
+    if (status != BN_SUCCESS) return status;
+    resident->call = "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)";
+    const int dynamic = static_cast<int>(device.shared_bytes);
+    status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic));
+    // Static shared memory leaves less than a plan may take. The attribute alone does not show it: from sm_90 on it may count
+    // the driver's reservation, which is no part of the limit.
+    const bool is_too_much = status == static_cast<BnStatus>(cudaErrorInvalidValue);
+    resident->static_bytes = is_too_much ? static_cast<uint32_t>(attributes.sharedSizeBytes) : 0;
+    if (status != BN_SUCCESS) return status;
+    if (keeps_tile) {
+        resident->call = "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)";
+        status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                               cudaSharedmemCarveoutMaxShared));
+        if (status != BN_SUCCESS) return status;
+    }
+    resident->call = "cudaOccupancyMaxActiveBlocksPerMultiprocessor";
+    int ctas = 0;
+    status = returned(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, BN_MAX_THREADS, 0));
+    if (status != BN_SUCCESS) return status;
+    const uint32_t found = static_cast<uint32_t>(ctas);
+    resident->ctas = resident->kernels == 0 || found < resident->ctas ? found : resident->ctas;
+    resident->kernels += 1;
+    return found < BN_MIN_CTAS ? static_cast<BnStatus>(cudaErrorLaunchOutOfResources) : BN_SUCCESS;
+}
+
+// prepare for a kernel that is also launched in clusters, where the device has them.
+template <class... Params>
+BnStatus prepare_clustered(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
+                           bool keeps_tile = false) {
+    const bool is_first = resident->clustered_kernels == 0;
+    BnStatus status = prepare(kernel, name, device, resident, keeps_tile);
+    if (status != BN_SUCCESS || device.has_clusters == 0) return status;
+    // Clusters beyond eight CTAs fit some devices and not others; cudaOccupancyMaxActiveClusters tells.
+    resident->call = "cudaFuncSetAttribute(NonPortableClusterSizeAllowed)";
+    status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+    if (status != BN_SUCCESS) return status;
+    resident->call = "cudaOccupancyMaxActiveClusters";
+    for (uint32_t i = 0; i < 2 * BN_CLUSTER_SIZES; i++) {
+        const uint32_t share = i / BN_CLUSTER_SIZES, size = i % BN_CLUSTER_SIZES;
+        cudaLaunchAttribute attribute = cluster_of(2u << size);
+        cudaLaunchConfig_t config = {};
+        config.gridDim = dim3(2u << size);
+        config.blockDim = dim3(BN_MAX_THREADS);
+        config.dynamicSmemBytes = share == 0 ? device.shared_bytes : device.half_shared_bytes;
+        config.attrs = &attribute;
+        config.numAttrs = 1;
+        int clusters = 0;
+        status = returned(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+        if (status == static_cast<BnStatus>(cudaErrorInvalidClusterSize)) {
+            clusters = 0; // a size that the device does not have
+        } else if (status != BN_SUCCESS) {
+            return status;
+        }
+        const uint32_t found = static_cast<uint32_t>(clusters);
+        uint32_t& least = resident->clusters[share][size];
+        if (is_first || found < least) least = found;
+    }
+    resident->clustered_kernels += 1;
+    return BN_SUCCESS;
+}

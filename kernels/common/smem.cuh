@@ -1,0 +1,54 @@
+// The dynamic shared memory of a CTA. Plan computes the same sizes.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "../abi.h"
+#include "sync.cuh"
+
+// The parts of the shared memory, in their order.
+struct SharedStorage {
+    static constexpr uint32_t kPartialBytes = 16;
+    static constexpr uint32_t kMaxWarps = BN_MAX_THREADS / kWarp;
+
+    unsigned char* warp_partials; // (warps) partials
+    unsigned char* coeffs; // (tile_channels) of 16 bytes: Affine or DxCoeffs
+    unsigned char* recv; // the DSMEM receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers
+    unsigned char* thread_partials; // with strided access: (kVec, threads) partials
+    unsigned char* tile; // SmemTile
+
+    template <class Iter>
+    static __device__ __forceinline__ SharedStorage layout(const BnTiling& t) {
+        SharedStorage s;
+        s.warp_partials = dynamic_shared();
+        s.coeffs = s.warp_partials + kMaxWarps * kPartialBytes;
+        s.recv = s.coeffs + t.tile_channels * kPartialBytes;
+        const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.tile_channels * t.splits + 1 : 0;
+        s.thread_partials = s.recv + partials * kPartialBytes;
+        s.tile = s.thread_partials + (Iter::kIsStrided ? Iter::kVec * blockDim.x * kPartialBytes : 0);
+        return s;
+    }
+};
+
+// The vectors of a CTA's first `iterations` iterations, (iterations, threads), kept in shared memory. Only the thread that
+// owns a vector touches it.
+template <class Iter>
+struct SmemTile {
+    using Raw = typename Iter::Raw;
+
+    uint32_t start; // from the start of the shared memory, so that the compiler sees the address space
+    uint32_t iterations;
+
+    static __device__ __forceinline__ SmemTile empty() { return {0, 0}; }
+    static __device__ __forceinline__ SmemTile in(const unsigned char* memory, uint32_t iterations) {
+        return {static_cast<uint32_t>(memory - dynamic_shared()), iterations};
+    }
+    // The tile of the same size behind this one.
+    __device__ __forceinline__ SmemTile next() const {
+        return {start + iterations * blockDim.x * static_cast<uint32_t>(sizeof(Raw)), iterations};
+    }
+    __device__ __forceinline__ bool contains(uint32_t iteration) const { return iteration < iterations; }
+    __device__ __forceinline__ Raw& at(uint32_t iteration) const {
+        return reinterpret_cast<Raw*>(dynamic_shared() + start)[iteration * blockDim.x + threadIdx.x];
+    }
+};

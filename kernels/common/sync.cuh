@@ -1,0 +1,179 @@
+// The closed set of synchronisation primitives: no other code in kernels/ orders memory accesses.
+//
+//   threads of a CTA       __syncthreads, shuffles and votes of whole warps
+//   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier at the start
+//                          and at the end
+//   CTAs of a grid         grid_barrier, on a counter per team; the CTAs must be resident together
+//   CTAs of any launch     last_ticket, which nobody waits for
+//
+// No volatile, no bare fence. Each primitive cites its section of the PTX ISA.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+#ifdef __CUDA_EMULATOR__
+#include <cuda_emulator.h>
+#endif
+
+constexpr uint32_t kWarp = 32;
+constexpr uint32_t kFullWarp = 0xffffffffu;
+
+// The dynamic shared memory of the CTA, at least 16-byte aligned.
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+#ifdef __CUDA_EMULATOR__
+    return static_cast<unsigned char*>(cuda_emulator::dynamic_shared());
+#else
+    extern __shared__ __align__(16) unsigned char shared[];
+    return shared;
+#endif
+}
+
+// Takes a ticket: true for the last of `ctas` callers, who sees everything that the others did before theirs. The counter
+// is 0 again then, for the next launch. One thread of a CTA calls it, after a __syncthreads.
+// PTX ISA, "Parallel Synchronization and Communication Instructions: atom", .inc and .acq_rel.
+__device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t ctas) {
+#ifdef __CUDA_EMULATOR__
+    const uint32_t before = cuda_emulator::atomic_inc_acq_rel(ticket, ctas - 1);
+#else
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(__cvta_generic_to_global(ticket)), "r"(ctas - 1)
+                 : "memory");
+#endif
+    return before == ctas - 1;
+}
+
+// The value of the lane whose number differs in the bits of `mask`. Every lane of the warp calls it.
+__device__ __forceinline__ float shfl_xor(float v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
+__device__ __forceinline__ uint32_t shfl_xor(uint32_t v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
+
+// Whether this architecture has clusters: from compute capability 9.0 on. Plan launches none on older devices, whose code
+// needs only to compile.
+#if defined(__CUDA_EMULATOR__) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define BN_HAS_CLUSTERS 1
+#else
+#define BN_HAS_CLUSTERS 0
+#endif
+
+// A barrier in shared memory that counts bytes. PTX ISA, "mbarrier".
+using Mbarrier = unsigned long long;
+
+#if BN_HAS_CLUSTERS && !defined(__CUDA_EMULATOR__)
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+// The same address in the shared memory of the cluster's CTA of this rank. PTX ISA, "mapa".
+__device__ __forceinline__ uint32_t shared_address_of(const void* p, uint32_t rank) {
+    uint32_t address;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
+    return address;
+}
+#endif
+
+// Arrives at the cluster barrier without waiting. All threads. PTX ISA, "barrier.cluster".
+__device__ __forceinline__ void cluster_arrive() {
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::cluster_arrive();
+#elif BN_HAS_CLUSTERS
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+
+// Waits until all CTAs of the cluster have arrived. All threads. PTX ISA, "barrier.cluster".
+__device__ __forceinline__ void cluster_wait() {
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::cluster_wait();
+#elif BN_HAS_CLUSTERS
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// Initializes `count` mbarriers for one arrival per phase. One thread, before cluster_arrive. PTX ISA, "mbarrier.init" and
+// "fence" (.mbarrier_init).
+__device__ __forceinline__ void mbarrier_init(Mbarrier* mbarriers, int count) {
+    for (int i = 0; i < count; i++) {
+#ifdef __CUDA_EMULATOR__
+        cuda_emulator::mbarrier_init(&mbarriers[i], 1);
+#elif BN_HAS_CLUSTERS
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&mbarriers[i])) : "memory");
+#endif
+    }
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::fence_mbarrier_init();
+#elif BN_HAS_CLUSTERS
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+// Arrives, and adds to the bytes that this phase waits for; some may have come already. One thread. PTX ISA,
+// "mbarrier.arrive".
+__device__ __forceinline__ void mbarrier_arrive_expect_tx(Mbarrier* mbarrier, uint32_t bytes) {
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::mbarrier_arrive_expect_tx(mbarrier, bytes);
+#elif BN_HAS_CLUSTERS
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(mbarrier)),
+                 "r"(bytes)
+                 : "memory");
+#endif
+}
+
+// Waits for the bytes of the phase of this parity, and sees them. Every thread that reads them. PTX ISA,
+// "mbarrier.try_wait".
+__device__ __forceinline__ void mbarrier_wait_parity(Mbarrier* mbarrier, uint32_t parity) {
+#ifdef __CUDA_EMULATOR__
+    while (!cuda_emulator::mbarrier_try_wait_parity(mbarrier, parity)) {
+    }
+#elif BN_HAS_CLUSTERS
+    uint32_t is_complete;
+    do {
+        asm volatile(
+            "{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+            : "=r"(is_complete)
+            : "r"(shared_address(mbarrier)), "r"(parity)
+            : "memory");
+    } while (is_complete == 0);
+#endif
+}
+
+// Stores sixteen bytes to `slot` in the shared memory of the cluster's CTA of this rank, and counts them at its `mbarrier`.
+// PTX ISA, "st.async".
+__device__ __forceinline__ void st_async(uint4* slot, const uint4& v, Mbarrier* mbarrier, uint32_t rank) {
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::store_async(slot, {v.x, v.y, v.z, v.w}, mbarrier, rank);
+#elif BN_HAS_CLUSTERS
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                     shared_address_of(slot, rank)),
+                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(shared_address_of(mbarrier, rank))
+                 : "memory");
+#endif
+}
+
+// Waits until all `ctas` of a team have arrived, and sees what they did before. One thread of a CTA calls it, between two
+// __syncthreads. A sense-reversing barrier: each phase turns the counter's phase bit over and leaves the other bits 0, so the
+// counter needs no reset and serves teams of any size, one after the other.
+//
+// The loop polls with relaxed loads: each acquire would invalidate the SM's L1 cache, which another CTA may be streaming
+// through. One acquire behind the loop is enough: a relaxed load of a location with an acquire of it behind is an acquire
+// pattern, and the load that ends the loop observes all arrivals, each of which is a release.
+// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", "Release and Acquire Patterns".
+__device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t rank, uint32_t ctas) {
+    constexpr uint32_t kPhaseBit = 0x80000000u;
+    const uint32_t increment = rank == 0 ? kPhaseBit - (ctas - 1) : 1;
+#ifdef __CUDA_EMULATOR__
+    const uint32_t before = cuda_emulator::atomic_add_release(counter, increment);
+    while (((cuda_emulator::load_relaxed(counter) ^ before) & kPhaseBit) == 0) {
+    }
+    (void)cuda_emulator::load_acquire(counter);
+#else
+    const size_t address = __cvta_generic_to_global(counter);
+    uint32_t before, now;
+    asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(address), "r"(increment)
+                 : "memory");
+    do {
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
+    } while (((now ^ before) & kPhaseBit) == 0);
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
+#endif
+}

@@ -1,0 +1,122 @@
+// Reductions across the CTAs of a team: from one partial per channel in each CTA to one of the whole tile, in the order of
+// the CTAs.
+#pragma once
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "../abi.h"
+#include "reduce.cuh"
+#include "smem.cuh"
+#include "sync.cuh"
+#include "tile_iterator.cuh"
+
+// The CTAs that share a tile: one (block), a cluster, or some of a cooperative grid. Each CTA makes one Team; all CTAs of a
+// team call `reduce` equally often.
+class Team {
+  public:
+    __device__ __forceinline__ Team(const BnTiling& t, const BnWorkspace& workspace, const SharedStorage& smem)
+        : t_(t),
+          workspace_(workspace),
+          smem_(smem),
+          index_(blockIdx.x / t.splits),
+          rank_(blockIdx.x % t.splits),
+          reductions_(0) {
+        if (t.strategy != BN_CLUSTER) return;
+        if (threadIdx.x == 0) mbarrier_init(mbarriers(), 2);
+        cluster_arrive();
+        cluster_wait(); // no CTA sends to one that is not ready
+    }
+
+    // The team takes the tiles `first_tile()`, `+ t.teams`, ...; each CTA its split of them.
+    __device__ __forceinline__ uint32_t first_tile() const { return index_; }
+    __device__ __forceinline__ TileCoord coord(uint32_t tile) const { return {tile, rank_}; }
+
+    // Every thread of a channel brings the CTA's partial and gets the team's. All threads of the CTA call it, with a
+    // __syncthreads between two calls.
+    //
+    // Two stages of buffers are enough: a CTA that writes a stage again has the others' partials of the reduction between,
+    // which they sent after they had read this stage.
+    template <class Partial>
+    __device__ __forceinline__ Partial reduce(const ChannelThreads& threads, const Partial& own) {
+        if (t_.splits == 1) return own;
+        const uint32_t reduction = reductions_++;
+        return t_.strategy == BN_CLUSTER ? cluster_reduce(threads, own, reduction)
+                                         : grid_reduce(threads, own, reduction);
+    }
+
+    // Before the CTA ends.
+    __device__ __forceinline__ void sync_exit() const {
+        if (t_.strategy != BN_CLUSTER) return;
+        cluster_arrive();
+        cluster_wait();
+    }
+
+  private:
+    const BnTiling& t_;
+    const BnWorkspace& workspace_;
+    const SharedStorage& smem_;
+    const uint32_t index_, rank_;
+    uint32_t reductions_;
+
+    __device__ __forceinline__ Mbarrier* mbarriers() const {
+        return reinterpret_cast<Mbarrier*>(smem_.recv + 2 * t_.tile_channels * t_.splits * sizeof(uint4));
+    }
+
+    // Each CTA stores its partials to the receive buffers of all CTAs, its own among them: (2, tile_channels, splits).
+    template <class Partial>
+    __device__ __forceinline__ Partial cluster_reduce(const ChannelThreads& threads, const Partial& own,
+                                                      uint32_t reduction) const {
+        const uint32_t stage = reduction % 2;
+        Mbarrier* const mbarrier = mbarriers() + stage;
+        uint4* const recv = reinterpret_cast<uint4*>(smem_.recv) + stage * t_.tile_channels * t_.splits;
+        if (threadIdx.x == 0) mbarrier_arrive_expect_tx(mbarrier, t_.tile_channels * t_.splits * sizeof(uint4));
+        const bool has_channel = threads.tile_channel < t_.tile_channels;
+        uint4* const partials = recv + threads.tile_channel * t_.splits;
+        if (has_channel) {
+#pragma unroll 1
+            for (uint32_t peer = threads.rank; peer < t_.splits; peer += threads.size)
+                st_async(&partials[rank_], to_raw(own), mbarrier, peer);
+        }
+        mbarrier_wait_parity(mbarrier, reduction / 2 % 2);
+        Partial all = Partial::identity();
+        if (has_channel) {
+#pragma unroll 1
+            for (uint32_t peer = 0; peer < t_.splits; peer++) all = merge(all, from_raw<Partial>(partials[peer]));
+        }
+        return all;
+    }
+
+    // Through the workspace: (teams, 2, splits + 1, tile_channels). With several channels each CTA reduces some of them for
+    // all, at the price of a second barrier; otherwise the work would grow with the square of the team.
+    template <class Partial>
+    __device__ __forceinline__ Partial grid_reduce(const ChannelThreads& threads, const Partial& own,
+                                                   uint32_t reduction) const {
+        const uint32_t channels = t_.tile_channels, splits = t_.splits;
+        uint4* const partials = static_cast<uint4*>(workspace_.partials) +
+                                static_cast<int64_t>(index_ * 2 + reduction % 2) * (splits + 1) * channels;
+        const bool has_channel = threads.tile_channel < channels;
+        if (threads.rank == 0 && has_channel) partials[rank_ * channels + threads.tile_channel] = to_raw(own);
+        team_barrier();
+        if (channels == 1) {
+            return block_reduce<Partial>(threads, splits, smem_,
+                                         [&](uint32_t i) { return from_raw<Partial>(partials[i]); });
+        }
+        const ChannelThreads all(1);
+        uint4* const reduced = partials + splits * channels;
+        for (uint32_t channel = rank_; channel < channels; channel += splits) {
+            const Partial of_channel = block_reduce<Partial>(all, splits, smem_, [&](uint32_t i) {
+                return from_raw<Partial>(partials[i * channels + channel]);
+            });
+            if (threadIdx.x == 0) reduced[channel] = to_raw(of_channel);
+        }
+        team_barrier();
+        return has_channel ? from_raw<Partial>(reduced[threads.tile_channel]) : Partial::identity();
+    }
+
+    __device__ __forceinline__ void team_barrier() const {
+        __syncthreads();
+        if (threadIdx.x == 0)
+            grid_barrier(workspace_.counters + index_ * (BN_COUNTER_BYTES / sizeof(uint32_t)), rank_, t_.splits);
+        __syncthreads();
+    }
+};

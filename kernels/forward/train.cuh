@@ -1,0 +1,114 @@
+// The forward pass with the batch's statistics:
+//
+//     mean = sum(x) / m        var = sum((x - mean)^2) / m        inv_std = 1 / sqrt(var + eps)
+//     y    = epilogue((x - mean) * inv_std * gamma + beta)
+//     running <- keep * running + momentum * batch
+//
+// train_fused_kernel  block, cluster, grid: a team keeps its tile in shared memory. Reads x once, writes y: 2 * sizeof(T)
+//                     bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
+// normalize_kernel    two-pass: after moments_kernel has left partials it reduces them, reads x from its end and writes y:
+//                     3 * sizeof(T) bytes per element in all. Every CTA reduces the partials of its tile for itself, so there
+//                     is no third launch.
+//
+// In both the CTA of a tile's first split writes the saved and running statistics of its channels. The last of these CTAs
+// counts the batch, when nobody reads the counter any more. Plan guarantees that the chunks cover the tensor, that the
+// alignment of the data suits Iter, and that the teams of a grid are resident together.
+#pragma once
+#include "../common/team.cuh"
+#include "moments.cuh"
+#include "normalize.cuh"
+
+// The count after one more batch; it saturates.
+__device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
+
+// Writes the statistics of a channel and returns its inv_std. `num_batches_tracked` counts this batch already.
+__device__ __forceinline__ float write_saved_and_running_stats(const BnTrain& args, uint32_t channel,
+                                                               const Moments& moments, float var,
+                                                               int64_t num_batches_tracked) {
+    const float inv_std = inv_std_of(var, args.eps);
+    args.saved_mean[channel] = moments.mean;
+    args.saved_inv_std[channel] = inv_std;
+    const BnRunning& running = args.running;
+    if (running.mean == nullptr) return inv_std;
+    const bool is_infinite = !isfinite(moments.mean);
+    if (running.skip_non_finite != 0 && (is_infinite || !isfinite(var))) return inv_std;
+    float keep = running.keep, momentum = running.momentum;
+    if (running.cumulative != 0) {
+        const float count = static_cast<float>(num_batches_tracked > 1 ? num_batches_tracked : 1);
+        momentum = 1.0f / count;
+        keep = (count - 1.0f) / count;
+    }
+    // A weight of 0 reads nothing of its value: a NaN in it must not survive.
+    if (momentum == 0.0f) return inv_std;
+    const float old_mean = keep == 0.0f ? 0.0f : running.mean[channel];
+    const float old_var = keep == 0.0f ? 0.0f : running.var[channel];
+    // The small terms first: two roundings of the result's size. The mean_lo of an infinite mean is NaN.
+    const float mean_lo = is_infinite ? 0.0f : moments.mean_lo;
+    running.mean[channel] = fmaf(momentum, moments.mean, fmaf(keep, old_mean, momentum * mean_lo));
+    running.var[channel] = fmaf(momentum, var * running.correction, keep * old_var);
+    return inv_std;
+}
+
+// Writes the statistics of a tile's channels, and their affines to shared memory. The threads of each channel bring its
+// moments.
+__device__ __forceinline__ void write_tile_stats(const BnTrain& args, TileCoord coord, const ChannelThreads& threads,
+                                                 const Moments& moments, const SharedStorage& smem) {
+    const BnTiling& t = args.tiling;
+    const bool counts = args.running.num_batches_tracked != nullptr;
+    const uint32_t channel = threads.channel(t, coord.tile);
+    if (threads.rank == 0 && threads.tile_channel < t.tile_channels) {
+        Affine affine = {0.0f, 0.0f, 0.0f, 0.0f}; // the last channels of the last tile may not exist, but threads load theirs
+        if (channel < t.channels) {
+            const float var = moments.m2 / moments.n;
+            float inv_std;
+            if (coord.split == 0) {
+                const int64_t batches = counts ? counted(*args.running.num_batches_tracked) : 0;
+                inv_std = write_saved_and_running_stats(args, channel, moments, var, batches);
+            } else {
+                inv_std = inv_std_of(var, args.eps);
+            }
+            affine = affine_of(args.gamma, args.beta, channel, moments.mean, moments.mean_lo, inv_std);
+        }
+        reinterpret_cast<Affine*>(smem.coeffs)[threads.tile_channel] = affine;
+    }
+    __syncthreads();
+    if (counts && coord.split == 0 && threadIdx.x == 0 && last_ticket(args.workspace.ticket, t.tiles))
+        *args.running.num_batches_tracked = counted(*args.running.num_batches_tracked);
+}
+
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    train_fused_kernel(const __grid_constant__ BnTrain args) {
+    const BnTiling& t = args.tiling;
+    const auto* const x = static_cast<const typename Iter::Data*>(args.x); // (n, c, s)
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem.tile, t.smem_iters);
+    const Output<Iter> output(args);
+    Team team(t, args.workspace, smem);
+    for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
+        const TileCoord coord = team.coord(tile);
+        const Iter iter(t, coord);
+        const Moments moments = team.reduce(threads, reduce_moments(iter, t, threads, smem, x, smem_x));
+        write_tile_stats(args, coord, threads, moments, smem);
+        const Affines<Iter> affines(iter, t, smem);
+        normalize_reverse(iter, x, smem_x, affines, output);
+    }
+    team.sync_exit();
+}
+
+template <class Iter>
+__global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
+    normalize_kernel(const __grid_constant__ BnTrain args) {
+    const BnTiling& t = args.tiling;
+    const TileCoord coord = tile_coord(t, gridDim.x - 1 - blockIdx.x); // the last chunks were read last: they go first
+    const Iter iter(t, coord);
+    const ChannelThreads threads(t.tile_channels);
+    const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    const uint32_t channel = threads.channel(t, coord.tile);
+    const Moments moments = block_reduce_splits<Moments>(args.workspace, t, threads, channel, smem);
+    write_tile_stats(args, coord, threads, moments, smem);
+    const Affines<Iter> affines(iter, t, smem);
+    normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(), affines,
+                      Output<Iter>(args));
+}

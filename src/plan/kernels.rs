@@ -1,0 +1,20 @@
+//! The constants that the kernels are compiled for, as kernels/abi.h has them, and the layout of a workspace.
+
+/// Threads per CTA at most.
+pub(super) const MAX_THREADS: u32 = 256;
+/// CTAs of [`MAX_THREADS`] threads that every kernel's registers leave room for on an SM.
+pub(super) const MIN_CTAS: u32 = 2;
+/// CTAs of a grid at most, in its first dimension.
+pub(super) const MAX_CTAS: u64 = (1 << 31) - 1;
+/// Teams of a cooperative grid at most: each has a counter in the workspace.
+pub(super) const MAX_TEAMS: u32 = 128;
+/// Bytes from one of these counters to the next.
+pub(super) const COUNTER_BYTES: usize = 64;
+/// Bytes before the counters: the ticket comes first, alone in its cache line.
+pub(super) const TICKET_BYTES: usize = 256;
+/// Bytes before the partials, whatever the plan: plans of all kinds use a workspace one after the other.
+pub(super) const HEAD_BYTES: usize = TICKET_BYTES + MAX_TEAMS as usize * COUNTER_BYTES;
+/// Bytes of one partial: four floats.
+pub(super) const PARTIAL_BYTES: usize = 16;
+/// Partials of one pass or exchange at most, which bounds every workspace, whatever the batch: a mebibyte. Not measured.
+pub(super) const MAX_PARTIALS: usize = 1 << 16;

@@ -1,0 +1,37 @@
+//! The strategies.
+
+use core::fmt;
+
+/// Where a channel's values stay from their first use, in the statistics, to their second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// In the shared memory of one CTA: the data is read once.
+    Block,
+    /// In the shared memory of a thread-block cluster, which takes compute capability 9.0: the data is read once.
+    Cluster,
+    /// In the shared memory of a team of CTAs of a cooperative grid, as far as it fits: that much is read once.
+    Grid,
+    /// Nowhere, which is two-pass: the data is read twice, the second time from the end, which is still in L2.
+    TwoRead,
+}
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 4] = [Self::Block, Self::Cluster, Self::Grid, Self::TwoRead];
+
+    /// The name on the command line and in error messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Cluster => "cluster",
+            Self::Grid => "grid",
+            Self::TwoRead => "two-read",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
