@@ -1,19 +1,24 @@
 """Peers over one row at a time: whether it fits, whether they are right, and what they take."""
 
 import importlib
+import importlib.metadata
+import platform
+import subprocess
 
 import torch
 
 import reference
 import timing
 from inputs import Buffers, free_bytes, held_bytes, needed_bytes, sets_of
-from peer import OUTPUTS, PEERS, Peer, reason_of
-from rows import OPERATIONS, Row
+from peer import OPERATIONS, OUTPUTS, PEERS, Peer, reason_of
+from rows import Row
+
+PACKAGES = ("triton", "jax", "jaxlib", "nvidia-cudnn-frontend", "apex")
 
 
 class Bench:
-    def __init__(self, device: str, names=tuple(PEERS), limit_bytes: int | None = None):
-        self.device, self.limit_bytes = device, limit_bytes
+    def __init__(self, device: str, names):
+        self.device = device
         self.peers: dict[str, Peer] = {}
         self.missing: dict[str, str] = {}
         torch.set_grad_enabled(False)  # autograd's bookkeeping is not what is measured
@@ -26,9 +31,15 @@ class Bench:
         self.names = tuple(names)
         self._close()
 
-    def described(self) -> list[dict]:
+    def greeting(self) -> dict:
+        """The first line that the parent process reads, and writes into its JSON."""
         there = {name: {"name": name, "includes": peer.includes} for name, peer in self.peers.items()}
-        return [there.get(name) or {"name": name, "reason": self.missing[name]} for name in self.names]
+        return {
+            "device": "cpu" if self.device == "cpu" else torch.cuda.get_device_name(0),
+            "threads": torch.get_num_threads(),
+            "versions": versions(self.device),
+            "peers": [there.get(name) or {"name": name, "reason": self.missing[name]} for name in self.names],
+        }
 
     def open(self, row: Row) -> str | None:
         """Makes the row's buffers, or says why not. A row that is open already stays, with what was compiled for it."""
@@ -88,8 +99,6 @@ class Bench:
     def _too_large(self, row: Row, operation: str) -> str | None:
         checked = reference.checked_channels(row) * row.m
         needed = needed_bytes(row, operation, self.sets, checked)
-        if self.limit_bytes is not None and needed > self.limit_bytes:
-            return f"{operation} needs {needed} bytes, and the limit is {self.limit_bytes}"
         free = free_bytes(self.device)
         if free is not None and needed - held_bytes(row, self.buffers) > free:
             return f"{operation} needs {needed} bytes, and {free} are free"
@@ -99,3 +108,25 @@ class Bench:
         self.row, self.sets = None, 1
         self.buffers: list[Buffers] = []
         self._verdicts: dict[tuple[str, str], str | None] = {}
+
+
+def versions(device: str) -> dict:
+    """Every library that a peer calls, by its version."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    if device == "cuda":
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told[0] if told else None

@@ -27,6 +27,7 @@ OUTPUTS = {
     "backward-add-relu": ("dx", "dgamma", "dbeta", "dz"),
     "infer": ("y",),
 }
+OPERATIONS = tuple(OUTPUTS)
 
 
 class Unavailable(Exception):

@@ -7,19 +7,20 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-import rows  # noqa: E402
-from rows import BadRow, Row, read_suites, row_of  # noqa: E402
+from peer import OPERATIONS, Bound, split  # noqa: E402
+from rows import BYTES, LAYOUTS, BadRow, Row, row_of  # noqa: E402
 
 try:
     import torch
 
     from bench import Bench
-    from peer import Bound, split
+    from inputs import needed_bytes
     from torch_peers import Torch
 except ImportError:
     torch = None
@@ -39,90 +40,43 @@ def run(*arguments, text="", path=None):
 
 
 class Rows(unittest.TestCase):
-    def test_every_entry_of_suites_json_is_read(self):
-        found = read_suites(rows.SUITES)
-        stage = [r for r in found if (r.suite, r.name) == ("resnet50", "stage1")]
-        self.assertEqual(len(stage), 3 * 2 * 3)
-        self.assertEqual({(r.n, r.c, r.spatial, r.count) for r in stage}, {(n, 64, (56, 56), 6) for n in (32, 64, 256)})
-        self.assertEqual({r.dtype for r in found if r.name == "kernelbench"}, {"f32"})
-        self.assertEqual({r.offset for r in found if r.name == "odd-offset"}, {1})
-        for name in ("wide", "one-channel"):
-            self.assertEqual({r.layout for r in found if r.name == name}, {"channels-first"})
-
-    def test_bytes_are_the_least_that_must_move(self):
+    def test_values_and_bytes_are_counted(self):
         x = 4 * 6 * 15
         self.assertEqual(row().m, 60)
         self.assertEqual(row(spatial=()).elements, 24)
-        tensors = {operation: row(dtype="f16").moved_bytes(operation) / (2 * x) for operation in rows.OPERATIONS}
-        add = {"train-add-relu": 3, "backward-add-relu": 4}
-        relu = {"train-relu": 2, "backward-relu": 3}
-        self.assertEqual(tensors, {"train": 2, "backward": 3, "infer": 2} | relu | add)
-        self.assertEqual(row().moved_bytes("train"), 2 * 4 * x)
+        self.assertEqual([row(dtype=dtype).tensor_bytes for dtype in BYTES], [4 * x, 2 * x, 2 * x])
 
     def test_what_is_no_row_is_refused_by_name(self):
         good = {"n": 2, "c": 3, "spatial": [4], "layout": "channels-last", "dtype": "bf16"}
         self.assertEqual(row_of(good), Row(2, 3, (4,), "channels-last", "bf16"))
-        bad = {"n": 0, "c": "3", "spatial": 4, "layout": "nchw", "dtype": ["f32"], "offset": -1, "count": True}
-        for field, value in bad.items():
-            with self.subTest(field), self.assertRaisesRegex(BadRow, field):
+        bad = (("n", 0), ("n", True), ("c", "3"), ("spatial", 4), ("spatial", [0]))
+        for field, value in (*bad, ("layout", "nchw"), ("dtype", ["f32"]), ("offset", -1)):
+            with self.subTest(field, value=value), self.assertRaisesRegex(BadRow, f"{field}.*not "):
                 row_of({**good, field: value})
-
-    def test_what_is_no_suites_file_is_refused(self):
-        for text in ("", "[]", '{"suites": 3}', '{"suites": {"a": [{"n": [1]}]}}', '{"suites": {"a": {}}}'):
-            with self.subTest(text), tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "suites.json"
-                path.write_text(text, encoding="utf-8")
-                self.assertRaises(BadRow, read_suites, path)
 
 
 class CommandLine(unittest.TestCase):
     def test_bad_arguments_are_one_line_and_exit_code_2(self):
-        cases = (
-            ["--device", "tpu"],
-            ["--rows", "("],
-            ["--rows", "no such row"],
-            ["--suite", "no-such-suite"],
-            ["--suites", "/no/such/file"],
-            ["--seconds", "nan"],
-            ["--json", "/no/such/folder/file"],
-            ["--json", "/"],
-            ["--unknown"],
-        )
-        for arguments in cases:
+        cpu = ("--device", "cpu")
+        cases = ((*cpu, "--threads", "0"), (*cpu, "--peer", "no-such-peer"), (*cpu, "--unknown"))
+        for arguments in ((), ("--device", "tpu"), *cases):
             with self.subTest(arguments):
                 done = run(*arguments)
                 self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1), done.stderr)
 
-    def test_without_torch_both_ways_say_so(self):
+    def test_without_torch_it_says_so(self):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "torch.py").write_text("raise ImportError('not\\nhere')", encoding="utf-8")
             done = run("--device", "cpu", path=folder)
-            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1), done.stderr)
-            done = run("--device", "cpu", "--serve", path=folder)
             self.assertEqual(done.returncode, 0)
-            self.assertIn("torch does not import", json.loads(done.stdout)["reason"])
+            self.assertEqual(json.loads(done.stdout)["reason"], "torch does not import: ImportError: not")
 
     @needs_torch
-    def test_report_is_a_table_and_a_json_file(self):
-        with tempfile.TemporaryDirectory() as folder:
-            suites, out = Path(folder) / "suites.json", Path(folder) / "out.json"
-            entry = {"name": "tiny", "n": [2], "c": 4, "spatial": [3], "dtypes": ["f32"]}
-            huge = {"name": "huge", "n": [64], "c": 4, "spatial": [512, 512], "dtypes": ["f32"]}
-            suites.write_text(json.dumps({"suites": {"one": [entry, huge]}}), encoding="utf-8")
-            chosen = ("--peer", "torch", "--peer", "torch-cudnn", "--operation", "train", "--layout", "channels-last")
-            files = ("--suites", str(suites), "--json", str(out), "--limit-bytes", "10000000", "--seconds", "0")
-            done = run("--device", "cpu", *chosen, *files)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            document = json.loads(out.read_text(encoding="utf-8"))
-            self.assertEqual(list(Path(folder).glob(".*")), [])
-        tiny, large = document["rows"]
-        native, cudnn = tiny["results"]
-        self.assertEqual((native["peer"], native["operation"], native["bytes"]), ("torch", "train", 2 * 4 * 2 * 4 * 3))
-        self.assertGreaterEqual(len(native["call"]["samples"]), 5)
-        self.assertLessEqual(native["call"]["min"], native["call"]["median"])
-        self.assertIn("CUDA", cudnn["reason"])
-        self.assertIn("limit is 10000000", large["reason"])
-        self.assertRegex(done.stdout, r"one/tiny n=2 channels-last f32 +train +torch +\d")
+    def test_without_the_device_it_says_so(self):
+        if torch.cuda.is_available():
+            self.skipTest("a device is here")
+        done = run("--device", "cuda")
+        self.assertEqual((done.returncode, json.loads(done.stdout)), (0, {"reason": "torch sees no CUDA device"}))
 
 
 @needs_torch
@@ -148,10 +102,10 @@ class Serving(unittest.TestCase):
         ]
         text = "\n".join(request for request, _ in requests) + "\n"
         peers = ("--peer", "torch", "--peer", "torch-cudnn")
-        done = run("--device", "cpu", "--serve", "--threads", "1", *peers, text=text)
+        done = run("--device", "cpu", "--threads", "1", *peers, text=text)
         self.assertEqual(done.returncode, 0, done.stderr)
         first, *answers = [json.loads(line) for line in done.stdout.splitlines()]
-        self.assertEqual((first["torch"], first["threads"]), (torch.__version__, 1))
+        self.assertEqual((first["versions"]["torch"], first["threads"], first["device"]), (torch.__version__, 1, "cpu"))
         self.assertEqual([sorted(peer) for peer in first["peers"]], [["includes", "name"], ["name", "reason"]])
         self.assertEqual([next(iter(answer)) for answer in answers], [key for _, key in requests if key])
         samples = answers[5]["samples"]
@@ -168,11 +122,20 @@ class Serving(unittest.TestCase):
         self.assertIn("free", bench.open(row(n=2**40)))
         self.assertIn("no row", bench.measure("torch", "train", 0)["reason"])
 
+    def test_an_operation_that_does_not_fit_the_memory_is_refused(self):
+        bench, shape = Bench("cpu", ("torch",)), row()
+        enough = needed_bytes(shape, "infer", 1, shape.elements)
+        with mock.patch("bench.free_bytes", return_value=enough):
+            self.assertIsNone(bench.open(shape))
+            self.assertGreaterEqual(len(bench.measure("torch", "infer", 0)["call"]), 5)
+            reason = bench.measure("torch", "backward-add-relu", 0)["reason"]
+        self.assertRegex(reason, rf"^backward-add-relu needs \d+ bytes, and {enough} are free$")
+
     def test_the_end_of_the_input_ends_it(self):
-        self.assertEqual(run("--device", "cpu", "--serve", "--peer", "torch").returncode, 0)
+        self.assertEqual(run("--device", "cpu", "--peer", "torch").returncode, 0)
 
     def test_what_others_print_does_not_reach_the_protocol(self):
-        code = "import os, serve; lines = serve.private_stdout(); os.system('echo noise'); serve.write(lines, {'a': 1})"
+        code = "import os, peers; lines = peers.private_stdout(); os.system('echo noise'); peers.write(lines, {'a': 1})"
         done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, cwd=HERE)
         self.assertEqual((done.stdout, done.stderr), ('{"a": 1}\n', "noise\n"))
 
@@ -182,15 +145,15 @@ class Right(unittest.TestCase):
     def test_torch_is_right_in_every_operation_layout_and_dtype(self):
         bench = Bench("cpu", ("torch",))
         for spatial in ((), (5,), (5, 3), (2, 3, 4)):
-            for layout in rows.LAYOUTS:
-                for dtype in rows.BYTES:
+            for layout in LAYOUTS:
+                for dtype in BYTES:
                     for offset in (0, 1):
                         shape = row(spatial=spatial, layout=layout, dtype=dtype, offset=offset)
                         self.assertIsNone(bench.open(shape))
                         x = bench.buffers[0].x
-                        self.assertEqual(x.data_ptr() % 16, offset * rows.BYTES[dtype])
+                        self.assertEqual(x.data_ptr() % 16, offset * BYTES[dtype])
                         self.assertEqual(x.stride(1) == 1, layout == "channels-last" or not spatial)
-                        for operation in rows.OPERATIONS:
+                        for operation in OPERATIONS:
                             with self.subTest(str(shape), operation=operation):
                                 self.assertIsNone(bench._wrong(bench.peers["torch"], operation))
 
@@ -211,7 +174,7 @@ class Right(unittest.TestCase):
 
     def test_every_wrong_output_is_refused_by_name(self):
         names = {"train": "y saved_mean saved_inv_std", "infer": "y", "backward": "dx dgamma dbeta"}
-        for operation in rows.OPERATIONS:
+        for operation in OPERATIONS:
             outputs = names[split(operation)[0]].split() + (["dz"] if operation == "backward-add-relu" else [])
             for index, name in enumerate(outputs):
                 for what, change in (("scaled", lambda t: t * 1.3 + 0.1), ("NaN", lambda t: t * torch.nan)):
@@ -224,8 +187,8 @@ class Right(unittest.TestCase):
             y = result[0]
             return [y.movedim(1, -1).reshape(y.shape)] + result[1:]
 
-        for dtype in rows.BYTES:
-            for operation in rows.OPERATIONS:
+        for dtype in BYTES:
+            for operation in OPERATIONS:
                 with self.subTest(operation, dtype=dtype):
                     self.assertIn("is wrong at", self.refused(operation, other, row(n=8, c=16, dtype=dtype)))
 
@@ -240,7 +203,7 @@ class Right(unittest.TestCase):
             _, *saved = forward(b.x, b.gamma, b.beta, *statistics(b))
             return [*Torch.backward(b.dy, b.x, b.gamma, b.running_mean, b.running_var, *saved), b.dy]
 
-        for dtype in rows.BYTES:
+        for dtype in BYTES:
             shape = row(n=8, c=16, dtype=dtype)
             self.assertRegex(self.refused("train-relu", no_relu, shape), "^y is wrong")
             for operation in ("backward-relu", "backward-add-relu"):

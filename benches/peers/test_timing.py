@@ -84,7 +84,7 @@ class OnDevice(unittest.TestCase):
                 self.assertTrue(isinstance(samples, list) and len(samples) >= 5, (way, samples))
 
     def test_a_capture_that_fails_is_a_reason_and_gives_the_stream_back(self):
-        from serve import response_of
+        from peers import response_of
 
         def capture(_):
             raise RuntimeError("operation not permitted when stream is capturing")

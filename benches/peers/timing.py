@@ -22,10 +22,6 @@ LEAST_LAUNCHES = 20
 MOST_HOST_CALLS = 100
 
 
-def summary(samples: list[float]) -> dict:
-    return {"median": statistics.median(samples), "min": min(samples), "max": max(samples), "samples": samples}
-
-
 def taken(sample, seconds: float) -> list[float]:
     """At least five samples, and as many as fit into the time."""
     samples = []

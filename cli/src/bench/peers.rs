@@ -54,7 +54,7 @@ impl Wanted {
 /// The peers that answered, and those that did not with the reason.
 pub(super) struct Peers {
     process: Option<Rc<RefCell<Process>>>,
-    /// Of the process: name, and what its time includes or why it is not there.
+    /// Name of each peer, and what its time includes or why it is not there.
     found: Vec<(String, Result<String, String>)>,
     /// What the process said of itself, or why there is none.
     pub(super) said: Value,
@@ -111,7 +111,7 @@ fn command(args: &Args, wanted: &Wanted, folder: &Path) -> Command {
         Device::Cuda(_) => "cuda",
     };
     let mut command = Command::new(&args.python);
-    command.arg(folder.join("peers.py")).args(["--serve", "--device", device]);
+    command.arg(folder.join("peers.py")).args(["--device", device]);
     command.args(["--threads", &Cpu::threads().to_string()]);
     command.args(wanted.python.iter().flat_map(|name| ["--peer", name]));
     if let Device::Cuda(number) = args.device {

@@ -73,7 +73,7 @@ fn the_peers_that_are_asked_for() {
     program(&python, "shift\necho \"asked for $*\" >&2\nexit 1\n");
     let python = ["--python", python.to_str().unwrap()];
     let text = printed(&batchnorm(&[&SMALL[..], &python, &["--peer", "jax", "--peer", "torch"]].concat()));
-    assert!(text.contains("asked for --serve --device cpu --threads "), "{text}");
+    assert!(text.contains("asked for --device cpu --threads "), "{text}");
     assert!(text.contains("--peer torch --peer jax\n"), "{text}");
     let text = printed(&batchnorm(&[&SMALL[..], &python, &["--peer", "cudnn"]].concat()));
     assert!(text.contains("cudnn: not measured: it needs a CUDA device"), "{text}");
