@@ -4,21 +4,18 @@ macro_rules! files {
     ($($name:literal)*) => { [$(($name, include_str!(concat!("../../benches/peers/", $name)))),*] };
 }
 
-/// Every file of the program by its name: `python3 peers.py --serve` measures what it is asked to, and `--help` says more.
+/// Every file of the program by its name: `python3 peers.py` measures what it is asked to on stdin, as README.md there says.
 /// Part of the library, since executables are carried to machines without the repository.
-pub const PEERS: [(&str, &str); 14] = files! {
+pub const PEERS: [(&str, &str); 11] = files! {
     "apex_peer.py"
     "bench.py"
     "cudnn_graph_peer.py"
     "inputs.py"
     "jax_peer.py"
-    "machine.py"
     "peer.py"
     "peers.py"
     "reference.py"
-    "report.py"
     "rows.py"
-    "serve.py"
     "timing.py"
     "torch_peers.py"
 };

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{Dtype, Layout, Shape};
 
 /// The text of `benches/suites.json`, THE list of shapes: read when this is compiled, since executables are carried to
-/// machines without the repository. The Python peers read the same file.
+/// machines without the repository. The Python peers are asked row by row.
 pub const SUITES: &str = include_str!("../../benches/suites.json");
 
 /// One tensor to measure on.
