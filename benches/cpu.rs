@@ -5,9 +5,8 @@
 //! measured by `batchnorm bench`.
 
 use batchnorm::bench::{Operation, Row, Work, rows};
-use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Op, StatisticsKind};
+use batchnorm::{Compute, Cpu, Element, Epilogue, Op, StatisticsKind, with_device_element};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// Rows of suites.json that differ in how they are walked: long strips, short and odd ones, few values of many channels,
@@ -19,11 +18,7 @@ const N: usize = 32;
 fn cpu(criterion: &mut Criterion) {
     let is_wanted = |row: &Row| NAMES.contains(&row.name.as_str()) && (row.suite != "resnet50" || row.shape.n() == N);
     for row in rows().expect("suites.json").iter().filter(|row| is_wanted(row)) {
-        match row.dtype {
-            Dtype::F16 => measure::<f16>(criterion, row),
-            Dtype::Bf16 => measure::<bf16>(criterion, row),
-            _ => measure::<f32>(criterion, row),
-        }
+        with_device_element!(row.dtype, T => measure::<T>(criterion, row), f64 => unreachable!("no row is of f64"));
     }
 }
 

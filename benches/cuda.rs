@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use batchnorm::bench::{Operation, Row, Work, rows};
-use batchnorm::{Compute, Cpu, Cuda, Dtype, Element, Error, Layout, Shape};
+use batchnorm::{Compute, Cpu, Cuda, Element, Error, Layout, Shape, with_device_element};
 use criterion::{Criterion, SamplingMode, Throughput};
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use half::{bf16, f16};
@@ -70,11 +70,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let criterion = Criterion::default().sample_size(SAMPLES).measurement_time(MEASURED).warm_up_time(WARM_UP);
     let mut criterion = criterion.nresamples(2000).configure_from_args();
     for row in rows()? {
-        match row.dtype {
-            Dtype::F16 => measure::<f16>(&mut criterion, &cuda, &row, table.as_mut())?,
-            Dtype::Bf16 => measure::<bf16>(&mut criterion, &cuda, &row, table.as_mut())?,
-            _ => measure::<f32>(&mut criterion, &cuda, &row, table.as_mut())?,
-        }
+        with_device_element!(
+            row.dtype,
+            T => measure::<T>(&mut criterion, &cuda, &row, table.as_mut())?,
+            f64 => return Err(format!("{}: expected f32, f16 or bf16, got f64", row.name).into())
+        );
     }
     criterion.final_summary();
     Ok(())

@@ -1,8 +1,7 @@
-// What the fuzz targets do with a file's bytes. The test `fuzz_corpus` replays the corpus through these very functions.
+// The fuzz targets' work on a file's bytes. The test `fuzz_corpus` replays the corpus through these very functions.
 
 use batchnorm::tensors::Tensors;
-use batchnorm::{BatchNorm, Cpu, Layout, Options, Shape, StateDict};
-use half::{bf16, f16};
+use batchnorm::{BatchNorm, Cpu, Dtype, Layout, Options, Shape, StateDict, with_element};
 
 /// An input file of the command line: every tensor is read in every way, and what is read has the size it says.
 pub(crate) fn input(bytes: &[u8]) {
@@ -11,17 +10,9 @@ pub(crate) fn input(bytes: &[u8]) {
         let dims = tensors.dims(name).expect("a name of the file");
         let len = |len: usize| assert_eq!(len, dims.iter().product::<usize>());
         drop(tensors.dtype(name));
-        if let Ok(data) = tensors.data::<f32>(name, &dims) {
-            len(data.len());
-        }
-        if let Ok(data) = tensors.data::<f64>(name, &dims) {
-            len(data.len());
-        }
-        if let Ok(data) = tensors.data::<f16>(name, &dims) {
-            len(data.len());
-        }
-        if let Ok(data) = tensors.data::<bf16>(name, &dims) {
-            len(data.len());
+        for dtype in Dtype::ALL {
+            let read = with_element!(dtype, T => tensors.data::<T>(name, &dims).map(|data| data.len()));
+            read.into_iter().for_each(len);
         }
         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
             if let Ok(shape) = Shape::new(&dims, layout) {

@@ -80,7 +80,7 @@ pub trait Backend: Memory + Clone + Send + Sync {
 ///
 /// let x = [1.0f32, 10.0, 3.0, 30.0];
 /// let (mut mean, mut var) = ([0.0; 2], [0.0; 2]);
-/// Cpu.run(Moments { shape: Shape::nc(2, 2)?, x: &x, mean: &mut mean, var: &mut var })?;
+/// Cpu.run(Moments::<Cpu, f32> { shape: Shape::nc(2, 2)?, x: &x, mean: &mut mean, var: &mut var })?;
 /// assert_eq!((mean, var), ([2.0, 20.0], [1.0, 100.0]));
 /// # Ok::<(), batchnorm::Error>(())
 /// ```

@@ -138,6 +138,80 @@ element! {
 impl Param for f32 {}
 impl Param for f64 {}
 
+/// An expression over the type of a [`Dtype`](crate::Dtype) that is known at run time only: it is compiled once for each type, under
+/// the name that stands before `=>`.
+///
+/// ```
+/// use batchnorm::{Dtype, Element, with_element};
+///
+/// /// The nearest value of this dtype.
+/// fn rounded(dtype: Dtype, value: f64) -> f64 {
+///     with_element!(dtype, T => T::from_f64(value).to_f64())
+/// }
+///
+/// assert_eq!(Dtype::ALL.map(|dtype| rounded(dtype, 1.003)), [1.003f32.into(), 1.0029296875, 1.0, 1.003]);
+/// ```
+#[macro_export]
+macro_rules! with_element {
+    ($dtype:expr, $T:ident => $run:expr $(,)?) => {
+        match $dtype {
+            $crate::Dtype::F32 => {
+                type $T = f32;
+                $run
+            }
+            $crate::Dtype::F16 => {
+                type $T = $crate::__half::f16;
+                $run
+            }
+            $crate::Dtype::Bf16 => {
+                type $T = $crate::__half::bf16;
+                $run
+            }
+            $crate::Dtype::F64 => {
+                type $T = f64;
+                $run
+            }
+        }
+    };
+}
+
+/// As [`with_element!`](crate::with_element) for the types that `Cuda` computes, whose parameters are f32; and what is to be done
+/// with f64, which the CPU alone computes.
+///
+/// ```
+/// use batchnorm::{Dtype, Element, with_device_element};
+///
+/// fn bytes_of_a_channel<T: Element<Param = f32>>(values: usize) -> usize {
+///     values * size_of::<T>()
+/// }
+///
+/// let bytes = |dtype| {
+///     with_device_element!(dtype, T => Ok(bytes_of_a_channel::<T>(10)), f64 => Err("expected f32, f16 or bf16, got f64"))
+/// };
+/// assert_eq!(bytes(Dtype::Bf16), Ok(20));
+/// assert!(bytes(Dtype::F64).is_err());
+/// ```
+#[macro_export]
+macro_rules! with_device_element {
+    ($dtype:expr, $T:ident => $run:expr, f64 => $otherwise:expr $(,)?) => {
+        match $dtype {
+            $crate::Dtype::F32 => {
+                type $T = f32;
+                $run
+            }
+            $crate::Dtype::F16 => {
+                type $T = $crate::__half::f16;
+                $run
+            }
+            $crate::Dtype::Bf16 => {
+                type $T = $crate::__half::bf16;
+                $run
+            }
+            $crate::Dtype::F64 => $otherwise,
+        }
+    };
+}
+
 impl Sealed for i64 {}
 impl Stored for i64 {}
 impl Sealed for u32 {}

@@ -92,6 +92,10 @@ pub use op::{
 pub use plan::{Access, DeviceLimits, Plan, Strategy, Tiling};
 pub use shape::{Layout, Shape, relu_mask_len};
 
+// The types that the macros of `element` name, for callers without a dependency on half.
+#[doc(hidden)]
+pub use half as __half;
+
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.
 #[cfg(feature = "emulate")]
 extern crate cuda_emulator as _;

@@ -18,6 +18,7 @@ pub use whole::{WholeFile, place_of};
 use crate::element::{Dtype, Element, Param};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::with_element;
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors files are little-endian, and this crate reads them as they are");
@@ -101,12 +102,7 @@ impl<'a> Tensors<'a> {
         }
         let dtype = self.dtype(name)?;
         let bytes = self.shaped(name, &[c])?.data();
-        match dtype {
-            Dtype::F32 => convert::<f32, P>(bytes),
-            Dtype::F16 => convert::<half::f16, P>(bytes),
-            Dtype::Bf16 => convert::<half::bf16, P>(bytes),
-            Dtype::F64 => convert::<f64, P>(bytes),
-        }
+        with_element!(dtype, T => convert::<T, P>(bytes))
     }
 
     /// A count: one i64 that is not negative.

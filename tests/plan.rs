@@ -124,7 +124,7 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let tensors = match (plan.strategy, problem.op()) {
         (Strategy::TwoRead, _) | (_, Op::Moments) => 0,
         (_, Op::Backward(StatisticsKind::Batch)) => 2,
-        _ => 1,
+        (_, Op::Train | Op::Infer | Op::Backward(StatisticsKind::Running)) => 1,
     };
     let held = i64::from(t.smem_iters);
     if tensors == 0 {
@@ -137,13 +137,13 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let vector_bytes = i64::from(t.vector_len(problem.dtype()) * problem.dtype().bytes());
     assert!(i64::from(t.shared_bytes) >= held * tensors * i64::from(t.threads) * vector_bytes, "{plan:?}");
     let partials = (plan.workspace_bytes - Plan::HEAD_BYTES) / Plan::PARTIAL_BYTES;
-    let needs = match (plan.strategy, problem.op(), problem.epilogue()) {
-        (Strategy::Block | Strategy::Cluster, ..) | (_, Op::Infer, _) => 0,
-        (Strategy::Grid, ..) => 2 * (t.splits + 1) as usize * (t.teams * t.tile_channels) as usize,
-        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch), Epilogue::RELU) => {
+    let needs = match (plan.strategy, problem.op()) {
+        (Strategy::Block | Strategy::Cluster, _) | (_, Op::Infer) => 0,
+        (Strategy::Grid, _) => 2 * (t.splits + 1) as usize * (t.teams * t.tile_channels) as usize,
+        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue() == Epilogue::RELU => {
             2 * t.splits as usize * problem.shape().c()
         }
-        (Strategy::TwoRead, ..) => t.splits as usize * problem.shape().c(),
+        (Strategy::TwoRead, _) => t.splits as usize * problem.shape().c(),
     };
     assert_eq!(partials, needs, "{plan:?}");
     assert!(plan.predicted_ns.is_finite() && plan.predicted_ns > 0.0, "{plan:?}");

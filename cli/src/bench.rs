@@ -26,9 +26,8 @@ mod timing;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use batchnorm::Dtype;
 use batchnorm::verify::Journal;
-use half::{bf16, f16};
+use batchnorm::with_device_element;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::choices::Strategy;
@@ -98,6 +97,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// The bytes of x up to which the CPU is measured by default.
 const CPU_LIMIT: usize = 1 << 28;
+/// Rows are of the dtypes that every device computes.
+const NO_F64: &str = "expected a row of f32, f16 or bf16, got f64";
 
 /// Whether everything of ours that was measured is right, and the device was not lost.
 pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
@@ -126,11 +127,12 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
             let report = Report::new(args.device, machine::processor(), args.seconds);
             let limit = args.limit_bytes.unwrap_or(CPU_LIMIT);
             let run = Run { args, began, tasks: &tasks, wanted: &wanted, journal: &journal()?, files };
-            run.measure_all(limit, report, &|| false, |task| match task.row.dtype {
-                Dtype::F16 => cpu::subjects::<f16>(task),
-                Dtype::Bf16 => cpu::subjects::<bf16>(task),
-                Dtype::F32 | Dtype::F64 => cpu::subjects::<f32>(task),
-            })
+            run.measure_all(
+                limit,
+                report,
+                &|| false,
+                |task| with_device_element!(task.row.dtype, T => cpu::subjects::<T>(task), f64 => Err(NO_F64.into())),
+            )
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
@@ -143,11 +145,12 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
                 report.probes = bench.probes(args.seconds, run.journal, &|| run.late());
             }
             let limit = args.limit_bytes.unwrap_or(bench.default_limit());
-            run.measure_all(limit, report, &|| bench.is_lost(), |task| match task.row.dtype {
-                Dtype::F16 => bench.subjects::<f16>(task),
-                Dtype::Bf16 => bench.subjects::<bf16>(task),
-                Dtype::F32 | Dtype::F64 => bench.subjects::<f32>(task),
-            })
+            run.measure_all(
+                limit,
+                report,
+                &|| bench.is_lost(),
+                |task| with_device_element!(task.row.dtype, T => bench.subjects::<T>(task), f64 => Err(NO_F64.into())),
+            )
         }
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => Err(args.device.not_built()),

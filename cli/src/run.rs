@@ -10,8 +10,9 @@ mod report;
 use std::path::PathBuf;
 
 use batchnorm::tensors::{Tensors, read};
-use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Problem, Shape, Tracking};
-use half::{bf16, f16};
+#[cfg(feature = "cuda")]
+use batchnorm::with_device_element;
+use batchnorm::{Compute, Cpu, Element, Momentum, NonFinite, Problem, Shape, Tracking, with_element};
 
 use crate::choices::{self, Epilogue, Layout, Op, RunningVar, Strategy};
 #[cfg(feature = "cuda")]
@@ -76,11 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             }
             let bytes = read(&args.input)?;
             let tensors = parse(args, &bytes)?;
-            let done = match tensors.dtype("x")? {
-                Dtype::F64 => compute::<Cpu, f64>(args, Cpu, &tensors),
-                dtype => compute_on(args, Cpu, &tensors, dtype),
-            };
-            (done?, true)
+            (with_element!(tensors.dtype("x")?, T => compute::<Cpu, T>(args, Cpu, &tensors))?, true)
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(number) => {
@@ -88,7 +85,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             let bytes = read(&args.input)?;
             let tensors = parse(args, &bytes)?;
             let (dtype, is_emulated) = (tensors.dtype("x")?, device::is_emulated(&cuda.name()?));
-            (compute_on(args, cuda, &tensors, dtype)?, !is_emulated)
+            let refused = || format!("x: expected f32, f16 or bf16 on the device {}, got f64", args.device);
+            let done = with_device_element!(
+                dtype,
+                T => compute::<_, T>(args, cuda, &tensors),
+                f64 => Err(Failure::new(refused()))
+            );
+            (done?, !is_emulated)
         }
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => return Err(args.device.not_built()),
@@ -109,19 +112,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 fn parse<'a>(args: &Args, bytes: &'a [u8]) -> Result<Tensors<'a>, Failure> {
     Tensors::parse(bytes).map_err(|error| Failure::new(format!("{}: {error}", args.input.display())))
-}
-
-/// The operation on a backend that computes the dtypes of every device.
-fn compute_on<B>(args: &Args, backend: B, tensors: &Tensors<'_>, dtype: Dtype) -> Result<Done, Failure>
-where
-    B: Compute<f32> + Compute<f16> + Compute<bf16>,
-{
-    match dtype {
-        Dtype::F32 => compute::<B, f32>(args, backend, tensors),
-        Dtype::F16 => compute::<B, f16>(args, backend, tensors),
-        Dtype::Bf16 => compute::<B, bf16>(args, backend, tensors),
-        Dtype::F64 => Err(Failure::new(format!("x: expected f32, f16 or bf16 on the device {}, got f64", args.device))),
-    }
 }
 
 /// The operation on a backend, for data of type `T`.

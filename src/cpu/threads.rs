@@ -72,7 +72,7 @@ impl Cpu {
     ///
     /// let (shape, x, mut y) = (Shape::nc(2, 3)?, [1.0f32; 6], [0.0; 6]);
     /// let layer = BatchNorm::<_>::new(Cpu, 3, Options::default())?;
-    /// Cpu::with_threads(1, || layer.infer(shape, &x, Epilogue::Identity, &mut y))?;
+    /// Cpu::with_threads(1, || layer.infer(shape, &x, Epilogue::IDENTITY, &mut y))?;
     /// # Ok::<(), batchnorm::Error>(())
     /// ```
     pub fn with_threads<R>(count: usize, work: impl FnOnce() -> R) -> R {

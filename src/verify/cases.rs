@@ -40,10 +40,23 @@ pub struct Case {
     pub tracking: Option<Tracking>,
 }
 
+impl Case {
+    /// The operation's name in reports and journals.
+    pub fn operation(&self) -> &'static str {
+        match self.op {
+            Op::Moments => "Moments",
+            Op::Train => "Train",
+            Op::Infer => "Infer",
+            Op::Backward(StatisticsKind::Batch) => "Backward",
+            Op::Backward(StatisticsKind::Running) => "BackwardFrozen",
+        }
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { group: Group { shape, dtype, input }, op, epilogue, affine, tracking } = self;
-        write!(f, "{op:?} {} {dtype} {shape} {input:?}", epilogue.name())?;
+        let Self { group: Group { shape, dtype, input }, epilogue, affine, tracking, .. } = self;
+        write!(f, "{} {} {dtype} {shape} {input:?}", self.operation(), epilogue.name())?;
         write!(f, "{}", if *affine { ", affine" } else { "" })?;
         match tracking {
             Some(Tracking { momentum, variance, non_finite }) => {

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use half::{bf16, f16};
-
 use super::oracle::expected;
 use super::report::{Report, plan_text};
 use super::tolerance::Arithmetic;
@@ -11,7 +9,9 @@ use super::{Case, Failure, Group, Inputs, Journal, Outputs, compare, run};
 #[cfg(feature = "cuda")]
 use crate::Problem;
 use crate::offset::Offset;
-use crate::{Compute, Cpu, Dtype, Element, Plan, Result};
+#[cfg(feature = "cuda")]
+use crate::with_device_element;
+use crate::{Compute, Cpu, Element, Plan, Result, with_element};
 
 /// A backend that the table can be held against.
 pub trait Verified: Offset {
@@ -55,12 +55,7 @@ impl Verified for Cpu {
     const ARITHMETIC: Arithmetic = Arithmetic::F64;
 
     fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
-        let of_group = |cases: &[Case]| match cases[0].group.dtype {
-            Dtype::F32 => check_group::<Self, f32>(backends, cases, start, journal),
-            Dtype::F16 => check_group::<Self, f16>(backends, cases, start, journal),
-            Dtype::Bf16 => check_group::<Self, bf16>(backends, cases, start, journal),
-            Dtype::F64 => check_group::<Self, f64>(backends, cases, start, journal),
-        };
+        let of_group = |cases: &[Case]| with_element!(cases[0].group.dtype, T => check_group::<Self, T>(backends, cases, start, journal));
         Some(groups_of(cases).flat_map(of_group).collect())
     }
 }
@@ -80,11 +75,9 @@ impl Verified for crate::Cuda {
     }
 
     fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
-        let of_group = |cases: &[Case]| match cases[0].group.dtype {
-            Dtype::F32 => Some(check_group::<Self, f32>(backends, cases, start, journal)),
-            Dtype::F16 => Some(check_group::<Self, f16>(backends, cases, start, journal)),
-            Dtype::Bf16 => Some(check_group::<Self, bf16>(backends, cases, start, journal)),
-            Dtype::F64 => None,
+        let of_group = |cases: &[Case]| {
+            let dtype = cases[0].group.dtype;
+            with_device_element!(dtype, T => Some(check_group::<Self, T>(backends, cases, start, journal)), f64 => None)
         };
         let reports: Option<Vec<Vec<Report>>> = groups_of(cases).map(of_group).collect();
         reports.map(|reports| reports.into_iter().flatten().collect())

@@ -5,8 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use batchnorm::tensors::Tensors;
-use batchnorm::{Dtype, Element, Error, Layout, Param, RunningVar, Shape};
-use half::{bf16, f16};
+use batchnorm::{Dtype, Element, Error, Layout, Param, RunningVar, Shape, with_element};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -202,12 +201,7 @@ impl File<'_> {
 
     /// A tensor of any float type, exactly.
     pub(crate) fn wide(&self, key: &str) -> Vec<f64> {
-        match self.dtype(key) {
-            Dtype::F32 => widened(&self.data::<f32>(key)),
-            Dtype::F16 => widened(&self.data::<f16>(key)),
-            Dtype::Bf16 => widened(&self.data::<bf16>(key)),
-            Dtype::F64 => self.data(key),
-        }
+        with_element!(self.dtype(key), T => widened(&self.data::<T>(key)))
     }
 
     /// A tensor of i64 that are positions.

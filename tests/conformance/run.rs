@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use batchnorm::op;
 use batchnorm::verify::Verified;
-use batchnorm::{Compute, Cpu, Dtype, Element, Momentum, NonFinite, Param, Running, RunningVar, Tracking};
+use batchnorm::{
+    Compute, Cpu, Element, Momentum, NonFinite, Param, Running, RunningVar, Tracking, with_device_element,
+};
 use half::{bf16, f16};
 
 use super::manifest::{Case, File, Mode, Step, widened};
@@ -35,12 +37,13 @@ impl Device for batchnorm::Cuda {
 /// Runs a case in its own dtype.
 pub(crate) fn run_case<B: Device>(backend: &B, file: &File<'_>, case: &Case) -> Tally {
     let reason = Reason::of(case);
-    let mut tally = match case.dtype {
-        _ if case.axis.is_none() => Tally::default(), // No channels: refused, and nothing else.
-        Dtype::F32 => run::<B, f32>(backend, file, case),
-        Dtype::F16 => run::<B, f16>(backend, file, case),
-        Dtype::Bf16 => run::<B, bf16>(backend, file, case),
-        Dtype::F64 => backend.run_f64(file, case).unwrap_or(Tally { other_dtype: 1, ..Tally::default() }),
+    let mut tally = match case.axis {
+        None => Tally::default(), // No channels: refused, and nothing else.
+        Some(_) => with_device_element!(
+            case.dtype,
+            T => run::<B, T>(backend, file, case),
+            f64 => backend.run_f64(file, case).unwrap_or(Tally { other_dtype: 1, ..Tally::default() })
+        ),
     };
     tally.cases = 1;
     if let Some(reason) = reason {

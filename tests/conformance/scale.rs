@@ -23,7 +23,9 @@ use batchnorm::{Dtype, Element, Layout, Shape};
 pub(crate) fn bar(out: Dtype, kappa: f64) -> f64 {
     match out {
         Dtype::F64 => 1e-11 + 1e-14 * (1.0 + kappa),
-        _ => 4.0 * out.unit_roundoff() + 64.0 * Dtype::F32.unit_roundoff() * (1.0 + kappa),
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+            4.0 * out.unit_roundoff() + 64.0 * Dtype::F32.unit_roundoff() * (1.0 + kappa)
+        }
     }
 }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use batchnorm::verify::{Case, Group, Input, Inputs, run};
-use batchnorm::{Compute, Cuda, Dtype, Element, Epilogue, Layout, Shape};
-use half::{bf16, f16};
+use batchnorm::{Compute, Cuda, Dtype, Element, Epilogue, Layout, Shape, with_device_element};
 
 use crate::device::{EMULATED, STRATEGIES, cuda};
 
@@ -48,7 +47,7 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
             // Of each operation the plainest and the fullest case.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
-                let wanted = matches!(case.epilogue, Epilogue::IDENTITY | Epilogue::ADD_RELU) && case.affine;
+                let wanted = [Epilogue::IDENTITY, Epilogue::ADD_RELU].contains(&case.epilogue) && case.affine;
                 if wanted && (case.tracking.is_some() || case.op != batchnorm::Op::Train) {
                     cases.push(*case);
                 }
@@ -56,11 +55,12 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
             cases.push(all[0]);
             for strategy in STRATEGIES {
                 let with_strategy = |cuda: &Cuda| cuda.clone().with_strategy(strategy);
-                let get = |cuda: &Cuda| match dtype {
-                    Dtype::F32 => bits::<f32>(&with_strategy(cuda), &group, &cases),
-                    Dtype::F16 => bits::<f16>(&with_strategy(cuda), &group, &cases),
-                    Dtype::Bf16 => bits::<bf16>(&with_strategy(cuda), &group, &cases),
-                    Dtype::F64 => unreachable!("no kernel computes f64"),
+                let get = |cuda: &Cuda| {
+                    with_device_element!(
+                        dtype,
+                        T => bits::<T>(&with_strategy(cuda), &group, &cases),
+                        f64 => unreachable!("no kernel computes f64")
+                    )
                 };
                 with(&format!("{shape} {dtype} {strategy:?}"), &get);
             }

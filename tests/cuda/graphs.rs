@@ -1,10 +1,9 @@
 //! Operations in captured graphs. A capture wants the device for itself: each test here holds it alone, whatever else runs in
 //! the process. The emulated device has no graphs, and is held to what remains: that it says so, and the lock.
 
-use batchnorm::{BatchNorm, Compute, Cuda, Dtype, Element, Error};
+use batchnorm::{BatchNorm, Compute, Cuda, Element, Error, with_device_element};
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use half::{bf16, f16};
 
 use crate::device::{EMULATED, alone, open, shared, strategies, untracked};
 use crate::litmus::plans::{ALL, ONE_CHANNEL, Planned, SEVERAL_CHANNELS};
@@ -97,12 +96,11 @@ fn replayed_exchanges_give_the_same_bits() {
     }
     for litmus in ALL {
         let Some(problem) = litmus.on(&backend) else { continue };
-        match problem.candidate.dtype() {
-            Dtype::F32 => replay::<f32>(litmus.name, &[problem], &backend),
-            Dtype::F16 => replay::<f16>(litmus.name, &[problem], &backend),
-            Dtype::Bf16 => replay::<bf16>(litmus.name, &[problem], &backend),
-            Dtype::F64 => unreachable!("no kernel computes f64"),
-        }
+        with_device_element!(
+            problem.candidate.dtype(),
+            T => replay::<T>(litmus.name, &[problem], &backend),
+            f64 => unreachable!("no kernel computes f64")
+        );
     }
     if let (Some(one), Some(several)) = (ONE_CHANNEL.on(&backend), SEVERAL_CHANNELS.on(&backend)) {
         replay::<f32>("two team sizes in turn", &[one, several], &backend);

@@ -12,8 +12,8 @@ use batchnorm::op::Moments;
 use batchnorm::{
     Backend, BatchNorm, Compute, Cuda, DeviceLimits, Dtype, Element, Epilogue, Layout, Momentum, Op, Options,
 };
-use batchnorm::{Problem, Shape, Tracking};
-use half::{bf16, f16};
+use batchnorm::{Problem, Shape, Tracking, with_device_element};
+use half::f16;
 
 use crate::device::{EMULATED, cuda, strategies, untracked};
 use crate::step::{Operation, Step, layer};
@@ -71,12 +71,11 @@ where
 }
 
 fn check_any(name: &str, problem: Planned, cuda: &Cuda, streams: usize, has_copies: bool) {
-    match problem.candidate.dtype() {
-        Dtype::F32 => check::<f32>(name, &[problem], cuda, streams, has_copies),
-        Dtype::F16 => check::<f16>(name, &[problem], cuda, streams, has_copies),
-        Dtype::Bf16 => check::<bf16>(name, &[problem], cuda, streams, has_copies),
-        Dtype::F64 => unreachable!("no kernel computes f64"),
-    }
+    with_device_element!(
+        problem.candidate.dtype(),
+        T => check::<T>(name, &[problem], cuda, streams, has_copies),
+        f64 => unreachable!("no kernel computes f64")
+    );
 }
 
 /// On a real H100 every test has a plan to run with, whatever runs elsewhere.

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use std::ptr;
 
 use batchnorm::bench::{Operation, Outputs, Reference, Row, inputs, parameters};
-use batchnorm::{Compute, Cpu, Cuda, Element, Epilogue, Op, StatisticsKind};
+use batchnorm::{Activation as Applied, Compute, Cpu, Cuda, Element, Op, StatisticsKind};
 use cudarc::cudnn::result;
 use cudarc::cudnn::sys;
 use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
@@ -144,10 +144,11 @@ where
             .map_err(status("cudnnSetStream"))?;
         let (data, channel) = descriptors(row)?;
         let activation = Activation::relu()?;
-        let ops = match operation.epilogue {
-            Epilogue::IDENTITY => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN,
-            Epilogue::RELU => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ACTIVATION,
-            _ => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ADD_ACTIVATION,
+        let ops = match (operation.epilogue.activation(), operation.epilogue.residual()) {
+            (Applied::Identity, None) => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN,
+            (Applied::Relu, None) => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ACTIVATION,
+            (Applied::Relu, Some(())) => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ADD_ACTIVATION,
+            (Applied::Identity, Some(())) => return Err("cuDNN adds a residual before relu alone".into()),
         };
         let [forward, backward, reserve] = sizes(&handle, mode, ops, &data, &channel, &activation)?;
 
@@ -193,7 +194,8 @@ where
         match operation.op {
             Op::Backward(StatisticsKind::Batch) => self.backward(current),
             Op::Infer => self.infer(current),
-            _ => self.forward(current),
+            Op::Train => self.forward(current),
+            Op::Moments | Op::Backward(StatisticsKind::Running) => Err("cuDNN has no such operation".into()),
         }
     }
 
@@ -321,7 +323,7 @@ where
         let channels = match operation.op {
             Op::Backward(StatisticsKind::Batch) => both(6).collect::<Result<_, _>>()?,
             Op::Train => both(4).collect::<Result<_, _>>()?,
-            _ => Vec::new(),
+            Op::Moments | Op::Infer | Op::Backward(StatisticsKind::Running) => Vec::new(),
         };
         let (x, dy) = inputs::<T>(row.shape.len() + row.offset);
         Reference::new(row.shape, row.offset, operation, [&x, &dy])?.compare(&Outputs { data, channels })

@@ -78,13 +78,16 @@ pub(crate) fn backward<B: Compute<T>, T: Element>(
     statistics: StatisticsKind,
 ) -> Result<Done, Failure> {
     let &Job { ref backend, shape, eps, .. } = job;
-    let mut statistics = match statistics {
-        StatisticsKind::Batch => Statistics::Batch { mean: job.channel_room()?, inv_std: job.channel_room()? },
-        StatisticsKind::Running => {
-            Statistics::Running { mean: job.channels("running_mean")?, var: job.channels("running_var")?, eps }
-        }
+    let given = match statistics {
+        StatisticsKind::Batch => None,
+        StatisticsKind::Running => Some((job.channels("running_mean")?, job.channels("running_var")?)),
     };
+    // The input's tensors before any room: which of them is wrong says more than that there is no memory.
     let mut buffers = Buffers::new(job)?;
+    let mut statistics = match given {
+        None => Statistics::Batch { mean: job.channel_room()?, inv_std: job.channel_room()? },
+        Some((mean, var)) => Statistics::Running { mean, var, eps },
+    };
     let mut workspace = job.workspace(&[Op::Train, job.op])?;
 
     let start = Instant::now();

@@ -46,7 +46,7 @@ pub(super) struct Tally {
     total: Row,
     not_reached: usize,
     /// By operation and dtype.
-    rows: BTreeMap<(String, String), Row>,
+    rows: BTreeMap<(&'static str, String), Row>,
     strategies: Vec<(&'static str, Row)>,
     failures: Vec<Report>,
 }
@@ -79,7 +79,7 @@ impl Tally {
             if report.is_unreached() || report.is_left_out() {
                 continue;
             }
-            let key = (format!("{:?}", report.case.op), report.case.group.dtype.to_string());
+            let key = (report.case.operation(), report.case.group.dtype.to_string());
             let of_strategy = self.strategies.iter_mut().filter(|(name, _)| *name == report.strategy);
             of_strategy.for_each(|(_, row)| row.add(&report));
             self.rows.entry(key).or_default().add(&report);
@@ -139,7 +139,7 @@ impl Tally {
     }
 
     pub(super) fn to_json(&self, journal: &Journal) -> Value {
-        let row = |((op, dtype), row): (&(String, String), &Row)| {
+        let row = |((op, dtype), row): (&(&str, String), &Row)| {
             let mut row = row.to_json();
             row["op"] = json!(op);
             row["dtype"] = json!(dtype);

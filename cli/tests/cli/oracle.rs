@@ -6,8 +6,7 @@ use batchnorm::tensors::{TensorFile, Tensors, read};
 use batchnorm::verify::oracle::expected;
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Group, Input, Inputs, compare};
-use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Tracking};
-use half::{bf16, f16};
+use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Tracking, with_element};
 
 use crate::harness::{Folder, printed};
 
@@ -75,7 +74,7 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
         for (op, op_name) in OPS {
             let (epilogue, epilogue_name) = match op {
                 Op::Moments => (Epilogue::IDENTITY, "identity"),
-                _ => (Epilogue::ADD_RELU, "add-relu"),
+                Op::Train | Op::Infer | Op::Backward(_) => (Epilogue::ADD_RELU, "add-relu"),
             };
             let tracking = (op == Op::Train).then(Tracking::default);
             let case = Case { group, op, epilogue, affine: op != Op::Moments, tracking };
@@ -91,11 +90,7 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
 
 fn holds_in_every_dtype(device: &str, strategy: &str, arithmetic: Arithmetic) {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-        match dtype {
-            Dtype::F16 => holds::<f16>(device, strategy, arithmetic),
-            Dtype::Bf16 => holds::<bf16>(device, strategy, arithmetic),
-            _ => holds::<f32>(device, strategy, arithmetic),
-        }
+        with_element!(dtype, T => holds::<T>(device, strategy, arithmetic));
     }
 }
 

@@ -94,7 +94,8 @@ pub(super) fn descriptors(row: &Row) -> Result<(Descriptor, Descriptor), String>
     let dtype = match row.dtype {
         Dtype::F16 => sys::cudnnDataType_t::CUDNN_DATA_HALF,
         Dtype::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
-        _ => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        Dtype::F32 => sys::cudnnDataType_t::CUDNN_DATA_FLOAT,
+        Dtype::F64 => sys::cudnnDataType_t::CUDNN_DATA_DOUBLE,
     };
     let mut of_channels = vec![1; dims.len()];
     of_channels[1] = dims[1];
