@@ -1,4 +1,4 @@
-// What bindgen makes of kernels/abi.h. Shared by build.rs (feature `bindgen`) and `cargo xtask bindings`.
+// The options by which bindgen makes the bindings of kernels/abi.h. Shared by build.rs (feature `bindgen`) and `cargo xtask bindings`.
 
 /// Every item of ours, and nothing of the headers included. Enums are newtypes: what C returns may be any integer.
 pub(crate) fn builder(header: &str) -> Result<bindgen::Builder, Box<dyn std::error::Error>> {
