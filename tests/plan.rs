@@ -1,4 +1,4 @@
-//! The planner on its own: no GPU, no kernel. The walk of kernels/ownership.cuh is repeated here, to see that every
+//! The planner on its own: no GPU, no kernel. The walk of kernels/common/tile_iterator.cuh is repeated here, to see that every
 //! element has exactly one owner.
 
 mod abuse;
@@ -35,20 +35,20 @@ fn problem(op: Op, dims: &[usize], layout: Layout, dtype: Dtype, epilogue: Epilo
     Problem::new(op, Shape::new(dims, layout).unwrap(), dtype, epilogue, 1e-5, None).unwrap()
 }
 
-/// The flat vector that a thread owns in a step, as kernels/ownership.cuh has it.
-fn owned(t: &Tiling, strip: i64, split: i64, thread: i64, step: i64) -> Option<i64> {
+/// The flat vector that a thread owns in a iteration, as kernels/common/tile_iterator.cuh has it.
+fn owned(t: &Tiling, tile: i64, split: i64, thread: i64, iteration: i64) -> Option<i64> {
     let begin = split * t.chunk;
     match t.access {
         Access::Contiguous | Access::ScalarContiguous => {
             let end = (t.rows * t.width).min(begin + t.chunk);
-            let index = begin + thread + step * i64::from(t.threads);
-            (index < end).then(|| index / t.width * t.row_vectors + strip * t.width + index % t.width)
+            let index = begin + thread + iteration * i64::from(t.threads);
+            (index < end).then(|| index / t.width * t.row_vectors + tile * t.width + index % t.width)
         }
         Access::Strided | Access::ScalarStrided => {
-            let row_step = i64::from(t.threads) / t.width;
-            let (row_of_thread, col) = (thread / t.width, strip * t.width + thread % t.width);
-            let row = begin + row_of_thread + step * row_step;
-            let owns = row_of_thread < row_step && col < t.row_vectors && row < t.rows.min(begin + t.chunk);
+            let row_stride = i64::from(t.threads) / t.width;
+            let (row_of_thread, col) = (thread / t.width, tile * t.width + thread % t.width);
+            let row = begin + row_of_thread + iteration * row_stride;
+            let owns = row_of_thread < row_stride && col < t.row_vectors && row < t.rows.min(begin + t.chunk);
             owns.then(|| row * t.row_vectors + col)
         }
     }
@@ -63,32 +63,36 @@ fn channel(shape: Shape, index: usize) -> usize {
 }
 
 /// The channel that the kernels think an element has.
-fn channel_of_lane(t: &Tiling, strip: i64, thread: i64, lane: i64, vector: i64) -> usize {
+fn channel_of_element(t: &Tiling, tile: i64, thread: i64, element: i64, vector: i64) -> usize {
     let within = match t.access {
         Access::Contiguous | Access::ScalarContiguous => 0,
-        Access::Strided | Access::ScalarStrided => (thread % t.width * vector + lane) / i64::from(t.inner),
+        Access::Strided | Access::ScalarStrided => (thread % t.width * vector + element) / i64::from(t.inner),
     };
-    (strip * i64::from(t.tile_channels) + within) as usize
+    (tile * i64::from(t.tile_channels) + within) as usize
 }
 
 fn check_owners(problem: &Problem, plan: &Plan) {
     let (t, shape) = (&plan.tiling, problem.shape());
     let vector = i64::from(t.vector_len(problem.dtype()));
     let mut owners = vec![0u32; shape.len()];
-    for strip in 0..i64::from(t.tiles) {
+    for tile in 0..i64::from(t.tiles) {
         for split in 0..i64::from(t.splits) {
             for thread in 0..i64::from(t.threads) {
                 let mut ended = false;
-                for step in 0..t.iterations() {
-                    let Some(offset) = owned(t, strip, split, thread, step) else {
+                for iteration in 0..t.iterations() {
+                    let Some(offset) = owned(t, tile, split, thread, iteration) else {
                         ended = true;
                         continue;
                     };
-                    assert!(!ended, "a thread's valid steps come first: {plan:?}");
-                    for lane in 0..vector {
-                        let index = (offset * vector + lane) as usize;
+                    assert!(!ended, "a thread's valid iterations come first: {plan:?}");
+                    for element in 0..vector {
+                        let index = (offset * vector + element) as usize;
                         owners[index] += 1;
-                        assert_eq!(channel_of_lane(t, strip, thread, lane, vector), channel(shape, index), "{plan:?}");
+                        assert_eq!(
+                            channel_of_element(t, tile, thread, element, vector),
+                            channel(shape, index),
+                            "{plan:?}"
+                        );
                     }
                 }
             }
@@ -285,12 +289,12 @@ fn offsets_beyond_32_bits_stay_exact() {
                 assert!(t.chunk * i64::from(t.splits) >= whole, "{plan:?}");
                 assert!(t.chunk * (i64::from(t.splits) - 1) < whole, "{plan:?}");
                 assert_eq!(t.rows * t.row_vectors * vector, problem.shape().len() as i64, "{plan:?}");
-                // The very last vector is the last valid step of the last CTA, and of nobody else.
+                // The very last vector is the last valid iteration of the last CTA, and of nobody else.
                 let last = t.rows * t.row_vectors - 1;
-                let (strip, split) = (i64::from(t.tiles) - 1, i64::from(t.splits) - 1);
+                let (tile, split) = (i64::from(t.tiles) - 1, i64::from(t.splits) - 1);
                 let owners = (0..i64::from(t.threads)).flat_map(|thread| {
                     let tail = t.iterations().saturating_sub(3).max(0)..t.iterations();
-                    tail.filter_map(move |step| owned(t, strip, split, thread, step))
+                    tail.filter_map(move |iteration| owned(t, tile, split, thread, iteration))
                 });
                 // A last chunk may end early: its last vector is looked for where it must be.
                 let steps_back = (t.chunk * i64::from(t.splits) - whole) / i64::from(t.threads).max(1);
@@ -347,14 +351,14 @@ fn one_channel_keeps_every_sm_busy() {
 }
 
 #[test]
-fn block_reads_once_where_strips_fit_and_fill_the_device() {
+fn block_reads_once_where_tiles_fit_and_fill_the_device() {
     let plan = |dims: &[usize], layout| {
         Plan::new(&problem(Op::Train, dims, layout, Dtype::F16, Epilogue::IDENTITY), &HOPPER, None).unwrap()
     };
     let first = Layout::ChannelsFirst;
     assert_eq!(plan(&[32, 512, 28, 28], first).strategy, Strategy::Block);
     assert_ne!(plan(&[32, 2048, 7, 7], first).strategy, Strategy::TwoRead);
-    // A strip of 1.6 MB fits no SM, but a cluster of eight; one of 6.4 MB needs a good part of the device.
+    // A tile of 1.6 MB fits no SM, but a cluster of eight; one of 6.4 MB needs a good part of the device.
     assert_eq!(plan(&[256, 64, 56, 56], first).strategy, Strategy::Cluster);
     assert_eq!(plan(&[256, 64, 112, 112], first).strategy, Strategy::Grid);
 }
@@ -363,10 +367,10 @@ fn block_reads_once_where_strips_fit_and_fill_the_device() {
 fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
     let large = problem(Op::Train, &[256, 64, 56, 56], Layout::ChannelsFirst, Dtype::F16, Epilogue::IDENTITY);
     let error = Plan::new(&large, &HOPPER, Some(Strategy::Block)).unwrap_err();
-    let strip = 256 * 56 * 56 * 2;
+    let tile = 256 * 56 * 56 * 2;
     assert_eq!(
         error.to_string(),
-        format!("strategy block: expected a channel tile of at most 232448 bytes on chip, got {strip}")
+        format!("strategy block: expected a channel tile of at most 232448 bytes on chip, got {tile}")
     );
     Plan::new(&large, &HOPPER, Some(Strategy::TwoRead)).unwrap();
 }
@@ -395,7 +399,7 @@ fn for_an_empty_problem_nothing_is_planned() {
 #[test]
 fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
     for limits in DEVICES {
-        // The largest strip that block holds, in elements of one channel.
+        // The largest tile that block holds, in elements of one channel.
         let fits = |s: usize| {
             let problem = problem(Op::Train, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::IDENTITY);
             Plan::new(&problem, &limits, Some(Strategy::Block)).is_ok()

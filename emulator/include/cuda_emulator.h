@@ -1,4 +1,4 @@
-// The primitives that are PTX on a GPU, as functions. team.cuh calls them under `#ifdef __CUDA_EMULATOR__`.
+// The primitives that are PTX on a GPU, as functions. kernels/common/sync.cuh calls them under `#ifdef __CUDA_EMULATOR__`.
 //
 // What is here is the only synchronisation between CTAs that the race check knows: a plain store that another CTA reads
 // must be followed by a release and preceded by an acquire of the same word, or by a barrier of the cluster.

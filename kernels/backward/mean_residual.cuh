@@ -47,17 +47,11 @@ __device__ __forceinline__ bool tile_needs_mean_residual(const BnBackward& args,
 __device__ __forceinline__ void write_saved_affines(const BnBackward& args, TileCoord coord,
                                                     const ChannelThreads& threads, float mean_lo,
                                                     const SharedStorage& smem) {
-    const BnTiling& t = args.tiling;
-    const uint32_t channel = threads.channel(t, coord.tile);
-    if (threads.rank == 0 && threads.tile_channel < t.tile_channels) {
-        Affine affine = {0.0f, 0.0f, 0.0f, 0.0f}; // the last channels of the last tile may not exist, but threads load theirs
-        if (channel < t.channels) {
-            affine = affine_of(args.gamma, args.beta, channel, args.statistics.mean[channel], mean_lo,
-                               args.statistics.inv_std[channel]);
-        }
-        reinterpret_cast<Affine*>(smem.coeffs)[threads.tile_channel] = affine;
-    }
-    __syncthreads();
+    const uint32_t channel = threads.channel(args.tiling, coord.tile);
+    write_coeffs<Affine>(args.tiling, smem, threads.rank == 0, threads.tile_channel, channel, [&] {
+        return affine_of(args.gamma, args.beta, channel, args.statistics.mean[channel], mean_lo,
+                         args.statistics.inv_std[channel]);
+    });
 }
 
 // Reads a CTA's chunk of x, keeps its first vectors in `smem_x`, and gives the threads of each channel sum(x - saved_mean).

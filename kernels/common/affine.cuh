@@ -26,22 +26,29 @@ __device__ __forceinline__ Affine affine_of(const float* gamma, const float* bet
     return {mean, scale, fmaf(-mean_lo, scale, shift), 0.0f};
 }
 
-// Writes the affines of a tile with running statistics to shared memory, (tile_channels). The last channels of the last tile
-// may not exist: theirs are zeros, since threads load them.
+// Writes the coefficients of a tile to shared memory, (tile_channels), and waits for all of them. A writer brings those of its
+// channel, `make()`. The last channels of the last tile may not exist: they get zeros, since threads load them.
+template <class Coeffs, class Make>
+__device__ __forceinline__ void write_coeffs(const BnTiling& t, const SharedStorage& smem, bool is_writer,
+                                             uint32_t tile_channel, uint32_t channel, Make make) {
+    if (is_writer && tile_channel < t.tile_channels) {
+        Coeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (channel < t.channels) coeffs = make();
+        reinterpret_cast<Coeffs*>(smem.coeffs)[tile_channel] = coeffs;
+    }
+    __syncthreads();
+}
+
+// The affines of running statistics. Plan guarantees a thread per channel of the tile.
 template <class Args>
 __device__ __forceinline__ void write_running_affines(const Args& args, uint32_t tile, const SharedStorage& smem) {
     const BnTiling& t = args.tiling;
     const BnStatistics& running = args.statistics;
-    for (uint32_t i = threadIdx.x; i < t.tile_channels; i += blockDim.x) {
-        const uint32_t channel = tile * t.tile_channels + i;
-        Affine affine = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (channel < t.channels) {
-            const float inv_std = inv_std_of(running.var[channel], running.eps);
-            affine = affine_of(args.gamma, args.beta, channel, running.mean[channel], 0.0f, inv_std);
-        }
-        reinterpret_cast<Affine*>(smem.coeffs)[i] = affine;
-    }
-    __syncthreads();
+    const uint32_t channel = tile * t.tile_channels + threadIdx.x;
+    write_coeffs<Affine>(t, smem, true, threadIdx.x, channel, [&] {
+        const float inv_std = inv_std_of(running.var[channel], running.eps);
+        return affine_of(args.gamma, args.beta, channel, running.mean[channel], 0.0f, inv_std);
+    });
 }
 
 // The coefficients of a thread's accumulators, in registers.
@@ -54,7 +61,7 @@ struct ThreadCoeffs {
         for (int acc = 0; acc < Iter::kAccums; acc++)
             of[acc] = reinterpret_cast<const Coeffs*>(smem.coeffs)[iter.tile_channel(t, acc)];
     }
-    // Those of element `element` of the thread's vectors.
+    // The coefficients of element `element` of the thread's vectors.
     __device__ __forceinline__ const Coeffs& at(int element) const { return of[element % Iter::kAccums]; }
 };
 

@@ -81,7 +81,7 @@ struct Contiguous {
             offset -= t.row_vectors - t.width;
         }
     }
-    // From the first iteration to the last.
+    // Moves from the first iteration to the last.
     __device__ __forceinline__ void seek_end() {
         const int64_t ahead = (static_cast<int64_t>(iterations) - 1) * blockDim.x;
         const int64_t row = (col + ahead) / t.width;

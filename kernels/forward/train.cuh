@@ -55,23 +55,18 @@ __device__ __forceinline__ void write_tile_stats(const BnTrain& args, TileCoord 
                                                  const Moments& moments, const SharedStorage& smem) {
     const BnTiling& t = args.tiling;
     const bool counts = args.running.num_batches_tracked != nullptr;
-    const uint32_t channel = threads.channel(t, coord.tile);
-    if (threads.rank == 0 && threads.tile_channel < t.tile_channels) {
-        Affine affine = {0.0f, 0.0f, 0.0f, 0.0f}; // the last channels of the last tile may not exist, but threads load theirs
-        if (channel < t.channels) {
-            const float var = moments.m2 / moments.n;
-            float inv_std;
-            if (coord.split == 0) {
-                const int64_t batches = counts ? counted(*args.running.num_batches_tracked) : 0;
-                inv_std = write_saved_and_running_stats(args, channel, moments, var, batches);
-            } else {
-                inv_std = inv_std_of(var, args.eps);
-            }
-            affine = affine_of(args.gamma, args.beta, channel, moments.mean, moments.mean_lo, inv_std);
+    const uint32_t channel = coord.tile * t.tile_channels + threads.tile_channel;
+    write_coeffs<Affine>(t, smem, threads.rank == 0, threads.tile_channel, channel, [&] {
+        const float var = moments.m2 / moments.n;
+        float inv_std;
+        if (coord.split == 0) {
+            const int64_t batches = counts ? counted(*args.running.num_batches_tracked) : 0;
+            inv_std = write_saved_and_running_stats(args, channel, moments, var, batches);
+        } else {
+            inv_std = inv_std_of(var, args.eps);
         }
-        reinterpret_cast<Affine*>(smem.coeffs)[threads.tile_channel] = affine;
-    }
-    __syncthreads();
+        return affine_of(args.gamma, args.beta, channel, moments.mean, moments.mean_lo, inv_std);
+    });
     if (counts && coord.split == 0 && threadIdx.x == 0 && last_ticket(args.workspace.ticket, t.tiles))
         *args.running.num_batches_tracked = counted(*args.running.num_batches_tracked);
 }

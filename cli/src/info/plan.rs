@@ -97,12 +97,12 @@ fn at_hand(number: usize) -> Result<Gpu, Failure> {
 
 const HEAD: [&str; 10] = [
     "strategy",
-    "form",
+    "access",
     "threads",
-    "strips",
-    "CTAs a strip",
+    "tiles",
+    "CTAs per tile",
     "teams",
-    "held steps",
+    "smem iters",
     "shared bytes",
     "workspace",
     "predicted us",
