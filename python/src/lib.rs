@@ -7,10 +7,9 @@ mod check;
 mod cuda;
 mod device;
 
+use batchnorm::{Cpu, Dtype, Layout, Param, Running, Shape, State, StateDict, with_element};
 #[cfg(feature = "cuda")]
-use batchnorm::Cuda;
-use batchnorm::{Cpu, Layout, Param, Running, Shape, State, StateDict};
-use half::{bf16, f16};
+use batchnorm::{Cuda, with_device_element};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -27,22 +26,27 @@ struct Where(Place, String, (usize, usize, usize), bool);
 
 /// Runs a call on the backend of a place over data of a dtype, without holding Python's lock.
 fn dispatch<C: Call>(py: Python<'_>, Where(place, dtype, dims, is_last): Where, call: &C) -> PyResult<C::Output> {
-    let (dtype, shape) = (dtype.as_str(), shape(dims, is_last)?);
+    let shape = shape(dims, is_last)?;
+    let dtype = match dtype.as_str() {
+        "float32" => Dtype::F32,
+        "float16" => Dtype::F16,
+        "bfloat16" => Dtype::Bf16,
+        "float64" => Dtype::F64,
+        other => {
+            return Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}")));
+        }
+    };
     py.detach(|| match place {
-        (None, threads) => Cpu::with_threads(usize::try_from(threads).unwrap_or(1), || match dtype {
-            "float32" => call.run::<Cpu, f32>(&Cpu, shape),
-            "float16" => call.run::<Cpu, f16>(&Cpu, shape),
-            "bfloat16" => call.run::<Cpu, bf16>(&Cpu, shape),
-            "float64" => call.run::<Cpu, f64>(&Cpu, shape),
-            other => Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}"))),
-        }),
+        (None, threads) => Cpu::with_threads(
+            usize::try_from(threads).unwrap_or(1),
+            || with_element!(dtype, T => call.run::<Cpu, T>(&Cpu, shape)),
+        ),
         #[cfg(feature = "cuda")]
-        (Some(ordinal), stream) => match dtype {
-            "float32" => call.run::<Cuda, f32>(&cuda::on(ordinal, stream)?, shape),
-            "float16" => call.run::<Cuda, f16>(&cuda::on(ordinal, stream)?, shape),
-            "bfloat16" => call.run::<Cuda, bf16>(&cuda::on(ordinal, stream)?, shape),
-            other => Err(value_error(format!("batchnorm: expected float32, float16 or bfloat16 on CUDA, got {other}"))),
-        },
+        (Some(ordinal), stream) => with_device_element!(
+            dtype,
+            T => call.run::<Cuda, T>(&cuda::on(ordinal, stream)?, shape),
+            f64 => Err(value_error("batchnorm: expected float32, float16 or bfloat16 on CUDA, got float64".into())),
+        ),
         #[cfg(not(feature = "cuda"))]
         (Some(_), _) => Err(pyo3::exceptions::PyRuntimeError::new_err(
             "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
@@ -105,8 +109,10 @@ fn fold_channels(
     fn scale<P: Param>(state: State<Vec<f64>, i64>, eps: f64, bias: &mut [f64]) -> PyResult<Vec<f64>> {
         let values = |values: Vec<f64>| values.into_iter().map(P::from_f64).collect();
         let State { gamma, beta, running } = state;
-        let running = running.map(|Running { mean, var, num_batches_tracked }| {
-            Running { mean: values(mean), var: values(var), num_batches_tracked }
+        let running = running.map(|Running { mean, var, num_batches_tracked }| Running {
+            mean: values(mean),
+            var: values(var),
+            num_batches_tracked,
         });
         let state = StateDict { gamma: gamma.map(values), beta: beta.map(values), running };
         state.fold_channels(eps, bias).map_err(check::error)

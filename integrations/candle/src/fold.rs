@@ -57,7 +57,8 @@ impl BatchNorm {
         };
         let (scale, bias) =
             if dtype == DType::F64 { self.fold_channels::<f64>(old) } else { self.fold_channels::<f32>(old) }?;
-        let of_channels = |values, dtype| Tensor::from_vec(values, c, &Device::Cpu)?.to_dtype(dtype)?.to_device(weight.device());
+        let of_channels =
+            |values, dtype| Tensor::from_vec(values, c, &Device::Cpu)?.to_dtype(dtype)?.to_device(weight.device());
         let folded_bias = of_channels(bias, weight.dtype())?;
         let mut of_rows = vec![1; weight.rank()];
         of_rows[0] = c;

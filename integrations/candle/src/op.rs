@@ -6,7 +6,9 @@ mod forward;
 use std::sync::{Arc, OnceLock};
 
 use batchnorm::op::{Operation, Raw};
-use batchnorm::{Compute, Cpu, Epilogue, Shape};
+#[cfg(feature = "cuda")]
+use batchnorm::with_device_element;
+use batchnorm::{Compute, Cpu, Dtype, Epilogue, Shape, with_element};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::op::BackpropOp;
@@ -14,9 +16,9 @@ use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Tensor};
 
 use crate::layer::Inner;
 use crate::placement::Placement;
+use crate::storage::CandleBackend;
 #[cfg(feature = "cuda")]
 use crate::storage::elsewhere;
-use crate::storage::CandleBackend;
 
 /// The statistics that normalize.
 pub(crate) enum Normalizer {
@@ -44,29 +46,15 @@ pub(crate) struct Normalize {
     relu_mask: OnceLock<Tensor>,
 }
 
-/// Calls a function for the type of a dtype.
-macro_rules! by_dtype {
-    ($dtype:expr, [$($name:ident $type:ty),*], $T:ident => $call:expr) => {
-        match $dtype {
-            $(DType::$name => { type $T = $type; $call })*
-            other => Err(Error::UnsupportedDTypeForOp(other, "batch-norm").bt()),
-        }
-    };
-}
-
-/// For the types that the CPU computes.
-macro_rules! on_cpu {
-    ($dtype:expr, $T:ident => $call:expr) => {
-        by_dtype!($dtype, [F32 f32, F16 half::f16, BF16 half::bf16, F64 f64], $T => $call)
-    };
-}
-
-/// For the types that CUDA computes.
-#[cfg(feature = "cuda")]
-macro_rules! on_cuda {
-    ($dtype:expr, $T:ident => $call:expr) => {
-        by_dtype!($dtype, [F32 f32, F16 half::f16, BF16 half::bf16], $T => $call)
-    };
+/// The crate's dtype of candle's, for those that it computes.
+fn dtype_of(dtype: DType) -> Result<Dtype> {
+    match dtype {
+        DType::F32 => Ok(Dtype::F32),
+        DType::F16 => Ok(Dtype::F16),
+        DType::BF16 => Ok(Dtype::Bf16),
+        DType::F64 => Ok(Dtype::F64),
+        other => Err(Error::UnsupportedDTypeForOp(other, NAME).bt()),
+    }
 }
 
 /// A tensor's storage on a backend, and where its values begin.
@@ -143,7 +131,9 @@ impl CustomOp3 for Normalize {
     ) -> Result<(CpuStorage, candle_core::Shape)> {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
         match &self.layer.placement {
-            Placement::Cpu(backend) => on_cpu!(self.dtype, T => self.forward::<Cpu, T>(backend, inputs)),
+            Placement::Cpu(backend) => {
+                with_element!(dtype_of(self.dtype)?, T => self.forward::<Cpu, T>(backend, inputs))
+            }
             #[cfg(feature = "cuda")]
             Placement::Cuda(_) => Err(elsewhere()),
         }
@@ -161,7 +151,9 @@ impl CustomOp3 for Normalize {
     ) -> Result<(CudaStorage, candle_core::Shape)> {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
         match &self.layer.placement {
-            Placement::Cuda(backend) => on_cuda!(self.dtype, T => self.forward::<batchnorm::Cuda, T>(backend, inputs)),
+            Placement::Cuda(backend) => {
+                with_device_element!(dtype_of(self.dtype)?, T => self.forward::<batchnorm::Cuda, T>(backend, inputs), f64 => Err(elsewhere()))
+            }
             Placement::Cpu(_) => Err(elsewhere()),
         }
     }
@@ -176,10 +168,12 @@ impl CustomOp3 for Normalize {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let args = [arg1, arg2, arg3];
         let gradients = match &self.layer.placement {
-            Placement::Cpu(backend) => on_cpu!(self.dtype, T => self.backward::<Cpu, T>(backend, args, grad_res)),
+            Placement::Cpu(backend) => {
+                with_element!(dtype_of(self.dtype)?, T => self.backward::<Cpu, T>(backend, args, grad_res))
+            }
             #[cfg(feature = "cuda")]
             Placement::Cuda(backend) => {
-                on_cuda!(self.dtype, T => self.backward::<batchnorm::Cuda, T>(backend, args, grad_res))
+                with_device_element!(dtype_of(self.dtype)?, T => self.backward::<batchnorm::Cuda, T>(backend, args, grad_res), f64 => Err(elsewhere()))
             }
         };
         gradients.map(Into::into)
