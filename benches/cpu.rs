@@ -4,7 +4,7 @@
 //! `copy`, in both layouts. This bench is there to see what a change does; beside PyTorch, and on every row, the CPU path is
 //! measured by `batchnorm bench`.
 
-use batchnorm::bench::{Operation, Row, Work, rows};
+use batchnorm::bench::{Pass, Row, Work, rows};
 use batchnorm::{Compute, Cpu, Element, Epilogue, Op, StatisticsKind, with_device_element};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
@@ -36,7 +36,7 @@ where
     });
     let mut work = Work::<Cpu, T>::new(&Cpu, row.shape, row.offset, 1).expect("buffers");
     for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
-        let operation = Operation { op, epilogue: Epilogue::IDENTITY };
+        let operation = Pass { op, epilogue: Epilogue::IDENTITY };
         work.prepare(operation).expect("a forward pass");
         group.bench_function(op.name(), |bencher| bencher.iter(|| work.run(operation).expect("an operation")));
     }

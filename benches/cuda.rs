@@ -13,7 +13,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use batchnorm::bench::{Operation, Row, Work, rows};
+use batchnorm::bench::{Pass, Row, Work, rows};
 use batchnorm::{Compute, Cpu, Cuda, Element, Error, Layout, Shape, with_device_element};
 use criterion::{Criterion, SamplingMode, Throughput};
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
@@ -94,7 +94,7 @@ where
     ];
     for shape in small {
         let mut work = Work::<Cuda, T>::new(cuda, shape?, 0, 1)?;
-        Operation::ALL.into_iter().try_for_each(|operation| work.check(operation))?;
+        Pass::ALL.into_iter().try_for_each(|operation| work.check(operation))?;
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ where
     group.sampling_mode(SamplingMode::Flat);
     // Made when criterion first asks: a filter on the command line leaves most rows out.
     let mut work = None;
-    for operation in Operation::ALL {
+    for operation in Pass::ALL {
         let bytes = operation.bytes(row) as u64;
         group.throughput(Throughput::Bytes(bytes));
         let mut samples = Vec::new();
@@ -146,7 +146,7 @@ where
 fn time<T: Element<Param = f32>>(
     cuda: &Cuda,
     work: &mut Work<Cuda, T>,
-    operation: Operation,
+    operation: Pass,
     iterations: u64,
 ) -> Result<Duration, Box<dyn std::error::Error>>
 where

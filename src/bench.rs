@@ -3,7 +3,7 @@
 
 #[doc(hidden)]
 pub mod model;
-mod operation;
+mod pass;
 mod peers;
 mod reference;
 mod suites;
@@ -11,7 +11,7 @@ mod work;
 
 #[cfg(feature = "cuda")]
 pub use crate::cuda::{Probe, Probes, Storing};
-pub use operation::Operation;
+pub use pass::Pass;
 pub use peers::{PEER_NAMES, PEERS};
 pub use reference::{Outputs, Reference};
 pub use suites::{Row, SUITES, rows};

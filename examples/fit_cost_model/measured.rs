@@ -1,6 +1,6 @@
 //! The measurements that `batchnorm bench` left in its JSON, as far as a model of time can be held against it.
 
-use batchnorm::bench::{Operation, Row, model};
+use batchnorm::bench::{Pass, Row, model};
 use batchnorm::{DeviceLimits, Dtype, Layout, Plan, Problem, Shape, Strategy};
 use serde_json::Value;
 
@@ -224,13 +224,13 @@ fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Pla
     model::plans(&model::Constants::PLANNED_BY, problem, limits, strategy).into_iter().find(agrees)
 }
 
-fn row(entry: &Value) -> Option<(Row, Operation)> {
+fn row(entry: &Value) -> Option<(Row, Pass)> {
     let text = |key: &str| entry[key].as_str();
     let dims: Option<Vec<usize>> = list(&entry["dims"]).iter().map(|dim| usize::try_from(dim.as_u64()?).ok()).collect();
     let layout =
         [Layout::ChannelsFirst, Layout::ChannelsLast].into_iter().find(|l| Some(&*l.to_string()) == text("layout"))?;
     let dtype = [Dtype::F32, Dtype::F16, Dtype::Bf16].into_iter().find(|d| Some(&*d.to_string()) == text("dtype"))?;
-    let operation = Operation::ALL.into_iter().find(|operation| Some(&*operation.name()) == text("operation"))?;
+    let operation = Pass::ALL.into_iter().find(|operation| Some(&*operation.name()) == text("operation"))?;
     let row = Row {
         suite: text("suite")?.into(),
         name: text("row")?.into(),

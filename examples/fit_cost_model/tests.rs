@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test, to its last helper.
 
-use batchnorm::bench::{Operation, Row, model, model::Constants};
+use batchnorm::bench::{Pass, Row, model, model::Constants};
 use batchnorm::{DeviceLimits, Op, Plan, StatisticsKind, Strategy};
 use serde_json::{Value, json};
 
@@ -125,15 +125,15 @@ fn probes() -> Vec<Value> {
 /// The rows of ResNet-50 by these strategies, with the times that these constants give.
 fn rows(constants: &Constants, strategies: &[Strategy]) -> Vec<Value> {
     let mut noise = Noise(2);
-    let is_wanted = |operation: &Operation| matches!(operation.op, Op::Train | Op::Backward(StatisticsKind::Batch));
+    let is_wanted = |operation: &Pass| matches!(operation.op, Op::Train | Op::Backward(StatisticsKind::Batch));
     let rows = batchnorm::bench::rows().unwrap().into_iter().filter(|row| row.suite == "resnet50");
-    let tasks = rows.flat_map(|row| Operation::ALL.into_iter().filter(is_wanted).map(move |op| (row.clone(), op)));
+    let tasks = rows.flat_map(|row| Pass::ALL.into_iter().filter(is_wanted).map(move |op| (row.clone(), op)));
     tasks.map(|(row, operation)| entry(&row, operation, strategies, |ns| noise.seconds(ns), constants)).collect()
 }
 
 fn entry(
     row: &Row,
-    operation: Operation,
+    operation: Pass,
     strategies: &[Strategy],
     mut seconds: impl FnMut(f64) -> Value,
     constants: &Constants,

@@ -1,6 +1,6 @@
 //! The results that an operation must give, by the CPU path: nothing wrong is ever timed.
 
-use super::Operation;
+use super::Pass;
 use super::work::Work;
 use crate::{Compute, Cpu, Element, Layout, Result, Shape};
 
@@ -17,7 +17,7 @@ pub struct Outputs<T> {
 pub struct Reference<T> {
     shape: Shape,
     offset: usize,
-    operation: Operation,
+    operation: Pass,
     picked: Vec<usize>,
     wanted: Outputs<T>,
 }
@@ -31,12 +31,7 @@ where
     ///
     /// # Errors
     /// In words: a buffer that is too short, or what the CPU path refused.
-    pub fn new(
-        shape: Shape,
-        offset: usize,
-        operation: Operation,
-        [x, dy]: [&[T]; 2],
-    ) -> core::result::Result<Self, String> {
+    pub fn new(shape: Shape, offset: usize, operation: Pass, [x, dy]: [&[T]; 2]) -> core::result::Result<Self, String> {
         let told = |error: crate::Error| format!("{} on the CPU: {error}", operation.name());
         for (name, actual) in [("x", x.len()), ("dy", dy.len())] {
             let expected = shape.len().saturating_add(offset);
@@ -81,7 +76,7 @@ where
 }
 
 fn compare<T: Element>(
-    operation: Operation,
+    operation: Pass,
     what: &str,
     got: &[T],
     wanted: &[T],
@@ -128,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_found() {
         let shape = Shape::new(&[3, 7, 5], Layout::ChannelsFirst).unwrap();
-        let train = Operation::ALL[0];
+        let train = Pass::ALL[0];
         let wanted = Work::<Cpu, f32>::new(&Cpu, shape, 0, 1).unwrap().outputs(train).unwrap();
         let mut wrong = wanted.data[0].clone();
         for value in [2.0, f32::NAN] {
@@ -141,7 +136,7 @@ mod tests {
     #[test]
     fn buffers_that_are_too_short_are_refused() {
         let shape = Shape::new(&[3, 7, 5], Layout::ChannelsFirst).unwrap();
-        let train = Operation::ALL[0];
+        let train = Pass::ALL[0];
         let values = vec![0.0f32; 107];
         let refused = |x: usize, dy: usize| {
             Reference::new(shape, 2, train, [&values[..x], &values[..dy]]).err().expect("a short buffer")

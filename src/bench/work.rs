@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::reference::{Outputs, Reference};
-use super::{Operation, Row};
+use super::{Pass, Row};
 use crate::backend::{Backend, Compute};
 use crate::cpu::Cpu;
 use crate::cpu::threads;
@@ -86,7 +86,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
     ///
     /// # Errors
     /// Those of [`BatchNorm::train`] and [`BatchNorm::frozen`].
-    pub fn prepare(&mut self, operation: Operation) -> Result<()> {
+    pub fn prepare(&mut self, operation: Pass) -> Result<()> {
         let (shape, offset) = (self.shape, self.offset);
         for Set { x, out, residual, saved, .. } in &mut self.sets {
             let (x, z, mut y) = (B::slice(x, offset), B::slice(residual, offset), B::slice_mut(out, offset));
@@ -108,7 +108,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
     ///
     /// # Errors
     /// Those of the layer's operations.
-    pub fn run(&mut self, operation: Operation) -> Result<()> {
+    pub fn run(&mut self, operation: Pass) -> Result<()> {
         let (shape, offset) = (self.shape, self.offset);
         let current = self.next;
         self.next = (current + 1) % self.sets.len();
@@ -140,7 +140,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
     ///
     /// # Errors
     /// In words: which value is wrong, or what failed.
-    pub fn check(&mut self, operation: Operation) -> core::result::Result<(), String>
+    pub fn check(&mut self, operation: Pass) -> core::result::Result<(), String>
     where
         Cpu: Compute<T>,
     {
@@ -160,7 +160,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
     }
 
     /// The outputs of the operation in the first set.
-    pub(super) fn outputs(&self, operation: Operation) -> Result<Outputs<T>> {
+    pub(super) fn outputs(&self, operation: Pass) -> Result<Outputs<T>> {
         let (backend, set) = (self.layer.backend(), &self.sets[0]);
         let mut outputs = Outputs { data: vec![backend.download(&set.out)?], channels: Vec::new() };
         if operation.is_backward() {
@@ -213,7 +213,7 @@ mod tests {
         for (dims, layout) in [(&[3, 7, 5][..], Layout::ChannelsFirst), (&[3, 5, 7], Layout::ChannelsLast)] {
             let shape = Shape::new(dims, layout).unwrap();
             let mut work = Work::<Cpu, f32>::new(&Cpu, shape, 1, 2).unwrap();
-            for operation in Operation::ALL {
+            for operation in Pass::ALL {
                 work.check(operation).unwrap();
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use batchnorm::bench::{Operation, Work};
+use batchnorm::bench::{Pass, Work};
 use batchnorm::{Compute, Cpu, Element};
 use rayon::prelude::*;
 
@@ -31,7 +31,7 @@ where
 
 struct Ours<T: Element> {
     work: Work<Cpu, T>,
-    operation: Operation,
+    operation: Pass,
     /// How its result differs from that in another order of channels, where it does.
     wrong: Option<String>,
 }
@@ -62,7 +62,7 @@ struct Floor {
 }
 
 impl Floor {
-    fn new(bytes: usize, operation: Operation) -> Self {
+    fn new(bytes: usize, operation: Pass) -> Self {
         let (read, written) = operation.tensors();
         let tensors = |count: usize| (0..count).map(|i| vec![i as u64 + 1; bytes.div_ceil(8)]).collect();
         Self { read: tensors(read), written: tensors(written) }

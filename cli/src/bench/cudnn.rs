@@ -10,7 +10,7 @@ mod descriptors;
 use core::ffi::c_void;
 use std::ptr;
 
-use batchnorm::bench::{Operation, Outputs, Reference, Row, inputs, parameters};
+use batchnorm::bench::{Outputs, Pass, Reference, Row, inputs, parameters};
 use batchnorm::{Activation as Applied, Compute, Cpu, Cuda, Element, Op, StatisticsKind};
 use cudarc::cudnn::result;
 use cudarc::cudnn::sys;
@@ -53,7 +53,7 @@ struct Cudnn<T: Element> {
     cuda: Cuda,
     timer: Timer,
     row: Row,
-    operation: Operation,
+    operation: Pass,
     mode: sys::cudnnBatchNormMode_t,
     name: &'static str,
     sets: Sets,
@@ -133,7 +133,7 @@ where
     fn new(
         cuda: &Cuda,
         row: &Row,
-        operation: Operation,
+        operation: Pass,
         mode: sys::cudnnBatchNormMode_t,
         sets: usize,
     ) -> Result<Self, String> {
@@ -188,7 +188,7 @@ where
     }
 
     /// Puts the operation on the next set on the stream.
-    fn run(&mut self, operation: Operation) -> Result<(), String> {
+    fn run(&mut self, operation: Pass) -> Result<(), String> {
         let current = self.next;
         self.next = (current + 1) % self.sets.len();
         match operation.op {
@@ -304,7 +304,7 @@ where
     }
 
     /// Holds the operation against the CPU path, before it is timed; and leaves every set ready for it.
-    fn check(&mut self, row: &Row, operation: Operation) -> Result<(), String> {
+    fn check(&mut self, row: &Row, operation: Pass) -> Result<(), String> {
         if operation.op == Op::Backward(StatisticsKind::Batch) {
             (0..self.sets.len()).try_for_each(|set| self.forward(set))?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batchnorm::bench::{Operation, Row};
+use batchnorm::bench::{Pass, Row};
 use serde_json::{Value, json};
 
 use super::Task;
@@ -18,7 +18,7 @@ pub(super) const FLOOR: &str = "floor";
 /// One task's outcomes, or why it was left out.
 pub(super) struct Measured {
     pub(super) row: Row,
-    pub(super) operation: Operation,
+    pub(super) operation: Pass,
     pub(super) name: String,
     pub(super) outcomes: Result<Vec<Outcome>, String>,
     pub(super) clocks: [Value; 2],
@@ -89,7 +89,7 @@ fn spread(outcome: &Outcome, way: Way) -> Option<Spread> {
 /// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout, dtype and way.
 pub(super) fn totals(measured: &[Measured]) -> Vec<Total> {
     let mut totals = BTreeMap::<(usize, String, String), Vec<&Measured>>::new();
-    let plain = |op: &Operation| ["train", "backward"].contains(&op.name().as_str());
+    let plain = |op: &Pass| ["train", "backward"].contains(&op.name().as_str());
     for measured in measured.iter().filter(|it| it.row.suite == "resnet50" && plain(&it.operation)) {
         let shape = measured.row.shape;
         totals

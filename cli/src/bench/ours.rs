@@ -1,6 +1,6 @@
 //! The layer on a GPU by one strategy.
 
-use batchnorm::bench::{Operation, Row, Work};
+use batchnorm::bench::{Pass, Row, Work};
 use batchnorm::{Compute, Cpu, Cuda, Element, Plan, Strategy};
 
 use super::Task;
@@ -13,7 +13,7 @@ use super::timing::Timer;
 pub(super) struct Ours<T: Element> {
     cuda: Cuda,
     row: Row,
-    operation: Operation,
+    operation: Pass,
     timer: Timer,
     sets: Sets,
     plan: Option<Plan>,

@@ -1,6 +1,6 @@
 //! The tasks to be measured: rows, and the operations on them.
 
-use batchnorm::bench::{Operation, Row, rows};
+use batchnorm::bench::{Pass, Row, rows};
 
 use super::Args;
 use crate::failure::Failure;
@@ -8,7 +8,7 @@ use crate::failure::Failure;
 /// One row and one operation on it.
 pub(super) struct Task {
     pub(super) row: Row,
-    pub(super) operation: Operation,
+    pub(super) operation: Pass,
 }
 
 impl Task {
@@ -28,7 +28,7 @@ pub(super) fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
     if let Some(unknown) = args.suite.iter().find(|suite| !names.contains(&suite.as_str())) {
         return Err(Failure::new(format!("--suite: expected one of {}, got \"{unknown}\"", names.join(", "))));
     }
-    let operations = Operation::ALL.map(Operation::name);
+    let operations = Pass::ALL.map(Pass::name);
     if let Some(unknown) = args.operation.iter().find(|name| !operations.contains(name)) {
         let operations = operations.join(", ");
         return Err(Failure::new(format!("--operation: expected one of {operations}, got \"{unknown}\"")));
@@ -42,7 +42,7 @@ pub(super) fn tasks(args: &Args) -> Result<Vec<Task>, Failure> {
         is_asked && words.iter().all(|word| name.split(' ').any(|part| part == *word) || path.contains(word))
     };
     let rows = rows.iter().filter(|row| args.suite.is_empty() || args.suite.contains(&row.suite));
-    let of_row = |row: &Row| Operation::ALL.map(|operation| Task { row: row.clone(), operation });
+    let of_row = |row: &Row| Pass::ALL.map(|operation| Task { row: row.clone(), operation });
     let tasks: Vec<Task> = rows.flat_map(of_row).filter(wanted).collect();
     match tasks.is_empty() {
         true => Err(Failure::new(format!("--filter: expected words of a row's name, got \"{}\"", args.filter))),

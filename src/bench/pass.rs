@@ -6,14 +6,14 @@ use crate::op::{Epilogue, Op, Problem, StatisticsKind, Traffic};
 
 /// An operation of a layer, with what is fused behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Operation {
+pub struct Pass {
     /// The operation: forward, or backward.
     pub op: Op,
     /// The epilogue.
     pub epilogue: Epilogue<()>,
 }
 
-impl Operation {
+impl Pass {
     /// Everything that is measured.
     pub const ALL: [Self; 8] = [
         Self::of(Op::Train, Epilogue::IDENTITY),
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_least_that_is_moved() {
         let bytes = |name: &str| {
-            let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name).unwrap();
+            let operation = Pass::ALL.into_iter().find(|operation| operation.name() == name).unwrap();
             operation.tensors()
         };
         assert_eq!(bytes("train"), (1, 1));
