@@ -15,8 +15,8 @@
 // alignment of the data suits Iter, and that the teams of a grid are resident together.
 #pragma once
 #include "../common/team.cuh"
-#include "moments.cuh"
 #include "normalize.cuh"
+#include "reduce_moments.cuh"
 
 // The count after one more batch; it saturates.
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
