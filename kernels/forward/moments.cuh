@@ -2,10 +2,10 @@
 //
 //     mean = sum(x) / m        var = sum((x - mean)^2) / m
 //
-// moments_kernel reads a chunk of each tile once, sizeof(T) bytes per element, the floor. Under block, cluster and grid the
-// team reduces and writes mean and var. Under two-pass it leaves a partial per split and channel: moments_finish_kernel
-// reduces these for bn_moments, and normalize_kernel in a training forward. Plan guarantees that the chunks cover the tensor,
-// that the alignment of x suits Iter, and that the workspace has room for the partials.
+// moments_kernel reads a chunk of each tile once, sizeof(T) bytes per element, the floor. Under block, cluster and grid
+// the team reduces and writes mean and var. Under two-pass it leaves a partial per split and channel:
+// moments_finish_kernel reduces these for bn_moments, and normalize_kernel in a training forward. Plan guarantees that
+// the chunks cover the tensor, that the alignment of x suits Iter, and that the workspace has room for the partials.
 #pragma once
 #include "../common/team.cuh"
 #include "reduce_moments.cuh"

@@ -8,8 +8,9 @@
 #include "../common/tile_iterator.cuh"
 #include "../common/welford.cuh"
 
-// Repairs accumulators that took values that are not finite or too large, by their plain mean. Walks back from behind the last
-// iteration: a thread with an infinity reads its values twice, and the walk of all others has no instruction for it.
+// Repairs accumulators that took values that are not finite or too large, by their plain mean. Walks back from behind
+// the last iteration: a thread with an infinity reads its values twice, and the walk of all others has no instruction
+// for it.
 template <class Iter>
 __device__ __forceinline__ void repair_non_finite(Iter iter, const typename Iter::Data* x,
                                                   WelfordAccumulator<Iter::kAccums>& welford) {
@@ -30,7 +31,8 @@ __device__ __forceinline__ void repair_non_finite(Iter iter, const typename Iter
     for (int acc = 0; acc < Iter::kAccums; acc++) welford.repair(acc, plain_mean[acc]);
 }
 
-// Reads a CTA's chunk of x, (n, c, s), keeps its first vectors in `smem_x`, and gives the threads of each channel its moments.
+// Reads a CTA's chunk of x, (n, c, s), keeps its first vectors in `smem_x`, and gives the threads of each channel its
+// moments.
 template <class Iter>
 __device__ __forceinline__ Moments reduce_moments(Iter iter, const BnTiling& t, const ChannelThreads& threads,
                                                   const SharedStorage& smem, const typename Iter::Data* x,
