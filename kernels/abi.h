@@ -67,11 +67,12 @@ typedef struct BnStatistics {
     const float* var;
 } BnStatistics;
 
-/// The cut of the data tensors. A channel tile, or tile, is a group of neighbouring channels: `rows` rows of `width` vectors
-/// each, `row_vectors` from one row to the next. A vector has 16 bytes, or one element in the scalar access patterns.
+/// The cut of the data tensors. A channel tile, or tile, is a group of neighbouring channels: `rows` rows of `width`
+/// vectors each, `row_vectors` from one row to the next. A vector has 16 bytes, or one element in the scalar access
+/// patterns.
 ///
-/// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take the
-/// tiles in turn.
+/// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take
+/// the tiles in turn.
 typedef struct BnTiling {
     BnDtype dtype;
     BnAccess access;
@@ -128,8 +129,8 @@ typedef struct BnRunning {
 
 /// Scratch memory.
 typedef struct BnWorkspace {
-    /// Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits, channels)
-    /// where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels).
+    /// Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits,
+    /// channels) where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels).
     void* partials;
     /// (1) An atomic ticket that is 0 between launches.
     uint32_t* ticket;
@@ -259,8 +260,8 @@ typedef struct BnResident {
     uint32_t ctas;
     /// Kernels that were prepared.
     uint32_t kernels;
-    /// Clusters of each size that the device holds, the minimum over the kernels that are launched in clusters: with one
-    /// CTA per SM, and with two.
+    /// Clusters of each size that the device holds, the minimum over the kernels that are launched in clusters: with
+    /// one CTA per SM, and with two.
     uint32_t clusters[2][BN_CLUSTER_SIZES];
     /// Kernels that are launched in clusters.
     uint32_t clustered_kernels;
@@ -268,7 +269,7 @@ typedef struct BnResident {
     uint32_t static_bytes;
 } BnResident;
 
-/// The maximum of threads per CTA, and the CTAs of that size that the registers of every kernel leave room for on an SM.
+/// Threads per CTA at most, and CTAs of that size that the registers of every kernel leave room for on an SM.
 #define BN_MAX_THREADS 256
 #define BN_MIN_CTAS 2
 /// Bytes from one team's counter to the next: each has a cache line of its own.
@@ -293,8 +294,8 @@ BnStatus bn_probe(const BnProbe* args, void* stream);
 /// Writes `value` to `len` floats: the per-channel outputs of an empty batch.
 BnStatus bn_fill(float* out, uint64_t len, float value, void* stream);
 
-// Each loads its operation's kernels on the current device, lets them use its shared memory, and counts how many fit. Called
-// once per device, before any launch or capture.
+// Each loads its operation's kernels on the current device, lets them use its shared memory, and counts how many fit.
+// Called once per device, before any launch or capture.
 
 BnStatus bn_moments_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_train_prepare(const BnDevice* device, BnResident* resident);

@@ -7,13 +7,13 @@
 //
 // mean is saved_mean + mean_lo (mean_residual.cuh). Everything is accumulated in f32.
 //
-// fused.cuh     block, cluster, grid: a team keeps its tile of x and of g in shared memory. Reads x and dy once, writes dx:
-//               3 * sizeof(T) bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
-// two_pass.cuh  two-pass: the first pass reads x and dy and leaves partials; the second reduces them, reads both from their
-//               end and writes dx: 5 * sizeof(T) bytes per element.
+// fused.cuh     block, cluster, grid: a team keeps its tile of x and of g in shared memory. Reads x and dy once, writes
+//               dx: 3 * sizeof(T) bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
+// two_pass.cuh  two-pass: the first pass reads x and dy and leaves partials; the second reduces them, reads both from
+//               their end and writes dx: 5 * sizeof(T) bytes per element.
 //
-// Plan guarantees that the chunks cover the tensor, that the alignment of the data suits Iter, that the teams of a grid are
-// resident together, and that the workspace has room for the partials.
+// Plan guarantees that the chunks cover the tensor, that the alignment of the data suits Iter, that the teams of a grid
+// are resident together, and that the workspace has room for the partials.
 #pragma once
 #include "../common/reduce.cuh"
 #include "gradient.cuh"
@@ -22,8 +22,8 @@
 // Three sums of a channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
 using GradientSums = Sums<3>;
 
-// Reads a CTA's chunk of x and dy, and gives the threads of each channel its three sums. x comes from `known_x` where that has
-// it; the first vectors of x and g are kept in `smem_x` and `smem_g`.
+// Reads a CTA's chunk of x and dy, and gives the threads of each channel its three sums. x comes from `known_x` where
+// that has it; the first vectors of x and g are kept in `smem_x` and `smem_g`.
 template <class Iter>
 __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, const Iter& iter,
                                                          const ChannelThreads& threads, const SharedStorage& smem,
@@ -57,8 +57,8 @@ struct alignas(16) DxCoeffs {
     float mean_dy, proj, mean_lo, unused;
 };
 
-// Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The threads of each channel bring its sums, and get
-// its mean_lo.
+// Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The threads of each channel bring its sums,
+// and get its mean_lo.
 __device__ __forceinline__ float write_parameter_gradients(const BnBackward& args, TileCoord coord,
                                                            const ChannelThreads& threads, const GradientSums& sum,
                                                            const SharedStorage& smem) {

@@ -44,7 +44,8 @@ struct Gradient {
           mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
           computes_mask(recomputes_v(args.epilogue)) {}
 
-    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x and g from shared memory where they are kept.
+    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x and g from shared memory where they
+    // are kept.
     __device__ __forceinline__ void load(GradientBatch<Iter>& batch, int i, const Iter& iter, uint32_t iteration,
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) const {
         const int64_t offset = iter.offset;

@@ -2,9 +2,9 @@
 //
 //     mean_lo = sum(x - saved_mean) / m
 //
-// A residual that is more than a rounding shows that the caller's statistics are not those of x: saved_mean is then taken as
-// given. relu's mask is computed from x and needs mean_lo first where the mean is far from zero; elsewhere mean_lo is below
-// the other roundings of the mask.
+// A residual that is more than a rounding shows that the caller's statistics are not those of x: saved_mean is then
+// taken as given. relu's mask is computed from x and needs mean_lo first where the mean is far from zero; elsewhere
+// mean_lo is below the other roundings of the mask.
 #pragma once
 #include "../common/affine.cuh"
 #include "../common/reduce.cuh"
@@ -22,7 +22,8 @@ __device__ __forceinline__ float mean_residual(float saved_mean, float sum_xmu, 
     return fabsf(mean_lo) <= 0x1p-23f * fabsf(saved_mean) ? mean_lo : 0.0f;
 }
 
-// Whether any channel of the tile needs the residual: the same answer on all threads, and in every kernel of a backward pass.
+// Whether any channel of the tile needs the residual: the same answer on all threads, and in every kernel of a backward
+// pass.
 __device__ __forceinline__ bool tile_needs_mean_residual(const BnBackward& args, TileCoord coord,
                                                          const SharedStorage& smem) {
     const BnTiling& t = args.tiling;
@@ -43,7 +44,7 @@ __device__ __forceinline__ bool tile_needs_mean_residual(const BnBackward& args,
     return block_any;
 }
 
-// Writes the affines of the tile, for the mask and the sums. The threads of each channel bring the `mean_lo` that is known.
+// Writes the affines of the tile, for the mask and the sums. The threads of each channel bring the known `mean_lo`.
 __device__ __forceinline__ void write_saved_affines(const BnBackward& args, TileCoord coord,
                                                     const ChannelThreads& threads, float mean_lo,
                                                     const SharedStorage& smem) {
@@ -54,7 +55,8 @@ __device__ __forceinline__ void write_saved_affines(const BnBackward& args, Tile
     });
 }
 
-// Reads a CTA's chunk of x, keeps its first vectors in `smem_x`, and gives the threads of each channel sum(x - saved_mean).
+// Reads a CTA's chunk of x, keeps its first vectors in `smem_x`, and gives the threads of each channel
+// sum(x - saved_mean).
 template <class Iter>
 __device__ __forceinline__ Sums<1> reduce_xmu(const BnBackward& args, Iter iter, const ChannelThreads& threads,
                                               const SharedStorage& smem, const Affines<Iter>& affines,

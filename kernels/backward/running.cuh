@@ -3,9 +3,9 @@
 //     g     = dy * activation'(v + z)        dz = g
 //     dbeta = sum(g)        dgamma = sum(g * (x - running_mean)) * inv_std        dx = gamma * inv_std * g
 //
-// backward_running_kernel reads x and dy once and writes dx, 3 * sizeof(T) bytes per element, the floor. It leaves partials of
-// the two sums, which backward_running_finish_kernel reduces. Plan guarantees that the chunks cover the tensor, that the
-// alignment of the data suits Iter, and that the workspace has room for the partials.
+// backward_running_kernel reads x and dy once and writes dx, 3 * sizeof(T) bytes per element, the floor. It leaves
+// partials of the two sums, which backward_running_finish_kernel reduces. Plan guarantees that the chunks cover the
+// tensor, that the alignment of the data suits Iter, and that the workspace has room for the partials.
 #pragma once
 #include "../common/reduce.cuh"
 #include "gradient.cuh"

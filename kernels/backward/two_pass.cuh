@@ -1,4 +1,4 @@
-// The backward pass in two passes over x and dy, as in batch.cuh; three where relu's mask needs the residual of the mean.
+// The backward pass in two passes over x and dy, as in batch.cuh; three where relu's mask needs the mean's residual.
 #pragma once
 #include "batch.cuh"
 
@@ -9,8 +9,8 @@ __device__ __forceinline__ BnWorkspace mean_residual_partials(const BnWorkspace&
     return behind;
 }
 
-// With relu, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean. Reads x:
-// sizeof(T) bytes per element of these.
+// With relu, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean.
+// Reads x: sizeof(T) bytes per element of these.
 template <class Iter>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     mean_residual_kernel(const __grid_constant__ BnBackward args) {

@@ -26,8 +26,8 @@ __device__ __forceinline__ Affine affine_of(const float* gamma, const float* bet
     return {mean, scale, fmaf(-mean_lo, scale, shift), 0.0f};
 }
 
-// Writes the coefficients of a tile to shared memory, (tile_channels), and waits for all of them. A writer brings those of its
-// channel, `make()`. The last channels of the last tile may not exist: they get zeros, since threads load them.
+// Writes the coefficients of a tile to shared memory, (tile_channels), and waits for all of them. A writer brings those
+// of its channel, `make()`. The last channels of the last tile may not exist: they get zeros, since threads load them.
 template <class Coeffs, class Make>
 __device__ __forceinline__ void write_coeffs(const BnTiling& t, const SharedStorage& smem, bool is_writer,
                                              uint32_t tile_channel, uint32_t channel, Make make) {

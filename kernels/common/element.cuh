@@ -1,7 +1,7 @@
 // The data types: their conversions to and from f32, in which everything is computed.
 //
-// A new dtype is one specialization of Element and of Vector (vector.cuh), a value of BnDtype, and one case and one name in
-// launch.cuh.
+// A new dtype is one specialization of Element and of Vector (vector.cuh), a value of BnDtype, and one case and one
+// name in launch.cuh.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

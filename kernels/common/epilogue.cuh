@@ -6,7 +6,8 @@
 #include "../abi.h"
 #include "sync.cuh"
 
-// Whether a backward pass computes v again from x for the activation's derivative: without a residual v depends on x alone.
+// Whether a backward pass computes v again from x for the activation's derivative: without a residual v depends on x
+// alone.
 __host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue) {
     return epilogue.activation != BN_IDENTITY && epilogue.has_residual == 0;
 }

@@ -64,8 +64,8 @@ BnStatus with_every_iterator(BnResident* resident, With with) {
     return BN_SUCCESS;
 }
 
-// The status of a runtime call. Clears the runtime's last error, where other code of the process would find our failure and
-// take it for its own.
+// The status of a runtime call. Clears the runtime's last error, where other code of the process would find our failure
+// and take it for its own.
 inline BnStatus returned(cudaError_t status) {
     if (status != cudaSuccess) (void)cudaGetLastError();
     return static_cast<BnStatus>(status);
@@ -103,7 +103,8 @@ inline uint32_t warp_per_channel(const BnTiling& t) {
     return (t.channels + BN_MAX_THREADS / kWarp - 1) / (BN_MAX_THREADS / kWarp);
 }
 
-// Launches a kernel with its tiling's geometry, and its teams as clusters or as a cooperative grid where the strategy says so.
+// Launches a kernel with its tiling's geometry, and its teams as clusters or as a cooperative grid where the strategy
+// says so.
 template <class... Params, class... Args>
 BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream, const Args&... args) {
     cudaLaunchAttribute attribute = {};
@@ -123,9 +124,9 @@ BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream
     return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
-// Loads a kernel, lets it use the device's maximum of dynamic shared memory, and counts its CTAs on an SM. A kernel that
-// `keeps_tile` in shared memory prefers the largest carveout: beside another stream's kernel the driver might leave an SM too
-// little for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
+// Loads a kernel, lets it use the device's maximum of dynamic shared memory, and counts its CTAs on an SM. A kernel
+// that `keeps_tile` in shared memory prefers the largest carveout: beside another stream's kernel the driver might
+// leave an SM too little for two CTAs. Kernels that only stream want the L1 cache, which is the rest.
 template <class... Params>
 BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident,
                  bool keeps_tile = false) {
@@ -137,8 +138,8 @@ BnStatus prepare(void (*kernel)(Params...), const char* name, const BnDevice& de
     resident->call = "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)";
     const int dynamic = static_cast<int>(device.shared_bytes);
     status = returned(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, dynamic));
-    // Static shared memory leaves less than a plan may take. The attribute alone does not show it: from sm_90 on it may count
-    // the driver's reservation, which is no part of the limit.
+    // Static shared memory leaves less than a plan may take. The attribute alone does not show it: from sm_90 on it may
+    // count the driver's reservation, which is no part of the limit.
     const bool is_too_much = status == static_cast<BnStatus>(cudaErrorInvalidValue);
     resident->static_bytes = is_too_much ? static_cast<uint32_t>(attributes.sharedSizeBytes) : 0;
     if (status != BN_SUCCESS) return status;

@@ -15,8 +15,8 @@
 #include "tile_iterator.cuh"
 #include "welford.cuh"
 
-// The threads of a CTA that reduce one channel of the tile: `size` neighbouring threads, a power of two. Threads beyond the
-// last channel have nothing to add.
+// The threads of a CTA that reduce one channel of the tile: `size` neighbouring threads, a power of two. Threads beyond
+// the last channel have nothing to add.
 struct ChannelThreads {
     uint32_t size, tile_channel, rank;
 
@@ -45,8 +45,8 @@ __device__ __forceinline__ Partial warp_reduce(Partial partial, uint32_t lanes) 
     return partial;
 }
 
-// Reduces `count` partials per channel, `item(0)` to `item(count - 1)`; every thread of a channel gets its result. The order
-// of merges depends on `count` and the sizes alone. Every thread of the CTA calls it.
+// Reduces `count` partials per channel, `item(0)` to `item(count - 1)`; every thread of a channel gets its result. The
+// order of merges depends on `count` and the sizes alone. Every thread of the CTA calls it.
 template <class Partial, class Item>
 __device__ __forceinline__ Partial block_reduce(const ChannelThreads& threads, uint32_t count,
                                                 const SharedStorage& smem, Item item) {

@@ -30,8 +30,8 @@ struct SharedStorage {
     }
 };
 
-// The vectors of a CTA's first `iterations` iterations, (iterations, threads), kept in shared memory. Only the thread that
-// owns a vector touches it.
+// The vectors of a CTA's first `iterations` iterations, (iterations, threads), kept in shared memory. Only the thread
+// that owns a vector touches it.
 template <class Iter>
 struct SmemTile {
     using Raw = typename Iter::Raw;

@@ -1,8 +1,8 @@
 // The closed set of synchronisation primitives: no other code in kernels/ orders memory accesses.
 //
 //   threads of a CTA       __syncthreads, shuffles and votes of whole warps
-//   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier at the start
-//                          and at the end
+//   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier at the
+//                          start and at the end
 //   CTAs of a grid         grid_barrier, on a counter per team; the CTAs must be resident together
 //   CTAs of any launch     last_ticket, which nobody waits for
 //
@@ -27,8 +27,8 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 #endif
 }
 
-// Takes a ticket: true for the last of `ctas` callers, who sees everything that the others did before theirs. The counter
-// is 0 again then, for the next launch. One thread of a CTA calls it, after a __syncthreads.
+// Takes a ticket: true for the last of `ctas` callers, who sees everything that the others did before theirs. The
+// counter is 0 again then, for the next launch. One thread of a CTA calls it, after a __syncthreads.
 // PTX ISA, "Parallel Synchronization and Communication Instructions: atom", .inc and .acq_rel.
 __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t ctas) {
 #ifdef __CUDA_EMULATOR__
@@ -47,8 +47,8 @@ __device__ __forceinline__ bool last_ticket(uint32_t* ticket, uint32_t ctas) {
 __device__ __forceinline__ float shfl_xor(float v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
 __device__ __forceinline__ uint32_t shfl_xor(uint32_t v, uint32_t mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
 
-// Whether this architecture has clusters: from compute capability 9.0 on. Plan launches none on older devices, whose code
-// needs only to compile.
+// Whether this architecture has clusters: from compute capability 9.0 on. Plan launches none on older devices, whose
+// code needs only to compile.
 #if defined(__CUDA_EMULATOR__) || !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 #define BN_HAS_CLUSTERS 1
 #else
@@ -88,8 +88,8 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-// Initializes `count` mbarriers for one arrival per phase. One thread, before cluster_arrive. PTX ISA, "mbarrier.init" and
-// "fence" (.mbarrier_init).
+// Initializes `count` mbarriers for one arrival per phase. One thread, before cluster_arrive. PTX ISA, "mbarrier.init"
+// and "fence" (.mbarrier_init).
 __device__ __forceinline__ void mbarrier_init(Mbarrier* mbarriers, int count) {
     for (int i = 0; i < count; i++) {
 #ifdef __CUDA_EMULATOR__
@@ -135,7 +135,8 @@ __device__ __forceinline__ void mbarrier_wait_parity(Mbarrier* mbarrier, uint32_
 #endif
 }
 
-// Stores sixteen bytes to `slot` in the shared memory of the cluster's CTA of this rank, and counts them at its `mbarrier`.
+// Stores sixteen bytes to `slot` in the shared memory of the cluster's CTA of this rank, and counts them at its
+// `mbarrier`.
 // PTX ISA, "st.async".
 __device__ __forceinline__ void st_async(uint4* slot, const uint4& v, Mbarrier* mbarrier, uint32_t rank) {
 #ifdef __CUDA_EMULATOR__
@@ -148,14 +149,15 @@ __device__ __forceinline__ void st_async(uint4* slot, const uint4& v, Mbarrier* 
 #endif
 }
 
-// Waits until all `ctas` of a team have arrived, and sees what they did before. One thread of a CTA calls it, between two
-// __syncthreads. A sense-reversing barrier: each phase turns the counter's phase bit over and leaves the other bits 0, so the
-// counter needs no reset and serves teams of any size, one after the other.
+// Waits until all `ctas` of a team have arrived, and sees what they did before. One thread of a CTA calls it, between
+// two __syncthreads. A sense-reversing barrier: each phase turns the counter's phase bit over and leaves the other bits
+// 0, so the counter needs no reset and serves teams of any size, one after the other.
 //
-// The loop polls with relaxed loads: each acquire would invalidate the SM's L1 cache, which another CTA may be streaming
-// through. One acquire behind the loop is enough: a relaxed load of a location with an acquire of it behind is an acquire
-// pattern, and the load that ends the loop observes all arrivals, each of which is a release.
-// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", "Release and Acquire Patterns".
+// The loop polls with relaxed loads: each acquire would invalidate the SM's L1 cache, which another CTA may be
+// streaming through. One acquire behind the loop is enough: a relaxed load of a location with an acquire of it behind
+// is an acquire pattern, and the load that ends the loop observes all arrivals, each of which is a release.
+// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", "Release and Acquire
+// Patterns".
 __device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t rank, uint32_t ctas) {
     constexpr uint32_t kPhaseBit = 0x80000000u;
     const uint32_t increment = rank == 0 ? kPhaseBit - (ctas - 1) : 1;

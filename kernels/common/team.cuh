@@ -1,5 +1,5 @@
-// Reductions across the CTAs of a team: from one partial per channel in each CTA to one of the whole tile, in the order of
-// the CTAs.
+// Reductions across the CTAs of a team: from one partial per channel in each CTA to one of the whole tile, in the order
+// of the CTAs.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
@@ -10,8 +10,8 @@
 #include "sync.cuh"
 #include "tile_iterator.cuh"
 
-// The CTAs that share a tile: one (block), a cluster, or some of a cooperative grid. Each CTA makes one Team; all CTAs of a
-// team call `reduce` equally often.
+// The CTAs that share a tile: one (block), a cluster, or some of a cooperative grid. Each CTA makes one Team; all CTAs
+// of a team call `reduce` equally often.
 class Team {
   public:
     __device__ __forceinline__ Team(const BnTiling& t, const BnWorkspace& workspace, const SharedStorage& smem)
@@ -34,8 +34,8 @@ class Team {
     // Every thread of a channel brings the CTA's partial and gets the team's. All threads of the CTA call it, with a
     // __syncthreads between two calls.
     //
-    // Two stages of buffers are enough: a CTA that writes a stage again has the others' partials of the reduction between,
-    // which they sent after they had read this stage.
+    // Two stages of buffers are enough: a CTA that writes a stage again has the others' partials of the reduction
+    // between, which they sent after they had read this stage.
     template <class Partial>
     __device__ __forceinline__ Partial reduce(const ChannelThreads& threads, const Partial& own) {
         if (t_.splits == 1) return own;
@@ -86,8 +86,8 @@ class Team {
         return all;
     }
 
-    // Through the workspace: (teams, 2, splits + 1, tile_channels). With several channels each CTA reduces some of them for
-    // all, at the price of a second barrier; otherwise the work would grow with the square of the team.
+    // Through the workspace: (teams, 2, splits + 1, tile_channels). With several channels each CTA reduces some of them
+    // for all, at the price of a second barrier; otherwise the work would grow with the square of the team.
     template <class Partial>
     __device__ __forceinline__ Partial grid_reduce(const ChannelThreads& threads, const Partial& own,
                                                    uint32_t reduction) const {

@@ -1,16 +1,17 @@
 // The tile iterators: which thread owns which vector of a channel tile, in two access patterns.
 //
-// A tile is a group of neighbouring channels: `rows` rows of `width` vectors, `row_vectors` from one row to the next. The
-// tile (tile, ...) begins at column tile * width. A CTA owns the chunk [split * chunk, (split + 1) * chunk) of it.
+// A tile is a group of neighbouring channels: `rows` rows of `width` vectors, `row_vectors` from one row to the next.
+// Tile i begins at column i * width. A CTA owns the chunk [split * chunk, (split + 1) * chunk) of it.
 //
-//   Contiguous  The tile is one channel, and so is every vector. The chunk counts vectors row by row. In iteration i thread t
-//               owns vector i * threads + t of it: one accumulator per thread.
+//   Contiguous  The tile is one channel, and so is every vector. The chunk counts vectors row by row. Thread t owns
+//               vector i * threads + t of it in iteration i: one accumulator per thread.
 //   Strided     The tile has several channels. The chunk counts rows. Thread t keeps to column t % width, and owns row
-//               i * (threads / width) + t / width of the chunk in iteration i: one accumulator per element of its vector.
-//               The channel of an accumulator matters only where accumulators are reduced and coefficients loaded.
+//               i * (threads / width) + t / width of the chunk in iteration i: one accumulator per element of its
+//               vector. The channel of an accumulator matters only where accumulators are reduced and coefficients
+//               loaded.
 //
-// All threads of a CTA run the same number of iterations. A thread's valid iterations come first. Offsets count vectors and
-// are 64-bit. Plan guarantees that the chunks cover the tile and that there are fewer than 2^31 iterations.
+// All threads of a CTA run the same number of iterations. A thread's valid iterations come first. Offsets count vectors
+// and are 64-bit. Plan guarantees that the chunks cover the tile and that there are fewer than 2^31 iterations.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>

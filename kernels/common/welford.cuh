@@ -38,9 +38,9 @@ struct alignas(16) Moments {
 
 // Chan's merge of two sets, with the mean as a pair. Exact where both means are equal.
 //
-// `delta` is NaN where one mean is infinite, and infinite where finite means are too far apart for f32. The weighted means
-// then give the infinity or NaN of a plain sum, or a finite mean. m2 needs no repair: it is NaN in a set with an infinite
-// mean, and infinite beyond f32.
+// `delta` is NaN where one mean is infinite, and infinite where finite means are too far apart for f32. The weighted
+// means then give the infinity or NaN of a plain sum, or a finite mean. m2 needs no repair: it is NaN in a set with an
+// infinite mean, and infinite beyond f32.
 __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
     if (b.n == 0.0f) return a;
     if (a.n == 0.0f) return b;
@@ -97,10 +97,11 @@ struct WelfordAccumulator {
         for (int acc = 0; acc < kAccums; acc++) pivot[acc] = mean[acc] = m2[acc] = 0.0f;
     }
 
-    // Adds the first `count` of eight values. The caller shares `before` = n and `weight` = count / (before + count) among
-    // accumulators.
+    // Adds the first `count` of eight values. The caller shares `before` = n and `weight` = count / (before + count)
+    // among accumulators.
     template <bool kIsFull>
-    __device__ __forceinline__ void add(int acc, const float (&v)[kReduceUnroll], int count, float before, float weight) {
+    __device__ __forceinline__ void add(int acc, const float (&v)[kReduceUnroll], int count, float before,
+                                        float weight) {
         float d[kReduceUnroll];
         float sum = 0.0f;
 #pragma unroll
@@ -128,8 +129,8 @@ struct WelfordAccumulator {
         return any;
     }
 
-    // Repairs a non-finite accumulator by the plain mean of its values. An infinity among them makes the mean infinite; both
-    // infinities or a NaN make it NaN. Finite values leave a finite mean and an infinite m2.
+    // Repairs a non-finite accumulator by the plain mean of its values. An infinity among them makes the mean infinite;
+    // both infinities or a NaN make it NaN. Finite values leave a finite mean and an infinite m2.
     __device__ __forceinline__ void repair(int acc, float plain_mean) {
         if (isfinite(m2[acc])) return;
         if (!isfinite(mean[acc])) {

@@ -2,8 +2,8 @@
 //
 //     y = epilogue((x - running_mean) / sqrt(running_var + eps) * gamma + beta)
 //
-// A CTA owns a chunk of a tile. Reads x (and z) once, writes y (and a bit of mask): 2 * sizeof(T) bytes per element, the
-// floor. Plan guarantees that the chunks cover the tensor, and that the alignment of the data suits Iter.
+// A CTA owns a chunk of a tile. Reads x (and z) once, writes y (and a bit of mask): 2 * sizeof(T) bytes per element,
+// the floor. Plan guarantees that the chunks cover the tensor, and that the alignment of the data suits Iter.
 #pragma once
 #include "normalize.cuh"
 

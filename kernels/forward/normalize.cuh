@@ -11,8 +11,8 @@
 // Vectors that a thread has in flight.
 constexpr int kForwardUnroll = 4;
 
-// The output of a forward pass: the epilogue of one vector, and the stores of y and of the mask. A uniform branch at run time
-// selects the epilogue.
+// The output of a forward pass: the epilogue of one vector, and the stores of y and of the mask. A uniform branch at
+// run time selects the epilogue.
 template <class Iter>
 struct Output {
     using T = typename Iter::Data;
@@ -63,8 +63,8 @@ struct Output {
     }
 };
 
-// Normalizes this CTA's chunk, from its last iteration to its first: vectors that are not in `smem_x` come first, and of
-// these the ones that were read last, which are still in L2. x: (n, c, s).
+// Normalizes this CTA's chunk, from its last iteration to its first: vectors that are not in `smem_x` come first, and
+// of these the ones that were read last, which are still in L2. x: (n, c, s).
 template <class Iter>
 __device__ __forceinline__ void normalize_reverse(Iter iter, const typename Iter::Data* x, const SmemTile<Iter>& smem_x,
                                                   const Affines<Iter>& affines, const Output<Iter>& output) {
@@ -82,7 +82,8 @@ __device__ __forceinline__ void normalize_reverse(Iter iter, const typename Iter
             offset[i] = iter.offset;
             valid[i] = iter.valid() && static_cast<uint32_t>(i) < left;
             raw[i] = V::zero();
-            if (valid[i]) raw[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset[i] * Iter::kVec);
+            if (valid[i])
+                raw[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset[i] * Iter::kVec);
             raw_z[i] = output.load_z(offset[i], valid[i]);
             --iter;
         }

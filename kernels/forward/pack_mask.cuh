@@ -6,8 +6,8 @@
 #include "../common/launch.cuh"
 #include "../common/sync.cuh"
 
-// Bit i of `mask` is whether element i of y passes relu, in memory order. Each warp makes one word of 32 elements. Reads
-// sizeof(T) bytes per element, writes 1/8.
+// Bit i of `mask` is whether element i of y passes relu, in memory order. Each warp makes one word of 32 elements.
+// Reads sizeof(T) bytes per element, writes 1/8.
 // y: (n, c, s), mask: ceil(len / 32), len = n * c * s.
 template <class T>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)

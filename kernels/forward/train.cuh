@@ -4,19 +4,20 @@
 //     y    = epilogue((x - mean) * inv_std * gamma + beta)
 //     running <- keep * running + momentum * batch
 //
-// train_fused_kernel  block, cluster, grid: a team keeps its tile in shared memory. Reads x once, writes y: 2 * sizeof(T)
-//                     bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
-// normalize_kernel    two-pass: after moments_kernel has left partials it reduces them, reads x from its end and writes y:
-//                     3 * sizeof(T) bytes per element in all. Every CTA reduces the partials of its tile for itself, so there
-//                     is no third launch.
+// train_fused_kernel  block, cluster, grid: a team keeps its tile in shared memory. Reads x once, writes y:
+//                     2 * sizeof(T) bytes per element, the floor. Vectors beyond the grid's shared memory are read
+//                     again.
+// normalize_kernel    two-pass: after moments_kernel has left partials it reduces them, reads x from its end and writes
+//                     y: 3 * sizeof(T) bytes per element in all. Every CTA reduces the partials of its tile for itself,
+//                     so there is no third launch.
 //
-// In both the CTA of a tile's first split writes the saved and running statistics of its channels. The last of these CTAs
-// counts the batch, when nobody reads the counter any more. Plan guarantees that the chunks cover the tensor, that the
-// alignment of the data suits Iter, and that the teams of a grid are resident together.
+// In both the CTA of a tile's first split writes the saved and running statistics of its channels. The last of these
+// CTAs counts the batch, when nobody reads the counter any more. Plan guarantees that the chunks cover the tensor, that
+// the alignment of the data suits Iter, and that the teams of a grid are resident together.
 #pragma once
 #include "../common/team.cuh"
-#include "moments.cuh"
 #include "normalize.cuh"
+#include "reduce_moments.cuh"
 
 // The count after one more batch; it saturates.
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }

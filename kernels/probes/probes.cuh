@@ -1,5 +1,5 @@
-// The best that a device can do: the floors and the costs that the kernels of this folder are held against. No part of any
-// operation; compiled with the feature `bench` alone.
+// The best that a device can do: the floors and the costs that the kernels of this folder are held against. No part of
+// any operation; compiled with the feature `bench` alone.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
@@ -10,9 +10,9 @@
 // Vectors that a thread of a strided copy has in flight, as in the passes that it is the floor of.
 constexpr int kProbeUnroll = 4;
 
-// out = a, or with two inputs out = a ^ b, and more = a where it is not null: the least that a pass moves. Every CTA takes one
-// chunk of kUnroll vectors per thread after the other, and has these of each input in flight. Reads 16 bytes per vector and
-// input, writes 16 per vector and output.
+// out = a, or with two inputs out = a ^ b, and more = a where it is not null: the least that a pass moves. Every CTA
+// takes one chunk of kUnroll vectors per thread after the other, and has these of each input in flight. Reads 16 bytes
+// per vector and input, writes 16 per vector and output.
 // a, b, out, more: (vectors)
 template <bool kHasTwoInputs, int kUnroll>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) copy_kernel(const __grid_constant__ BnProbe args) {
@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) copy_kernel(const
     }
 }
 
-// out = a, by CTAs that each copy a tile, `width` vectors of every row: the cost of a channel tile's stride. CTAs that share a
-// tile share its rows. Reads 16 bytes per vector, writes 16.
+// out = a, by CTAs that each copy a tile, `width` vectors of every row: the cost of a channel tile's stride. CTAs that
+// share a tile share its rows. Reads 16 bytes per vector, writes 16.
 // a, out: (vectors / row_vectors, row_vectors)
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     strided_copy_kernel(const __grid_constant__ BnProbe args) {
@@ -69,9 +69,9 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 }
 
 // `rounds` grid barriers of teams of `team` CTAs, by the first `barrier_ctas` CTAs of a cooperative grid. CTAs from
-// `storing_from` on store `stores` vectors per thread in each round, 16 bytes per vector, each CTA to a share of `out` of its
-// own. A CTA that does both stores first, so that its stores are under way at the barrier. Without rounds it is an empty
-// launch, which need not be cooperative.
+// `storing_from` on store `stores` vectors per thread in each round, 16 bytes per vector, each CTA to a share of `out`
+// of its own. A CTA that does both stores first, so that its stores are under way at the barrier. Without rounds it is
+// an empty launch, which need not be cooperative.
 // out: (gridDim.x, vectors / gridDim.x)
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     grid_barrier_kernel(const __grid_constant__ BnProbe args) {
@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     }
 }
 
-// `rounds` exchanges of sixteen bytes between all CTAs of a cluster of `team`, as cluster_reduce does them. Each CTA writes the
-// number of partials that it received.
+// `rounds` exchanges of sixteen bytes between all CTAs of a cluster of `team`, as cluster_reduce does them. Each CTA
+// writes the number of partials that it received.
 // out: (gridDim.x) of uint32_t, or null
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     cluster_exchange_kernel(const __grid_constant__ BnProbe args) {
