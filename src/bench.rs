@@ -2,7 +2,7 @@
 //! any backend, and what a device can do at best. criterion's benches and `batchnorm bench` share it; the timing is theirs.
 
 #[doc(hidden)]
-pub mod model;
+pub mod cost;
 mod pass;
 mod peers;
 mod reference;

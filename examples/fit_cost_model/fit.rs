@@ -1,6 +1,6 @@
 //! The constants that make the model's times least different from those that were measured.
 
-use batchnorm::bench::model::{self, Constants};
+use batchnorm::bench::cost::{self, Constants};
 
 use crate::measured::{Measured, Move, Observation, Of, Probe};
 
@@ -68,7 +68,7 @@ pub(crate) struct Fitted {
 pub(crate) fn predicted(constants: &Constants, observation: &Observation) -> f64 {
     let limits = &observation.limits;
     match &observation.of {
-        Of::Plan(problem, plan) => model::nanoseconds(constants, problem, limits, plan),
+        Of::Plan(problem, plan) => cost::nanoseconds(constants, problem, limits, plan),
         Of::Probe(_, Probe::Empty) => constants.launch,
         Of::Probe(_, Probe::Move(Move { bytes, ctas, in_flight, row_bytes, is_warm })) => {
             let speed = if *is_warm { constants.l2_speed } else { 1.0 };

@@ -1,6 +1,6 @@
 //! The measurements that `batchnorm bench` left in its JSON, as far as a model of time can be held against it.
 
-use batchnorm::bench::{Pass, Row, model};
+use batchnorm::bench::{Pass, Row, cost};
 use batchnorm::{DeviceLimits, Dtype, Layout, Plan, Problem, Shape, Strategy};
 use serde_json::Value;
 
@@ -221,7 +221,7 @@ fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Pla
         ];
         told["form"] == format!("{:?}", t.access) && numbers.iter().all(|&(key, value)| told[key] == value)
     };
-    model::plans(&model::Constants::PLANNED_BY, problem, limits, strategy).into_iter().find(agrees)
+    cost::plans(&cost::Constants::PLANNED_BY, problem, limits, strategy).into_iter().find(agrees)
 }
 
 fn row(entry: &Value) -> Option<(Row, Pass)> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use batchnorm::Strategy;
-use batchnorm::bench::model::Constants;
+use batchnorm::bench::cost::Constants;
 
 use crate::fit::{FIELDS, Fitted, predicted, residual, rms};
 use crate::measured::{Measured, Observation, Of, Task};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test, to its last helper.
 
-use batchnorm::bench::{Pass, Row, model, model::Constants};
+use batchnorm::bench::{Pass, Row, cost, cost::Constants};
 use batchnorm::{DeviceLimits, Op, Plan, StatisticsKind, Strategy};
 use serde_json::{Value, json};
 
@@ -147,7 +147,7 @@ fn entry(
             "plan": { "strategy": plan.strategy.name(), "form": format!("{:?}", t.access), "threads": t.threads,
                 "strips": t.tiles, "splits": t.splits, "teams": t.teams, "held_steps": t.smem_iters,
                 "shared_bytes": t.shared_bytes },
-            "seconds": seconds(model::nanoseconds(constants, &problem, &H200, &plan)),
+            "seconds": seconds(cost::nanoseconds(constants, &problem, &H200, &plan)),
         })
     };
     json!({

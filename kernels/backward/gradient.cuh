@@ -77,7 +77,7 @@ struct Gradient {
             // By y as it was stored: a y that rounds to zero passes nothing, and NaN passes.
 #pragma unroll
             for (int e = 0; e < Iter::kVec; e++)
-                g[e] = rounded<T>(normalized(affines.at(e), v[e])) <= 0.0f ? 0.0f : g[e];
+                g[e] = relu_passes(rounded<T>(normalized(affines.at(e), v[e]))) ? g[e] : 0.0f;
         }
     }
     // g as it is kept in shared memory.

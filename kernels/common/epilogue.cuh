@@ -20,6 +20,9 @@ __host__ __device__ __forceinline__ bool reads_mask(const BnEpilogue& epilogue) 
 // max(v, 0) that keeps NaN: fmaxf would hide one.
 __device__ __forceinline__ float relu(float v) { return v <= 0.0f ? 0.0f : v; }
 
+// Whether relu lets a gradient pass, by y as it is stored, or by v rounded as y: where it is positive, or NaN.
+__device__ __forceinline__ bool relu_passes(float y) { return !(y <= 0.0f); }
+
 // One vector's bits of the relu mask: bit i of the whole mask is element i in memory order. `offset` counts vectors.
 template <int kVec>
 struct MaskBits;

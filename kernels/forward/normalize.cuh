@@ -57,7 +57,7 @@ struct Output {
             uint32_t bits = 0;
             V::unpack(packed, v);
 #pragma unroll
-            for (int e = 0; e < Iter::kVec; e++) bits |= v[e] <= 0.0f ? 0u : 1u << e;
+            for (int e = 0; e < Iter::kVec; e++) bits |= relu_passes(v[e]) ? 1u << e : 0u;
             MaskBits<Iter::kVec>::store(mask, offset, bits, valid);
         }
     }

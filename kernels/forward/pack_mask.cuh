@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     // Whole warps leave the loop together.
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i - threadIdx.x % kWarp < len;
          i += stride) {
-        const bool passes = i < len && !(Element<T>::to_float(static_cast<const T*>(y)[i]) <= 0.0f);
+        const bool passes = i < len && relu_passes(Element<T>::to_float(static_cast<const T*>(y)[i]));
         const uint32_t word = __ballot_sync(kFullWarp, passes);
         if (threadIdx.x % kWarp == 0) mask[i / kWarp] = word;
     }

@@ -8,7 +8,7 @@ use batchnorm::{
 use pyo3::{FromPyObject, PyResult};
 
 use crate::check::{epilogue, error, value_error};
-use crate::device::{Device, Scratch};
+use crate::device::{Device, WorkspaceMemory};
 
 /// A call of Python's with its arguments.
 pub(crate) trait Call: Sync {
@@ -41,7 +41,7 @@ pub(crate) struct TrainCall {
     pub(crate) running: Option<[usize; 3]>,
     /// `None` is the cumulative average.
     pub(crate) momentum: Option<f64>,
-    pub(crate) scratch: Scratch,
+    pub(crate) workspace: WorkspaceMemory,
 }
 
 /// An inference forward.
@@ -69,11 +69,11 @@ pub(crate) struct BackwardCall {
     statistics: [usize; 2],
     dgamma: usize,
     dbeta: usize,
-    scratch: Scratch,
+    workspace: WorkspaceMemory,
 }
 
 /// The question how much scratch memory an operation needs.
-pub(crate) struct ScratchBytes<'a> {
+pub(crate) struct WorkspaceBytes<'a> {
     pub(crate) operation: &'a str,
     pub(crate) epilogue: &'a str,
 }
@@ -110,7 +110,7 @@ impl Call for TrainCall {
         };
         // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
         // on a device torch frees memory in the order of its stream.
-        unsafe { backend.run_raw(backend.workspace_at(self.scratch).as_mut(), train) }.map_err(error)
+        unsafe { backend.run_raw(backend.workspace_at(self.workspace).as_mut(), train) }.map_err(error)
     }
 }
 
@@ -160,11 +160,11 @@ impl Call for BackwardCall {
             },
         };
         // SAFETY: as in training.
-        unsafe { backend.run_raw(backend.workspace_at(self.scratch).as_mut(), backward) }.map_err(error)
+        unsafe { backend.run_raw(backend.workspace_at(self.workspace).as_mut(), backward) }.map_err(error)
     }
 }
 
-impl Call for ScratchBytes<'_> {
+impl Call for WorkspaceBytes<'_> {
     type Output = usize;
     fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<usize> {
         let ops = [Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
@@ -175,6 +175,6 @@ impl Call for ScratchBytes<'_> {
         let residual = self.epilogue.starts_with("add").then_some(());
         let epilogue: Epilogue<()> = epilogue(self.epilogue, residual)?;
         let problem = Problem::new(op, shape, T::DTYPE, epilogue, 0.0, None).map_err(error)?;
-        backend.scratch_bytes(&problem).map_err(error)
+        backend.workspace_bytes(&problem).map_err(error)
     }
 }

@@ -7,7 +7,7 @@ use batchnorm::{Cuda, CudaWorkspace, Problem, Result};
 use pyo3::PyResult;
 
 use crate::check::error;
-use crate::device::{Device, Scratch};
+use crate::device::{Device, WorkspaceMemory};
 
 /// The backend of a device's stream, made once for each: torch keeps its streams for ever.
 pub(crate) fn on(ordinal: usize, stream: u64) -> PyResult<Cuda> {
@@ -28,11 +28,11 @@ pub(crate) fn on(ordinal: usize, stream: u64) -> PyResult<Cuda> {
 }
 
 impl Device for Cuda {
-    unsafe fn workspace_at(&self, memory: Scratch) -> Option<CudaWorkspace> {
+    unsafe fn workspace_at(&self, memory: WorkspaceMemory) -> Option<CudaWorkspace> {
         // SAFETY: the caller's; torch aligns what it allocates to 512 bytes.
         memory.map(|(address, bytes)| unsafe { CudaWorkspace::from_raw(address as u64, bytes, self.stream()) })
     }
-    fn scratch_bytes(&self, problem: &Problem) -> Result<usize> {
+    fn workspace_bytes(&self, problem: &Problem) -> Result<usize> {
         self.workspace_bytes(problem)
     }
 }

@@ -3,25 +3,25 @@
 use batchnorm::{Backend, Cpu, Problem, Result};
 
 /// The address of scratch memory and its bytes, where it is not the thread's own.
-pub(crate) type Scratch = Option<(usize, usize)>;
+pub(crate) type WorkspaceMemory = Option<(usize, usize)>;
 
 /// A backend over memory that Python's tensors own.
 pub(crate) trait Device: Backend {
-    /// Scratch memory at an address.
+    /// WorkspaceMemory memory at an address.
     ///
     /// # Safety
     /// There are so many bytes, aligned to 256, for as long as the workspace lasts and work that was put on the stream with it
     /// runs; they were all zeros before their first operation, and nothing else writes them.
-    unsafe fn workspace_at(&self, memory: Scratch) -> Option<Self::Workspace>;
+    unsafe fn workspace_at(&self, memory: WorkspaceMemory) -> Option<Self::Workspace>;
     /// How many bytes of scratch memory an operation needs.
-    fn scratch_bytes(&self, problem: &Problem) -> Result<usize>;
+    fn workspace_bytes(&self, problem: &Problem) -> Result<usize>;
 }
 
 impl Device for Cpu {
-    unsafe fn workspace_at(&self, _: Scratch) -> Option<()> {
+    unsafe fn workspace_at(&self, _: WorkspaceMemory) -> Option<()> {
         None
     }
-    fn scratch_bytes(&self, _: &Problem) -> Result<usize> {
+    fn workspace_bytes(&self, _: &Problem) -> Result<usize> {
         Ok(0)
     }
 }

@@ -13,16 +13,16 @@ use batchnorm::{Cuda, with_device_element};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use call::{BackwardCall, Call, Forward, InferCall, ScratchBytes, TrainCall};
+use call::{BackwardCall, Call, Forward, InferCall, WorkspaceBytes, TrainCall};
 use check::value_error;
-use device::Scratch;
+use device::WorkspaceMemory;
 
 /// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
-type Place = (Option<usize>, u64);
+type DeviceStream = (Option<usize>, u64);
 
 /// Where data is and what it is: its place, dtype, dimensions (batch, channels, the rest) and whether channels are last.
 #[derive(FromPyObject)]
-struct Where(Place, String, (usize, usize, usize), bool);
+struct Where(DeviceStream, String, (usize, usize, usize), bool);
 
 /// Runs a call on the backend of a place over data of a dtype, without holding Python's lock.
 fn dispatch<C: Call>(py: Python<'_>, Where(place, dtype, dims, is_last): Where, call: &C) -> PyResult<C::Output> {
@@ -72,9 +72,9 @@ fn train(
     saved: [usize; 2],
     running: Option<[usize; 3]>,
     momentum: Option<f64>,
-    scratch: Scratch,
+    workspace: WorkspaceMemory,
 ) -> PyResult<()> {
-    dispatch(py, at, &TrainCall { forward, saved, running, momentum, scratch })
+    dispatch(py, at, &TrainCall { forward, saved, running, momentum, workspace })
 }
 
 /// Normalizes by running statistics.
@@ -91,8 +91,8 @@ fn backward(py: Python<'_>, at: Where, backward: BackwardCall) -> PyResult<()> {
 
 /// How many bytes of scratch memory an operation needs: `train`, `backward` or `backward-frozen`.
 #[pyfunction]
-fn scratch_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> PyResult<usize> {
-    dispatch(py, at, &ScratchBytes { operation, epilogue })
+fn workspace_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> PyResult<usize> {
+    dispatch(py, at, &WorkspaceBytes { operation, epilogue })
 }
 
 /// The factors of a layer's weights and its bias, with a batch norm in inference folded into it: `StateDict::fold_channels`.
@@ -129,7 +129,7 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
     for name in ["x", "y", "dy", "dx", "dgamma", "dbeta"] {
         arguments.set_item(name, 0)?;
     }
-    for name in ["z", "dz", "gamma", "beta", "relu_mask", "running_eps", "scratch"] {
+    for name in ["z", "dz", "gamma", "beta", "relu_mask", "running_eps", "workspace"] {
         arguments.set_item(name, py.None())?;
     }
     arguments.set_item("eps", 0.0)?;
@@ -147,7 +147,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;
-    module.add_function(wrap_pyfunction!(scratch_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(workspace_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(fold_channels, module)?)?;
     take_arguments_once(module.py())
 }

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import batchnorm.torch as bn
-from batchnorm.torch import _ops, _scratch
+from batchnorm.torch import _ops, _workspace
 
 PATH = os.environ.get("BATCHNORM_EMULATED")
 pytestmark = pytest.mark.skipif(not PATH, reason="needs BATCHNORM_EMULATED, a native half with the feature emulate")
@@ -97,7 +97,7 @@ def device(monkeypatch, loaded):
     native, driver = loaded
     device = Device(driver)
     monkeypatch.setattr(_ops, "_native", native)
-    monkeypatch.setattr(_scratch, "_native", native)
+    monkeypatch.setattr(_workspace, "_native", native)
     where = _ops._where
     monkeypatch.setattr(_ops, "_where", lambda x: ((0, device.stream), *where(x)[1:]))
     monkeypatch.setattr(_ops, "_like", lambda x: device.empty(x.shape, x.dtype, _ops._format(x)))
@@ -120,7 +120,7 @@ def device(monkeypatch, loaded):
 
     of = device
     device.torch = Torch
-    monkeypatch.setattr(_scratch, "torch", Torch)
+    monkeypatch.setattr(_workspace, "torch", Torch)
     return device
 
 
@@ -152,7 +152,7 @@ def test_values_and_gradients_are_those_of_the_cpu(request, cls, format, dtype):
     for training, want in zip((True, False), wanted):
         module = device.module(cls(16).train(training))
         close(step(module, [device.put(t) for t in inputs], device.put(dy)), want, DTYPES[dtype])
-    assert device.torch.made == 0  # Scratch memory is the native half's.
+    assert device.torch.made == 0  # WorkspaceMemory memory is the native half's.
 
 
 def test_a_graph_gets_scratch_memory_of_its_own(device):
@@ -198,4 +198,4 @@ def test_a_device_that_is_not_there_is_named(loaded):
     native, _ = loaded
     for stream in (0, 2):
         with pytest.raises(RuntimeError, match="77"):
-            native.scratch_bytes(((77, stream), "float32", (2, 3, 4), False), "train", "identity")
+            native.workspace_bytes(((77, stream), "float32", (2, 3, 4), False), "train", "identity")

@@ -75,7 +75,7 @@ def test_a_build_without_kernels_says_how_to_get_them():
     from batchnorm import _native
 
     with pytest.raises(RuntimeError, match="no CUDA kernels; build it with BATCHNORM_CUDA=1"):
-        _native.scratch_bytes(((0, 0), "float32", (2, 3, 4), False), "train", "identity")
+        _native.workspace_bytes(((0, 0), "float32", (2, 3, 4), False), "train", "identity")
 
 
 @pytest.mark.skipif(not batchnorm.has_cuda or torch.cuda.is_available(), reason="needs CUDA kernels and no driver")
@@ -83,7 +83,7 @@ def test_a_machine_without_a_driver_is_told():
     from batchnorm import _native
 
     with pytest.raises(RuntimeError, match="driver"):
-        _native.scratch_bytes(((0, 0), "float32", (2, 3, 4), False), "train", "identity")
+        _native.workspace_bytes(((0, 0), "float32", (2, 3, 4), False), "train", "identity")
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ pub(super) const LANES: usize = 16;
 
 /// Conversions of f16, in bits, from and to f32.
 pub(super) trait F16Converter {
-    fn widen(&self, f16_converter: [u16; 8]) -> [f32; 8];
+    fn widen(&self, halves: [u16; 8]) -> [f32; 8];
     fn narrow(&self, values: [f32; 8]) -> [u16; 8];
 }
 
 impl<W: Fn([u16; 8]) -> [f32; 8], N: Fn([f32; 8]) -> [u16; 8]> F16Converter for (W, N) {
     #[inline(always)]
-    fn widen(&self, f16_converter: [u16; 8]) -> [f32; 8] {
-        self.0(f16_converter)
+    fn widen(&self, halves: [u16; 8]) -> [f32; 8] {
+        self.0(halves)
     }
     #[inline(always)]
     fn narrow(&self, values: [f32; 8]) -> [u16; 8] {
@@ -32,7 +32,7 @@ macro_rules! f16_converter {
             "x86_64+avx2+f16c" => {
                 use core::arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps, _mm256_cvtps_ph};
                 (
-                    |f16_converter: [u16; 8]| -> [f32; 8] { bytemuck::cast(_mm256_cvtph_ps(bytemuck::cast(f16_converter))) },
+                    |halves: [u16; 8]| -> [f32; 8] { bytemuck::cast(_mm256_cvtph_ps(bytemuck::cast(halves))) },
                     |values: [f32; 8]| -> [u16; 8] {
                         bytemuck::cast(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(bytemuck::cast(values)))
                     },
@@ -40,7 +40,7 @@ macro_rules! f16_converter {
             }
             _ => {
                 (
-                    |f16_converter: [u16; 8]| -> [f32; 8] { crate::cpu::convert::widen_f16(f16_converter) },
+                    |halves: [u16; 8]| -> [f32; 8] { crate::cpu::convert::widen_f16(halves) },
                     |values: [f32; 8]| -> [u16; 8] { crate::cpu::convert::narrow_f16(values) },
                 )
             }
@@ -51,10 +51,10 @@ pub(super) use f16_converter;
 
 /// An f16's bits at their places in an f32, whose exponent is then off by 112, infinity's and NaN's by as much again.
 #[inline(always)]
-pub(super) fn widen_f16(f16_converter: [u16; 8]) -> [f32; 8] {
+pub(super) fn widen_f16(halves: [u16; 8]) -> [f32; 8] {
     const TWO_TO_112: f32 = f32::from_bits(0x7780_0000);
     let mut values = [0.0; 8];
-    for (value, half) in values.iter_mut().zip(f16_converter) {
+    for (value, half) in values.iter_mut().zip(halves) {
         let bits = i32::from(half.cast_signed());
         let placed = (bits << 13).cast_unsigned() & 0x8FFF_E000;
         let all_ones = if bits & 0x7C00 == 0x7C00 { 0x7F80_0000 } else { 0 };
@@ -69,8 +69,8 @@ pub(super) fn narrow_f16(values: [f32; 8]) -> [u16; 8] {
     const TWO_TO_MINUS_14: i32 = 0x3880_0000;
     const TWO_TO_16: i32 = 0x4780_0000;
     const INFINITY: i32 = 0x7F80_0000;
-    let mut f16_converter = [0; 8];
-    for (half, value) in f16_converter.iter_mut().zip(values) {
+    let mut halves = [0; 8];
+    for (half, value) in halves.iter_mut().zip(values) {
         let bits = value.to_bits().cast_signed();
         let magnitude = bits & 0x7FFF_FFFF;
         let normal = (magnitude.wrapping_add(0xFFF - 0x3800_0000) + (magnitude >> 13 & 1)) >> 13;
@@ -82,7 +82,7 @@ pub(super) fn narrow_f16(values: [f32; 8]) -> [u16; 8] {
         let rounded = if magnitude >= TWO_TO_16 { beyond } else { finite };
         *half = (bits >> 16 & 0x8000 | rounded) as u16;
     }
-    f16_converter
+    halves
 }
 
 /// An element that loops over lanes convert.
@@ -224,9 +224,8 @@ mod tests {
         for bits in (0..=u32::MAX).step_by(99_991) {
             same(f64::from(f32::from_bits(bits)));
         }
-        let f16_converter =
-            [1.0 / 33_554_432.0, f64::from(f32::from_bits(1 << 15)), f64::from(f32::from_bits(1)) / 2.0];
-        for value in f16_converter.into_iter().chain([1e-300, 1e300, 65519.999999999, 65520.0, 1e-310, f64::NAN]) {
+        let halves = [1.0 / 33_554_432.0, f64::from(f32::from_bits(1 << 15)), f64::from(f32::from_bits(1)) / 2.0];
+        for value in halves.into_iter().chain([1e-300, 1e300, 65519.999999999, 65520.0, 1e-310, f64::NAN]) {
             for value in [value, value * (1.0 + f64::EPSILON), value * (1.0 + 1e-6), value * (1.0 - 1e-6)] {
                 same(value);
                 same(-value);

@@ -33,7 +33,7 @@ impl Memory for Cpu {
 
     fn extent_of_in<T: Stored>(memory: &&[T]) -> Extent {
         let (address, len, bytes) = (memory.as_ptr().addr(), memory.len(), size_of_val(*memory));
-        Extent { address, len, bytes, place: None }
+        Extent { address, len, bytes, stream: None }
     }
     fn extent_of_out<T: Stored>(memory: &&mut [T]) -> Extent {
         Self::extent_of_in(&&**memory)

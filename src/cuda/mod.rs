@@ -35,13 +35,13 @@ mod ffi;
 mod ffi {
     include!(concat!(env!("OUT_DIR"), "/ffi.rs"));
 }
-mod kept;
 mod launch;
 mod loader;
 mod memory_pool;
-mod plans;
+mod plan_cache;
 mod process;
 mod workspace;
+mod workspace_cache;
 
 use std::sync::Arc;
 
@@ -52,13 +52,13 @@ use crate::backend::{Backend, Compute, Sealed};
 use crate::element::Stored;
 use crate::error::Result;
 use crate::memory;
-use crate::op::{Extent, Memory, Operation, Place, Problem, Raw};
+use crate::op::{Extent, Memory, Operation, Problem, Raw, StreamKey};
 use crate::plan::{DeviceLimits, Plan, Strategy};
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
 pub use launch::{Probe, Probes, Storing};
-use plans::Plans;
+use plan_cache::PlanCache;
 use process::expect_unforked;
 pub use workspace::CudaWorkspace;
 
@@ -106,7 +106,7 @@ pub struct Cuda {
     max_sms: u32,
     strategy: Option<Strategy>,
     /// The plans of these limits and this strategy.
-    plans: Arc<Plans>,
+    plans: Arc<PlanCache>,
 }
 
 impl Cuda {
@@ -274,13 +274,13 @@ impl Memory for Cuda {
 
 /// The facts that are known without touching the memory. The address is not.
 fn extent<T>(memory: &dyn DeviceSlice<T>) -> Extent {
-    Extent { address: 0, len: memory.len(), bytes: memory.num_bytes(), place: Some(place(memory.stream())) }
+    Extent { address: 0, len: memory.len(), bytes: memory.num_bytes(), stream: Some(stream_key(memory.stream())) }
 }
 
-/// A stream as the place of its work.
-fn place(stream: &Arc<CudaStream>) -> Place {
+/// The key of a stream.
+fn stream_key(stream: &Arc<CudaStream>) -> StreamKey {
     let context = stream.context();
-    Place {
+    StreamKey {
         device: context.ordinal(),
         context: context.cu_ctx() as usize,
         stream: stream.cu_stream() as usize,

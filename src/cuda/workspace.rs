@@ -5,15 +5,15 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DeviceSlice};
 
 use super::device::allocating;
-use super::kept::Kept;
 use super::process::expect_unforked;
+use super::workspace_cache::WorkspaceCache;
 use super::{Cuda, DeviceRef};
 use crate::error::Result;
 use crate::op::Problem;
 use crate::plan::Plan;
 
 thread_local! {
-    static KEPT: Kept<Arc<CudaStream>, CudaWorkspace> = const { Kept::new() };
+    static KEPT: WorkspaceCache<Arc<CudaStream>, CudaWorkspace> = const { WorkspaceCache::new() };
 }
 
 /// Scratch memory of one layer, one captured graph or one caller. What uses it must be in order: one stream, or streams

@@ -3,10 +3,10 @@
 mod fold;
 mod saved;
 mod state;
-mod state_io;
+mod state_dict;
 
 pub use saved::Saved;
-pub use state::{State, StateDict};
+pub use state_dict::{State, StateDict};
 
 use crate::backend::{Backend, Compute};
 use crate::element::{Element, Param};

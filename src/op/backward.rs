@@ -1,6 +1,6 @@
 //! The backward passes of both forward passes.
 
-use super::{Epilogue, Map, Memory, Op, Problem, Role, Statistics, StatisticsKind, Traffic};
+use super::{EmptyBatch, Epilogue, Map, Memory, Op, Problem, Role, Statistics, StatisticsKind, Traffic};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -114,7 +114,7 @@ impl<'a, M: Memory, T: Element> Backward<'a, M, T> {
         }
     }
 
-    pub(super) fn of_nothing(self) -> ([Option<M::Out<'a, T::Param>>; 2], f64) {
+    pub(super) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
         ([self.gradients.dgamma, self.gradients.dbeta], 0.0)
     }
 }

@@ -18,7 +18,7 @@
 //! `eps` is rounded to the type of per-channel values first, f32 for all data but f64: so `var + eps` is 0 for the same
 //! variances on every backend.
 //!
-//! Tensors are the caller's: of a [`Backend`](crate::Backend), or [`Raw`] addresses. Data tensors hold `shape.len()` values,
+//! TensorList are the caller's: of a [`Backend`](crate::Backend), or [`Raw`] addresses. Data tensors hold `shape.len()` values,
 //! per-channel ones `shape.c()`. `gamma: None` is 1, `beta: None` is 0. No output may overlap another tensor.
 //!
 //! Values that are no numbers stay in their channel. An infinity in `x` is the channel's mean; infinities of both signs, or a
@@ -39,14 +39,15 @@
 //! [`Error::Driver`](crate::Error::Driver) or [`Error::Launch`](crate::Error::Launch) for what CUDA reports.
 
 mod backward;
+mod check;
 mod epilogue;
 mod infer;
 mod moments;
 mod problem;
 mod raw;
-mod running;
 mod statistics;
 mod tensor;
+mod tracking;
 mod train;
 
 pub use backward::{Backward, Gradients};
@@ -55,17 +56,17 @@ pub use infer::Infer;
 pub use moments::Moments;
 pub use problem::Problem;
 pub use raw::{Raw, RawSlice};
-pub use running::{Momentum, NonFinite, Running, RunningVar, Tracking};
 pub use statistics::{ForwardPass, Statistics, StatisticsKind};
 pub use tensor::Memory;
+pub use tracking::{Momentum, NonFinite, Running, RunningVar, Tracking};
 pub use train::{Train, Update};
 
 pub(crate) use problem::check_eps;
 pub(crate) use raw::lend;
-pub(crate) use running::{Coefficients, Weights};
-pub(crate) use tensor::{Extent, Map, Role, Tensors};
+pub(crate) use tensor::{Extent, Map, Role, TensorList};
 #[cfg(feature = "cuda")]
-pub(crate) use tensor::{Place, Tensor};
+pub(crate) use tensor::{StreamKey, Tensor};
+pub(crate) use tracking::{Coefficients, Weights};
 
 use crate::element::Element;
 use crate::error::Result;
@@ -114,18 +115,24 @@ impl Op {
     }
 }
 
-/// Tensors of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
+/// TensorList of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// Tensors that are read.
+    /// TensorList that are read.
     pub reads: u32,
-    /// Tensors that are written.
+    /// TensorList that are written.
     pub writes: u32,
-    /// Tensors that are needed twice: kept on chip between, or read again.
+    /// TensorList that are needed twice: kept on chip between, or read again.
     pub cached: u32,
 }
 
-/// An operation with its tensors: what a backend runs.
+/// The per-channel outputs of an empty batch, and the value that they get.
+pub(crate) type EmptyBatch<'a, M, T> = ([Option<<M as Memory>::Out<'a, <T as Element>::Param>>; 2], f64);
+
+/// An operation with its tensors, as a backend runs it.
+///
+/// All tensors of one operation have one lifetime. In code for an unknown backend they are best made where the operation is built:
+/// a `B::Out` in a variable borrows until the end of its scope.
 pub enum Operation<'a, M: Memory, T: Element> {
     /// See [`Moments`].
     Moments(Moments<'a, M, T>),
@@ -161,18 +168,18 @@ impl<'a, M: Memory, T: Element> Operation<'a, M, T> {
     /// The same operation and its problem, with everything checked that can be without a device.
     pub(crate) fn checked(self) -> Result<(Problem, Self)> {
         let problem = self.problem()?;
-        let mut tensors = Tensors::default();
+        let mut tensors = TensorList::default();
         let operation = self.map(&mut tensors);
         Ok((problem.over(&tensors.0)?, operation))
     }
 
     /// The per-channel outputs of an empty batch, and the value that they get. Nothing else is written then.
-    pub(crate) fn of_nothing(self) -> ([Option<M::Out<'a, T::Param>>; 2], f64) {
+    pub(crate) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
         match self {
-            Self::Moments(op) => op.of_nothing(),
-            Self::Train(op) => op.of_nothing(),
-            Self::Infer(op) => op.of_nothing(),
-            Self::Backward(op) => op.of_nothing(),
+            Self::Moments(op) => op.empty_batch_outputs(),
+            Self::Train(op) => op.empty_batch_outputs(),
+            Self::Infer(op) => op.empty_batch_outputs(),
+            Self::Backward(op) => op.empty_batch_outputs(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Mean and variance.
 
-use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
+use super::{EmptyBatch, Epilogue, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -54,7 +54,7 @@ impl<'a, M: Memory, T: Element> Moments<'a, M, T> {
         }
     }
 
-    pub(super) fn of_nothing(self) -> ([Option<M::Out<'a, T::Param>>; 2], f64) {
+    pub(super) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
         ([Some(self.mean), Some(self.var)], f64::NAN)
     }
 }

@@ -1,4 +1,4 @@
-//! Tensors by their addresses, for memory that someone else owns: another framework's tensors, for instance.
+//! TensorList by their addresses, for memory that someone else owns: another framework's tensors, for instance.
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
@@ -62,7 +62,7 @@ impl Memory for Raw {
 
     fn extent_of_in<T: Stored>(memory: &RawSlice<T>) -> Extent {
         let &RawSlice { address, len, .. } = memory;
-        Extent { address, len, bytes: len.saturating_mul(size_of::<T>()), place: None }
+        Extent { address, len, bytes: len.saturating_mul(size_of::<T>()), stream: None }
     }
     fn extent_of_out<T: Stored>(memory: &RawSlice<T>) -> Extent {
         Self::extent_of_in(memory)

@@ -27,8 +27,8 @@ pub struct Extent {
     pub(crate) len: usize,
     pub(crate) bytes: usize,
     /// The stream that it belongs to, for memory of a device that is not raw.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its tensors a place"))]
-    pub(crate) place: Option<Place>,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a device gives its tensors a stream"))]
+    pub(crate) stream: Option<StreamKey>,
 }
 
 /// The contents of a tensor, and so its length.
@@ -75,7 +75,7 @@ impl Tensor {
 
 /// The stream that work on a device's memory is ordered by, or that an operation runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct StreamKey {
     /// The device's number.
     pub(crate) device: usize,
     /// The handle of the device's context.
@@ -96,9 +96,9 @@ pub(crate) trait Map<'a, 'b, M: Memory, N: Memory> {
 
 /// The facts of an operation's tensors, in the order of its list. As a map it leaves each tensor as it is and notes its facts.
 #[derive(Default)]
-pub(crate) struct Tensors(pub(crate) Vec<Tensor>);
+pub(crate) struct TensorList(pub(crate) Vec<Tensor>);
 
-impl Tensors {
+impl TensorList {
     /// A tensor that is on no operation's list.
     #[cfg(feature = "cuda")]
     pub(crate) fn push_written(&mut self, name: &'static str, role: Role, extent: Extent) {
@@ -106,7 +106,7 @@ impl Tensors {
     }
 }
 
-impl<'a, M: Memory> Map<'a, 'a, M, M> for Tensors {
+impl<'a, M: Memory> Map<'a, 'a, M, M> for TensorList {
     fn read<T: Stored>(&mut self, name: &'static str, role: Role, memory: M::In<'a, T>) -> M::In<'a, T> {
         self.0.push(Tensor { name, role, usage: Usage::Read, extent: M::extent_of_in(&memory) });
         memory

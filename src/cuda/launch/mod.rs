@@ -24,10 +24,10 @@ use half::{bf16, f16};
 
 use super::device::driver;
 use super::process::expect_unforked;
-use super::{Cuda, CudaWorkspace, extent, ffi, place};
+use super::{Cuda, CudaWorkspace, extent, ffi, stream_key};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::op::{Activation, Epilogue, Op, Operation, Problem, Raw, RawSlice, Role, Tensors};
+use crate::op::{Activation, Epilogue, Op, Operation, Problem, Raw, RawSlice, Role, TensorList};
 use crate::plan::{Access, Plan, Strategy};
 use hold::{DeviceMemory, Hold};
 
@@ -84,7 +84,7 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
 ) -> Result<()> {
     let (stream, context) = (&*cuda.stream, cuda.context());
     let problem = operation.problem()?;
-    let mut tensors = Tensors::default();
+    let mut tensors = TensorList::default();
     let operation = operation.map(&mut tensors);
     let is_own = workspace.is_none();
     let scratch = workspace.and_then(CudaWorkspace::memory_mut);
@@ -92,8 +92,8 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
         tensors.push_written("workspace", Role::Workspace, extent(&**scratch));
     }
 
-    let here = place(&cuda.stream);
-    let places = || tensors.0.iter().filter_map(|tensor| tensor.extent.place);
+    let here = stream_key(&cuda.stream);
+    let places = || tensors.0.iter().filter_map(|tensor| tensor.extent.stream);
     // Only then does it matter, and it is a call of the driver.
     let is_capturing = (here.is_tracked || places().any(|place| place.is_tracked))
         && stream.capture_status().map_err(driver("cuStreamIsCapturing"))?
@@ -133,7 +133,7 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
 
 /// Writes what an empty batch leaves.
 fn fill<T: KernelElement>(cuda: &Cuda, problem: &Problem, operation: Operation<'_, Raw, T>) -> Result<()> {
-    let (outputs, value) = operation.of_nothing();
+    let (outputs, value) = operation.empty_batch_outputs();
     outputs.into_iter().flatten().try_for_each(|output| {
         let c = problem.shape().c() as u64;
         // SAFETY: Problem checked that an output of one value a channel has `c` values; `run` holds its guard.

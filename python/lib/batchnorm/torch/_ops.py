@@ -9,7 +9,7 @@ import functools
 import torch
 
 from batchnorm import _native
-from batchnorm.torch._scratch import place_of, scratch
+from batchnorm.torch._workspace import place_of, workspace
 
 LIBRARY = torch.library.Library("batchnorm", "DEF")
 LIBRARY.define(
@@ -114,7 +114,7 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
         # Those of another dtype or device, or not contiguous, are updated in a copy.
         updated = [_param(x, running_mean), _param(x, running_var), _counter(x, num_batches_tracked)]
     where = _where(x)
-    memory = scratch(where, "train", epilogue)
+    memory = workspace(where, "train", epilogue)
     _native.train(
         where,
         _forward(eps, epilogue, x, y, z, weight, bias, mask),
@@ -158,7 +158,7 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue
     dz = _like(x) if epilogue == "add_relu" else _no_values(x)
     weight, bias, mean, scale = (_param(x, tensor) for tensor in (weight, bias, mean, scale))
     where = _where(x)
-    memory = scratch(where, "backward" if running_eps is None else "backward-frozen", epilogue)
+    memory = workspace(where, "backward" if running_eps is None else "backward-frozen", epilogue)
     arguments = {
         "epilogue": epilogue,
         "running_eps": running_eps,
@@ -172,7 +172,7 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue
         "statistics": [mean.data_ptr(), scale.data_ptr()],
         "dgamma": dweight.data_ptr(),
         "dbeta": dbias.data_ptr(),
-        "scratch": place_of(memory),
+        "workspace": place_of(memory),
     }
     _native.backward(where, arguments)
     return dx, dz, dweight, dbias

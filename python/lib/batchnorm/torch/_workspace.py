@@ -1,11 +1,11 @@
-"""Scratch memory on a device, where the native half's own is not to be used."""
+"""WorkspaceMemory memory on a device, where the native half's own is not to be used."""
 
 import torch
 
 from batchnorm import _native
 
 
-def scratch(where, operation, epilogue):
+def workspace(where, operation, epilogue):
     """Memory for an operation on what `where` says, in a graph that is being captured, and else `None`.
 
     Each thread has memory for each of its streams, which its next operation uses again, and none of it is in torch's pools. A
@@ -14,7 +14,7 @@ def scratch(where, operation, epilogue):
     device = where[0][0]
     if device is None or not torch.cuda.is_current_stream_capturing():
         return None
-    return torch.zeros(_native.scratch_bytes(where, operation, epilogue), dtype=torch.uint8, device=f"cuda:{device}")
+    return torch.zeros(_native.workspace_bytes(where, operation, epilogue), dtype=torch.uint8, device=f"cuda:{device}")
 
 
 def place_of(memory):

@@ -1,4 +1,4 @@
-//! Plans that were made: pricing every way to cut a tensor takes the host longer than a small operation takes the device.
+//! PlanCache that were made: pricing every way to cut a tensor takes the host longer than a small operation takes the device.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -24,9 +24,9 @@ struct Key {
 
 /// The plans of one device and one forced strategy.
 #[derive(Debug, Default)]
-pub(super) struct Plans(Mutex<HashMap<Key, Plan>>);
+pub(super) struct PlanCache(Mutex<HashMap<Key, Plan>>);
 
-impl Plans {
+impl PlanCache {
     /// [`Plan::new`], or what it gave before. The limits and the strategy are the same in every call.
     pub(super) fn of(&self, problem: &Problem, limits: &DeviceLimits, strategy: Option<Strategy>) -> Result<Plan> {
         let key = Key {
@@ -57,13 +57,13 @@ mod tests {
 
     const LIMITS: DeviceLimits = DeviceLimits::KNOWN[0].1;
 
-    fn kept(plans: &Plans) -> usize {
+    fn kept(plans: &PlanCache) -> usize {
         plans.0.lock().unwrap().len()
     }
 
     #[test]
     fn every_problem_has_a_plan_of_its_own() {
-        let plans = Plans::default();
+        let plans = PlanCache::default();
         let mut problems = Vec::new();
         for n in [1, 32] {
             let backward = [StatisticsKind::Batch, StatisticsKind::Running].map(Op::Backward);
@@ -87,14 +87,14 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_are_kept_and_no_error() {
-        let plans = Plans::default();
+        let plans = PlanCache::default();
         for n in 1..=MOST + 1 {
             let problem =
                 Problem::new(Op::Train, Shape::nc(n + 1, 3).unwrap(), Dtype::F32, Epilogue::IDENTITY, 1e-5, None);
             plans.of(&problem.unwrap(), &LIMITS, None).unwrap();
         }
         assert_eq!(kept(&plans), 1);
-        let plans = Plans::default();
+        let plans = PlanCache::default();
         let large = Shape::nchw(256, 1, 112, 112).unwrap();
         let problem = Problem::new(Op::Train, large, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
         assert!(plans.of(&problem, &LIMITS, Some(Strategy::Block)).is_err());

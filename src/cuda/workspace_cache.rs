@@ -10,9 +10,9 @@ const MOST: usize = 8;
 /// One of these belongs to one thread. A per-thread stream is another one on every thread under one handle, so memory that
 /// went from thread to thread would be written by two of them at once; and two threads on one stream may put the launches
 /// of an operation between each other's.
-pub(super) struct Kept<K, W>(RefCell<Vec<(K, W)>>);
+pub(super) struct WorkspaceCache<K, W>(RefCell<Vec<(K, W)>>);
 
-impl<K: PartialEq, W> Kept<K, W> {
+impl<K: PartialEq, W> WorkspaceCache<K, W> {
     pub(super) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
@@ -49,13 +49,13 @@ mod tests {
     use super::*;
 
     /// Uses `len` units under `key`; gives what was kept there, or else `made`.
-    fn using(kept: &Kept<u32, (usize, u32)>, key: u32, len: usize, made: u32) -> u32 {
+    fn using(kept: &WorkspaceCache<u32, (usize, u32)>, key: u32, len: usize, made: u32) -> u32 {
         kept.with(key, |(held, _)| *held >= len, || Ok::<_, ()>((len, made)), |(_, id)| Ok(*id)).unwrap_or(0)
     }
 
     #[test]
     fn what_is_enough_is_used_again_and_what_is_not_is_replaced() {
-        let kept = Kept::new();
+        let kept = WorkspaceCache::new();
         assert_eq!(using(&kept, 1, 10, 100), 100);
         assert_eq!(using(&kept, 1, 7, 101), 100);
         assert_eq!(using(&kept, 2, 7, 102), 102);
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_one_unused_for_longest_is_given_up() {
-        let kept = Kept::new();
+        let kept = WorkspaceCache::new();
         for key in 0..MOST as u32 {
             using(&kept, key, 1, key + 100);
         }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_met_an_error_is_not_kept() {
-        let kept = Kept::new();
+        let kept = WorkspaceCache::new();
         using(&kept, 1, 1, 100);
         let error = kept.with(1, |_| true, || Ok((1, 101)), |_| Err::<(), _>("a launch failed"));
         assert_eq!(error, Err("a launch failed"));
