@@ -138,7 +138,7 @@ element! {
 impl Param for f32 {}
 impl Param for f64 {}
 
-/// An expression over the type of a [`Dtype`](crate::Dtype) that is known at run time only: it is compiled once for each type, under
+/// An expression over the type of a [`Dtype`] that is known at run time only: it is compiled once for each type, under
 /// the name that stands before `=>`.
 ///
 /// ```

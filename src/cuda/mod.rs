@@ -20,7 +20,7 @@
 //! The stream that is captured is to be a non-blocking one, as [`CudaContext::new_stream`] makes: [`Cuda::on`] says why.
 //!
 //! # From tensors to a launch
-//! The facts of an operation's tensors go through [`Problem`], their memory is held, the [`Plan`](crate::Plan) is looked up, and
+//! The facts of an operation's tensors go through [`Problem`], their memory is held, the [`Plan`] is looked up, and
 //! one function of `ffi` is called, which `cargo xtask bindings` makes of `kernels/abi.h`. `launch/` does that for all operations;
 //! of each it has the file that fills the C struct.
 
