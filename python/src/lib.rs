@@ -13,7 +13,7 @@ use batchnorm::{Cuda, with_device_element};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use call::{BackwardCall, Call, Forward, InferCall, WorkspaceBytes, TrainCall};
+use call::{BackwardCall, Call, Forward, InferCall, TrainCall, WorkspaceBytes};
 use check::value_error;
 use device::WorkspaceMemory;
 
