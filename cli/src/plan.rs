@@ -8,7 +8,7 @@ pub(crate) fn plan_json(plan: &Plan) -> Value {
     let t = &plan.tiling;
     json!({
         "strategy": plan.strategy.name(),
-        "form": format!("{:?}", t.access),
+        "form": t.access.name(),
         "threads": t.threads,
         "strips": t.tiles,
         "splits": t.splits,

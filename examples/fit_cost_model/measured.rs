@@ -219,7 +219,7 @@ fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Pla
             ("held_steps", i64::from(t.smem_iters)),
             ("shared_bytes", i64::from(t.shared_bytes)),
         ];
-        told["form"] == format!("{:?}", t.access) && numbers.iter().all(|&(key, value)| told[key] == value)
+        told["form"] == t.access.name() && numbers.iter().all(|&(key, value)| told[key] == value)
     };
     cost::plans(&cost::Constants::PLANNED_BY, problem, limits, strategy).into_iter().find(agrees)
 }

@@ -144,7 +144,7 @@ fn entry(
         let t = &plan.tiling;
         json!({
             "name": format!("batchnorm, {}", plan.strategy),
-            "plan": { "strategy": plan.strategy.name(), "form": format!("{:?}", t.access), "threads": t.threads,
+            "plan": { "strategy": plan.strategy.name(), "form": t.access.name(), "threads": t.threads,
                 "strips": t.tiles, "splits": t.splits, "teams": t.teams, "held_steps": t.smem_iters,
                 "shared_bytes": t.shared_bytes },
             "seconds": seconds(cost::nanoseconds(constants, &problem, &H200, &plan)),

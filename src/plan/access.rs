@@ -25,6 +25,16 @@ const VECTOR_BYTES: u32 = 16;
 const MIN_ROW_BYTES: usize = 128;
 
 impl Access {
+    /// The name in the JSON of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Contiguous => "Rows",
+            Self::Strided => "Columns",
+            Self::ScalarContiguous => "ScalarRows",
+            Self::ScalarStrided => "ScalarColumns",
+        }
+    }
+
     /// The access pattern that suits a tensor: vectors where all data is aligned and rows are whole vectors, else elements.
     pub(super) fn of(problem: &Problem, view: RowView) -> Self {
         let bytes = problem.dtype().bytes() as usize;
