@@ -230,5 +230,5 @@ def param_dims(row) -> tuple:
 
 
 def per_channel(row, tensor):
-    """What is per channel as cuDNN wants it; the data is so already."""
+    """Per-channel values as cuDNN wants them; the data is so already."""
     return tensor.view(param_dims(row)) if tensor.dim() == 1 else tensor

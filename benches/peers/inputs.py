@@ -76,13 +76,13 @@ def sets_of(row: Row, device: str) -> int:
 
 
 def needed_bytes(row: Row, operation: str, sets: int, checked_elements: int) -> int:
-    """What measuring the operation holds at most, beside what the row holds already."""
+    """Bytes that measuring the operation holds at most, beside those of the row."""
     data = sets * HELD[operation] * (row.tensor_bytes + row.offset * BYTES[row.dtype])
     return data + sets * 32 * row.c + 100 * checked_elements  # a dozen f64 tensors in the check
 
 
 def held_bytes(row: Row, buffers: list[Buffers]) -> int:
-    """What of `needed_bytes` is there already."""
+    """The part of `needed_bytes` that is there already."""
     tensors = sum(1 + ("dy" in vars(each)) + ("z" in vars(each)) for each in buffers)
     return tensors * row.tensor_bytes
 

@@ -1,4 +1,4 @@
-"""What a peer is: a name, what its time includes, and a call for each operation over one set of buffers."""
+"""A peer: a name, what its time includes, and a call for each operation over one set of buffers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ PEERS = {
     "apex-groupbn": ("apex_peer", "ApexGroupbn"),
 }
 
-# What a call returns, in this order; more behind it is ignored.
+# The results of a call, in this order; more behind it is ignored.
 FORWARD_OUTPUTS = ("y", "saved_mean", "saved_inv_std")
 OUTPUTS = {
     "train": FORWARD_OUTPUTS,
@@ -58,7 +58,7 @@ class Peer:
     own_stream = False
 
     def new_row(self, row) -> None:
-        """What was compiled for the last row is no longer needed."""
+        """Frees code that was compiled for the last row."""
 
     def bind(self, operation: str, buffers) -> Bound:
         raise NotImplementedError

@@ -17,11 +17,11 @@ ALLOWED = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
 ALLOWED_RUNNING = 1e-4
 # An f32 mean is a hair off, of which a small variance makes much: so much of |mean| * inv_std may be in x_hat.
 MEAN_ROUNDING = 1e-6
-# What summing m squares one by one in f32 may lose of a variance, for each value: torch's channels-last kernel on the
+# The error that summing m squares one by one in f32 may lose of a variance, for each value: torch's channels-last kernel on the
 # CPU loses 0.2% of 4 million and 1% of 16 million.
 SUM_ROUNDING = 2.0**-30
 
-# So many elements are compared at most, in channels from the first to the last; one whole channel at least.
+# Elements that are compared at most, in channels from the first to the last; one whole channel at least.
 MOST_ELEMENTS = 1 << 22
 
 

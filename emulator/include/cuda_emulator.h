@@ -1,6 +1,6 @@
 // The primitives that are PTX on a GPU, as functions. kernels/common/sync.cuh calls them under `#ifdef __CUDA_EMULATOR__`.
 //
-// What is here is the only synchronisation between CTAs that the race check knows: a plain store that another CTA reads
+// These functions are the only synchronisation between CTAs that the race check knows: a plain store that another CTA reads
 // must be followed by a release and preceded by an acquire of the same word, or by a barrier of the cluster.
 #pragma once
 #include "cuda_emulator/abi.h"

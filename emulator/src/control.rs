@@ -13,7 +13,7 @@ pub struct Traffic {
     pub stored: u64,
 }
 
-/// What this thread made and nobody has given back.
+/// Objects that this thread made and nobody has given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Live {
     /// Allocations.
@@ -127,7 +127,7 @@ pub fn reset_traffic() {
     ffi::cuda_emulator_reset_traffic();
 }
 
-/// What is alive of what this thread made.
+/// The objects of this thread that are alive.
 pub fn live() -> Live {
     let mut counts = [0; 4];
     // SAFETY: the function writes four i64s, and `counts` holds four.

@@ -19,7 +19,7 @@ pub(crate) use options::Options;
 use outcome::Outcome;
 use parts::Part;
 
-/// What a part may take beyond its time: a trial that is under way, a failure that is made smaller.
+/// The time that a part may take beyond its own: a trial that is under way, a failure that is made smaller.
 const BEYOND: Duration = Duration::from_secs(180);
 
 /// Runs every part, also behind one that fails.

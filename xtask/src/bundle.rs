@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     within(total)
 }
 
-/// What a bundle is, for whoever finds its results.
+/// The facts of a bundle, for whoever finds its results.
 fn description(options: &Options) -> Result<String> {
     let rustc = Command::new("rustc").arg("--version").output().map_err(|e| format!("rustc does not run: {e}"))?;
     let device = if options.emulate { "the emulated device".into() } else { format!("sm_{}", options.arch) };
@@ -86,7 +86,7 @@ fn description(options: &Options) -> Result<String> {
     Ok(format!("batchnorm, built for {device} by {}commit {commit}", String::from_utf8_lossy(&rustc.stdout)))
 }
 
-/// What cargo says of the build: one JSON object a line.
+/// Cargo's messages of the build: one JSON object a line.
 fn built(options: &Options) -> Result<String> {
     let mut cargo = options.build();
     let output = cargo.stderr(Stdio::inherit()).output()?;

@@ -64,7 +64,7 @@ fn unlinked(args: &[&str]) -> Command {
     cargo
 }
 
-/// What needs nvcc, which `toolkit` installs, and no GPU: bindings, machine code, a build that links, documentation.
+/// The steps that need nvcc, which `toolkit` installs, and no GPU: bindings, machine code, a build that links, documentation.
 fn cuda() -> Result<(), Box<dyn Error>> {
     let xtask = env::current_exe()?;
     step("CUDA toolkit", Command::new(&xtask).arg("toolkit"))?;
@@ -150,7 +150,7 @@ fn msrv() -> Result<(), Box<dyn Error>> {
     step(&format!("build with Rust {MSRV}"), &mut unlinked(&check))
 }
 
-/// What chooses or forces a strategy, on emulated devices that do not have them all: without clusters, and without
+/// The tests that choose or force a strategy, on emulated devices that do not have them all: without clusters, and without
 /// cooperative launches too.
 fn other_devices() -> Result<(), Box<dyn Error>> {
     for device in ["a100like", "nocoop"] {
@@ -168,7 +168,7 @@ fn fuzz_targets() -> Result<(), Box<dyn Error>> {
     cargo("fuzz targets", &check)
 }
 
-/// What would be published builds from its packages alone.
+/// The packages build by themselves.
 fn package() -> Result<(), Box<dyn Error>> {
     let mut publish =
         vec!["publish", "--dry-run", "--workspace", "--config", UNOPTIMIZED, "--config", "profile.dev.debug=false"];

@@ -18,9 +18,9 @@ const FROM: &str = "../shared/conformance";
 const TO: &str = "tests/data/conformance";
 const SUITES: [&str; 5] = ["onnx", "tf", "keras", "flax", "torch"];
 
-/// What tests/data may hold, in bytes.
+/// Bytes that tests/data may hold.
 const LIMIT: usize = 6_000_000;
-/// What of it is left for the README.
+/// Bytes of it that are left for the README.
 const RESERVE: usize = 10_000;
 /// What an entry of a safetensors header takes beside the tensor's name, at most.
 const ENTRY: usize = 110;

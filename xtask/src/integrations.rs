@@ -1,4 +1,4 @@
-//! What CI checks of the packages for other frameworks, in integrations/ and python/: workspaces of their own.
+//! The checks of CI of the packages for other frameworks, in integrations/ and python/: workspaces of their own.
 
 use std::env;
 use std::error::Error;

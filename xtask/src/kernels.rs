@@ -35,7 +35,7 @@ struct Source {
 /// A kernel on one architecture.
 struct Kernel {
     name: String,
-    /// Such as 90 or "90a".
+    /// A compute capability, such as 90 or "90a".
     architecture: String,
     registers: u32,
     /// Stores and loads, in bytes.
@@ -67,7 +67,7 @@ pub(crate) fn files() -> Result<Vec<PathBuf>, Box<dyn Error>> {
     Ok(sources::compiled(Path::new("kernels"))?)
 }
 
-/// What no kernel may do, in words.
+/// The faults that no kernel may have, in words.
 fn faults(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
     for kernel in sources.iter().flat_map(|source| &source.kernels) {

@@ -1,4 +1,4 @@
-// What compiled kernels ask of the emulated device. The glue that is linked beside them defines these symbols and
+// The symbols that compiled kernels ask of the emulated device. The glue that is linked beside them defines these symbols and
 // forwards them to libcuda.so.1.
 #pragma once
 #include <stddef.h>

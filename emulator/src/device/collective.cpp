@@ -33,7 +33,7 @@ static unsigned block_barrier(Cta* c, unsigned predicate) {
     return c->last_predicates;
 }
 
-// What a collective of `mask` lanes makes known among them.
+// The knowledge that a collective of `mask` lanes spreads among them.
 static void order_lanes(Cta* c, unsigned warp, unsigned mask, unsigned present) {
     const uint32_t event = advance(c);
     if ((present | c->warps[warp].exited) == ~0u) {

@@ -1,4 +1,4 @@
-// What belongs to one host thread: its seed, its faults, its counts, its errors. Tests run in several threads of one
+// The state of one host thread: its seed, its faults, its counts, its errors. Tests run in several threads of one
 // process, and none shall see another's.
 #pragma once
 #include <atomic>

@@ -65,7 +65,7 @@ struct PartialSync {
     uint32_t event;
 };
 
-// What a CTA's thread learnt by an acquire, until a barrier makes it everybody's.
+// The knowledge that a CTA's thread got by an acquire, until a barrier makes it everybody's.
 struct Pending {
     unsigned warp, mask;
     std::shared_ptr<const Knowledge> knowledge;

@@ -1,4 +1,4 @@
-// What a CTA knows of others: which of their accesses happened before.
+// The knowledge of a CTA of others: which of their accesses happened before.
 #pragma once
 #include <stdint.h>
 #include <unordered_map>
@@ -29,7 +29,7 @@ struct Knowledge {
     std::unordered_map<uint32_t, Known> ctas;  // by rank; stores on their way to a CTA have a rank of their own
 
     void add(const Knowledge& other);
-    // What st.async hands on of the thread that issued it: its stores do not become visible by that.
+    // The knowledge that st.async hands on of its thread: its stores do not become visible by that.
     void add_executed(const Knowledge& other);
     bool visible(uint32_t rank, unsigned thread, uint32_t event) const;
     bool executed(uint32_t rank, unsigned thread, uint32_t event) const;

@@ -51,7 +51,7 @@ struct Launch {
     std::string report;
     std::unordered_map<uintptr_t, SyncWord> words;
     std::atomic<uint64_t> progress{1};  // moves whenever something happens that another CTA may wait for
-    // Of the CTAs that are promised to run at the same time: the whole grid if it is cooperative, else one cluster.
+    // The CTAs that are promised to run at the same time: the whole grid if it is cooperative, else one cluster.
     uint32_t unfinished = 0;    // have not ended, begun or not
     uint32_t parked = 0;        // sleep
     std::vector<Cta*> running;  // have begun and not ended

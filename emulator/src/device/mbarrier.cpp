@@ -82,7 +82,7 @@ void finish_phase(Launch& l, Cta* c, Mbarrier& m) {
     if (m.pending != 0 || m.expected != 0) return;
     m.phase++;
     m.pending = m.count;
-    // What arrived in all phases up to this one can be read.
+    // Data that arrived in all phases up to this one can be read.
     const Past::Lanes arrived{m.number / kWarpSize, 1u << (m.number % kWarpSize), m.phase};
     m.gathering.ctas[c->async_rank].visible.add(arrived);
     m.completed = std::make_shared<Knowledge>(std::move(m.gathering));

@@ -42,7 +42,7 @@ struct AsyncStore {
 // Lets stores on their way arrive: some of them by the seed, or one for certain. True if one did.
 void land_some(Cta* c);
 bool land_one(Cta* c);
-// What happens to a CTA's barriers when all of its threads have returned. Null, or what is wrong.
+// The end of a CTA's barriers when all of its threads have returned. Null, or what is wrong.
 const char* check_exit(Cta* c);
 // " (mbarrier at ...: ...)" for each of the CTA's barriers, for reports of deadlocks. The launch is locked.
 void describe_mbarriers(const Cta* c, char* text, size_t bytes);

@@ -1,4 +1,4 @@
-// What the emulated devices are: one device a profile.
+// The emulated devices: one a profile.
 #pragma once
 #include <stddef.h>
 

@@ -1,14 +1,14 @@
-// What threads tell one another: knowledge of what has happened before.
+// The messages of threads: knowledge of what has happened before.
 #pragma once
 #include "cta.h"
 
 namespace emulator {
 
-// What the running thread may tell others: what it did, and what is known to have happened before that.
+// The knowledge that the running thread may hand on: what it did, and what is known to have happened before that.
 Knowledge published(Cta* c);
 // The running thread, or all `lanes` of its warp, learn something.
 void learn(Cta* c, unsigned lanes, const std::shared_ptr<const Knowledge>& knowledge);
-// What the CTA's threads learnt is now known to all of them.
+// The knowledge of each of the CTA's threads becomes that of all.
 void learn_all(Cta* c);
 
 }  // namespace emulator

@@ -46,7 +46,7 @@ void look(Cta* c, bool again) {
     if (c->launch->aborted) abandon(c);
 }
 
-// What everybody waits for. The launch is locked.
+// The events that everybody waits for. The launch is locked.
 static std::string describe(const Launch& l) {
     std::string text;
     unsigned told = 0;
@@ -70,7 +70,7 @@ static const char* deadlock(const Launch& l) {
            "never start";
 }
 
-// Those for whom there is something new to see. The launch is locked.
+// The CTAs for whom there is something new to see. The launch is locked.
 static void wake_outside(Cta* c) {
     size_t kept = 0;
     for (const uint16_t thread : c->outside) {

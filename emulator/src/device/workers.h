@@ -1,4 +1,4 @@
-// What a CTA needs to run: stacks and windows, kept between launches, and OS threads for grids that run concurrently.
+// The means by which a CTA runs: stacks and windows, kept between launches, and OS threads for grids that run concurrently.
 #pragma once
 #include <functional>
 #include "cta.h"

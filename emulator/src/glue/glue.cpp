@@ -6,7 +6,7 @@
 #include "cuda_emulator/runtime_api.h"
 #include "interface.h"
 
-// What position.h declares as const values of uint3.
+// The values that position.h declares as const uint3.
 extern "C" {
 __thread unsigned threadIdx[3];
 __thread unsigned blockIdx[3];
@@ -70,7 +70,7 @@ static CudaEmulatorLaunch request(const cudaLaunchConfig_t* config, const void* 
 }
 
 extern "C" {
-// What g++ emits beside them.
+// The symbols that g++ emits beside them.
 void __tsan_init(void) {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit(void) {}

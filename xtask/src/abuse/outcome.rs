@@ -1,4 +1,4 @@
-//! What came of a part, out of what it printed.
+//! The outcome of a part, out of its output.
 
 use std::process::ExitStatus;
 
@@ -8,7 +8,7 @@ pub(super) struct Outcome {
     /// `None` of one that does not count, and of one that died.
     pub(super) trials: Option<u64>,
     pub(super) failures: u64,
-    /// What went wrong with the part as a whole.
+    /// The fault of the part as a whole.
     pub(super) why: Option<String>,
 }
 

@@ -5,11 +5,11 @@
 /// such line has passed or failed as a whole.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
-    /// What is tried, in a line.
+    /// The trial in a line.
     pub(crate) promise: &'static str,
     /// The command. Of a cargo test what stands before `--` is built before the time begins.
     pub(crate) words: &'static [&'static str],
-    /// What the command finds in its environment besides.
+    /// Variables of the command's environment besides.
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// The part's time, as a share of all that are run.
     pub(crate) share: u32,

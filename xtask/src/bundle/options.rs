@@ -1,4 +1,4 @@
-//! What a bundle is to be, and the commands that build it so.
+//! The options of a bundle, and the commands that build it so.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::CACHE;
 
-/// What to make.
+/// The parts to make.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The one architecture that machine code is made for, such as 90 or 90a.

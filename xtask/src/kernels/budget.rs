@@ -1,4 +1,4 @@
-//! What an element costs in issue slots, beside what memory leaves time for; and what every kernel must look like.
+//! The issue slots of an element, beside what memory leaves time for; and what every kernel must look like.
 //!
 //! The budget: at 1.7 GHz and 4.3 TB/s an SM of an H200 has as many issue slots while memory moves an element of f16,
 //! forward (4 bytes) and backward (6 bytes). Half of it is to be used, so that loads of one CTA hide behind the work of
@@ -51,7 +51,7 @@ fn vector_len(name: &str) -> Option<u32> {
     rest.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty())?.parse().ok()
 }
 
-/// What a kernel may not do, in words that follow its name.
+/// The faults of a kernel, in words that follow its name.
 pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     let mut faults = Vec::new();
     let beyond = instructions(kernel).zip(budget(&kernel.name)).filter(|(found, budget)| found > budget);

@@ -51,7 +51,7 @@ pub(super) fn compile(toolkit: &Toolkit, file: &Path) -> Result<Source, String> 
     Ok(Source { file: file.display().to_string(), seconds, bytes, kernels })
 }
 
-/// What ptxas says of one kernel.
+/// The words of ptxas on one kernel.
 struct Function {
     symbol: String,
     registers: u32,

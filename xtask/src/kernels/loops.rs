@@ -30,7 +30,7 @@ impl Turn {
     }
 }
 
-/// What is looked for in a loop.
+/// The instructions that are looked for in a loop.
 pub(super) struct Wanted<A, O> {
     pub(super) access: A,
     /// Loops with any such line are left out.

@@ -1,6 +1,6 @@
 //! How many CTAs of a kernel an SM holds: the rules of cuda_occupancy.h, for the architectures of the fat binary.
 
-/// What an SM has.
+/// The resources of an SM.
 struct Sm {
     warps: u32,
     ctas: u32,
@@ -15,7 +15,7 @@ const QUARTERS: u32 = 4;
 const REGISTER_UNIT: u32 = 256;
 /// Shared memory is given to a CTA in multiples of this.
 const SHARED_UNIT: u32 = 128;
-/// What the system keeps of a CTA's shared memory.
+/// Bytes of a CTA's shared memory that the system keeps.
 const SHARED_RESERVED: u32 = 1024;
 
 /// The technical specifications of the CUDA programming guide, by compute capability.

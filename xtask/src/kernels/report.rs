@@ -1,4 +1,4 @@
-//! What was found, as tables and as JSON.
+//! The findings, as tables and as JSON.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

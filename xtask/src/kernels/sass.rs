@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::loops;
 
-/// What a kernel's code does with memory.
+/// A kernel's accesses of memory.
 #[derive(Default)]
 pub(super) struct Code {
     /// The threads of its launch bounds.

@@ -21,7 +21,7 @@ impl Images {
         self.labels.elem_count()
     }
 
-    /// Those of these numbers.
+    /// The images of these numbers.
     pub(crate) fn batch(&self, numbers: &[u32]) -> candle_core::Result<Self> {
         let numbers = Tensor::new(numbers, self.x.device())?;
         Ok(Self { x: self.x.index_select(&numbers, 0)?, labels: self.labels.index_select(&numbers, 0)? })

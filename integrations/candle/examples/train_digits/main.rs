@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let outcome = training::train(norm.name(), &network, &digits, budget)?;
         let file = args.out.join(format!("{}.safetensors", norm.file()));
         network.save(&file)?;
-        // What was saved is all there is: loaded into a new network, it must be as good.
+        // The saved file is all there is: loaded into a new network, it must be as good.
         let mut loaded = Network::new(norm, args.seed + 1, &device)?;
         loaded.load(&file)?;
         let (_, again) = training::evaluate(&loaded, &digits.held_out)?;

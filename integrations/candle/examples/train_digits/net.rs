@@ -62,7 +62,7 @@ impl ModuleT for NormRelu {
     }
 }
 
-/// What is trained: images to logits.
+/// The network that is trained: images to logits.
 pub(crate) trait Model: ModuleT {
     fn vars(&self) -> &VarMap;
 }

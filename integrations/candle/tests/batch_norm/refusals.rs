@@ -1,4 +1,4 @@
-//! What is refused, with which words, and that nothing has changed.
+//! Refusals: with which words, and that nothing has changed.
 
 use candle_batchnorm::{BatchNorm, batch_norm};
 use candle_core::{DType, Result, Tensor, Var};

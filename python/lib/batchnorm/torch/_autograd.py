@@ -7,7 +7,7 @@ from batchnorm.torch._ops import LIBRARY
 
 
 def _save(ctx, x, weight, bias, mean, scale, mask, epilogue):
-    """What the backward pass needs: of the bias only the dtype and shape, where no relu's gradient has to be found by it."""
+    """The tensors that the backward pass needs: of the bias only the dtype and shape, where no relu's gradient has to be found by it."""
     ctx.epilogue, ctx.weight, ctx.bias = epilogue, _likeness(weight), _likeness(bias)
     ctx.save_for_backward(x, weight, bias if epilogue == "relu" else None, mean, scale, mask)
 

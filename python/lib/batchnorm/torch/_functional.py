@@ -109,7 +109,7 @@ def _check_counter(input, counter):
 
 
 def _check_differentiable(tensors, running_mean, running_var):
-    """What autograd would refuse only when statistics have been moved."""
+    """Refuses early, since autograd would refuse only when statistics have been moved."""
     # A compiler says so itself.
     if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors):
         raise RuntimeError(

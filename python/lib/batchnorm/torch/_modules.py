@@ -6,7 +6,7 @@ from batchnorm.torch._functional import batch_norm
 
 
 class _BatchNorm:
-    """What the modules add to those of torch.nn: the forward pass."""
+    """The part that the modules add to those of torch.nn: the forward pass."""
 
     def _normalize(self, input, residual=None, relu=False):
         self._check_input_dim(input)
@@ -50,7 +50,7 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):
     """No `torch.nn.modules.batchnorm._BatchNorm`: what replaces those, as `SyncBatchNorm` does, would lose the relu."""
 
-    # What `convert` has fused takes what it took before.
+    # A module that `convert` has fused takes the arguments that it took before.
     _unfused = None
 
     def _check_input_dim(self, input):

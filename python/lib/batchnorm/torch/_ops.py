@@ -90,7 +90,7 @@ def _where(x):
 
 
 def _forward(eps, epilogue, x, y, z, weight, bias, mask):
-    """What both forward passes take."""
+    """The arguments that both forward passes take."""
     return {
         "eps": eps,
         "epilogue": epilogue,
@@ -111,7 +111,7 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
     weight, bias = _param(x, weight), _param(x, bias)
     updated = None
     if running_mean is not None:
-        # Those of another dtype or device, or not contiguous, are updated in a copy.
+        # Statistics of another dtype or device, or not contiguous, are updated in a copy.
         updated = [_param(x, running_mean), _param(x, running_var), _counter(x, num_batches_tracked)]
     where = _where(x)
     memory = workspace(where, "train", epilogue)
