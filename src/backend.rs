@@ -129,7 +129,7 @@ pub trait Compute<T: Element>: Backend {
     fn execute(&self, operation: Operation<'_, Self, T>, workspace: Option<&mut Self::Workspace>) -> Result<()>;
 
     /// # Safety
-    /// The safety of [`Compute::run_raw`].
+    /// The promise of [`Compute::run_raw`].
     #[doc(hidden)]
     #[allow(unsafe_code)]
     unsafe fn execute_raw(

@@ -154,24 +154,10 @@ impl Param for f64 {}
 #[macro_export]
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $run:expr $(,)?) => {
-        match $dtype {
-            $crate::Dtype::F32 => {
-                type $T = f32;
-                $run
-            }
-            $crate::Dtype::F16 => {
-                type $T = $crate::__half::f16;
-                $run
-            }
-            $crate::Dtype::Bf16 => {
-                type $T = $crate::__half::bf16;
-                $run
-            }
-            $crate::Dtype::F64 => {
-                type $T = f64;
-                $run
-            }
-        }
+        $crate::with_device_element!($dtype, $T => $run, f64 => {
+            type $T = f64;
+            $run
+        })
     };
 }
 

@@ -75,10 +75,10 @@ pub(crate) fn predicted(constants: &Constants, observation: &Observation) -> f64
             let rate = constants.rate(limits, *ctas, *in_flight) * constants.stride_efficiency(*row_bytes) * speed;
             constants.launch + bytes / rate
         }
-        Of::Probe(_, Probe::Meeting { rounds }) => {
+        Of::Probe(_, Probe::GridBarrier { rounds }) => {
             constants.launch + constants.cooperative + rounds * constants.grid_barrier
         }
-        Of::Probe(_, Probe::Exchange { rounds, without }) => without + rounds * constants.cluster_exchange,
+        Of::Probe(_, Probe::ClusterExchange { rounds, without }) => without + rounds * constants.cluster_exchange,
     }
 }
 

@@ -27,11 +27,11 @@ pub(crate) enum Probe {
     Empty,
     Move(Move),
     /// Meetings of a cooperative launch.
-    Meeting {
+    GridBarrier {
         rounds: f64,
     },
     /// Exchanges of clusters, and what the same launch took without any.
-    Exchange {
+    ClusterExchange {
         rounds: f64,
         without: f64,
     },
@@ -99,7 +99,7 @@ impl Measured {
             let exchanges = all.iter().filter(|other| other["probe"]["kind"] == "exchange").filter(same_team);
             let without = exchanges.filter(|other| other["probe"]["rounds"] == 0).find_map(|other| time(other, way));
             let (without, _) = without.filter(|_| kind == "exchange" && rounds > 0.0)?;
-            Some(Probe::Exchange { rounds, without })
+            Some(Probe::ClusterExchange { rounds, without })
         });
         match of {
             Some(of) => {
@@ -193,7 +193,7 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
                 is_warm,
             }))
         }
-        "meeting" => Some(Probe::Meeting { rounds: number("rounds")? }),
+        "meeting" => Some(Probe::GridBarrier { rounds: number("rounds")? }),
         _ => None, // no constant stands for it, or not for it alone
     }
 }

@@ -7,7 +7,7 @@ pub(crate) type WorkspaceMemory = Option<(usize, usize)>;
 
 /// A backend over memory that Python's tensors own.
 pub(crate) trait Device: Backend {
-    /// WorkspaceMemory memory at an address.
+    /// Scratch memory at an address.
     ///
     /// # Safety
     /// There are so many bytes, aligned to 256, for as long as the workspace lasts and work that was put on the stream with it

@@ -1,4 +1,4 @@
-//! PlanCache that were made: pricing every way to cut a tensor takes the host longer than a small operation takes the device.
+//! Plans that were made: pricing every way to cut a tensor takes the host longer than a small operation takes the device.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

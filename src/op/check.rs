@@ -43,20 +43,20 @@ impl Problem {
     /// refused tensor must not leave a wait on the stream, nor spoil its capture.
     #[cfg(feature = "cuda")]
     pub(crate) fn check_streams(self, here: &StreamKey, is_capturing: bool, tensors: &[Tensor]) -> Result<Self> {
-        let keys = || tensors.iter().filter_map(|tensor| tensor.extent.stream.map(|place| (tensor, place)));
-        for (&Tensor { name: tensor, extent, .. }, place) in keys() {
-            if place.device != here.device {
-                return Err(Error::ForeignDevice { tensor, expected: here.device, actual: place.device });
+        let keys = || tensors.iter().filter_map(|tensor| tensor.extent.stream.map(|key| (tensor, key)));
+        for (&Tensor { name: tensor, extent, .. }, key) in keys() {
+            if key.device != here.device {
+                return Err(Error::ForeignDevice { tensor, expected: here.device, actual: key.device });
             }
-            if place.context != here.context {
+            if key.context != here.context {
                 return Err(Error::ForeignContext { tensor, device: here.device });
             }
             // Memory of no values has nothing to be kept in order.
-            if extent.len > 0 && place.stream != here.stream && !(place.is_tracked && here.is_tracked) {
-                return Err(Error::ForeignStream { tensor, expected: here.stream, actual: place.stream });
+            if extent.len > 0 && key.stream != here.stream && !(key.is_tracked && here.is_tracked) {
+                return Err(Error::ForeignStream { tensor, expected: here.stream, actual: key.stream });
             }
         }
-        if is_capturing && (here.is_tracked || keys().any(|(_, place)| place.is_tracked)) {
+        if is_capturing && (here.is_tracked || keys().any(|(_, key)| key.is_tracked)) {
             return Err(Error::Capture { stream: here.stream });
         }
         Ok(self)
@@ -73,9 +73,7 @@ impl Problem {
             }
         }
         let data = tensors.iter().filter(|tensor| tensor.role == Role::Data);
-        let addresses = data.fold(0, |or, tensor| or | tensor.extent.address);
-        let alignment = 1 << addresses.trailing_zeros().min(31);
-        Ok(self.aligned_to(alignment))
+        Ok(self.aligned_as(data.fold(0, |or, tensor| or | tensor.extent.address)))
     }
 }
 

@@ -18,7 +18,7 @@
 //! `eps` is rounded to the type of per-channel values first, f32 for all data but f64: so `var + eps` is 0 for the same
 //! variances on every backend.
 //!
-//! TensorList are the caller's: of a [`Backend`](crate::Backend), or [`Raw`] addresses. Data tensors hold `shape.len()` values,
+//! Tensors are the caller's: of a [`Backend`](crate::Backend), or [`Raw`] addresses. Data tensors hold `shape.len()` values,
 //! per-channel ones `shape.c()`. `gamma: None` is 1, `beta: None` is 0. No output may overlap another tensor.
 //!
 //! Values that are no numbers stay in their channel. An infinity in `x` is the channel's mean; infinities of both signs, or a
@@ -115,14 +115,14 @@ impl Op {
     }
 }
 
-/// TensorList of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
+/// Tensors of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
-    /// TensorList that are read.
+    /// Tensors that are read.
     pub reads: u32,
-    /// TensorList that are written.
+    /// Tensors that are written.
     pub writes: u32,
-    /// TensorList that are needed twice: kept on chip between, or read again.
+    /// Tensors that are needed twice: kept on chip between, or read again.
     pub cached: u32,
 }
 

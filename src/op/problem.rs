@@ -7,7 +7,7 @@ use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// Whether eps is one.
+/// Whether an eps is finite and at least 0.
 pub(crate) fn check_eps(eps: f64) -> Result<()> {
     if eps.is_finite() && eps >= 0.0 { Ok(()) } else { Err(Error::Eps { actual: eps }) }
 }
@@ -60,12 +60,11 @@ impl Problem {
         tracking.map_or(Ok(()), Tracking::check)
     }
 
-    /// The same operation over data that begins so many elements behind the start of its memory, to plan for buffers not
+    /// The same operation over data that begins this number of elements behind the start of its memory, to plan for buffers not
     /// known yet.
     #[must_use]
     pub fn with_offset(self, elements: usize) -> Self {
-        let bytes = elements * self.dtype.bytes() as usize;
-        Self { alignment: self.alignment.min(1 << bytes.trailing_zeros().min(31)), ..self }
+        self.aligned_as(elements * self.dtype.bytes() as usize)
     }
 
     /// The same operation over data of this alignment, to plan for buffers not known yet.
@@ -74,9 +73,9 @@ impl Problem {
         Self { alignment: alignment.min(Self::MAX_ALIGNMENT), ..self }
     }
 
-    /// The same operation over data that is aligned to this at least.
-    pub(super) fn aligned_to(self, alignment: usize) -> Self {
-        Self { alignment: alignment.min(self.alignment), ..self }
+    /// The same operation over data that is aligned as this address is, which may be that of several tensors, by `or`.
+    pub(super) fn aligned_as(self, address: usize) -> Self {
+        Self { alignment: self.alignment.min(1 << address.trailing_zeros().min(31)), ..self }
     }
 
     /// The operation.

@@ -1,4 +1,4 @@
-//! TensorList by their addresses, for memory that someone else owns: another framework's tensors, for instance.
+//! Tensors by their addresses, for memory that someone else owns: another framework's tensors, for instance.
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
@@ -98,7 +98,7 @@ impl<'a, 'b> Map<'a, 'b, Raw, Cpu> for Lend {
 /// could overlap.
 ///
 /// # Safety
-/// The safety of [`Compute::run_raw`](crate::Compute::run_raw).
+/// The promise of [`Compute::run_raw`](crate::Compute::run_raw).
 pub(crate) unsafe fn lend<'b, T: Element>(
     operation: Operation<'_, Raw, T>,
 ) -> Result<(Problem, Operation<'b, Cpu, T>)> {

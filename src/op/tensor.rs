@@ -95,8 +95,14 @@ pub(crate) trait Map<'a, 'b, M: Memory, N: Memory> {
 }
 
 /// The facts of an operation's tensors, in the order of its list. As a map it leaves each tensor as it is and notes its facts.
-#[derive(Default)]
 pub(crate) struct TensorList(pub(crate) Vec<Tensor>);
+
+impl Default for TensorList {
+    fn default() -> Self {
+        const MOST: usize = 12; // of any operation, with a workspace
+        Self(Vec::with_capacity(MOST))
+    }
+}
 
 impl TensorList {
     /// A tensor that is on no operation's list.

@@ -67,7 +67,7 @@ impl Default for Tracking {
 }
 
 impl Tracking {
-    /// Whether the momentum is one.
+    /// Whether the momentum is in [0, 1].
     pub(super) fn check(self) -> Result<()> {
         match self.momentum {
             Momentum::Ema(a) if !(0.0..=1.0).contains(&a) => Err(Error::Momentum { actual: a }),

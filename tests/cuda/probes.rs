@@ -23,17 +23,17 @@ fn every_kind_runs() {
     }
     all.extend([16, 64, 4096].map(|strip_bytes| Probe::Strided { row_bytes: 4096, strip_bytes }));
     if limits.cooperative {
-        all.extend([0, 1, 3].map(|rounds| Probe::Meeting { team: 2, rounds }));
+        all.extend([0, 1, 3].map(|rounds| Probe::GridBarrier { team: 2, rounds }));
         for by in [Storing::Members, Storing::Neighbours] {
             // Teams that do not fill their part of the device, and nobody; so many vectors that a CTA begins again.
             for team in [0, 1, limits.sms - 1] {
-                all.push(Probe::MeetingBesideStores { team, rounds: 2, vectors: 3, by });
+                all.push(Probe::GridBarrierBesideStores { team, rounds: 2, vectors: 3, by });
             }
         }
-        all.push(Probe::MeetingBesideStores { team: 2, rounds: 9, vectors: 40, by: Storing::Members });
+        all.push(Probe::GridBarrierBesideStores { team: 2, rounds: 9, vectors: 40, by: Storing::Members });
     }
     if limits.clusters[0][0] > 0 {
-        all.extend([0, 1, 5].map(|rounds| Probe::Exchange { team: 2, rounds }));
+        all.extend([0, 1, 5].map(|rounds| Probe::ClusterExchange { team: 2, rounds }));
     }
     for probe in all {
         for _ in 0..4 {
@@ -50,7 +50,7 @@ fn sizes_that_are_not_there_are_refused() {
     let mut probes = Probes::new(&cuda, 1 << 15).unwrap();
     let by = |ctas, threads, in_flight, bytes, sets| Probe::CopyBy { ctas, threads, in_flight, bytes, sets };
     let grid = 2 * limits.sms;
-    let beside = |team, by| Probe::MeetingBesideStores { team, rounds: 1, vectors: 1, by };
+    let beside = |team, by| Probe::GridBarrierBesideStores { team, rounds: 1, vectors: 1, by };
     let mut table = vec![
         (by(0, 64, 4, 64, 1), "a grid of at least 1 CTA", 0),
         (by(1, 96, 4, 64, 1), "a power of two from 32 to 256 threads", 96),
@@ -65,13 +65,13 @@ fn sizes_that_are_not_there_are_refused() {
         (Probe::Strided { row_bytes: 4096, strip_bytes: 8 }, "strips of a power of two from 16 to 4096 bytes", 8),
         (Probe::Strided { row_bytes: 0, strip_bytes: 16 }, "rows that divide 32768 bytes into strips of 16", 0),
         (Probe::Strided { row_bytes: 48, strip_bytes: 16 }, "rows that divide 32768 bytes into strips of 16", 48),
-        (Probe::Exchange { team: 3, rounds: 1 }, "a cluster of at most ", 3),
+        (Probe::ClusterExchange { team: 3, rounds: 1 }, "a cluster of at most ", 3),
     ];
     let (of_grid, of_sms) = (format!("a team of 1 to {grid} CTAs"), format!("a team of 1 to {} CTAs", limits.sms));
     let bytes = format!("buffers of at least {} bytes", grid * 256 * 16);
     if limits.cooperative {
-        table.push((Probe::Meeting { team: 0, rounds: 1 }, &of_grid, 0));
-        table.push((Probe::Meeting { team: grid + 1, rounds: 1 }, &of_grid, u64::from(grid + 1)));
+        table.push((Probe::GridBarrier { team: 0, rounds: 1 }, &of_grid, 0));
+        table.push((Probe::GridBarrier { team: grid + 1, rounds: 1 }, &of_grid, u64::from(grid + 1)));
         table.push((beside(grid + 1, Storing::Members), &of_grid, u64::from(grid + 1)));
         table.push((beside(limits.sms + 1, Storing::Neighbours), &of_sms, u64::from(limits.sms + 1)));
     }

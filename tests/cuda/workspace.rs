@@ -164,12 +164,12 @@ fn check_own() {
     assert_eq!(live(), before, "a refusal");
 }
 
-/// What met an error is given up: the launch may have left it in any state.
+/// A workspace that met an error is given up: the launch may have left it in any state.
 #[cfg(feature = "emulate")]
 #[test]
 fn a_thread_gives_up_what_met_an_error() {
     let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
-    // Of its own stream, so that nothing is kept yet.
+    // A stream of its own, so that nothing is kept yet.
     let cuda = Cuda::on(cuda.stream().context().new_stream().unwrap()).unwrap().with_strategy(cuda.strategy());
     let of = |c| Moved::new(&cuda, Shape::nhwc(64, 8, 8, c).unwrap());
     let (mut small, mut large) = (of(1), of(128));

@@ -38,7 +38,7 @@ impl Sizes {
     }
 }
 
-/// Every probe: launches, streams, copies by part of the device, strides, meetings, exchanges.
+/// Every probe: launches, streams, copies by part of the device, strides, grid barriers, exchanges.
 pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
     let &Sizes { bytes, row_bytes, warm, rounds } = sizes;
     let (sms, grid) = (limits.sms, 2 * limits.sms);
@@ -58,17 +58,18 @@ pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
         probes.extend([again(ctas[0], size, 1), again(grid, size, 1), again(grid, size, (bytes / size).max(1))]);
     }
     probes.extend([16, 32, 64, 128, 256].map(|strip_bytes| Probe::Strided { row_bytes, strip_bytes }));
-    probes.push(Probe::Meeting { team: grid, rounds: 0 });
-    probes.extend([2, 8, 32, grid / 4, grid / 2, grid].map(|team| Probe::Meeting { team, rounds }));
+    probes.push(Probe::GridBarrier { team: grid, rounds: 0 });
+    probes.extend([2, 8, 32, grid / 4, grid / 2, grid].map(|team| Probe::GridBarrier { team, rounds }));
     for by in [Storing::Members, Storing::Neighbours] {
         for vectors in [8, 32] {
-            // The stores alone, and with meetings.
-            let beside = |team| Probe::MeetingBesideStores { team, rounds, vectors, by };
+            // The stores alone, and with barriers.
+            let beside = |team| Probe::GridBarrierBesideStores { team, rounds, vectors, by };
             probes.extend([0, grid / 4].map(beside));
         }
     }
-    probes
-        .extend([2, 4, 8, 16].into_iter().flat_map(|team| [0, rounds].map(|rounds| Probe::Exchange { team, rounds })));
+    probes.extend(
+        [2, 4, 8, 16].into_iter().flat_map(|team| [0, rounds].map(|rounds| Probe::ClusterExchange { team, rounds })),
+    );
     probes
 }
 
@@ -97,15 +98,15 @@ fn named(probe: Probe, buffer_bytes: usize) -> Value {
         Probe::Strided { row_bytes, strip_bytes } => json!({
             "kind": "strided", "row_bytes": row_bytes, "strip_bytes": strip_bytes, "bytes": buffer_bytes,
         }),
-        Probe::Meeting { team, rounds } => json!({ "kind": "meeting", "team": team, "rounds": rounds }),
-        Probe::MeetingBesideStores { team, rounds, vectors, by } => json!({
+        Probe::GridBarrier { team, rounds } => json!({ "kind": "meeting", "team": team, "rounds": rounds }),
+        Probe::GridBarrierBesideStores { team, rounds, vectors, by } => json!({
             "kind": "meeting-beside-stores", "team": team, "rounds": rounds, "vectors": vectors,
             "by": match by {
                 Storing::Members => "members",
                 Storing::Neighbours => "neighbours",
             },
         }),
-        Probe::Exchange { team, rounds } => json!({ "kind": "exchange", "team": team, "rounds": rounds }),
+        Probe::ClusterExchange { team, rounds } => json!({ "kind": "exchange", "team": team, "rounds": rounds }),
     }
 }
 
@@ -121,7 +122,10 @@ fn moved_bytes(probe: Probe, buffer_bytes: usize) -> Option<usize> {
         Probe::Copy | Probe::Strided { .. } => Some(2 * buffer_bytes),
         Probe::TwoReadOneWrite => Some(3 * buffer_bytes),
         Probe::TwoReadTwoWrite => Some(4 * buffer_bytes),
-        Probe::Empty | Probe::Meeting { .. } | Probe::MeetingBesideStores { .. } | Probe::Exchange { .. } => None,
+        Probe::Empty
+        | Probe::GridBarrier { .. }
+        | Probe::GridBarrierBesideStores { .. }
+        | Probe::ClusterExchange { .. } => None,
     }
 }
 

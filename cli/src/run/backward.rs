@@ -93,7 +93,7 @@ pub(crate) fn backward<B: Compute<T>, T: Element>(
     let start = Instant::now();
     let x = B::input(&job.x);
     let (gamma, beta) = (buffers.gamma.as_ref().map(B::input), buffers.beta.as_ref().map(B::input));
-    // Of the epilogue the forward pass needs what writes the mask, or nothing.
+    // The forward pass needs the epilogue for its mask, or not at all.
     let forward = if job.epilogue.keeps_mask() { job.epilogue } else { Epilogue::IDENTITY };
     let epilogue = forward.map(|()| B::input(&buffers.z));
     match &mut statistics {

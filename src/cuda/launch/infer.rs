@@ -26,7 +26,7 @@ pub(super) fn launch<T: KernelElement>(launch: Launch, op: Infer<'_, Raw, T>) ->
         relu_mask: at_or_null(op.relu_mask),
     };
     // SAFETY: Problem checked the lengths of all tensors, that y and the mask are apart from everything, and that
-    // the mask belongs to the epilogue; Plan made the tiling for this shape and device; `run` holds the guards until
+    // the mask belongs to the epilogue; Plan made the tiling for this shape and device; `run_held` holds the guards until
     // the launch is on the stream.
     checked("bn_infer", unsafe { ffi::bn_infer(&args, launch.stream) })
 }

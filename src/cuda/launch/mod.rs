@@ -3,7 +3,7 @@
 //!
 //! **The only unsafe calls of the kernels.** They stand on: `Problem`, for which tensors there are, their lengths, that
 //! outputs overlap nothing, and that all of them are memory of the backend's context, in order with its stream (of raw memory
-//! the caller says so); `Plan`, for geometry, shared memory and scratch memory; and the guards of the addresses, which [`run`]
+//! the caller says so); `Plan`, for geometry, shared memory and scratch memory; and the guards of the addresses, which [`run_held`]
 //! keeps until the launches are on the stream.
 #![allow(unsafe_code)]
 
@@ -53,17 +53,26 @@ impl KernelElement for bf16 {
 /// Runs an operation over memory that the caller vouches for.
 ///
 /// # Safety
-/// The safety of [`Compute::run_raw`](crate::Compute::run_raw).
+/// The promise of [`Compute::run_raw`](crate::Compute::run_raw).
 pub(super) unsafe fn run_raw<T: KernelElement>(
     cuda: &Cuda,
     operation: Operation<'_, Raw, T>,
     workspace: Option<&mut CudaWorkspace>,
 ) -> Result<()> {
-    run(cuda, operation, workspace)
+    run_held(cuda, operation, workspace)
+}
+
+/// Runs an operation over memory that cudarc vouches for.
+pub(super) fn run<T: KernelElement>(
+    cuda: &Cuda,
+    operation: Operation<'_, Cuda, T>,
+    workspace: Option<&mut CudaWorkspace>,
+) -> Result<()> {
+    run_held(cuda, operation, workspace)
 }
 
 /// Checks an operation, holds its memory and launches it, with this scratch memory or the calling thread's own.
-pub(super) fn run<M: DeviceMemory, T: KernelElement>(
+fn run_held<M: DeviceMemory, T: KernelElement>(
     cuda: &Cuda,
     operation: Operation<'_, M, T>,
     workspace: Option<&mut CudaWorkspace>,
@@ -76,7 +85,7 @@ pub(super) fn run<M: DeviceMemory, T: KernelElement>(
     launched.and(context.check_err().map_err(driver("cuEventRecord")))
 }
 
-/// As [`run`]; returns with the guards dropped.
+/// As [`run_held`]; returns with the guards dropped.
 fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
     cuda: &Cuda,
     operation: Operation<'_, M, T>,
@@ -93,9 +102,9 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
     }
 
     let here = stream_key(&cuda.stream);
-    let places = || tensors.0.iter().filter_map(|tensor| tensor.extent.stream);
+    let keys = || tensors.0.iter().filter_map(|tensor| tensor.extent.stream);
     // Only then does it matter, and it is a call of the driver.
-    let is_capturing = (here.is_tracked || places().any(|place| place.is_tracked))
+    let is_capturing = (here.is_tracked || keys().any(|key| key.is_tracked))
         && stream.capture_status().map_err(driver("cuStreamIsCapturing"))?
             != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
     let problem = problem.check_lengths(&tensors.0)?.check_streams(&here, is_capturing, &tensors.0)?;
@@ -136,7 +145,7 @@ fn fill<T: KernelElement>(cuda: &Cuda, problem: &Problem, operation: Operation<'
     let (outputs, value) = operation.empty_batch_outputs();
     outputs.into_iter().flatten().try_for_each(|output| {
         let c = problem.shape().c() as u64;
-        // SAFETY: Problem checked that an output of one value a channel has `c` values; `run` holds its guard.
+        // SAFETY: Problem checked that an output of one value a channel has `c` values; `run_held` holds its guard.
         let status = unsafe { ffi::bn_fill(at(output), c, value as f32, cuda.stream.cu_stream().cast()) };
         checked("bn_fill", status)
     })

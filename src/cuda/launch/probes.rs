@@ -1,4 +1,4 @@
-//! What a device can do at best, for benches: copies, and what meetings of CTAs cost.
+//! The best that a device can do, for benches: copies, grid barriers and exchanges.
 
 use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
 
@@ -50,30 +50,30 @@ pub enum Probe {
         /// A power of two from 16 to 4096.
         strip_bytes: usize,
     },
-    /// Teams of a cooperative grid meet through global memory: what a round takes is `grid_barrier`. There are as many teams as
+    /// Grid barriers of the teams of a cooperative grid: the time of a round is `grid_barrier`. There are as many teams as
     /// fill the device, [`Plan::MAX_TEAMS`] at most.
     /// With no round it is [`Probe::Empty`] by a cooperative launch, and longer by `cooperative`.
-    Meeting {
+    GridBarrier {
         /// CTAs of a team.
         team: u32,
-        /// Meetings of each team.
+        /// Barriers of each team.
         rounds: u32,
     },
-    /// Meetings while stores are under way, which the fence of a meeting may have to wait for: how much more than
-    /// `grid_barrier` a meeting costs then. At best the longer of the meetings alone and the stores alone.
-    MeetingBesideStores {
-        /// CTAs of a team; with 0 nobody meets, which is the stores alone.
+    /// Grid barriers while stores are under way, which the fence of a barrier may have to wait for: how much more than
+    /// `grid_barrier` a barrier costs then. At best the longer of the barriers alone and the stores alone.
+    GridBarrierBesideStores {
+        /// CTAs of a team; with 0 there is no barrier, which is the stores alone.
         team: u32,
-        /// Meetings of each team.
+        /// Barriers of each team.
         rounds: u32,
         /// Vectors of 16 bytes that a thread stores in each round.
         vectors: u32,
-        /// Who stores.
+        /// The CTAs that store.
         by: Storing,
     },
     /// The CTAs of clusters, as many as fit at once, send each other sixteen bytes: what a round takes is
     /// `cluster_exchange`. With no round, the start and end of clusters.
-    Exchange {
+    ClusterExchange {
         /// CTAs of a cluster: 2, 4, 8 or 16.
         team: u32,
         /// Exchanges of each cluster.
@@ -81,13 +81,13 @@ pub enum Probe {
     },
 }
 
-/// Who stores while CTAs meet.
+/// The CTAs that store while others wait at a barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storing {
-    /// The CTAs that meet, each before it does, and the rest of the grid where its CTAs are no whole number of teams or the
+    /// The CTAs of the barriers, each before its own, and the rest of the grid where its CTAs are no whole number of teams or the
     /// teams are [`Plan::MAX_TEAMS`].
     Members,
-    /// CTAs that do not meet: the second one of each SM, as far as an idle device gives each SM one CTA before any gets a
+    /// CTAs without a barrier: the second one of each SM, as far as an idle device gives each SM one CTA before any gets a
     /// second. That is how GPUs are seen to do it, and no promise of theirs; under [`Cuda::with_max_sms`] it does not hold.
     Neighbours,
 }
@@ -145,9 +145,9 @@ impl Probes {
             | Probe::TwoReadOneWrite
             | Probe::TwoReadTwoWrite
             | Probe::Strided { .. }
-            | Probe::Meeting { .. }
-            | Probe::MeetingBesideStores { .. }
-            | Probe::Exchange { .. } => 0,
+            | Probe::GridBarrier { .. }
+            | Probe::GridBarrierBesideStores { .. }
+            | Probe::ClusterExchange { .. } => 0,
         };
         let stream = &*self.cuda.stream;
         let (a, _of_a) = self.a.device_ptr(stream);
@@ -224,12 +224,12 @@ impl Probes {
                 let (row_vectors, width) = ((row_bytes / VECTOR) as i64, (strip_bytes / VECTOR) as i64);
                 Ok(ffi::BnProbe { ctas, row_vectors, width, ..streaming(Kind::BN_PROBE_STRIDED) })
             }
-            Probe::Meeting { team, rounds } => {
+            Probe::GridBarrier { team, rounds } => {
                 let barrier_ctas = self.barrier_ctas(team, limits.sms * Plan::MIN_CTAS)?;
                 let probe = streaming(Kind::BN_PROBE_GRID_BARRIER);
                 Ok(ffi::BnProbe { ctas: barrier_ctas, team, rounds, barrier_ctas, ..probe })
             }
-            Probe::MeetingBesideStores { team, rounds, vectors, by } => {
+            Probe::GridBarrierBesideStores { team, rounds, vectors, by } => {
                 let all = limits.sms * Plan::MIN_CTAS;
                 let (room, storing_from) = match by {
                     Storing::Members => (all, 0),
@@ -251,7 +251,7 @@ impl Probes {
                     ..probe
                 })
             }
-            Probe::Exchange { team, rounds } => {
+            Probe::ClusterExchange { team, rounds } => {
                 let clusters = limits.clusters_of(team, 1);
                 let largest = limits.largest_cluster();
                 expect(clusters > 0, || format!("a cluster of at most {largest} CTAs"), team)?;

@@ -17,14 +17,14 @@ fn every_probe() {
     // Small buffers: what they hold is in every file.
     launch_all(&cuda, 1 << 13, &all);
     let teams = clusters(&cuda);
-    let exchanges = teams.iter().flat_map(|&team| [1, 5, 8].map(|rounds| Probe::Exchange { team, rounds }));
+    let exchanges = teams.iter().flat_map(|&team| [1, 5, 8].map(|rounds| Probe::ClusterExchange { team, rounds }));
     launch_all(&cuda, 1 << 13, &exchanges.collect::<Vec<_>>());
     if limits.cooperative {
         let ctas = Plan::MIN_CTAS * limits.sms;
         let meetings = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
-        let meetings = meetings.flat_map(|team| [5, 8].map(|rounds| Probe::Meeting { team, rounds }));
+        let meetings = meetings.flat_map(|team| [5, 8].map(|rounds| Probe::GridBarrier { team, rounds }));
         launch_all(&cuda, 1 << 13, &meetings.collect::<Vec<_>>());
-        let beside = Probe::MeetingBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
+        let beside = Probe::GridBarrierBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
         launch_all(&cuda, (ctas * Plan::MAX_THREADS) as usize * 16, &[beside]);
     }
 }
@@ -40,8 +40,8 @@ fn of_a_whole_gpu() {
     let teams = clusters(&cuda);
     assert_eq!(teams, [2, 4, 8, 16]);
     let teams = if super::every() == 1 { &teams[..] } else { &teams[3..] };
-    let exchanges = teams.iter().map(|&team| Probe::Exchange { team, rounds: 5 });
-    let meeting = Probe::Meeting { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
+    let exchanges = teams.iter().map(|&team| Probe::ClusterExchange { team, rounds: 5 });
+    let meeting = Probe::GridBarrier { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
     launch_all(&cuda, 1 << 13, &exchanges.chain([meeting]).collect::<Vec<_>>());
 }
 
@@ -59,7 +59,7 @@ fn launch_all(cuda: &Cuda, bytes: usize, all: &[Probe]) {
         cuda_emulator::reset_traffic();
         probes.launch(probe).and_then(|()| cuda.synchronize()).unwrap_or_else(|error| panic!("{probe:?}: {error}"));
         #[cfg(feature = "emulate")]
-        if let Probe::Exchange { team, .. } = probe {
+        if let Probe::ClusterExchange { team, .. } = probe {
             // Each CTA stores its sum.
             let stored = cuda_emulator::traffic().stored;
             assert!(stored > 0 && stored.is_multiple_of(4 * u64::from(team)), "{probe:?}: {stored} bytes");
