@@ -6,8 +6,8 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{self, Command};
+use std::time::{Instant, SystemTime};
 
 use crate::{bundle, integrations};
 
@@ -168,14 +168,33 @@ fn fuzz_targets() -> Result<(), Box<dyn Error>> {
     cargo("fuzz targets", &check)
 }
 
-/// The packages build by themselves.
+/// The packages build by themselves, each with the others as they are packaged now.
+///
+/// Cargo keeps the unpacked sources of a registry under its own home, by the registry's path, and takes them as unchanging. The
+/// registry of a dry run lies in the target folder: in one of an equal name it would be built with the packages of an earlier run.
 fn package() -> Result<(), Box<dyn Error>> {
-    let mut publish =
-        vec!["publish", "--dry-run", "--workspace", "--config", UNOPTIMIZED, "--config", "profile.dev.debug=false"];
-    if env::var_os("CI").is_none() {
-        publish.push("--allow-dirty"); // Work in progress; CI's checkout is clean, and must be.
+    let packages = env::current_dir()?.join("target/packages");
+    if packages.exists() {
+        fs::remove_dir_all(&packages)?;
     }
-    cargo("packages", &publish)
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let target = packages.join(format!("{}-{}", since_epoch.as_millis(), process::id()));
+    let mut publish = Command::new("cargo");
+    publish.args([
+        "publish",
+        "--dry-run",
+        "--workspace",
+        "--config",
+        UNOPTIMIZED,
+        "--config",
+        "profile.dev.debug=false",
+    ]);
+    publish.arg("--target-dir").arg(target);
+    if env::var_os("CI").is_none() {
+        publish.arg("--allow-dirty"); // Work in progress; CI's checkout is clean, and must be.
+    }
+    step("packages", &mut publish)?;
+    Ok(fs::remove_dir_all(&packages)?)
 }
 
 /// Licences, sources and duplicates of dependencies. Advisories are left out: their database is no registry package.
