@@ -110,6 +110,7 @@ fn emulated(root: &Path) -> Result<()> {
         let mut build = cc::Build::new();
         build.cpp(true).no_default_flags(true).debug(false).include(&include).flags(flags.split_whitespace());
         build.define("CUDA_EMULATOR_BUILD", sources.as_str());
+        build.flag("-Werror=switch"); // No activation, strategy or dtype is forgotten: nvcc does not say so.
         build
     };
     compile(root, &compiler, None)

@@ -14,6 +14,7 @@
 //! }
 //! ```
 
+pub mod activation;
 mod cases;
 mod check;
 mod compare;

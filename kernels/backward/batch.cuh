@@ -35,7 +35,7 @@ __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, cons
     for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = GradientSums::identity();
     for_each_vector(iter, gradient, known_x, [&](const auto& batch, int i, uint32_t iteration) {
         float x[Iter::kVec], g[Iter::kVec];
-        gradient.masked(affines, batch, i, x, g);
+        gradient.unpack(affines, batch, i, x, g);
         if (smem_g.contains(iteration)) {
             smem_x.at(iteration) = batch.x[i];
             smem_g.at(iteration) = gradient.packed(batch, i, g);
@@ -90,7 +90,7 @@ __device__ __forceinline__ void write_dx(const Iter& iter, const Affines<Iter>& 
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) {
     for_each_vector_reverse(iter, gradient, smem_x, smem_g, [&](const auto& batch, int i) {
         float x[Iter::kVec], g[Iter::kVec];
-        gradient.masked(affines, batch, i, x, g);
+        gradient.unpack(affines, batch, i, x, g);
         gradient.store_dz(batch.offset[i], g);
 #pragma unroll
         for (int e = 0; e < Iter::kVec; e++) {

@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         const Iter iter(t, coord);
         write_saved_affines(args, coord, threads, 0.0f, smem);
         Affines<Iter> affines(iter, t, smem);
-        // The mask of such a tile takes one more walk over x, on chip as far as it fits.
+        // v of such a tile takes one more walk over x, on chip as far as it fits.
         const bool knows_x = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
         if (knows_x) {
             const Sums<1> sum = team.reduce(threads, reduce_xmu(args, iter, threads, smem, affines, smem_x));

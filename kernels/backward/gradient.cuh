@@ -20,7 +20,7 @@ struct GradientBatch {
     uint32_t bits[kBackwardUnroll];
     int64_t offset[kBackwardUnroll];
     bool valid[kBackwardUnroll];
-    bool is_masked[kBackwardUnroll]; // dy is g already
+    bool is_g[kBackwardUnroll]; // dy is g already
 };
 
 template <class Iter>
@@ -32,8 +32,8 @@ struct Gradient {
     const T* dy; // (n, c, s)
     T* dx; // (n, c, s)
     T* dz; // (n, c, s); null without a residual
-    const uint32_t* mask; // ceil(n * c * s / 32); null where relu's mask is computed from x, or there is none
-    bool computes_mask;
+    const uint32_t* mask; // ceil(n * c * s / 32); null where none is read
+    BnActivation derivative; // of v, which is computed again from x; the identity's where the mask says all
 
     template <class Args>
     __device__ __forceinline__ explicit Gradient(const Args& args)
@@ -42,7 +42,7 @@ struct Gradient {
           dx(static_cast<T*>(args.dx)),
           dz(args.epilogue.has_residual != 0 ? static_cast<T*>(args.dz) : nullptr),
           mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
-          computes_mask(recomputes_v(args.epilogue)) {}
+          derivative(recomputes_v(args.epilogue) ? args.epilogue.activation : BN_IDENTITY) {}
 
     // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x and g from shared memory where they
     // are kept.
@@ -50,12 +50,12 @@ struct Gradient {
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) const {
         const int64_t offset = iter.offset;
         batch.offset[i] = offset;
-        batch.is_masked[i] = smem_g.contains(iteration);
+        batch.is_g[i] = smem_g.contains(iteration);
         batch.x[i] = batch.dy[i] = V::zero();
         batch.bits[i] = 0;
         if (!batch.valid[i]) return;
         batch.x[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset * Iter::kVec);
-        if (batch.is_masked[i]) {
+        if (batch.is_g[i]) {
             batch.dy[i] = smem_g.at(iteration);
         } else {
             batch.dy[i] = V::load(dy + offset * Iter::kVec);
@@ -64,26 +64,22 @@ struct Gradient {
     }
 
     // x and g of one vector.
-    __device__ __forceinline__ void masked(const Affines<Iter>& affines, const GradientBatch<Iter>& batch, int i,
-                                           float (&v)[Iter::kVec], float (&g)[Iter::kVec]) const {
-        V::unpack(batch.x[i], v);
+    __device__ __forceinline__ void unpack(const Affines<Iter>& affines, const GradientBatch<Iter>& batch, int i,
+                                           float (&x)[Iter::kVec], float (&g)[Iter::kVec]) const {
+        V::unpack(batch.x[i], x);
         V::unpack(batch.dy[i], g);
-        if (batch.is_masked[i]) return;
+        if (batch.is_g[i]) return;
         if (mask != nullptr) {
 #pragma unroll
             for (int e = 0; e < Iter::kVec; e++) g[e] = (batch.bits[i] >> e & 1u) != 0 ? g[e] : 0.0f;
         }
-        if (computes_mask) {
-            // By y as it was stored: a y that rounds to zero passes nothing, and NaN passes.
-#pragma unroll
-            for (int e = 0; e < Iter::kVec; e++)
-                g[e] = relu_passes(rounded<T>(normalized(affines.at(e), v[e]))) ? g[e] : 0.0f;
-        }
+        apply_derivative<T>(derivative, [&](int e) { return normalized(affines.at(e), x[e]); }, g);
     }
-    // g as it is kept in shared memory.
+    // g as it is kept in shared memory. Rounding it changes nothing: g is dy or 0, whether by the mask or by relu. Of an
+    // activation with other derivatives dy is to be kept, or the strategies differ by that rounding.
     __device__ __forceinline__ typename V::Raw packed(const GradientBatch<Iter>& batch, int i,
                                                       const float (&g)[Iter::kVec]) const {
-        return mask != nullptr || computes_mask ? V::pack(g) : batch.dy[i];
+        return mask != nullptr || derivative != BN_IDENTITY ? V::pack(g) : batch.dy[i];
     }
 
     __device__ __forceinline__ void store_dz(int64_t offset, const float (&g)[Iter::kVec]) const {

@@ -3,13 +3,14 @@
 //     mean_lo = sum(x - saved_mean) / m
 //
 // A residual that is more than a rounding shows that the caller's statistics are not those of x: saved_mean is then
-// taken as given. relu's mask is computed from x and needs mean_lo first where the mean is far from zero; elsewhere
-// mean_lo is below the other roundings of the mask.
+// taken as given. An activation's derivative at v, which is computed again from x, needs mean_lo first where the mean is
+// far from zero; elsewhere mean_lo is below the other roundings of v. That is argued from relu, whose derivative jumps:
+// a smooth one loses no more than the roundings of v themselves.
 #pragma once
 #include "../common/affine.cuh"
 #include "../common/reduce.cuh"
 
-// A mean of more sigmas than this moves relu's mask by more than other roundings do.
+// A mean of more sigmas than this moves v by more than other roundings do.
 constexpr float kMaxMeanOverStd = 16.0f;
 
 __device__ __forceinline__ bool needs_mean_residual(float saved_mean, float saved_inv_std) {
@@ -44,7 +45,7 @@ __device__ __forceinline__ bool tile_needs_mean_residual(const BnBackward& args,
     return block_any;
 }
 
-// Writes the affines of the tile, for the mask and the sums. The threads of each channel bring the known `mean_lo`.
+// Writes the affines of the tile, for v and the sums. The threads of each channel bring the known `mean_lo`.
 __device__ __forceinline__ void write_saved_affines(const BnBackward& args, TileCoord coord,
                                                     const ChannelThreads& threads, float mean_lo,
                                                     const SharedStorage& smem) {

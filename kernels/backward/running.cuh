@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = RunningSums::identity();
     for_each_vector(iter, gradient, SmemTile<Iter>::empty(), [&](const auto& batch, int i, uint32_t) {
         float x[Iter::kVec], g[Iter::kVec];
-        gradient.masked(affines, batch, i, x, g);
+        gradient.unpack(affines, batch, i, x, g);
         gradient.store_dz(batch.offset[i], g);
 #pragma unroll
         for (int e = 0; e < Iter::kVec; e++) {

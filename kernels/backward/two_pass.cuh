@@ -1,4 +1,4 @@
-// The backward pass in two passes over x and dy, as in batch.cuh; three where relu's mask needs the mean's residual.
+// The backward pass in two passes over x and dy, as in batch.cuh; three where v needs the mean's residual.
 #pragma once
 #include "batch.cuh"
 
@@ -9,7 +9,7 @@ __device__ __forceinline__ BnWorkspace mean_residual_partials(const BnWorkspace&
     return behind;
 }
 
-// With relu, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean.
+// Where v is computed again, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean.
 // Reads x: sizeof(T) bytes per element of these.
 template <class Iter>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const Iter iter(t, coord);
     const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
     __syncthreads();
-    // The mask is that of the first pass, which knew mean_lo only where the tile needs it.
+    // v is that of the first pass, which knew mean_lo only where the tile needs it.
     write_saved_affines(args, coord, threads, knows_residual ? mean_lo : 0.0f, smem);
     const Affines<Iter> affines(iter, t, smem);
     const SmemTile<Iter> empty = SmemTile<Iter>::empty();

@@ -1,9 +1,10 @@
-// The epilogue: relu, and its mask, one bit per element.
+// The epilogue: the activations with their derivatives, and relu's mask, one bit per element.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
 
 #include "../abi.h"
+#include "element.cuh"
 #include "sync.cuh"
 
 // Whether a backward pass computes v again from x for the activation's derivative: without a residual v depends on x
@@ -22,6 +23,33 @@ __device__ __forceinline__ float relu(float v) { return v <= 0.0f ? 0.0f : v; }
 
 // Whether relu lets a gradient pass, by y as it is stored, or by v rounded as y: where it is positive, or NaN.
 __device__ __forceinline__ bool relu_passes(float y) { return !(y <= 0.0f); }
+
+// activation(v) of one vector, in place. The branch is uniform.
+template <int kVec>
+__device__ __forceinline__ void apply_activation(BnActivation activation, float (&v)[kVec]) {
+    switch (activation) {
+        case BN_IDENTITY:
+            return;
+        case BN_RELU:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) v[e] = relu(v[e]);
+            return;
+    }
+}
+
+// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it. Derivatives
+// are those of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN passes.
+template <class T, int kVec, class V>
+__device__ __forceinline__ void apply_derivative(BnActivation activation, V v, float (&g)[kVec]) {
+    switch (activation) {
+        case BN_IDENTITY:
+            return;
+        case BN_RELU:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) g[e] = relu_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
+            return;
+    }
+}
 
 // One vector's bits of the relu mask: bit i of the whole mask is element i in memory order. `offset` counts vectors.
 template <int kVec>

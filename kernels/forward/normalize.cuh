@@ -11,8 +11,7 @@
 // Vectors that a thread has in flight.
 constexpr int kForwardUnroll = 4;
 
-// The output of a forward pass: the epilogue of one vector, and the stores of y and of the mask. A uniform branch at
-// run time selects the epilogue.
+// The output of a forward pass: the epilogue of one vector, and the stores of y and of the mask.
 template <class Iter>
 struct Output {
     using T = typename Iter::Data;
@@ -21,14 +20,14 @@ struct Output {
     const T* z; // (n, c, s); null without a residual
     T* y; // (n, c, s)
     uint32_t* mask; // ceil(n * c * s / 32); null where it is not kept in place
-    bool has_relu;
+    BnActivation activation;
 
     template <class Args>
     __device__ __forceinline__ explicit Output(const Args& args)
         : z(args.epilogue.has_residual != 0 ? static_cast<const T*>(args.z) : nullptr),
           y(static_cast<T*>(args.y)),
           mask(args.tiling.mask_in_place != 0 ? args.relu_mask : nullptr),
-          has_relu(args.epilogue.activation == BN_RELU) {}
+          activation(args.epilogue.activation) {}
 
     __device__ __forceinline__ typename V::Raw load_z(int64_t offset, bool valid) const {
         return z != nullptr && valid ? V::load(z + offset * Iter::kVec) : V::zero();
@@ -47,10 +46,7 @@ struct Output {
 #pragma unroll
             for (int e = 0; e < Iter::kVec; e++) v[e] += residual[e];
         }
-        if (has_relu) {
-#pragma unroll
-            for (int e = 0; e < Iter::kVec; e++) v[e] = relu(v[e]);
-        }
+        apply_activation(activation, v);
         const typename V::Raw packed = V::pack(v);
         if (valid) V::store(y + offset * Iter::kVec, packed);
         if (mask != nullptr) {

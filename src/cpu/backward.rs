@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cpu;
+use super::activation::{Function, with_activation};
 use super::convert::SimdElement;
 use super::forward::{Channels, normalized};
 use super::sweep::{ChannelBlock, by_block_into};
@@ -14,15 +15,14 @@ use crate::shape::Shape;
 /// Elements of a task of a plain copy.
 const COPY_ELEMS: usize = 16 * 1024;
 
-/// Writes the residual's gradient `dz = g`.
-fn residual_gradient<T: SimdElement>(dy: &[T], activation: Activation, relu_mask: Option<&[u32]>, dz: &mut [T]) {
-    match activation {
-        Activation::Identity => {
+/// Writes the residual's gradient `dz = g`: with a mask `dy` where its bit is set.
+fn residual_gradient<T: SimdElement>(dy: &[T], relu_mask: Option<&[u32]>, dz: &mut [T]) {
+    match relu_mask {
+        None => {
             let pieces = dz.par_chunks_mut(COPY_ELEMS).zip(dy.par_chunks(COPY_ELEMS));
             threads::for_each(pieces, |(dz, dy)| dz.copy_from_slice(dy));
         }
-        Activation::Relu => {
-            let words = relu_mask.unwrap_or_default(); // Problem saw to it that there is one.
+        Some(words) => {
             let values = dz.par_chunks_mut(32).zip(dy.par_chunks(32)).with_min_len(512);
             threads::for_each(values.zip(words), |((dz, dy), word)| {
                 for (bit, (dz, &dy)) in dz.iter_mut().zip(dy).enumerate() {
@@ -43,22 +43,17 @@ pub(super) fn gradients<T: SimdElement>(
     relu_mask: Option<&[u32]>,
     gradients: Gradients<'_, Cpu, T>,
 ) {
-    let (activation, recomputes_v) = (epilogue.activation(), epilogue.recomputes_v());
     // Behind a residual g is dz, as it was rounded.
-    let dy = match epilogue.into_residual() {
-        None => dy,
-        Some(dz) => {
-            residual_gradient(dy, activation, relu_mask, dz);
-            dz
+    let (activation, dy) = match (epilogue.activation(), epilogue.into_residual()) {
+        (activation, None) => (activation, dy),
+        (_, Some(dz)) => {
+            residual_gradient(dy, relu_mask, dz);
+            (Activation::Identity, &*dz)
         }
     };
-    let of_channels = by_block_into(shape, gradients.dx, |block, dx| {
-        if recomputes_v {
-            block_gradients::<T, true>(block, statistics, affine, [x, dy], dx)
-        } else {
-            block_gradients::<T, false>(block, statistics, affine, [x, dy], dx)
-        }
-    });
+    let of_channels = with_activation!(activation, A => by_block_into(shape, gradients.dx, |block, dx| {
+        block_gradients::<T, A>(block, statistics, affine, [x, dy], dx)
+    }));
     for (out, [dgamma, _]) in gradients.dgamma.into_iter().flatten().zip(&of_channels) {
         *out = Element::from_f64(*dgamma);
     }
@@ -67,9 +62,9 @@ pub(super) fn gradients<T: SimdElement>(
     }
 }
 
-/// `dgamma` and `dbeta` of a block's channels, and its `dx`, from `g`, or with `RELU` from `dy`, whose mask is then
-/// computed again from `x`.
-fn block_gradients<T: SimdElement, const RELU: bool>(
+/// `dgamma` and `dbeta` of a block's channels, and its `dx`, from `dy` behind the activation, whose argument is computed again
+/// from `x`.
+fn block_gradients<T: SimdElement, A: Function>(
     block: &ChannelBlock,
     statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
@@ -80,8 +75,8 @@ fn block_gradients<T: SimdElement, const RELU: bool>(
         Statistics::Batch { mean: saved_mean, inv_std: saved_inv_std } => {
             let of_block = |values: &[T::Param]| values[block.channels()].iter().map(|value| value.to_f64()).collect();
             let mut mean: Vec<f64> = of_block(saved_mean);
-            if RELU {
-                // The mask needs the mean before the sums are there.
+            if A::DERIVATIVE_READS_V {
+                // v needs the mean before the sums are there.
                 let residuals = block.sums([&mean], [inputs[0]], |[mean], [x]| [x - mean]);
                 add_mean_residuals::<T>(&mut mean, residuals.iter().map(|[sum]| sum / block.m() as f64));
             }
@@ -89,10 +84,8 @@ fn block_gradients<T: SimdElement, const RELU: bool>(
         }
         Statistics::Running { mean, var, eps } => Channels::running(block.channels(), eps, affine, [mean, var]),
     };
-    let g = |parameters: [f64; 3], x: f64, dy: f64| {
-        if !RELU || T::relu_grad_passes(normalized(parameters, x)) { dy } else { 0.0 }
-    };
-    let sums = if RELU {
+    let g = |parameters: [f64; 3], x: f64, dy: f64| A::gradient::<T>(normalized(parameters, x), dy);
+    let sums = if A::DERIVATIVE_READS_V {
         let sums = block.sums(channels.parameters(), inputs, |p @ [mean, ..], [x, dy]| {
             let g = g(p, x, dy);
             [g, g * (x - mean)]

@@ -4,11 +4,12 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
+use super::activation::{Function, with_activation};
 use super::convert::SimdElement;
 use super::sweep::{ChannelBlock, Chunk, by_block, by_block_into};
 use super::threads;
 use crate::element::Param;
-use crate::op::{Activation, Coefficients, Epilogue, Weights};
+use crate::op::{Coefficients, Epilogue, Weights};
 use crate::shape::Shape;
 
 /// The moments of a channel.
@@ -73,12 +74,6 @@ pub(super) fn normalized([mean, scale, beta]: [f64; 3], x: f64) -> f64 {
 pub(super) fn inv_std<P: Param>(var: f64, eps: f64) -> f64 {
     let v = var + P::from_f64(eps).to_f64();
     if v == 0.0 { 0.0 } else { 1.0 / v.sqrt() }
-}
-
-/// `max(v, 0)` that keeps NaN.
-#[inline(always)]
-fn relu(v: f64) -> f64 {
-    if v <= 0.0 { 0.0 } else { v }
 }
 
 /// Mean and biased variance of each channel.
@@ -206,12 +201,10 @@ fn normalize<T: SimdElement>(
     y: Vec<&mut [T]>,
 ) {
     let parameters = channels.parameters();
-    match (epilogue.activation(), epilogue.into_residual()) {
-        (Activation::Identity, None) => block.map(parameters, [x], y, |p, [x]| normalized(p, x)),
-        (Activation::Relu, None) => block.map(parameters, [x], y, |p, [x]| relu(normalized(p, x))),
-        (Activation::Identity, Some(z)) => block.map(parameters, [x, z], y, |p, [x, z]| normalized(p, x) + z),
-        (Activation::Relu, Some(z)) => block.map(parameters, [x, z], y, |p, [x, z]| relu(normalized(p, x) + z)),
-    }
+    with_activation!(epilogue.activation(), A => match epilogue.into_residual() {
+        None => block.map(parameters, [x], y, |p, [x]| A::apply(normalized(p, x))),
+        Some(z) => block.map(parameters, [x, z], y, |p, [x, z]| A::apply(normalized(p, x) + z)),
+    });
 }
 
 /// One bit an element of whether relu let it pass.

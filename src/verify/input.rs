@@ -1,9 +1,9 @@
 //! The inputs of cases.
 
 use super::cases::Group;
-use super::oracle;
+use super::{activation, oracle};
 use crate::element::{Dtype, Element, Param};
-use crate::op::{Activation, Op, StatisticsKind};
+use crate::op::{Op, StatisticsKind};
 
 use super::Case;
 
@@ -228,21 +228,20 @@ impl<T: Element> Inputs<T> {
         }
     }
 
-    /// `dy` for this case: zero wherever relu's input is so close to 0 that either side of it is right.
+    /// `dy` for this case: zero wherever the activation's argument is so close to a jump of the derivative that either side of it
+    /// is right.
     pub fn dy_of(&self, case: &Case) -> Vec<T> {
         let mut dy = self.dy.clone();
-        let has_relu = match case.epilogue.activation() {
-            Activation::Identity => false,
-            Activation::Relu => true,
-        };
-        if !has_relu || !case.op.is_backward() {
+        let jumps = activation::jumps(case.epilogue.activation());
+        if jumps.is_empty() || !case.op.is_backward() {
             return dy;
         }
         for channel in 0..case.group.shape.c() {
             let ch = oracle::Channel::new(case, self, channel);
             let close = ch.y_scale() * 1e-4 + 4.0 * T::DTYPE.min_subnormal();
             for index in oracle::indices(case.group.shape, channel) {
-                if ch.before_relu(case, self, index).abs() <= close {
+                let v = ch.before_activation(case, self, index);
+                if jumps.iter().any(|jump| (v - jump).abs() <= close) {
                     dy[index] = T::default();
                 }
             }

@@ -3,10 +3,11 @@
 //! Nothing here is shared with the CPU reference, which is held against it.
 
 use super::Case;
+use super::activation;
 use super::input::{Inputs, is_frozen, widen};
 use super::tolerance::{Arithmetic, floor, mean_scale, slack, var_scale};
 use crate::element::{Dtype, Element};
-use crate::op::{Activation, Momentum, NonFinite, Op, RunningVar, Tracking};
+use crate::op::{Momentum, NonFinite, Op, RunningVar, Tracking};
 use crate::shape::{Layout, Shape};
 
 /// Where the values of a channel stand, sample by sample.
@@ -90,8 +91,8 @@ impl Channel {
         Self { mean, var, center, inv_std, gamma, beta, max_x_hat, max_z }
     }
 
-    /// The argument of relu at one place.
-    pub fn before_relu<T: Element>(&self, case: &Case, inputs: &Inputs<T>, index: usize) -> f64 {
+    /// The activation's argument at one place.
+    pub fn before_activation<T: Element>(&self, case: &Case, inputs: &Inputs<T>, index: usize) -> f64 {
         let v = (inputs.x[index].to_f64() - self.center) * self.inv_std * self.gamma + self.beta;
         match case.epilogue.residual() {
             None => v,
@@ -102,13 +103,6 @@ impl Channel {
     /// The largest term that enters `y`.
     pub fn y_scale(&self) -> f64 {
         self.gamma.abs() * self.max_x_hat.max(0.1) + self.beta.abs() + self.max_z
-    }
-
-    fn relu(case: &Case, v: f64) -> f64 {
-        match case.epilogue.activation() {
-            Activation::Relu if v <= 0.0 => 0.0,
-            Activation::Relu | Activation::Identity => v,
-        }
     }
 }
 
@@ -136,7 +130,8 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
             let mut want = vec![0.0; shape.len()];
             for (channel, ch) in channels.iter().enumerate() {
                 for index in indices(shape, channel) {
-                    want[index] = Channel::relu(case, ch.before_relu(case, inputs, index));
+                    want[index] =
+                        activation::apply(case.epilogue.activation(), ch.before_activation(case, inputs, index));
                 }
             }
             let slack = channels.iter().map(|ch| slack_of(ch) * ch.y_scale()).collect();
@@ -190,8 +185,10 @@ impl ChannelGradients {
     fn new<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], channel: usize, ch: &Channel) -> Self {
         let shape = case.group.shape;
         let m = shape.m() as f64;
-        let has_relu = case.epilogue.activation() == Activation::Relu;
-        let g = |index| if has_relu && ch.before_relu(case, inputs, index) <= 0.0 { 0.0 } else { dy[index].to_f64() };
+        let g = |index: usize| {
+            let v = ch.before_activation(case, inputs, index);
+            activation::gradient(case.epilogue.activation(), v, dy[index].to_f64())
+        };
         let g: Vec<f64> = indices(shape, channel).map(g).collect();
         let x_hat: Vec<f64> =
             indices(shape, channel).map(|index| (inputs.x[index].to_f64() - ch.center) * ch.inv_std).collect();

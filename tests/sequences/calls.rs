@@ -139,7 +139,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let mut dy = draw::gradient::<T>(rng, lens[1]);
         let model = self.slots[at].model.as_ref().filter(|_| wrong.is_empty());
         if let Some(model) = model {
-            let close = (0..dy.len()).filter(|&index| model.is_close_to_relu(index, T::DTYPE));
+            let close = (0..dy.len()).filter(|&index| model.is_close_to_jump(index, T::DTYPE));
             close.collect::<Vec<_>>().into_iter().for_each(|index| dy[index] = T::default());
         }
         let (x_buf, dy_buf) = (self.upload(&x), self.upload(&dy));

@@ -1,9 +1,8 @@
 //! A layer's formulas in f64, as naive as they can be: each channel by itself, a sum a loop.
 
+use batchnorm::verify::activation;
 use batchnorm::verify::tolerance::{Arithmetic, floor, mean_scale, rounding, slack, var_scale};
-use batchnorm::{
-    Activation, Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, StatisticsKind, Tracking,
-};
+use batchnorm::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, StatisticsKind, Tracking};
 
 /// What a forward pass computes on.
 #[derive(Clone)]
@@ -146,27 +145,24 @@ fn finite(value: f64) -> f64 {
 }
 
 impl Forward {
-    fn before_relu(&self, index: usize) -> f64 {
+    fn before_activation(&self, index: usize) -> f64 {
         let ch = &self.channels[channel_of(self.shape, index)];
         let v = (self.x[index] - ch.center) * ch.inv_std * ch.gamma + ch.beta;
         if self.epilogue.residual().is_some() { v + self.z[index] } else { v }
     }
 
-    fn has_relu(&self) -> bool {
-        self.epilogue.activation() == Activation::Relu
-    }
-
     /// The result at an index.
     pub(crate) fn y(&self, index: usize, arithmetic: Arithmetic, param: Dtype) -> Near {
-        let (ch, v) = (&self.channels[channel_of(self.shape, index)], self.before_relu(index));
-        let want = if self.has_relu() && v <= 0.0 { 0.0 } else { v };
+        let (ch, v) = (&self.channels[channel_of(self.shape, index)], self.before_activation(index));
+        let want = activation::apply(self.epilogue.activation(), v);
         Near { want, slack: ch.slack(arithmetic, self.op, param, self.shape.m()) * ch.y_scale() }
     }
 
-    /// Whether either side of relu would be right.
-    pub(crate) fn is_close_to_relu(&self, index: usize, dtype: Dtype) -> bool {
-        let scale = self.channels[channel_of(self.shape, index)].y_scale();
-        self.has_relu() && self.before_relu(index).abs() <= 1e-4 * scale + 4.0 * dtype.min_subnormal()
+    /// Whether either side of a jump of the activation's derivative would be right.
+    pub(crate) fn is_close_to_jump(&self, index: usize, dtype: Dtype) -> bool {
+        let close = 1e-4 * self.channels[channel_of(self.shape, index)].y_scale() + 4.0 * dtype.min_subnormal();
+        let v = self.before_activation(index);
+        activation::jumps(self.epilogue.activation()).iter().any(|jump| (v - jump).abs() <= close)
     }
 }
 
@@ -196,9 +192,9 @@ impl Backward {
             let places: Vec<usize> = (0..dy.len()).filter(|&index| channel_of(shape, index) == channel).collect();
             let share = ch.slack(arithmetic, backward_op, param, shape.m());
             for &index in &places {
-                if forward.has_relu() && forward.before_relu(index) <= 0.0 {
-                    all.dz[index] = Near::ZERO;
-                }
+                let g =
+                    activation::gradient(forward.epilogue.activation(), forward.before_activation(index), dy[index]);
+                all.dz[index].want = g;
             }
             let g = |index: usize| all.dz[index].want;
             let x_hat = |index: usize| (forward.x[index] - ch.center) * ch.inv_std;
