@@ -12,7 +12,7 @@ use crate::element::Element;
 use crate::error::Result;
 use crate::layer::{BatchNorm, Options, Saved, StateDict};
 use crate::offset::Offset;
-use crate::op::{Epilogue, Gradients, Op, StatisticsKind};
+use crate::op::{Epilogue, Gradients, Op};
 use crate::shape::Shape;
 
 /// The buffers that one run of an operation reads and writes.
@@ -92,13 +92,10 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
             let (x, z, mut y) = (B::slice(x, offset), B::slice(residual, offset), B::slice_mut(out, offset));
             let (x, y) = (B::view_input(&x), B::view_output(&mut y));
             let epilogue = operation.epilogue.map(|()| B::view_input(&z));
-            match operation.op {
-                Op::Infer | Op::Backward(StatisticsKind::Running) => {
-                    self.layer.frozen(shape, x, epilogue, y, saved)?;
-                }
-                Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => {
-                    self.layer.train(shape, x, epilogue, y, saved)?;
-                }
+            if operation.op.needs_batch_statistics() {
+                self.layer.train(shape, x, epilogue, y, saved)?;
+            } else {
+                self.layer.frozen(shape, x, epilogue, y, saved)?;
             }
         }
         Ok(())

@@ -11,9 +11,10 @@ use crate::shape::Shape;
 
 pub(super) fn compute<T: SimdElement>(shape: Shape, operation: Operation<'_, Cpu, T>) -> Result<()> {
     if shape.is_empty() {
-        let (outputs, value) = operation.empty_batch_outputs();
-        outputs.into_iter().flatten().for_each(|output| output.fill(Element::from_f64(value)));
-        return Ok(());
+        return operation.fill_empty(|output, value| {
+            output.fill(Element::from_f64(value));
+            Ok(())
+        });
     }
     match operation {
         Operation::Moments(op) => moments(op),

@@ -1,6 +1,6 @@
 //! The backward passes of both forward passes.
 
-use super::{EmptyBatch, Epilogue, Map, Memory, Op, Problem, Role, Statistics, StatisticsKind, Traffic};
+use super::{Epilogue, Map, Memory, Op, Problem, Role, Statistics, StatisticsKind, Traffic};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -114,7 +114,8 @@ impl<'a, M: Memory, T: Element> Backward<'a, M, T> {
         }
     }
 
-    pub(super) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
-        ([self.gradients.dgamma, self.gradients.dbeta], 0.0)
+    pub(super) fn fill_empty(self, mut fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
+        let Gradients { dgamma, dbeta, .. } = self.gradients;
+        dgamma.into_iter().chain(dbeta).try_for_each(|gradient| fill(gradient, 0.0))
     }
 }

@@ -1,6 +1,6 @@
 //! The forward pass with running statistics.
 
-use super::{EmptyBatch, Epilogue, Map, Memory, Op, Problem, Role, Traffic};
+use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::Result;
 use crate::shape::Shape;
@@ -65,7 +65,7 @@ impl<'a, M: Memory, T: Element> Infer<'a, M, T> {
         }
     }
 
-    pub(super) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
-        ([None, None], 0.0)
+    pub(super) fn fill_empty(self, _: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
+        Ok(())
     }
 }

@@ -104,6 +104,31 @@ impl Op {
         }
     }
 
+    /// Whether it reduces over the batch before it uses the values again, rather than normalize by running statistics: then
+    /// there is a choice of strategies.
+    pub(crate) fn needs_batch_statistics(self) -> bool {
+        match self {
+            Self::Moments | Self::Train | Self::Backward(StatisticsKind::Batch) => true,
+            Self::Infer | Self::Backward(StatisticsKind::Running) => false,
+        }
+    }
+
+    /// Whether CTAs leave partials of sums for each other.
+    pub(crate) fn reduces(self) -> bool {
+        match self {
+            Self::Moments | Self::Train | Self::Backward(_) => true,
+            Self::Infer => false,
+        }
+    }
+
+    /// Whether it writes `y`, and the relu mask where the epilogue keeps one.
+    pub(crate) fn writes_y(self) -> bool {
+        match self {
+            Self::Train | Self::Infer => true,
+            Self::Moments | Self::Backward(_) => false,
+        }
+    }
+
     /// The least that it moves, with or without a residual.
     pub fn traffic(self, has_residual: bool) -> Traffic {
         match self {
@@ -126,45 +151,52 @@ pub struct Traffic {
     pub cached: u32,
 }
 
-/// The per-channel outputs of an empty batch, and the value that they get.
-pub(crate) type EmptyBatch<'a, M, T> = ([Option<<M as Memory>::Out<'a, <T as Element>::Param>>; 2], f64);
+/// The operations: each a type in a file of its own with what is asked of it here.
+macro_rules! operations {
+    ($($op:ident)*) => {
+        /// An operation with its tensors, as a backend runs it.
+        ///
+        /// All tensors of one operation have one lifetime. In code for an unknown backend they are best made where the operation
+        /// is built: a `B::Out` in a variable borrows until the end of its scope.
+        pub enum Operation<'a, M: Memory, T: Element> {
+            $(#[doc = concat!("See [`", stringify!($op), "`].")] $op($op<'a, M, T>),)*
+        }
 
-/// An operation with its tensors, as a backend runs it.
-///
-/// All tensors of one operation have one lifetime. In code for an unknown backend they are best made where the operation is built:
-/// a `B::Out` in a variable borrows until the end of its scope.
-pub enum Operation<'a, M: Memory, T: Element> {
-    /// See [`Moments`].
-    Moments(Moments<'a, M, T>),
-    /// See [`Train`].
-    Train(Train<'a, M, T>),
-    /// See [`Infer`].
-    Infer(Infer<'a, M, T>),
-    /// See [`Backward`].
-    Backward(Backward<'a, M, T>),
+        impl<'a, M: Memory, T: Element> Operation<'a, M, T> {
+            /// The problem to be computed, its options checked.
+            pub(crate) fn problem(&self) -> Result<Problem> {
+                match self {
+                    $(Self::$op(op) => op.problem(),)*
+                }
+            }
+
+            /// The same operation over the tensors that `map` makes of these, one after the other.
+            pub(crate) fn map<'b, N: Memory>(self, map: &mut impl Map<'a, 'b, M, N>) -> Operation<'b, N, T> {
+                match self {
+                    $(Self::$op(op) => op.map(map).into(),)*
+                }
+            }
+
+            /// Gives what an empty batch leaves to `fill`: per-channel outputs, with the value that they get. Nothing else is
+            /// written then.
+            pub(crate) fn fill_empty(self, fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
+                match self {
+                    $(Self::$op(op) => op.fill_empty(fill),)*
+                }
+            }
+        }
+
+        $(impl<'a, M: Memory, T: Element> From<$op<'a, M, T>> for Operation<'a, M, T> {
+            fn from(op: $op<'a, M, T>) -> Self {
+                Self::$op(op)
+            }
+        })*
+    };
 }
 
-impl<'a, M: Memory, T: Element> Operation<'a, M, T> {
-    /// The problem to be computed, its options checked.
-    pub(crate) fn problem(&self) -> Result<Problem> {
-        match self {
-            Self::Moments(op) => op.problem(),
-            Self::Train(op) => op.problem(),
-            Self::Infer(op) => op.problem(),
-            Self::Backward(op) => op.problem(),
-        }
-    }
+operations! { Moments Train Infer Backward }
 
-    /// The same operation over the tensors that `map` makes of these, one after the other.
-    pub(crate) fn map<'b, N: Memory>(self, map: &mut impl Map<'a, 'b, M, N>) -> Operation<'b, N, T> {
-        match self {
-            Self::Moments(op) => op.map(map).into(),
-            Self::Train(op) => op.map(map).into(),
-            Self::Infer(op) => op.map(map).into(),
-            Self::Backward(op) => op.map(map).into(),
-        }
-    }
-
+impl<M: Memory, T: Element> Operation<'_, M, T> {
     /// The same operation and its problem, with everything checked that can be without a device.
     pub(crate) fn checked(self) -> Result<(Problem, Self)> {
         let problem = self.problem()?;
@@ -172,26 +204,4 @@ impl<'a, M: Memory, T: Element> Operation<'a, M, T> {
         let operation = self.map(&mut tensors);
         Ok((problem.over(&tensors.0)?, operation))
     }
-
-    /// The per-channel outputs of an empty batch, and the value that they get. Nothing else is written then.
-    pub(crate) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
-        match self {
-            Self::Moments(op) => op.empty_batch_outputs(),
-            Self::Train(op) => op.empty_batch_outputs(),
-            Self::Infer(op) => op.empty_batch_outputs(),
-            Self::Backward(op) => op.empty_batch_outputs(),
-        }
-    }
 }
-
-macro_rules! operation {
-    ($($op:ident)*) => {$(
-        impl<'a, M: Memory, T: Element> From<$op<'a, M, T>> for Operation<'a, M, T> {
-            fn from(op: $op<'a, M, T>) -> Self {
-                Self::$op(op)
-            }
-        }
-    )*};
-}
-
-operation! { Moments Train Infer Backward }

@@ -1,6 +1,6 @@
 //! Mean and variance.
 
-use super::{EmptyBatch, Epilogue, Map, Memory, Op, Problem, Role, Traffic};
+use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -54,7 +54,8 @@ impl<'a, M: Memory, T: Element> Moments<'a, M, T> {
         }
     }
 
-    pub(super) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
-        ([Some(self.mean), Some(self.var)], f64::NAN)
+    pub(super) fn fill_empty(self, mut fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
+        fill(self.mean, f64::NAN)?;
+        fill(self.var, f64::NAN)
     }
 }

@@ -1,6 +1,6 @@
 //! The forward pass with the batch's statistics.
 
-use super::{EmptyBatch, Epilogue, Map, Memory, Op, Problem, Role, Tracking, Traffic};
+use super::{Epilogue, Map, Memory, Op, Problem, Role, Tracking, Traffic};
 use crate::element::{Element, Param};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -103,7 +103,8 @@ impl<'a, M: Memory, T: Element> Train<'a, M, T> {
         }
     }
 
-    pub(super) fn empty_batch_outputs(self) -> EmptyBatch<'a, M, T> {
-        ([Some(self.saved_mean), Some(self.saved_inv_std)], 0.0)
+    pub(super) fn fill_empty(self, mut fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
+        fill(self.saved_mean, 0.0)?;
+        fill(self.saved_inv_std, 0.0)
     }
 }

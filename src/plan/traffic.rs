@@ -1,14 +1,6 @@
 //! The passes of an operation: facts of a problem alone. The data that it moves at least is [`Op::traffic`].
 
-use crate::op::{Op, Problem, StatisticsKind, Traffic};
-
-/// Whether an operation reduces over the batch before it uses the values again: then there is a choice of strategies.
-pub(super) fn needs_batch_statistics(op: Op) -> bool {
-    match op {
-        Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => true,
-        Op::Infer | Op::Backward(StatisticsKind::Running) => false,
-    }
-}
+use crate::op::{Op, Problem, Traffic};
 
 /// Tensors of which a tile is kept in shared memory: moments need every value once.
 pub(super) fn smem_tensors(op: Op) -> u32 {
@@ -17,21 +9,15 @@ pub(super) fn smem_tensors(op: Op) -> u32 {
 
 /// Passes of the two-pass strategy that leave partials, each with one more launch behind it.
 pub(super) fn partial_passes(problem: &Problem) -> usize {
-    match problem.op() {
-        Op::Infer => 0,
-        // The means have to be known before the mask that is computed from them.
-        Op::Backward(StatisticsKind::Batch) if problem.epilogue().recomputes_v() => 2,
-        Op::Moments | Op::Train | Op::Backward(_) => 1,
-    }
+    let op = problem.op();
+    // Sums of gradients need v, and so the means, before.
+    let finds_mean = op.is_backward() && op.needs_batch_statistics() && problem.epilogue().recomputes_v();
+    usize::from(op.reduces()) + usize::from(finds_mean)
 }
 
 /// Whether an operation writes a relu mask.
 pub(super) fn writes_mask(problem: &Problem) -> bool {
-    let is_forward = match problem.op() {
-        Op::Train | Op::Infer => true,
-        Op::Moments | Op::Backward(_) => false,
-    };
-    is_forward && problem.epilogue().keeps_mask()
+    problem.op().writes_y() && problem.epilogue().keeps_mask()
 }
 
 /// Tensors of the size of x that an operation moves once, and reads again in a second pass.

@@ -3,7 +3,6 @@
 use super::cases::Group;
 use super::{activation, oracle};
 use crate::element::{Dtype, Element, Param};
-use crate::op::{Op, StatisticsKind};
 
 use super::Case;
 
@@ -247,14 +246,6 @@ impl<T: Element> Inputs<T> {
             }
         }
         dy
-    }
-}
-
-/// Whether an operation normalizes by the running statistics.
-pub(super) fn is_frozen(op: Op) -> bool {
-    match op {
-        Op::Infer | Op::Backward(StatisticsKind::Running) => true,
-        Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => false,
     }
 }
 

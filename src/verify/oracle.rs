@@ -4,7 +4,7 @@
 
 use super::Case;
 use super::activation;
-use super::input::{Inputs, is_frozen, widen};
+use super::input::{Inputs, widen};
 use super::tolerance::{Arithmetic, floor, mean_scale, slack, var_scale};
 use crate::element::{Dtype, Element};
 use crate::op::{Momentum, NonFinite, Op, RunningVar, Tracking};
@@ -75,9 +75,9 @@ impl Channel {
         // A second sum, so that rounding the first costs no digit; an infinity or NaN stays as it is.
         let mean = if near.is_finite() { near + sum(&x, &|x| x - near) / m } else { near };
         let var = sum(&x, &|x| (x - mean) * (x - mean)) / m;
-        let (center, normalizing) = match is_frozen(case.op) {
-            true => (inputs.running_mean[channel].to_f64(), inputs.running_var[channel].to_f64()),
-            false => (mean, var),
+        let (center, normalizing) = match case.op.needs_batch_statistics() {
+            true => (mean, var),
+            false => (inputs.running_mean[channel].to_f64(), inputs.running_var[channel].to_f64()),
         };
         let padded = normalizing + <T::Param as Element>::from_f64(case.group.input.eps()).to_f64();
         let inv_std = if padded == 0.0 { 0.0 } else { 1.0 / padded.sqrt() };
@@ -196,7 +196,9 @@ impl ChannelGradients {
 
         let dbeta = sum(&g, &|g| g);
         let dgamma = sum(&g_x_hat, &|g| g);
-        let through_statistics = |x_hat: f64| if is_frozen(case.op) { 0.0 } else { dbeta / m + x_hat * dgamma / m };
+        let through_statistics = |x_hat: f64| {
+            if case.op.needs_batch_statistics() { dbeta / m + x_hat * dgamma / m } else { 0.0 }
+        };
         let dx = |(g, x_hat): (&f64, &f64)| ch.gamma * ch.inv_std * (g - through_statistics(*x_hat));
         let dbeta_scale = sum(&g, &|g| g.abs());
         Self {

@@ -27,7 +27,7 @@ use super::process::expect_unforked;
 use super::{Cuda, CudaWorkspace, extent, ffi, stream_key};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::op::{Activation, Epilogue, Op, Operation, Problem, Raw, RawSlice, Role, TensorList};
+use crate::op::{Activation, Epilogue, Operation, Problem, Raw, RawSlice, Role, TensorList};
 use crate::plan::{Access, Plan, Strategy};
 use hold::{DeviceMemory, Hold};
 
@@ -121,10 +121,7 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
         return fill(cuda, &problem, operation);
     }
     let plan = cuda.planned(&problem)?;
-    let takes_scratch = match problem.op() {
-        Op::Infer => false, // nothing to merge
-        Op::Moments | Op::Train | Op::Backward(_) => true,
-    };
+    let takes_scratch = problem.op().reduces();
     if is_own && takes_scratch {
         return cuda.with_own_workspace(&problem, &plan, |workspace| {
             let Some(memory) = workspace.memory_mut() else { return launch(cuda, &problem, &plan, operation, scratch) };
@@ -142,8 +139,7 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
 
 /// Writes what an empty batch leaves.
 fn fill<T: KernelElement>(cuda: &Cuda, problem: &Problem, operation: Operation<'_, Raw, T>) -> Result<()> {
-    let (outputs, value) = operation.empty_batch_outputs();
-    outputs.into_iter().flatten().try_for_each(|output| {
+    operation.fill_empty(|output, value| {
         let c = problem.shape().c() as u64;
         // SAFETY: Problem checked that an output of one value a channel has `c` values; `run_held` holds its guard.
         let status = unsafe { ffi::bn_fill(at(output), c, value as f32, cuda.stream.cu_stream().cast()) };
