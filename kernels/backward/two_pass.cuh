@@ -9,7 +9,7 @@ __device__ __forceinline__ BnWorkspace mean_residual_partials(const BnWorkspace&
     return behind;
 }
 
-// With relu, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean.
+// The partials of sum(x - saved_mean), for tiles that need the mean residual. Runs before the first pass, with relu only.
 // Reads x: sizeof(T) bytes per element of these.
 template <class Iter>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
