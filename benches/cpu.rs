@@ -1,15 +1,15 @@
-//! The CPU path beside a copy of x to y, which is the least that a forward pass can cost.
+//! The CPU path, and a copy of x to y, which is the least that a forward pass can cost.
 //!
 //! `cargo bench --bench cpu`, or with a part of a name behind `--`. The target: `train` takes at most twice as long as
-//! `copy`, in both layouts. This bench is there to see what a change does; beside PyTorch, and on every row, the CPU path is
-//! measured by `batchnorm bench`.
+//! `copy`, in both layouts. This bench is there to see what a change does. `batchnorm bench` measures the CPU path on
+//! every row, and PyTorch.
 
 use batchnorm::bench::{Pass, Row, Work, rows};
 use batchnorm::{Compute, Cpu, Element, Epilogue, Op, StatisticsKind, with_device_element};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 
-/// Rows of suites.json that differ in how they are walked: long strips, short and odd ones, few values of many channels,
+/// Rows of suites.json that differ in how they are walked: long planes, short and odd ones, few values of many channels,
 /// one channel, and neither layout's favourite.
 const NAMES: [&str; 7] = ["stage1", "stage3", "stage4", "small-1000", "long-1000", "many-channels", "one-channel"];
 /// The batch of ResNet-50.

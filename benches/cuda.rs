@@ -3,10 +3,10 @@
 //! `cargo bench --features cuda --bench cuda -- resnet50`. Times are those of the device, between two CUDA events around
 //! as many operations as criterion asks for, one behind the other on one stream. So a tensor that fits into L2 is found
 //! there, and where an operation takes the device less time than its launch takes the host, it is the launch that is
-//! measured. Throughput counts each data tensor once, however often the kernels read it. Beside its floor and its peers,
-//! and with a cold L2, an operation is measured by `batchnorm bench`; this bench is there to see what a change does.
+//! measured. Throughput counts each data tensor once, however often the kernels read it. This bench
+//! is there to see what a change does. `batchnorm bench` measures an operation with a cold L2, its floor and its peers.
 //!
-//! With `BATCHNORM_BENCH_OUT=FILE` each measurement is also a line of that CSV file.
+//! Each measurement is also a line of a CSV file, by `BATCHNORM_BENCH_OUT=FILE`.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -152,7 +152,7 @@ fn time<T: Element<Param = f32>>(
 where
     Cuda: Compute<T>,
 {
-    // With an operation before the first event, the device is at work while the host queues the ones that count.
+    // An operation before the first event keeps the device at work while the host queues the ones that count.
     work.run(operation)?;
     let start = cuda.stream().record_event(Some(CU_EVENT_DEFAULT))?;
     for _ in 0..iterations {

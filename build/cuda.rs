@@ -62,14 +62,14 @@ fn bind(root: &Path) -> Result<()> {
     }
 }
 
-/// For a GPU, by nvcc, with the CUDA runtime linked statically.
+/// Compiles the kernels for a GPU, by nvcc, with the CUDA runtime linked statically.
 fn native(root: &Path) -> Result<()> {
     let architectures = env::var("BATCHNORM_CUDA_ARCHS").unwrap_or_else(|_| flags::ARCHITECTURES.into());
     let gencode = flags::gencode(&architectures).map_err(|e| format!("BATCHNORM_CUDA_ARCHS: {e}"))?;
     let compress = env::var("BATCHNORM_CUDA_COMPRESS").ok();
     let compress = flags::compression(compress.as_deref()).map_err(|e| format!("BATCHNORM_CUDA_COMPRESS: {e}"))?;
     let lines = env::var("BATCHNORM_CUDA_LINEINFO").is_ok_and(|value| value == "1");
-    // Packages have no xtask beside them.
+    // Packages come without xtask.
     let strict = root.join("xtask").is_dir();
     let nvcc = nvcc::find(root)?;
     // SAFETY: the build script has one thread here. cc takes nvcc from the environment alone.
@@ -100,8 +100,8 @@ fn native(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// For the emulated device, by the C++ compiler. The emulator says with which headers and flags. Its files of launches have the
-/// hash of the sources.
+/// Compiles the kernels for the emulated device, by the C++ compiler, with the headers and flags of the emulator. Its
+/// files of launches have the hash of the sources.
 fn emulated(root: &Path) -> Result<()> {
     let include = variable("DEP_CUDA_EMULATOR_INCLUDE")?;
     let flags = variable("DEP_CUDA_EMULATOR_FLAGS")?;

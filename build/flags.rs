@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-/// For every file. Without `-fmad=false` a GPU and the emulated device would not agree bit for bit. Never here:
+/// Flags of every file. Without `-fmad=false` a GPU and the emulated device would not agree bit for bit. Never here:
 /// `--use_fast_math`, `--default-stream per-thread`.
 pub(crate) const FLAGS: [&str; 4] = ["-std=c++17", "-O3", "-fmad=false", "-Xcompiler=-fPIC"];
 
-/// For every file too, unless it is switched off: makes the fat binary 18 times smaller (13.6 to 0.77 MB on a sample).
+/// A flag of every file too, unless it is switched off: makes the fat binary 18 times smaller (13.6 to 0.77 MB on a sample).
 /// Drivers before CUDA 12.4 (R550) cannot read such a binary (nvcc's documentation); nvcc 12.8 and 12.9 can build for them.
 pub(crate) const COMPRESS: &str = "--compress-mode=size";
 
@@ -19,7 +19,7 @@ pub(crate) fn compression(setting: Option<&str>) -> Result<Option<&'static str>,
     }
 }
 
-/// In this workspace; a user's newer compiler must not stop at a warning that ours does not know.
+/// A flag in this workspace alone: a user's newer compiler must not stop at a warning that ours does not know.
 pub(crate) const STRICT: &str = "-Werror=all-warnings";
 
 /// Machine code for these compute capabilities, and PTX for those between and after them.

@@ -1,4 +1,4 @@
-// Which nvcc, and the CUDA runtime that belongs to it.
+// The choice of nvcc, and the CUDA runtime that belongs to it.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ pub(crate) fn runtime(nvcc: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("libcudart_static.a was not found beside {}", program.display()))
 }
 
-/// In the target folder of the workspace, or that of this build.
+/// nvcc in the target folder of the workspace, or that of this build.
 fn own(root: &Path) -> impl Iterator<Item = PathBuf> {
     let out = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
     let targets: Vec<_> = out.ancestors().map(Path::to_path_buf).collect();

@@ -1,4 +1,4 @@
-// Where the project's own CUDA toolkit lies. Shared by build.rs, which uses it, and xtask, which installs it.
+// The folder of the project's own CUDA toolkit. Shared by build.rs, which uses it, and xtask, which installs it.
 
 use std::path::{Path, PathBuf};
 

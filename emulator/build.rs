@@ -4,7 +4,7 @@ use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-/// How g++ compiles a .cu file so that its accesses are seen as nvcc would issue them: nothing is contracted or
+/// Flags by which g++ compiles a .cu file so that its accesses are seen as nvcc would issue them: nothing is contracted or
 /// reassociated, no loads or stores are merged, split or made up, and the hooks are called for accesses alone.
 const KERNEL_FLAGS: &[&str] = &[
     "-x",

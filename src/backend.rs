@@ -61,10 +61,10 @@ pub trait Backend: Memory + Clone + Send + Sync {
     /// Scratch memory that is enough for each of these problems, whatever the alignment of their buffers.
     ///
     /// # Errors
-    /// Where the device has no memory left, or fails.
+    /// An error if the device has no memory left, or fails.
     fn workspace(&self, problems: &[Problem]) -> Result<Self::Workspace>;
 
-    /// A copy of `buf` beside it, on a device without a way over the host.
+    /// A copy of `buf` in the same memory, which on a device does not go over the host.
     #[doc(hidden)]
     fn duplicate<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Self::Buf<T>>;
 }

@@ -55,7 +55,7 @@ pub enum Error {
         output: &'static str,
         /// The name of the argument that it overlaps.
         other: &'static str,
-        /// How many bytes they share.
+        /// Number of bytes that they share.
         bytes: usize,
     },
     /// An optional argument is absent where the operation cannot do without it.
@@ -63,7 +63,7 @@ pub enum Error {
     Missing {
         /// The argument's name.
         tensor: &'static str,
-        /// Why it is needed.
+        /// The reason why it is needed.
         reason: &'static str,
     },
     /// An optional argument is present where the operation has no use for it.
@@ -71,7 +71,7 @@ pub enum Error {
     Unexpected {
         /// The argument's name.
         tensor: &'static str,
-        /// Why it has no place.
+        /// The reason why it has no place.
         reason: &'static str,
     },
     /// Training with one value a channel, where the unbiased running variance would divide by zero.
@@ -148,7 +148,7 @@ pub enum Error {
     NoDevice {
         /// The number asked for.
         ordinal: usize,
-        /// How many devices there are.
+        /// Number of devices.
         count: usize,
     },
     /// The device is older than any that the kernels are built for.

@@ -27,7 +27,7 @@ use traffic::partial_passes;
 /// The launch of a problem: strategy, tiling, workspace.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// Where a channel's values stay between their two uses.
+    /// The memory in which a channel's values stay between their two uses.
     pub strategy: Strategy,
     /// The cut of the tensors.
     pub tiling: Tiling,
@@ -157,7 +157,7 @@ impl Plan {
         Self::HEAD_BYTES + most.unwrap_or(0) * Self::PARTIAL_BYTES
     }
 
-    /// Whether there is more than one strategy: where every value is needed once and nothing has to be merged, or there is
+    /// Whether there is more than one strategy: where every value is needed once and nothing has to be reduced, or there is
     /// no value, there is not.
     fn has_choice(problem: &Problem) -> bool {
         problem.op().needs_batch_statistics() && !problem.shape().is_empty()

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::error::{Error, Result};
 
-/// Where the channels stand among the dimensions.
+/// The position of the channels among the dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// `N, C, S…`: `nc`, `ncl`, `nchw`, `ncdhw`.
@@ -100,7 +100,7 @@ impl Shape {
         &self.dims[..self.rank]
     }
 
-    /// Where the channels stand. Channels-first for two dimensions.
+    /// The position of the channels. Channels-first for two dimensions.
     pub fn layout(&self) -> Layout {
         self.layout
     }

@@ -1,4 +1,4 @@
-//! THE table of cases: every operation held against an oracle in f64, on any backend.
+//! THE table of cases: every operation compared with an oracle in f64, on any backend.
 //!
 //! Tests, the command line and later backends all use this one table. A [`Case`] is an operation on a shape with an
 //! [`Input`]; cases with the same data come in a [`Group`], so that the data is made once. The [`oracle`] is the

@@ -1,5 +1,5 @@
 //! Cases that no one here computed by hand: outputs of ONNX, TensorFlow, Keras, Flax, PyTorch, and literal values from
-//! public test suites, held against the CPU reference (and in tests/cuda against a device).
+//! public test suites, compared with the CPU reference (and in tests/cuda against a device).
 //!
 //! All of ../shared/conformance where that folder is, and always the subset in tests/data/conformance, which
 //! `cargo xtask conformance` makes. Nothing is skipped: what policy refuses is listed in `conformance/refused.rs` and

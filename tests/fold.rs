@@ -34,7 +34,7 @@ fn close(got: &[f64], want: &[f64]) {
     }
 }
 
-/// Where the weight of an input and an output lies.
+/// The index of the weight of an input and an output.
 type Index = fn(usize, usize) -> usize;
 
 #[test]
@@ -90,7 +90,7 @@ fn a_channel_without_variance_gives_beta() {
     assert_eq!((weight, bias.as_slice()), ([0.0; IN * OUT], state.beta.as_deref().unwrap()));
 }
 
-/// As in a layer, `eps` is added in the type of the statistics: 1e-3 is a little less in f64 than in f32.
+/// `eps` is added in the type of the statistics, as in a layer: 1e-3 is a little less in f64 than in f32.
 #[test]
 fn where_running_var_and_eps_cancel_it_gives_beta_and_below_nan() {
     let mut state = StateDict::<f32>::new(2, &Options::default()).unwrap();

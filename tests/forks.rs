@@ -52,7 +52,8 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    // Below and above: the words of a mask that are shared at least, the values that one thread computes, many tasks.
+    // Shapes below and above the words of a mask that are shared at least, and the values that one thread computes; and many
+    // tasks.
     for (n, c, s) in
         [(2, 3, 1), (1023, 32, 1), (1025, 32, 1), (2048, 32, 1), (2049, 32, 1), (30, 16, 400), (3, 2, 70_000)]
     {
@@ -118,7 +119,7 @@ fn a_forked_process_computes() {
     });
 }
 
-/// On a thread of a pool of the caller's, whose other threads are not there in the child, whatever they did.
+/// A fork on a thread of the caller's pool, whose other threads are not there in the child, whatever they did.
 #[test]
 fn a_process_that_is_forked_on_a_thread_of_a_pool_computes() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();

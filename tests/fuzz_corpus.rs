@@ -36,7 +36,7 @@ fn state_files() {
     corpus("state").iter().for_each(|bytes| targets::state(bytes));
 }
 
-/// The state of a layer of 3 channels, with an input's tensors beside it.
+/// The state of a layer of 3 channels, and an input's tensors.
 fn whole(rng: &mut Rng) -> Draft {
     let mut draft = Draft::default();
     for name in ["weight", "bias", "running_mean", "running_var"] {
@@ -51,7 +51,7 @@ fn whole(rng: &mut Rng) -> Draft {
     draft
 }
 
-/// Whatever the bytes: no panic, and what the targets demand of what was read.
+/// Any bytes give no panic, and what is read of them is as the targets demand.
 #[test]
 fn mutated_files() {
     let (inputs, states) = (corpus("input"), corpus("state"));

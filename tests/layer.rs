@@ -131,13 +131,13 @@ fn momentum_0_keeps_and_momentum_1_replaces() {
     let (mut layer, mut saved) = layer(tracking(Momentum::Ema(0.0)));
     step(&mut layer, &mut saved, &data(1));
     assert_eq!(running(&layer), Running { num_batches_tracked: 1, ..Running::<Vec<f32>, i64>::new(3).unwrap() });
-    // With a = 0 the batch is not read, so that an infinity there stays out.
+    // The batch is not read at a = 0, so that an infinity there stays out.
     let infinite: Vec<f32> = data(2).iter().map(|x| x * f32::INFINITY).collect();
     step(&mut layer, &mut saved, &infinite);
     assert_eq!(running(&layer), Running { num_batches_tracked: 2, ..Running::<Vec<f32>, i64>::new(3).unwrap() });
 
     let (mut layer, mut saved) = self::layer(tracking(Momentum::Ema(1.0)));
-    // With a = 1 the old value is not read, so that NaN there does not survive.
+    // The old value is not read at a = 1, so that NaN there does not survive.
     let mut state = layer.state_dict().unwrap();
     state.running.as_mut().unwrap().mean.fill(f32::NAN);
     state.running.as_mut().unwrap().var.fill(f32::INFINITY);

@@ -1,5 +1,5 @@
-//! What memory runs out of is an error with its bytes, and nothing has changed: every operation of a layer under limits of the
-//! address space, step by step.
+//! Operations that run out of memory give an error with its bytes, and nothing has changed: every operation of a layer under
+//! limits of the address space, step by step.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -23,7 +23,7 @@ fn limit(bytes: u64) {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
 }
 
-/// What an action gives where so many bytes more can be had.
+/// The result of an action under a limit of this many bytes more than the process has.
 fn within<R>(bytes: u64, action: impl FnOnce() -> Result<R>) -> Result<R> {
     limit(address_space() + bytes);
     let result = action();
@@ -58,7 +58,7 @@ fn operations(shape: Shape, step: u64) -> usize {
     let fresh = layer.state_dict().unwrap();
     let mut refused = 0;
 
-    // The state is looked at beside the limit: a copy of it takes memory too.
+    // The state is read without the limit: a copy of it takes memory too.
     let state = |layer: &BatchNorm<Cpu>| layer.state_dict().unwrap();
     for k in 0.. {
         let result = within(k * step, || layer.train(shape, &x, Epilogue::add_relu(&x), &mut y, &mut saved));
@@ -124,7 +124,7 @@ fn child(which: &str) {
     let refused = match which {
         // Large enough for threads, which it has no room for.
         "shared" => operations(shape(&[64, 16, 200], Layout::ChannelsFirst), 40_000),
-        // Much to be kept for each row.
+        // A shape with much to be kept for each row.
         "narrow" => operations(shape(&[60_000, 4, 2], Layout::ChannelsFirst), 60_000),
         "wide" => operations(shape(&[3, 40_000], Layout::ChannelsLast), 60_000),
         "layers" => layers(300_000, 30_000),
@@ -141,7 +141,7 @@ fn limited() {
     for (which, least) in [("shared", 2), ("narrow", 30), ("wide", 30), ("layers", 100)] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "limited", "--nocapture", "--test-threads", "1"]).env(LIMITED, which);
-        // Else the thread of the test has an arena whose address space it has already.
+        // The thread of the test would else have an arena whose address space it has already.
         command.env("MALLOC_ARENA_MAX", "1");
         let output = command.output().unwrap();
         let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -90,7 +90,7 @@ fn nan_never_passes_the_comparison() {
     assert!(!passes::<f32>(Input::Normal, Arithmetic::F64, |_| (f64::INFINITY, 1.0)));
 }
 
-/// Which of infinity and NaN a statistic is counts, and which infinity.
+/// An infinite statistic passes as infinity of the same sign alone, and NaN as NaN alone.
 #[test]
 fn an_infinite_statistic_passes_as_that_alone() {
     let plain = |x: &mut dyn Iterator<Item = f64>| {
@@ -366,7 +366,7 @@ fn given_statistics_that_are_not_those_of_x_are_taken_as_given() {
 
 #[test]
 fn the_rounding_of_a_saved_mean_does_not_reach_the_gradients() {
-    // At mean 1e4 and sigma 1e-2 the f32 mean alone is off by up to 5% of sigma.
+    // The f32 mean alone is off by up to 5% of sigma at mean 1e4 and sigma 1e-2.
     let shape = Shape::nc(64, 1).unwrap();
     let x: Vec<f64> = (0..64).map(|i| f64::from((1e4 + 1e-2 * f64::from(i * 7919 % 64 - 32)) as f32)).collect();
     let mean = x.iter().sum::<f64>() / 64.0;

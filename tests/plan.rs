@@ -395,7 +395,7 @@ fn for_an_empty_problem_nothing_is_planned() {
     }
 }
 
-/// On both sides of every threshold: one element, one row, one channel more or less.
+/// Shapes on both sides of every threshold: one element, one row, one channel more or less.
 #[test]
 fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
     for limits in DEVICES {

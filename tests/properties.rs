@@ -1,5 +1,5 @@
-//! What holds for any shape, layout and dtype: random groups against the oracle, which is a second formula and no code
-//! of the reference's own.
+//! Properties of any shape, layout and dtype: random groups against the oracle, a second formula that shares no code with
+//! the reference.
 
 mod abuse;
 mod random;
@@ -41,8 +41,8 @@ fn any_group_is_within_its_tolerance() {
     });
 }
 
-/// Where the mean is rounded the oracle must not blame the reference: of these constants' sums some are, by a third of
-/// the tolerance.
+/// Channels of one value: the sums of some of these constants round, so that the mean is off by a third of the tolerance. The
+/// oracle must not blame the reference for it.
 #[test]
 fn constant_channels_are_exact() {
     for n in 2..=40 {
@@ -53,7 +53,7 @@ fn constant_channels_are_exact() {
     }
 }
 
-/// Long strips, many rows, many channels: beyond what the random shapes reach.
+/// Long planes, many rows, many channels: beyond what the random shapes reach.
 #[test]
 fn shapes_beyond_one_part_are_within_their_tolerance() {
     let first = Layout::ChannelsFirst;

@@ -8,7 +8,7 @@ import unittest
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent / ".ci" / "needs"
 BASH = shutil.which("bash")
-# What the script itself is written with.
+# The programs that the script itself is written with.
 TOOLS = "awk cut dirname du grep head mktemp rm sort tail".split()
 # A machine that lacks nothing: what each program does.
 WHOLE = {

@@ -9,7 +9,7 @@ from rows import BYTES, Row
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 SEED = 20240607
 
-# Tensors the size of x that are alive at most, the next call's outputs beside the last one's.
+# Tensors the size of x that are alive at most: the next call's outputs are made while the last one's are alive.
 HELD = {
     "train": 3,  # x, 2 y
     "train-relu": 3,
@@ -20,7 +20,7 @@ HELD = {
     "infer": 3,
 }
 
-# Beyond so many sets of a few KB each, what is measured is the launch, wherever the data lies.
+# Sets of buffers at most: the launch alone is measured for sets so small that more would be needed, wherever the data lies.
 MOST_SETS = 4096
 
 
@@ -67,7 +67,7 @@ def shaped(row: Row, flat):
 
 
 def sets_of(row: Row, device: str) -> int:
-    """How many sets of buffers in turn touch at least four times the L2 before one comes again."""
+    """Sets of buffers that together are at least four times the L2, so that none is in it when it comes again."""
     if device == "cpu":
         return 1
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
@@ -76,7 +76,7 @@ def sets_of(row: Row, device: str) -> int:
 
 
 def needed_bytes(row: Row, operation: str, sets: int, checked_elements: int) -> int:
-    """Bytes that measuring the operation holds at most, beside those of the row."""
+    """Bytes that measuring the operation takes at most, on top of those of the row."""
     data = sets * HELD[operation] * (row.tensor_bytes + row.offset * BYTES[row.dtype])
     return data + sets * 32 * row.c + 100 * checked_elements  # a dozen f64 tensors in the check
 

@@ -13,7 +13,7 @@ class Jax(Peer):
     name = "jax"
 
     def __init__(self, device: str):
-        # Before jax is imported: it would take three quarters of the GPU's memory, or a GPU where the CPU is measured.
+        # jax reads this as it is imported: it would take three quarters of the GPU's memory, or a GPU where the CPU is measured.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if device == "cpu":
             os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -114,7 +114,7 @@ class Jax(Peer):
 
 
 class Axes:
-    """Where the channels lie in the row's memory."""
+    """The axis of the channels in the row's memory."""
 
     def __init__(self, row):
         rank = 2 + len(row.spatial)
@@ -124,5 +124,5 @@ class Axes:
         self._shape = tuple(-1 if axis == channels else 1 for axis in range(rank))
 
     def wide(self, values):
-        """Per-channel values beside the data."""
+        """Per-channel values, other than the data."""
         return values.reshape(self._shape)

@@ -39,7 +39,7 @@ class Bound(NamedTuple):
 
     # Runs it once, or puts it on the stream, and returns its outputs.
     call: Callable[[], Any]
-    # For a backward operation, y of the forward pass before it: with relu, what it masks by.
+    # y of the forward pass before a backward operation, by which relu's gradient is masked.
     y: Any = None
 
 
@@ -67,7 +67,7 @@ class Peer:
         """Called before calls on another of torch's streams."""
 
     def wait(self, result) -> None:
-        """With `own_stream`: returns when `result` is there."""
+        """Returns when `result` is there; called if `own_stream` is set."""
 
     def outputs(self, row, operation: str, result) -> list:
         """The torch tensors of `OUTPUTS`, data as [n, c, spatial...]."""

@@ -14,7 +14,7 @@ from rows import row_of  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
-    # Without the usage a refusal is one line.
+    # A refusal is one line without the usage.
     this = argparse.ArgumentParser("peers.py", usage=argparse.SUPPRESS, description=__doc__, allow_abbrev=False)
     this.add_argument("--device", choices=("cpu", "cuda"), required=True)
     this.add_argument("--threads", type=whole, metavar="N", help="of torch on the CPU; default: torch's own choice")
@@ -39,8 +39,8 @@ def private_stdout():
 
 def open_bench(arguments):
     """The device and its peers. `Unavailable` without torch, or without the device."""
-    # Before torch is imported. Threads that wait must not spin: a parent that measures itself meanwhile would have less
-    # of the machine, and on a machine that is not idle a spinning team waits out time slices of 10 ms.
+    # OpenMP reads this as torch is imported. Threads that wait must not spin: a parent that measures itself meanwhile would
+    # have less of the machine, and a spinning team waits out time slices of 10 ms on a machine that is not idle.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     try:

@@ -12,13 +12,13 @@ from peer import Peer, reason_of
 
 LEAST_SAMPLES = 5
 MOST_SAMPLES = 1000
-# Below this, the clock's own time shows: then a sample is as many calls as take twice this.
+# Seconds of a call below which the clock's own time shows: a sample is then as many calls as take twice this.
 SHORT_CALL = 50e-6
 WARM_UP = 0.05
 # The least length of a device sample: events resolve half a microsecond.
 DEVICE_SAMPLE = 0.01
 LEAST_LAUNCHES = 20
-# More launches than these would make the host wait for the device's queue.
+# Launches of a sample of the host's time, at most: more would make the host wait for the device's queue.
 MOST_HOST_CALLS = 100
 
 

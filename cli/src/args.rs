@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Bench(bench::Args),
 }
 
-/// What the command line asks for.
+/// The command line, parsed.
 pub(crate) enum Parsed {
     /// A command.
     Command(Box<Command>),

@@ -1,7 +1,7 @@
-//! `batchnorm bench`: how long operations take, beside the least that they could and beside their peers.
+//! `batchnorm bench`: the times of operations, of the least that they could take, and of their peers.
 //!
 //! Everything that is compared is measured in one run, in turns: what comes first in one round comes last in the next.
-//! Nothing is timed before it was held against the CPU path. What is known is written down as it becomes known: a journal
+//! Nothing is timed before it was compared with the CPU path. Results are written as they become known: a journal
 //! line before and behind each turn, a line of the table and the JSON anew after each task.
 
 mod cpu;
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     let tasks = tasks(args)?;
     let wanted = Wanted::new(&args.peer)?;
     args.journal.as_deref().map(output::expect_journal).transpose()?;
-    output::expect_apart(&[
+    output::expect_distinct(&[
         ("--journal", args.journal.as_deref()),
         ("--json", args.json.as_deref()),
         ("--plot", args.plot.as_deref()),
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
         json: args.json.as_deref().map(Renewed::new).transpose()?,
         plot: args.plot.as_deref().map(Renewed::new).transpose()?,
     };
-    // Behind all that may be refused: it is empty from then on.
+    // The journal is opened behind all that may be refused, since it is empty from then on.
     let journal = || match &args.journal {
         Some(path) => Journal::new(began).into_file(path).map_err(|error| Failure::new(format!("--journal: {error}"))),
         None => Ok(Journal::new(began)),
@@ -157,7 +157,7 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     }
 }
 
-/// Where a report goes.
+/// The files that a report is written to.
 struct Files<'a> {
     json: Option<Renewed<'a>>,
     plot: Option<Renewed<'a>>,
@@ -211,7 +211,7 @@ impl Run<'_> {
 
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
         let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
-        // Who reads the lines may be gone; the files are not.
+        // The reader of the lines may be gone; the files are not.
         let say = |text: &str| progress.suspend(|| drop(output::print(text)));
         say(&report.head());
         for task in *tasks {
@@ -260,7 +260,7 @@ impl Run<'_> {
         self.late()
     }
 
-    /// Why nothing more is to begin, where the time is over.
+    /// The reason why nothing more may begin, if the time is over.
     fn late(&self) -> Option<String> {
         let within = self.args.within.filter(|&within| self.began.elapsed().as_secs() >= within);
         within.map(|within| format!("not reached --within {within} seconds"))

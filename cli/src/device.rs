@@ -105,7 +105,7 @@ mod tests {
         let [_, (_, known), ..] = DeviceLimits::KNOWN;
         let limits = DeviceLimits { sms: 132, clusters: [[66, 32, 15, 7], [132, 64, 30, 14]], ..known };
         let json = limits_json(&limits);
-        // As `Debug` has them: none is left out.
+        // `Debug` has all of them, so that none is left out.
         let named = format!("{limits:?}").matches(": ").count();
         assert_eq!(json.as_object().unwrap().len(), named);
         assert_eq!((&json["compute_capability"], &json["sms"]), (&json!([9, 0]), &json!(132)));

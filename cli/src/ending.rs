@@ -1,5 +1,5 @@
-//! How the process ends before its work is done, by a signal or for want of memory: without a temporary file, and as the contract
-//! says.
+//! The end of the process before its work is done, by a signal or for want of memory: it leaves no temporary file, and has the
+//! exit code of the contract.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -31,7 +31,7 @@ fn remove(known: &[PathBuf]) {
 
 /// Lets a signal that ends the process remove what is temporary first. The process then ends by that signal, as without this.
 ///
-/// Where no thread can be had that would wait for them, signals end the process at once.
+/// Signals end the process at once where no thread can be started that would wait for them.
 #[cfg(unix)]
 pub(crate) fn watch_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -79,13 +79,13 @@ pub(crate) fn watch_signals() {}
 /// Allocations as large as a tensor are left to the caller, who may do with less, or has an error that says what it was for.
 pub(crate) struct Allocator;
 
-/// From so many bytes on an allocation is left to whoever asks.
+/// Bytes from which on a failed allocation is left to the caller.
 const LARGE: usize = 1 << 20;
-/// Whether none is.
+/// Whether a failed allocation of any size ends the process.
 static IS_LARGE_TOO: AtomicBool = AtomicBool::new(false);
 
-/// From here on an allocation that fails ends the process, however large it is: for commands that take most of their memory
-/// without a way back.
+/// Lets every allocation that fails from here on end the process, however large it is: for commands that take most of their
+/// memory by calls that cannot report it.
 pub(crate) fn end_without_memory() {
     IS_LARGE_TOO.store(true, Ordering::Relaxed);
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 struct Found {
     has_cpu: bool,
     cuda: CudaDevices,
-    /// Why there are none, where they were asked for.
+    /// The reason why there are none, if they were asked for.
     no_cuda: Option<String>,
 }
 

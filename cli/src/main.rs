@@ -36,14 +36,14 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => CHECK_FAILED.into(),
         Err(failure) => {
-            // Where stderr is closed too, the exit code has to say it alone.
+            // The exit code alone tells it where stderr is closed too.
             let _ = writeln!(io::stderr(), "batchnorm: {failure}");
             BAD_INPUT.into()
         }
     }
 }
 
-/// Whether every check held; the commands that check nothing are true. `began` is the start of the process.
+/// Whether every check passed; the commands that check nothing are true. `began` is the start of the process.
 fn dispatch(parsed: Parsed, began: Instant) -> Result<bool, Failure> {
     let command = match parsed {
         Parsed::Text(text) => return output::print(&text).map(|()| true),

@@ -77,7 +77,7 @@ pub(crate) fn expect_journal(path: &Path) -> Result<(), Failure> {
 }
 
 /// Refuses options that name one file, of which the last to be written would be left. An option that is not given is `None`.
-pub(crate) fn expect_apart(options: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
+pub(crate) fn expect_distinct(options: &[(&str, Option<&Path>)]) -> Result<(), Failure> {
     let mut seen: Vec<(&str, PathBuf)> = Vec::new();
     for (option, path) in options.iter().filter_map(|&(option, path)| Some((option, path?))) {
         let place = place_of(path).unwrap_or_else(|_| path.to_path_buf());

@@ -119,7 +119,7 @@ fn compute<B: Compute<T>, T: Element>(args: &Args, backend: B, tensors: &Tensors
     let (op, epilogue, tracking) = (args.op.into(), args.epilogue.into(), args.tracking());
     let shape = Shape::new(&tensors.dims("x")?, args.layout.into())?;
     // Options out of range are refused also where this operation does not read them. Whether m = 1 will do depends on
-    // the tensors beside x, and is left to the operation.
+    // the other tensors, and is left to the operation.
     let in_range = Tracking { variance: batchnorm::RunningVar::Biased, ..tracking };
     Problem::new(op, shape, T::DTYPE, epilogue, args.eps, Some(in_range))?;
 

@@ -1,4 +1,4 @@
-//! The threads of what the command line computes itself, beside the operations.
+//! The threads of what the command line computes itself, outside of the operations.
 
 use std::sync::OnceLock;
 

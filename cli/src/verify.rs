@@ -1,6 +1,6 @@
 //! `batchnorm verify`: every case of the library's table against the f64 oracle, on a CUDA device under every strategy.
 //!
-//! What is known is written down as it becomes known: a journal line before and behind each launch, the JSON anew after each
+//! Results are written as they become known: a journal line before and behind each launch, the JSON anew after each
 //! group of cases.
 
 mod report;
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
-/// Whether every case held that was reached.
+/// Whether every case passed that was reached.
 pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     let journal = Journal::new(began).within(args.within.map(Duration::from_secs));
     match args.device {
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
     }
 }
 
-/// Holds the backends against the table, of which `every` says how much is gone through by default.
+/// Checks the backends by the table, of which `every` says how much is gone through by default.
 fn hold<B: Verified>(
     args: &Args,
     journal: Journal,
@@ -88,9 +88,9 @@ fn hold<B: Verified>(
     model: String,
 ) -> Result<bool, Failure> {
     args.journal.as_deref().map(output::expect_journal).transpose()?;
-    output::expect_apart(&[("--journal", args.journal.as_deref()), ("--json", args.json.as_deref())])?;
+    output::expect_distinct(&[("--journal", args.journal.as_deref()), ("--json", args.json.as_deref())])?;
     let json = args.json.as_deref().map(Renewed::new).transpose()?;
-    // Behind all that may be refused: it is empty from here on.
+    // The journal is opened behind all that may be refused, since it is empty from here on.
     let journal = match &args.journal {
         Some(path) => journal.into_file(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
         None => journal,

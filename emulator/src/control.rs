@@ -71,7 +71,7 @@ unsafe impl Send for HeldSms {}
 unsafe impl Sync for HeldSms {}
 
 /// Says that another kernel holds `count` multiprocessors (of whatever device), for this thread's launches until the
-/// result is dropped. They then do what they would do beside that kernel: a cooperative grid waits until all of it fits the
+/// result is dropped. They then do what they would do while that kernel runs: a cooperative grid waits until all of it fits the
 /// rest, a cluster until one fits, any other launch until one multiprocessor is free. A launch is over when its call
 /// returns, so it is the call that waits, and another thread must release; after 60 seconds the launch fails with
 /// `CUDA_ERROR_LAUNCH_TIMEOUT`. What would not fit the whole device is refused at once, and occupancy is asked of the whole

@@ -1,8 +1,8 @@
 //! A CUDA device on the CPU, for tests on machines without a GPU.
 //!
 //! It is a `libcuda.so.1` that any program finds by `dlopen` once this crate is linked, and headers with which g++
-//! compiles CUDA C++ unchanged. Kernels run as threads and fibers of this process, and every load and store is held
-//! against bounds, alignment, memory that nobody wrote, and a happens-before race check. It takes no time: nothing here
+//! compiles CUDA C++ unchanged. Kernels run as threads and fibers of this process, and every load and store is
+//! checked for bounds, alignment, memory that nobody wrote, and races by happens-before. It takes no time: nothing here
 //! says how fast a GPU is.
 //!
 //! A crate uses it by `extern crate cuda_emulator as _;` and a build script that compiles its .cu files with

@@ -7,7 +7,7 @@ use driver::{Device, ILLEGAL_ADDRESS, LAUNCH_FAILED, MISALIGNED_ADDRESS, expect_
 
 const SEEDS: u64 = 6;
 
-/// As `enum How` in kernels/cluster.cu.
+/// The values of `enum How` in kernels/cluster.cu.
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
 enum How {

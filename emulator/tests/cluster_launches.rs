@@ -1,4 +1,4 @@
-//! What a launch of clusters is refused for, what fits, and launches that wait for multiprocessors that others hold.
+//! Launches of clusters that are refused, that fit, and that wait for multiprocessors that others hold.
 
 mod driver;
 
@@ -132,7 +132,7 @@ fn launches_wait_for_multiprocessors_that_others_hold() {
     assert_eq!(while_held(cuda_emulator::hold_sms(1), || cooperative(4)), (0, true));
     assert_eq!(while_held(cuda_emulator::hold_sms(1), || cooperative(3)), (0, false));
     assert_eq!(while_held(cuda_emulator::hold_sms(4), || cooperative(1)), (0, true));
-    // What can never fit is refused and does not wait; what needs no promise waits for one multiprocessor only.
+    // A cooperative launch that can never fit is refused and does not wait. A plain launch waits for one multiprocessor only.
     assert_eq!(while_held(cuda_emulator::hold_sms(1), || cooperative(5)), (COOPERATIVE_LAUNCH_TOO_LARGE, false));
     cuda_emulator::clear_error();
     let plain = || planted::launch_geometry(y, 9, 1024, 0);

@@ -1,4 +1,4 @@
-//! f16 and bf16, held against the crate `half`: all patterns one way; the other way the neighbourhood of every value of
+//! f16 and bf16, compared with the crate `half`: all patterns one way; the other way the neighbourhood of every value of
 //! the half types and of every tie between two, and many others.
 
 mod driver;

@@ -249,7 +249,7 @@ fn a_failed_launch_stays_with_its_thread() {
     })
     .join()
     .unwrap();
-    // What is given back is given back, and the error still told.
+    // Memory is freed, and the error reported all the same.
     let live = cuda_emulator::live().allocations;
     assert_eq!(device.free(x), ILLEGAL_ADDRESS);
     assert_eq!(cuda_emulator::live().allocations, live - 1);

@@ -44,7 +44,7 @@ fn a_warp_barrier_orders_a_warp() {
     let device = Device::open(0);
     let y = device.alloc::<f32>(64);
     let full = u32::MAX;
-    // Without any barrier; then over the border of a warp; then over the border of a mask.
+    // The wrong launches have no barrier; exchange over the border of a warp; and over the border of a mask.
     under_seeds(|| planted::launch_warp(y, 1, 0), || planted::launch_warp(y, 1, full), &["values"]);
     under_seeds(|| planted::launch_warp(y, 32, full), || planted::launch_warp(y, 31, full), &["values"]);
     under_seeds(|| planted::launch_warp(y, 16, 0xffff), || planted::launch_warp(y, 8, 0xffff), &["values"]);

@@ -18,7 +18,7 @@ impl Field {
         *(self.at)(&mut copy)
     }
 
-    /// With this constant multiplied.
+    /// The constants with this one multiplied.
     fn times(&self, constants: &Constants, factor: f64) -> Constants {
         let mut changed = *constants;
         let value = (self.at)(&mut changed);
@@ -82,7 +82,7 @@ pub(crate) fn predicted(constants: &Constants, observation: &Observation) -> f64
     }
 }
 
-/// By how much the model is off, as the logarithm of the ratio: 0.1 is 10% too much.
+/// The model's error, as the logarithm of the ratio: 0.1 is 10% too much.
 pub(crate) fn residual(constants: &Constants, observation: &Observation) -> f64 {
     (predicted(constants, observation) / observation.ns).ln()
 }
@@ -104,7 +104,7 @@ pub(crate) fn fit(measured: &Measured) -> (Constants, Vec<Fitted>) {
     for stage in [probes, rows] {
         let observations: Vec<&Observation> = stage.iter().map(|&index| &all[index]).collect();
         let mut free: Vec<usize> = (0..FIELDS.len()).filter(|&field| found[field].is_none()).collect();
-        // Without what turns out not to be determined, the others are fitted again.
+        // The others are fitted again without the constants that turn out not to be determined.
         let errors = loop {
             let fitted = least(constants, &free, &observations);
             let errors = standard_errors(&fitted, &free, &observations);
@@ -185,7 +185,7 @@ fn around(start: Constants, free: &[usize], observations: &[&Observation]) -> Co
     best
 }
 
-/// By how much a predicted time changes with a constant, both as logarithms.
+/// The change of a predicted time with a constant, both as logarithms.
 fn slope(constants: &Constants, field: &Field, observation: &Observation) -> f64 {
     const STEP: f64 = 1.01;
     let at = |factor: f64| predicted(&field.times(constants, factor), observation).ln();

@@ -1,4 +1,4 @@
-//! The measurements that `batchnorm bench` left in its JSON, as far as a model of time can be held against it.
+//! The measurements in the JSON of `batchnorm bench`, as far as a model of time predicts them.
 
 use batchnorm::bench::{Pass, Row, cost};
 use batchnorm::{DeviceLimits, Dtype, Layout, Plan, Problem, Shape, Strategy};
@@ -8,7 +8,7 @@ use serde_json::Value;
 pub(crate) struct Observation {
     /// The median, in nanoseconds.
     pub(crate) ns: f64,
-    /// How many samples it is the median of.
+    /// Number of samples that it is the median of.
     pub(crate) samples: usize,
     pub(crate) of: Of,
     pub(crate) limits: DeviceLimits,
@@ -26,7 +26,7 @@ pub(crate) enum Of {
 pub(crate) enum Probe {
     Empty,
     Move(Move),
-    /// Meetings of a cooperative launch.
+    /// Grid barriers of a cooperative launch.
     GridBarrier {
         rounds: f64,
     },
@@ -174,7 +174,7 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
         "strided" => cold(1.0, 1.0, number("strip_bytes")?),
         "copy-by" => {
             let (bytes, threads) = (number("bytes")?, number("threads")?);
-            // Of more CTAs than registers are sure to have room for, the rest wait.
+            // CTAs beyond those that registers are sure to have room for wait.
             let room = sms * f64::from(Plan::MIN_CTAS * Plan::MAX_THREADS) / threads;
             let in_flight = threads * number("in_flight")? * vector;
             let chunks = (bytes / in_flight).ceil();
@@ -182,7 +182,7 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
             // CTAs take whole chunks, so that some end a chunk before the others.
             let ctas = (chunks / (chunks / busy).ceil()).min(room);
             let is_cold = entry["cold"].as_bool()?;
-            // What L2 holds but in part is neither.
+            // Buffers that L2 holds in part are neither cold nor warm.
             let is_warm = 2.0 * bytes * number("sets")? <= limits.l2_bytes as f64;
             let row_bytes = f64::INFINITY;
             (is_cold != is_warm).then_some(Probe::Move(Move {

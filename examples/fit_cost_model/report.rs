@@ -53,7 +53,7 @@ pub(crate) fn rows(measured: &Measured, found: &Constants) -> String {
     text
 }
 
-/// How far off the model is, by strategy, and what its choices cost, with today's constants and the fitted ones.
+/// The model's error by strategy, and the cost of its choices, with today's constants and the fitted ones.
 pub(crate) fn summary(measured: &Measured, found: &Constants) -> String {
     let mut text = String::new();
     for (name, constants) in [("today's", &Constants::PLANNED_BY), ("fitted", found)] {
@@ -69,7 +69,7 @@ pub(crate) fn summary(measured: &Measured, found: &Constants) -> String {
                 let _ = writeln!(text, "  {strategy:<9} off by {median} (median), {worst} (worst), of {count} rows");
             }
         }
-        // Where only one strategy was measured there is nothing to choose.
+        // There is nothing to choose where only one strategy was measured.
         let choices: Vec<&Task> = measured.tasks.iter().filter(|task| task.observations.len() > 1).collect();
         let regrets: Vec<f64> = choices.iter().map(|task| regret(measured, task, constants)).collect();
         if regrets.is_empty() {
@@ -94,7 +94,7 @@ fn chosen(measured: &Measured, task: &Task, constants: &Constants) -> usize {
     least.unwrap_or_default()
 }
 
-/// How much longer the chosen plan took than the best that was measured, as a share.
+/// The time that the chosen plan took beyond the best that was measured, as a share.
 pub(crate) fn regret(measured: &Measured, task: &Task, constants: &Constants) -> f64 {
     let best = task.observations.iter().map(|&index| measured.observations[index].ns).fold(f64::INFINITY, f64::min);
     measured.observations[chosen(measured, task, constants)].ns / best - 1.0

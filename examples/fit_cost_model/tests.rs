@@ -14,7 +14,7 @@ const H200: DeviceLimits = DeviceLimits::KNOWN[2].1;
 const SMS: f64 = 132.0;
 const BUFFER: f64 = (200 << 20) as f64;
 
-/// None of them near today's.
+/// Constants none of which is near today's.
 const KNOWN: Constants = Constants {
     dram_efficiency: 0.8,
     sm_bytes_per_ns: 40.0,
@@ -171,11 +171,11 @@ fn known_constants_are_found_again() {
     for (field, fitted) in FIELDS.iter().zip(&fitted) {
         let (found, known) = (field.of(&found), field.of(&KNOWN));
         assert!(fitted.error.is_some(), "{} is not determined", field.name);
-        // What L2 keeps shows only as far as L2 is faster than DRAM, so that the noise of both is in it.
+        // The share that L2 keeps shows only as far as L2 is faster than DRAM, so that the noise of both is in it.
         let allowed = if field.name == "l2_kept" { 0.1 } else { 0.05 };
         assert!((found / known - 1.0).abs() < allowed, "{}: {found}, expected {known}", field.name);
     }
-    // With these the planner chooses better than with today's, which are far off.
+    // The planner chooses better by the fitted constants than by today's, which are far off.
     let sum = |constants| measured.tasks.iter().map(|task| regret(&measured, task, constants)).sum::<f64>();
     assert!(sum(&found) < 0.2 * sum(&Constants::PLANNED_BY), "{} {}", sum(&found), sum(&Constants::PLANNED_BY));
     let text = crate::told(&measured, false);
@@ -187,7 +187,7 @@ fn known_constants_are_found_again() {
 
 #[test]
 fn a_constant_that_nothing_bears_on_stays() {
-    // block alone meets nobody, and neither do copies.
+    // block alone has no barrier between CTAs, and neither have copies.
     let is_kept = |probe: &Value| ["empty", "copy"].contains(&probe["probe"]["kind"].as_str().unwrap());
     let few: Vec<Value> = probes().into_iter().filter(is_kept).collect();
     let measured = read(&bench("cuda:0", "NVIDIA H200", &few, &rows(&KNOWN, &[Strategy::Block])));
@@ -207,7 +207,7 @@ fn a_constant_that_nothing_bears_on_stays() {
 
 #[test]
 fn a_limit_that_binds_nowhere_at_first_is_found() {
-    // By today's constants it is latency that holds these copies up, and what an SM can draw is far away.
+    // Latency limits these copies by today's constants, and the bandwidth of an SM is far from it.
     let bytes = BUFFER / 4.0;
     let copy = |(ctas, threads): (f64, u32)| {
         let probe =
@@ -241,7 +241,7 @@ fn regret_is_what_the_choice_costs() {
         row["subjects"][subject]["seconds"]["graph"]["median"] = json!(ns);
     }
     let measured = read(&bench("cuda:0", "NVIDIA H200", &[], &rows[..1]));
-    // Constants by which one launch, which was measured at 10 us beside 8 us, takes less than two.
+    // Constants by which one launch, which was measured at 10 us where another took 8 us, takes less than two.
     let found = regret(&measured, &measured.tasks[0], &Constants { launch: 1e9, ..KNOWN });
     assert!((found - 0.25).abs() < 1e-9, "{found}");
     let found = regret(&measured, &measured.tasks[0], &Constants { merge: 1e9, ..KNOWN });

@@ -3,7 +3,7 @@
 #include "running.h"
 #include "two_pass.cuh"
 
-// Through the batch's statistics.
+// The gradient through the batch's statistics.
 static BnStatus launch_backward_batch(const BnBackward& args, void* stream) {
     const BnTiling& t = args.tiling;
     return with_iterator(t.dtype, t.access, [&](auto iterator) {

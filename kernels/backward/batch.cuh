@@ -52,7 +52,7 @@ __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, cons
     return block_reduce_accums<Iter, GradientSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
 }
 
-// The coefficients of dx beside Affine: dx = scale * (g - mean_dy - (x - mean) * proj).
+// The coefficients of dx, in addition to Affine: dx = scale * (g - mean_dy - (x - mean) * proj).
 struct alignas(16) DxCoeffs {
     float mean_dy, proj, mean_lo, unused;
 };

@@ -9,8 +9,8 @@ __device__ __forceinline__ BnWorkspace mean_residual_partials(const BnWorkspace&
     return behind;
 }
 
-// Where v is computed again, before the first pass: the partials of sum(x - saved_mean), for tiles that need the residual of the mean.
-// Reads x: sizeof(T) bytes per element of these.
+// The partials of sum(x - saved_mean), for tiles that need the mean residual. Runs before the first pass, only where v
+// is computed again. Reads x: sizeof(T) bytes per element of these.
 template <class Iter>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     mean_residual_kernel(const __grid_constant__ BnBackward args) {

@@ -38,7 +38,7 @@ struct alignas(16) Moments {
 
 // Chan's merge of two sets, with the mean as a pair. Exact where both means are equal.
 //
-// `delta` is NaN where one mean is infinite, and infinite where finite means are too far apart for f32. The weighted
+// `delta` is NaN where one mean is infinite, and infinite where finite means differ by more than f32 holds. The weighted
 // means then give the infinity or NaN of a plain sum, or a finite mean. m2 needs no repair: it is NaN in a set with an
 // infinite mean, and infinite beyond f32.
 __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {

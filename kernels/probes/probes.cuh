@@ -1,4 +1,4 @@
-// The best that a device can do: the floors and the costs that the kernels of this folder are held against. No part of
+// The best that a device can do: the floors and the costs that the kernels are compared with. No part of
 // any operation; compiled with the feature `bench` alone.
 #pragma once
 #include <cuda_runtime.h>

@@ -13,7 +13,7 @@ import subprocess
 
 def folders():
     """Folders that source files lie in, with what they are called instead. Of several that a file is in the last counts."""
-    # The crate is beside pyproject.toml in an archive, and one folder up in the repository.
+    # The crate is next to pyproject.toml in an archive, and one folder up in the repository.
     package = pathlib.Path(__file__).resolve().parent.parent
     root = package if (package / "kernels").is_dir() else package.parent
     yield root, "batchnorm"
@@ -33,7 +33,7 @@ def add_arguments(*arguments):
 
 
 def rename_folders():
-    """Has rustc call the folders by their other names, beside the flags that are set in the environment or in cargo's files."""
+    """Has rustc call the folders by their other names, in addition to flags of the environment and of cargo's files."""
     flags = [f"--remap-path-prefix={folder}={name}" for folder, name in folders()]
     if "CARGO_ENCODED_RUSTFLAGS" in os.environ or "RUSTFLAGS" in os.environ:
         before = os.environ.get("CARGO_ENCODED_RUSTFLAGS", "\x1f".join(os.environ.get("RUSTFLAGS", "").split()))

@@ -12,7 +12,7 @@ use crate::device::{Device, WorkspaceMemory};
 
 /// A call of Python's with its arguments.
 pub(crate) trait Call: Sync {
-    /// The value that it returns, beside what it writes.
+    /// The value that it returns, in addition to what it writes.
     type Output: Send;
     /// Runs it on a backend, over data of a type and a shape.
     fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<Self::Output>;

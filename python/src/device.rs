@@ -13,7 +13,7 @@ pub(crate) trait Device: Backend {
     /// There are so many bytes, aligned to 256, for as long as the workspace lasts and work that was put on the stream with it
     /// runs; they were all zeros before their first operation, and nothing else writes them.
     unsafe fn workspace_at(&self, memory: WorkspaceMemory) -> Option<Self::Workspace>;
-    /// How many bytes of scratch memory an operation needs.
+    /// Bytes of scratch memory that an operation needs.
     fn workspace_bytes(&self, problem: &Problem) -> Result<usize>;
 }
 

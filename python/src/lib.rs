@@ -20,7 +20,8 @@ use device::WorkspaceMemory;
 /// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
 type DeviceStream = (Option<usize>, u64);
 
-/// Where data is and what it is: its place, dtype, dimensions (batch, channels, the rest) and whether channels are last.
+/// The metadata of a call's tensors: their device, dtype, dimensions (batch, channels, the others' product) and whether
+/// channels are last.
 #[derive(FromPyObject)]
 struct Where(DeviceStream, String, (usize, usize, usize), bool);
 
@@ -89,7 +90,7 @@ fn backward(py: Python<'_>, at: Where, backward: BackwardCall) -> PyResult<()> {
     dispatch(py, at, &backward)
 }
 
-/// How many bytes of scratch memory an operation needs: `train`, `backward` or `backward-frozen`.
+/// Bytes of scratch memory that an operation needs: `train`, `backward` or `backward-frozen`.
 #[pyfunction]
 fn workspace_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> PyResult<usize> {
     dispatch(py, at, &WorkspaceBytes { operation, epilogue })

@@ -9,7 +9,7 @@ import torch
 import batchnorm
 import batchnorm.torch as bn
 
-# With BATCHNORM_REQUIRE_GPU=1 they fail instead: a test that skips itself is no result.
+# They fail instead of being skipped under BATCHNORM_REQUIRE_GPU=1: a test that skips itself is no result.
 pytestmark = pytest.mark.skipif(
     not (batchnorm.has_cuda and torch.cuda.is_available()) and os.environ.get("BATCHNORM_REQUIRE_GPU") != "1",
     reason="needs a CUDA device and BATCHNORM_CUDA=1",
@@ -49,7 +49,7 @@ def test_work_is_on_the_current_stream():
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(100_000_000)  # What follows would read x too early on another stream.
+        torch.cuda._sleep(100_000_000)  # Work on another stream would read x too early.
         y = module(x.mul_(2))
     stream.synchronize()
     assert torch.equal(y.cpu(), want)

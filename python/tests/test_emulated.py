@@ -55,7 +55,7 @@ class Driver:
 
 
 class Device:
-    """What stands for a CUDA device: tensors in its memory, and a stream."""
+    """A stand-in for a CUDA device: tensors in its memory, and a stream."""
 
     def __init__(self, driver):
         self.driver, self.stream = driver, 0
@@ -70,7 +70,7 @@ class Device:
 
     def put(self, tensor):
         copy = self.empty(tensor.shape, tensor.dtype, _ops._format(tensor) if tensor.dim() > 1 else torch.contiguous_format)
-        # By the driver, which notes what is initialized.
+        # The driver copies, since it notes which memory is initialized.
         source = tensor.contiguous(memory_format=_ops._format(tensor)) if tensor.dim() > 1 else tensor.clone()
         count = source.numel() * source.itemsize
         if count:
@@ -165,7 +165,7 @@ def test_a_graph_gets_scratch_memory_of_its_own(device):
 
 
 def test_streams_and_threads_do_not_share(device):
-    """What the emulated device would report: memory that two of them write in no order."""
+    """Memory that two of them write in no order, which the emulated device would report."""
     module, x = device.module(bn.BatchNorm1d(8)), device.put(torch.rand(64, 8))
     want, seen = module(x).clone(), []
     device.stream = device.driver.stream()

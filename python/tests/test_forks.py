@@ -11,7 +11,8 @@ import torch, batchnorm.torch as bn
 
 forks, seed = int(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(seed)
-# Below and above: the 32-bit words of a mask that are shared at least, the values that one thread computes, many tasks.
+# Sizes below and above the 32-bit words of a mask that are shared at least, and the values that one thread computes; and
+# many tasks.
 SIZES = [(2, 3), (1023, 32), (1025, 32), (2048, 32), (2049, 32), (40, 16, 20, 20), (40, 16, 24, 24)]
 OPS = torch.ops.batchnorm
 

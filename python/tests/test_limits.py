@@ -1,4 +1,4 @@
-"""Where no thread can be had the calling one computes; where memory runs out there is an exception, and nothing has changed."""
+"""The calling thread computes where no other can be started. Memory that runs out is an exception, and nothing has changed."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ALONE = """
 import os, resource, torch, batchnorm.torch as bn
 torch.set_num_threads(4)
 module, small, large = bn.BatchNormReLU(16), torch.rand(2, 16, 4, 4), torch.rand(64, 16, 32, 32)
-module(small)  # What is made once.
+module(small)  # Makes what is made once.
 if os.getuid() == 0:
     os.setuid(65534)
 resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
@@ -32,7 +32,7 @@ module = bn.BatchNormAddReLU(4)
 running = [module.running_mean, module.running_var, module.num_batches_tracked]
 with torch.no_grad():
     small = x[:100].contiguous()
-    module(small, small)  # What is made once.
+    module(small, small)  # Makes what is made once.
     before = [tensor.clone() for tensor in running]
     y, mean, inv_std, mask = OPS.train(x, x, None, None, None, None, None, 0.1, 1e-5, "add_relu", True)
     operations = {
@@ -70,7 +70,7 @@ def test_no_thread_but_the_first():
 
 
 def test_memory_that_runs_out():
-    # What is given back goes back at once, so that the next step has no more than its own.
+    # Freed memory goes back to the system at once, so that the next step has no more than its own.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     for threads in ("1", "2"):
         ran = subprocess.run([sys.executable, "-c", STEPS, threads], capture_output=True, text=True, env=env)

@@ -1,4 +1,4 @@
-"""Models converted and folded, beside the originals."""
+"""Models converted and folded, compared with the originals."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The modules beside those of torch.nn, whose values come from float64."""
+"""The modules compared with those of torch.nn, whose values come from float64."""
 
 import copy
 import itertools
@@ -166,12 +166,12 @@ def test_copies_have_a_state_of_their_own(copied):
 def test_the_number_of_batches_may_be_of_any_dtype(kept_as):
     theirs, ours = torch.nn.BatchNorm1d(1, momentum=None), bn.BatchNorm1d(1, momentum=None)
     for module in (theirs, ours):
-        beside = torch.tensor([1, 7], dtype=kept_as)
-        module.num_batches_tracked = beside[0]
+        pair = torch.tensor([1, 7], dtype=kept_as)
+        module.num_batches_tracked = pair[0]
         for _ in range(3):
             module(torch.tensor([[6.0], [8.0]]))
         module(torch.empty(0, 1)) if module is ours else None
-        assert beside.tolist() == [5 if module is ours else 4, 7]
+        assert pair.tolist() == [5 if module is ours else 4, 7]
     assert torch.equal(ours.running_mean, theirs.running_mean)
 
 

@@ -1,4 +1,4 @@
-"""What is refused, with the words of torch, and that nothing has changed."""
+"""Refusals have the words of torch, and change nothing."""
 
 import copy
 

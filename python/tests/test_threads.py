@@ -17,7 +17,7 @@ names = lambda: [open(f"/proc/self/task/{{task}}/comm").read() for task in os.li
 bn.BatchNorm2d(16)(torch.rand(64, 16, 32, 32))
 print(sum(name.startswith("batchnorm-") for name in names()))
 """
-    for n in (1, 3):  # With one it is the calling thread.
+    for n in (1, 3):  # One thread is the calling one.
         ran = subprocess.run([sys.executable, "-c", code.format(n=n)], capture_output=True, text=True, check=True)
         assert ran.stdout.strip() == str(n if n > 1 else 0)
 

@@ -2,10 +2,10 @@
 
 use crate::launch::{Contents, Launch};
 
-/// The values in memory besides f32.
+/// The values in memory other than f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halves {
-    /// There are none.
+    /// No others.
     None,
     /// f16.
     F16,

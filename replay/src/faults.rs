@@ -107,7 +107,7 @@ fn plant(
     let module = &corpus.modules[module];
     let Some((body, first_line)) = module.body(name) else { return Ok(None) };
     let mut places: Vec<_> = pattern.captures_iter(body).filter_map(|found| Some((found.get(0)?, found))).collect();
-    places.retain(|(place, _)| fault.place.is_it(&body[..place.start()]));
+    places.retain(|(place, _)| fault.occurrence.is_it(&body[..place.start()]));
     if places.is_empty() || cases.is_empty() {
         return Ok(None);
     }

@@ -49,14 +49,14 @@ pub(crate) struct Guard {
 /// The operation of an instruction.
 #[derive(Debug)]
 pub(crate) enum Op {
-    /// From registers into one, by a function.
+    /// A function of registers, into one.
     Compute(Compute),
-    /// As compute, but for a second operand of 0.
+    /// A function whose second operand must not be 0.
     Divide(Compute),
     Registers(registers::Op),
     Access(access::Op),
     Atom(atom::Op),
-    /// To an instruction.
+    /// A branch to an instruction.
     Branch(usize),
     Exit,
     Trap,

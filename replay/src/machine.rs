@@ -26,11 +26,11 @@ use schedule::Schedule;
 pub(crate) use thread::Next;
 use view::Late;
 
-/// Where the parameters begin in their window.
+/// The begin of the parameters in their window.
 pub(crate) const PARAMETERS: u64 = 0x100;
-/// Where a CTA's shared memory begins in its window: not at 0, so that a null pointer points nowhere.
+/// The begin of a CTA's shared memory in its window: not 0, so that a null pointer points nowhere.
 pub(crate) const SHARED: u64 = 1024;
-/// Where the shared window begins in the generic space.
+/// The begin of the shared window in the generic space.
 pub(crate) const GENERIC_SHARED: u64 = 0x1000 << 32;
 /// An address in the cluster's window: the rank and 1 above these bits, and below the address in the CTA's own window.
 pub(crate) const RANK_SHIFT: u32 = 24;
@@ -60,7 +60,7 @@ impl Default for Options {
 pub struct Ran {
     /// The contents of each allocation.
     pub memory: Vec<Contents>,
-    /// Which instructions of the entry were executed.
+    /// Whether each instruction of the entry was executed.
     pub hit: Vec<bool>,
     /// The instructions that all threads executed.
     pub instructions: u64,
@@ -68,7 +68,7 @@ pub struct Ran {
 
 /// A thread: the index of its cluster among those that run, its CTA's rank there, and its number in the CTA.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ThreadIndex {
     pub(crate) cluster: usize,
     pub(crate) rank: usize,
     pub(crate) thread: usize,
@@ -151,16 +151,16 @@ impl<'a> Machine<'a> {
         }
     }
 
-    pub(crate) fn cta(&self, place: Place) -> &Cta {
+    pub(crate) fn cta(&self, place: ThreadIndex) -> &Cta {
         &self.running[place.cluster].ctas[place.rank]
     }
 
-    pub(crate) fn cta_mut(&mut self, place: Place) -> &mut Cta {
+    pub(crate) fn cta_mut(&mut self, place: ThreadIndex) -> &mut Cta {
         &mut self.running[place.cluster].ctas[place.rank]
     }
 
     #[inline]
-    pub(crate) fn value(&self, place: Place, source: Source) -> u64 {
+    pub(crate) fn value(&self, place: ThreadIndex, source: Source) -> u64 {
         match source {
             Source::Register(register) => {
                 self.cta(place).registers[place.thread * self.entry.masks.len() + register as usize]
@@ -169,29 +169,34 @@ impl<'a> Machine<'a> {
         }
     }
 
-    pub(crate) fn address(&self, place: Place, address: Address) -> u64 {
+    pub(crate) fn address(&self, place: ThreadIndex, address: Address) -> u64 {
         self.value(place, address.base).wrapping_add(address.offset as u64)
     }
 
-    pub(crate) fn set(&mut self, place: Place, to: Destination, value: u64) {
+    pub(crate) fn set(&mut self, place: ThreadIndex, to: Destination, value: u64) {
         let stride = self.entry.masks.len();
         self.cta_mut(place).registers[place.thread * stride + to.register as usize] = value & to.mask;
     }
 
-    pub(crate) fn set_if(&mut self, place: Place, to: Option<Destination>, value: u64) {
+    pub(crate) fn set_if(&mut self, place: ThreadIndex, to: Option<Destination>, value: u64) {
         if let Some(to) = to {
             self.set(place, to, value);
         }
     }
 
     /// A thread and where it stands, for messages.
-    pub(crate) fn told(&self, place: Place) -> String {
+    pub(crate) fn told(&self, place: ThreadIndex) -> String {
         let cta = self.cta(place);
         format!("CTA {} thread {}, {}", cta.number, place.thread, self.entry.place(cta.threads[place.thread].pc))
     }
 
     /// All of so many threads, a warp or a CTA, that have not exited stand at one instruction, as aligned barriers demand.
-    pub(crate) fn check_aligned(&self, place: Place, len: usize, at: impl Fn(&cta::Thread) -> usize) -> Result<()> {
+    pub(crate) fn check_aligned(
+        &self,
+        place: ThreadIndex,
+        len: usize,
+        at: impl Fn(&cta::Thread) -> usize,
+    ) -> Result<()> {
         for warp in self.cta(place).threads.chunks(len) {
             let mut places = warp.iter().filter(|thread| thread.state != State::Exited).map(&at);
             let first = places.next();

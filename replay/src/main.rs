@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(what) => {
-            // In one line, whatever the names of files and kernels have in them.
+            // The message is one line, whatever the names of files and kernels have in them.
             eprintln!("error: {}", what.replace(char::is_control, " "));
             ExitCode::from(2)
         }

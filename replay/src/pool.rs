@@ -68,7 +68,7 @@ impl Outcome {
 }
 
 impl Report {
-    /// As one line.
+    /// The difference as one line.
     pub(crate) fn line(&self) -> String {
         let Self { kind, file, outcome, instructions, changed, .. } = self;
         format!("{}\t{file}\t{kind}\t{instructions}\t{changed}\t{}", outcome.name(), outcome.detail())
@@ -145,7 +145,7 @@ pub(crate) fn execute(entry: &Entry, launch: &Launch, kind: &Kind, options: &Opt
 struct Entries<'a> {
     corpus: &'a Corpus,
     body: Body,
-    /// By name and module.
+    /// Kernels by name and module, decoded.
     decoded: Mutex<HashMap<(String, usize), Decoded>>,
 }
 

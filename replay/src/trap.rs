@@ -1,4 +1,4 @@
-//! Why an execution stops.
+//! The reason why an execution stops.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Trap(Box<str>);
 
 impl Trap {
-    /// In one line, whatever it tells of the text.
+    /// A trap with this message, made one line.
     pub(crate) fn new(what: impl AsRef<str>) -> Self {
         Self(what.as_ref().split_whitespace().collect::<Vec<_>>().join(" ").into())
     }

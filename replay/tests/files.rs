@@ -67,7 +67,7 @@ fn encode(launch: &Launch) -> Vec<u8> {
     file
 }
 
-/// Why a launch with a change is refused.
+/// The message by which a launch with a change is refused.
 fn refused(change: impl Fn(&mut Launch)) -> String {
     let mut launch = launch();
     change(&mut launch);
@@ -130,9 +130,9 @@ fn what_no_device_launches_is_refused() {
     assert_eq!(refused(|l| l.allocations[1].address = 0x1007), "allocations that overlap");
     assert_eq!(refused(|l| l.allocations[1].address = 0x1000), "allocations that overlap");
     assert_eq!(refused(|l| l.allocations[1].address = u64::MAX), "allocations that overlap");
-    let mut beside = launch();
-    beside.allocations[1].address = 0x1008;
-    assert!(Launch::read(&encode(&beside)).is_ok());
+    let mut adjacent = launch();
+    adjacent.allocations[1].address = 0x1008;
+    assert!(Launch::read(&encode(&adjacent)).is_ok());
 }
 
 /// The program with a text, and a launch of these bytes.
@@ -272,7 +272,7 @@ fn memory_that_no_machine_has_is_refused() {
     refuses(&ptx, &encode(&large), "bytes of registers and shared memory, too many to execute");
 }
 
-/// A NaN of arithmetic is the canonical one here; what only looks like one beside other values is compared.
+/// A NaN of arithmetic is the canonical one here; what only looks like one by its neighbour is compared.
 #[test]
 fn nans_hide_nothing() {
     let compared = |here: &[u8], there: &[u8], halves| {
@@ -286,7 +286,7 @@ fn nans_hide_nothing() {
     assert_eq!(words(0xffff_ffff, 0x7fc0_0000, Halves::None), (0, 4));
     assert_eq!(words(0x7fff_0001, 0xfe01_0001, Halves::F16), (0, 2));
     assert_eq!(words(0x0001_7fff, 0x0001_7fc0, Halves::Bf16), (0, 1));
-    // The lower half beside an infinity or a NaN of bf16, and beside a NaN of f16.
+    // The lower half next to an infinity or a NaN of bf16, and next to a NaN of f16.
     assert_eq!(words(0x7f80_3f80, 0x7f80_4000, Halves::Bf16), (2, 0));
     assert_eq!(words(0x7fff_3f80, 0x7fff_4000, Halves::Bf16), (2, 0));
     assert_eq!(words(0x7fff_3c00, 0x7fff_4000, Halves::F16), (1, 0));

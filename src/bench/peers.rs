@@ -27,7 +27,7 @@ pub const PEER_NAMES: [&str; 6] = ["torch", "torch-cudnn", "torch-compile", "cud
 mod tests {
     use super::{PEER_NAMES, PEERS};
 
-    /// As peer.py lists them.
+    /// The names are those of peer.py.
     #[test]
     fn names_are_those_of_the_program() {
         let (_, text) = PEERS.iter().find(|(name, _)| *name == "peer.py").unwrap();

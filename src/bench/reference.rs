@@ -107,8 +107,8 @@ fn gather<T: Element>(shape: Shape, values: &[T], channels: &[usize]) -> Vec<T> 
     let (c, s) = (shape.c(), shape.s());
     match shape.layout() {
         Layout::ChannelsFirst => {
-            let strips = (0..shape.n()).flat_map(|n| channels.iter().map(move |channel| (n * c + channel) * s));
-            strips.flat_map(|start| values[start..start + s].iter().copied()).collect()
+            let planes = (0..shape.n()).flat_map(|n| channels.iter().map(move |channel| (n * c + channel) * s));
+            planes.flat_map(|start| values[start..start + s].iter().copied()).collect()
         }
         Layout::ChannelsLast => {
             (0..shape.m()).flat_map(|row| channels.iter().map(move |channel| values[row * c + channel])).collect()

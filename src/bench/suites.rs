@@ -15,7 +15,7 @@ pub struct Row {
     pub suite: String,
     /// Its name in the suite.
     pub name: String,
-    /// How many batch norms of this size the network has.
+    /// Number of batch norms of this size in the network.
     pub count: u32,
     /// Dimensions and layout.
     pub shape: Shape,

@@ -1,5 +1,5 @@
-//! The operations of a layer over buffers of one shape, on any backend, so that what is timed on a device is what is held
-//! against the CPU.
+//! The operations of a layer over buffers of one shape, on any backend, so that what is timed on a device is what is
+//! compared with the CPU.
 
 use rayon::prelude::*;
 
@@ -49,7 +49,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
         Self::over(backend, shape, &channels, offset, sets, [&x, &dy])
     }
 
-    /// Over these values, with the parameters of these channels.
+    /// The work over these values, with the parameters of these channels.
     pub(super) fn over(
         backend: &B,
         shape: Shape,
@@ -61,7 +61,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
         let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default())?;
         layer.load_state_dict(&state(channels)?)?;
         layer.reserve::<T>(shape, Epilogue::ADD_RELU)?;
-        // Over the host once: the others are copies on the device.
+        // The values are uploaded once: the sets are copies on the device.
         let (x, dy) = (backend.upload(x)?, backend.upload(dy)?);
         let set = || {
             Ok(Set {

@@ -1,5 +1,5 @@
-//! From the elements of a tensor to f64 and back, [`LANES`] at a time, in operations that become vector code. Bit for bit
-//! what [`Element`] gives.
+//! Conversion of a tensor's elements to f64 and back, [`LANES`] at a time, in operations that become vector code. The results
+//! are [`Element`]'s, bit for bit.
 
 use half::{bf16, f16};
 

@@ -1,5 +1,5 @@
-//! The CPU reference: the formulas of the crate's page in f64, parallel, bit-identical for any number of threads. What
-//! the other backends are held against, and what runs where there is no GPU.
+//! The CPU reference: the formulas of the crate's page in f64, parallel, bit-identical for any number of threads. The
+//! other backends are compared with it, and it runs where there is no GPU.
 
 mod activation;
 mod backward;

@@ -64,7 +64,7 @@ fn backward<T: SimdElement>(op: Backward<'_, Cpu, T>) -> Result<()> {
     on_threads(shape, || backward::gradients(shape, statistics, affine, [x, dy], epilogue, relu_mask, gradients))
 }
 
-/// Computes on the threads that there are, where there is memory for what that needs beside the buffers.
+/// Computes on the threads that there are, where there is memory for what that needs in addition to the buffers.
 fn on_threads<R: Send>(shape: Shape, work: impl FnOnce() -> R + Send) -> Result<R> {
     memory::expect_room(bookkeeping_bytes(shape))?;
     Ok(threads::run(shape.len(), work))

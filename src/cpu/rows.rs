@@ -22,10 +22,10 @@ use super::lanes::{
     store_last,
 };
 
-/// Values of a plane that are summed before they join the rest: so roundings grow in short sums.
+/// Values of a plane that are summed before they are added to the others: so roundings grow in short sums.
 const SUM_BLOCK: usize = 16 * LANES;
-/// Rows of a channel vector that are summed before the next vector's: so long sums stay in registers. With more, rows that are a
-/// power of two apart put each other out of the cache before the neighbours on the same line come to their turn.
+/// Rows of a channel vector that are summed before the next vector's: so long sums stay in registers. With more, rows at a
+/// distance of a power of two evict each other from the cache before the neighbours on the same line are read.
 const TILE_ROWS: usize = 8;
 
 /// A range in steps.
@@ -59,7 +59,7 @@ pub(super) struct Rows<'a, const Q: usize> {
     c: usize,
     s: usize,
     parameters: [&'a [f64]; Q],
-    /// Where `s = 1`.
+    /// The channel vectors of a row where `s = 1`, else none.
     channel_vectors: Vec<ChannelVector<Q>>,
 }
 
@@ -68,8 +68,8 @@ impl<'a, const Q: usize> Rows<'a, Q> {
         Self { c, s, parameters, channel_vectors: if s == 1 { channel_vectors(parameters, c) } else { Vec::new() } }
     }
 
-    /// For each channel the sum of `term(parameters, values)` over rows that begin at `offsets`, of each plane over
-    /// these `values`.
+    /// The sum of `term(parameters, values)` for each channel, over rows that begin at `offsets`, and over these `values` of
+    /// each plane.
     pub(super) fn sums<T: SimdElement, const J: usize, const K: usize>(
         &self,
         inputs: [&[T]; J],
@@ -226,7 +226,7 @@ fn map_planes<T: SimdElement, const Q: usize, const J: usize>(
         let len = plane.len();
         let full = plane.start + len / LANES * LANES;
         for offset in (plane.start..full).step_by(LANES) {
-            // Else the compiler makes vectors of offsets that are LANES apart, at twice the time.
+            // The compiler would make vectors of offsets with a distance of LANES, at twice the time.
             let offset = black_box(offset);
             store_lanes(
                 output,

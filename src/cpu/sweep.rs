@@ -32,7 +32,7 @@ const MIN_TASK_ELEMS: usize = 16 * 1024;
 /// snippets.
 const MIN_RUN_ELEMS: usize = 4096;
 /// Channels of a block where neighbours are of different channels, if that few hold no more than a block.
-/// Narrower ones of many rows get in each other's way in a cache where rows are a power of two apart.
+/// Narrower ones of many rows get in each other's way in a cache where the distance of rows is a power of two.
 const CHANNELS_LAST_BLOCK: usize = 1024;
 /// Chunks of a block that is computed by all threads, one block after the other, so that one at a time is in cache.
 const CHUNKS_FOR_ALL_THREADS: usize = 16;
@@ -67,8 +67,8 @@ fn rows_per_chunk(view: RowView, channels: usize) -> usize {
     }
 }
 
-/// The bytes that an operation needs beside its buffers, at most: slices of rows, results of channels, and the memory of the
-/// blocks that are computed at one time.
+/// The bytes that an operation needs in addition to its buffers, at most: slices of rows, results of channels, and the memory
+/// of the blocks that are computed at one time.
 pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     /// The results of a channel, twice where they are put together.
     const RESULTS: usize = 96;
@@ -107,7 +107,7 @@ pub(super) fn by_block<R: Send>(shape: Shape, of_block: impl Fn(&ChannelBlock) -
     of_blocks.into_iter().flatten().collect()
 }
 
-/// As [`by_block`]; each call also writes its rows of the `output`.
+/// [`by_block`] whose calls also write their rows of the `output`.
 pub(super) fn by_block_into<T: SimdElement, R: Send>(
     shape: Shape,
     output: &mut [T],
@@ -174,7 +174,7 @@ impl ChannelBlock {
         threads::map(self.chunks().par_iter(), of_chunk)
     }
 
-    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one offset)`.
+    /// The sums of `term(parameters of the channel, values of the inputs at one offset)` for each channel.
     pub(super) fn sums<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
         &self,
         parameters: [&[f64]; Q],
@@ -221,7 +221,7 @@ impl Chunk<'_> {
         self.rows.len() * self.values.len()
     }
 
-    /// About an eighth of it.
+    /// A chunk of about an eighth of it.
     pub(super) fn eighth(&self) -> Self {
         let first = |range: &Range<usize>| range.start..range.start + range.len().div_ceil(8);
         if self.rows.len() > 1 {
@@ -231,7 +231,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// For each channel the sums of `term(parameters of the channel, values of the inputs at one offset)`.
+    /// The sums of `term(parameters of the channel, values of the inputs at one offset)` for each channel.
     pub(super) fn sums<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
         &self,
         parameters: [&[f64]; Q],

@@ -21,16 +21,17 @@ use crate::memory;
 
 /// Values that the calling thread computes alone, in less time than it takes to wake another twice.
 const ALONE: usize = 64 * 1024;
-/// How long a pool that could not be made is not tried again.
+/// Time after which a pool that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The address space that a thread takes: its stack, and then some for what it allocates as it begins.
 const OF_THREAD: usize = 3 << 20;
-/// Address space that is to be there beside that: more than the allocator may have kept of what was given back, since a stack takes none of it.
-const BESIDE_THREADS: usize = 64 << 20;
+/// Address space that must be free in addition: more than the allocator may have kept of freed memory, since a stack takes
+/// none of it.
+const SPARE: usize = 64 << 20;
 
 thread_local! {
-    /// How many threads the operations of this thread may use; 0 where nothing was said.
+    /// Threads that the operations of this thread may use; 0 where nothing was said.
     static COUNT: Cell<usize> = const { Cell::new(0) };
     /// Whether this thread computes an operation without any other.
     static IS_ALONE: Cell<bool> = const { Cell::new(false) };
@@ -52,8 +53,8 @@ impl<T: Copy + 'static> Drop for Set<T> {
 }
 
 impl Cpu {
-    /// How many threads an operation may use that this thread calls: those of rayon's pool where this is a thread of one; else
-    /// as many as [`Cpu::with_threads`] says, or the environment's `RAYON_NUM_THREADS`, or as the process has processors.
+    /// The number of threads that an operation may use if this thread calls it: those of rayon's pool where this is a thread of
+    /// one; else the count of [`Cpu::with_threads`], or the environment's `RAYON_NUM_THREADS`, or the process's processors.
     pub fn threads() -> usize {
         match (rayon::current_thread_index(), COUNT.get()) {
             (Some(_), _) => rayon::current_num_threads(),
@@ -64,8 +65,8 @@ impl Cpu {
 
     /// Runs `work`, in which an operation that this thread calls uses `count` threads at most; 0 is taken as 1.
     ///
-    /// With 1 it is this thread that computes. Within a thread of a pool of rayon's, as under `ThreadPool::install`, it is that
-    /// pool, and the count is of no account. Results do not depend on it.
+    /// The calling thread alone computes if `count` is 1. A thread of a pool of rayon's, as under `ThreadPool::install`, uses
+    /// that pool whatever the count. Results do not depend on it.
     ///
     /// ```
     /// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
@@ -127,7 +128,7 @@ impl<T, F: FnMut(T)> ProducerCallback<T> for OneByOne<F> {
     }
 }
 
-/// How many threads operations use where nobody says it.
+/// The number of threads that operations use by default.
 fn usual() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
     let known = KNOWN.load(Ordering::Relaxed);
@@ -169,14 +170,14 @@ fn pool(count: usize) -> Option<Arc<Known>> {
     // forked: what it had begun to initialise nobody will end, and no thread is safe to make.
     MAKER.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed).ok()?;
     // A thread that finds no memory as it begins takes the process with it.
-    let has_room = memory::expect_room(count.saturating_mul(OF_THREAD).saturating_add(BESIDE_THREADS)).is_ok();
+    let has_room = memory::expect_room(count.saturating_mul(OF_THREAD).saturating_add(SPARE)).is_ok();
     let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("batchnorm-{i}"));
     let pool = if has_room { pool.build().ok() } else { None };
     if let Some(pool) = &pool {
         pool.broadcast(|_| ()); // Each thread has initialised what it needs.
     }
     if of_parent {
-        // To give it up would wake threads that are not there.
+        // Dropping it would wake threads that are not there.
         core::mem::forget(known);
     }
     let made = Arc::new(Known { process, count, pool, tried: Instant::now() });

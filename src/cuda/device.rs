@@ -21,7 +21,7 @@ pub(super) fn driver(call: &'static str) -> impl Fn(DriverError) -> Error {
     move |error| Error::Driver { call, code: error.0 as u32 }
 }
 
-/// As [`driver`], for an allocation of so many bytes with what fills it.
+/// [`driver`] for an allocation of so many bytes and the calls that fill it.
 pub(super) fn allocating(bytes: usize) -> impl Fn(DriverError) -> Error {
     move |error| match error.0 as u32 {
         OUT_OF_MEMORY => Error::OutOfMemory { bytes },
@@ -29,7 +29,7 @@ pub(super) fn allocating(bytes: usize) -> impl Fn(DriverError) -> Error {
     }
 }
 
-/// How many devices the driver has.
+/// The number of devices that the driver has.
 pub(super) fn count() -> Result<usize> {
     expect_unforked()?;
     loader::find_driver()?;

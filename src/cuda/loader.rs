@@ -126,7 +126,7 @@ mod tests {
         assert!(reasons[2].starts_with("libc.so.6: a library without cuInit (") && reasons[2].len() > 60, "{reason}");
     }
 
-    /// As a driver that is older than what cudarc calls.
+    /// A driver that is older than what cudarc calls.
     #[test]
     fn a_library_without_one_of_the_functions_is_named_with_it() {
         let folder = tempfile::tempdir().unwrap();

@@ -81,13 +81,13 @@ pub use workspace::CudaWorkspace;
 /// ```
 ///
 /// # Beside other work
-/// Where a plan has the strategy [`Grid`](crate::Strategy::Grid), its CTAs wait for each other, and all of them must be
-/// resident: such a launch fills up to all of the device, and waits until it can. Streams of one priority are safe beside
-/// each other, since their grids begin one after the other. Not promised is that these end:
+/// The CTAs of a plan of the strategy [`Grid`](crate::Strategy::Grid) wait for each other, so that all of them must be
+/// resident: such a launch fills up to all of the device, and waits until it can. Streams of one priority are safe
+/// together, since their grids begin one after the other. Not promised is that these end:
 /// - grids on streams of different priorities, or of processes that share a device by MPS: each may hold multiprocessors
 ///   that the other waits for;
-/// - a grid beside kernels that wait for other devices, such as NCCL's: if those hold multiprocessors until a peer answers,
-///   and the peer's queue is the other way round, both wait.
+/// - a grid together with kernels that wait for other devices, such as NCCL's: if those hold multiprocessors until a peer
+///   answers, and the peer's queue is the other way round, both wait.
 ///
 /// Use one priority, order such work by events, leave multiprocessors to the others by [`Cuda::with_max_sms`], so that all
 /// fit at once, or force another strategy by [`Cuda::with_strategy`].
@@ -121,7 +121,7 @@ impl Cuda {
         Self::on(device::open(ordinal)?.default_stream())
     }
 
-    /// How many CUDA devices there are.
+    /// The number of CUDA devices.
     ///
     /// # Errors
     /// [`Error::NoDriver`](crate::Error::NoDriver), [`Error::Driver`](crate::Error::Driver).
@@ -162,8 +162,8 @@ impl Cuda {
     }
 
     /// The same, with every operation planned for at most this many multiprocessors (at least one), which leaves the
-    /// others to work on other streams. That grids have as many alone makes them wait for less; that they end beside work of
-    /// another priority takes room for all at once (see [above](Self#beside-other-work)).
+    /// others to work on other streams. Grids then wait for fewer multiprocessors. That they end together with work
+    /// of another priority takes room for all at once (see [above](Self#beside-other-work)).
     #[must_use]
     pub fn with_max_sms(self, max_sms: u32) -> Self {
         Self { max_sms, plans: Arc::default(), ..self }
@@ -238,7 +238,7 @@ impl Cuda {
             return empty::empty(&self.stream);
         }
         let buf = self.stream.clone_htod(host).map_err(allocating(size_of_val(host)))?;
-        // Where the device can read `host` itself, the copy may be running still.
+        // The copy may still be running if the device can read `host` itself.
         self.synchronize()?;
         Ok(buf)
     }
@@ -251,7 +251,7 @@ impl Cuda {
             return Ok(host);
         }
         let copied = self.stream.memcpy_dtoh(buf, &mut host).map_err(driver("cuMemcpyDtoHAsync"));
-        // Also after an error: `host` must not be freed under a copy that runs.
+        // The wait comes after an error too: `host` must not be freed under a copy that runs.
         let done = self.synchronize();
         copied.and(done).map(|()| host)
     }

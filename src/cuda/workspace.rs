@@ -35,7 +35,7 @@ impl CudaWorkspace {
     pub(super) fn new(cuda: &Cuda, problems: &[Problem]) -> Result<Self> {
         expect_unforked()?;
         let bytes = greatest(problems, |problem| {
-            // Also where there is memory enough: a plan that is refused is refused here.
+            // Problems are planned even if the memory is enough: a plan that is refused is refused here.
             cuda.planned(problem)?;
             Ok(Plan::most_workspace_bytes(problem, &cuda.limits(), cuda.strategy))
         })?;
@@ -77,7 +77,7 @@ impl CudaWorkspace {
 }
 
 impl Cuda {
-    /// How many bytes of scratch memory an operation needs, whatever the alignment of its data: 0 for an empty batch.
+    /// Bytes of scratch memory that an operation needs, whatever the alignment of its data: 0 for an empty batch.
     /// [`Backend::workspace`](crate::Backend::workspace) gives at least so many, and enough for smaller batches.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Cuda {
     }
 }
 
-/// The greatest of what problems need for either alignment that plans tell apart: of whole vectors, and of single elements.
+/// The greatest of what problems need for either alignment that plans distinguish: of whole vectors, and of single elements.
 fn greatest(problems: &[Problem], bytes: impl Fn(&Problem) -> Result<usize>) -> Result<usize> {
     let mut most = None;
     let mut refused = Ok(0);

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-/// How many are kept at most.
+/// Workspaces that are kept, at most.
 const MOST: usize = 8;
 
 /// Scratch memory by the stream that it is used on, the last used one last.

@@ -36,7 +36,7 @@ impl<P: Param> StateDict<P> {
     /// ```
     /// use batchnorm::{Options, Shape, StateDict};
     ///
-    /// let state = StateDict::<f32>::new(2, &Options::default())?; // Of a layer: `layer.state_dict()?`.
+    /// let state = StateDict::<f32>::new(2, &Options::default())?; // A layer's is `layer.state_dict()?`.
     /// let (mut weight, mut bias) = ([1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], [0.5f32, -0.5]);
     /// state.fold_into(1e-5, Shape::nc(3, 2)?, &mut weight, &mut bias)?;
     /// # Ok::<(), batchnorm::Error>(())

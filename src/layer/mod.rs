@@ -30,7 +30,7 @@ pub struct Options {
     #[doc(alias = "bias")]
     #[doc(alias = "affine")]
     pub beta: bool,
-    /// How running statistics follow the batches; `None` for a layer without.
+    /// The update of the running statistics by a batch; `None` for a layer without running statistics.
     #[doc(alias = "track_running_stats")]
     pub tracking: Option<Tracking>,
 }

@@ -43,7 +43,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// A copy of the state on the host. Waits for the work that writes it.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// An error if the device fails.
     pub fn state_dict(&self) -> Result<StateDict<P>> {
         let count = |buf| Ok(self.backend.download(buf)?.first().copied().unwrap_or_default());
         self.state.as_ref().try_map(|buf| self.backend.download(buf), count)
@@ -85,7 +85,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// A copy of this layer on another backend.
     ///
     /// # Errors
-    /// Where either device fails.
+    /// An error if either device fails.
     pub fn to<C: Backend>(&self, backend: C) -> Result<BatchNorm<C, P>> {
         let state = self.state_dict()?;
         let state = state.try_map(|values| backend.upload_vec(values), |count| backend.upload(&[count]))?;

@@ -150,7 +150,7 @@ fn teams_at_once(limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> 
     let resident = resident(limits, tiling).max(1);
     let most = match strategy {
         Strategy::Block => resident * limits.sms,
-        // For CTAs so small that more than two share an SM, two are taken: no more is known.
+        // Two CTAs an SM are taken for those so small that more would fit: no more is known.
         Strategy::Cluster => limits.clusters_of(tiling.splits, resident),
         Strategy::Grid => tiling.teams,
         Strategy::TwoRead => (resident * limits.sms).div_ceil(tiling.splits),

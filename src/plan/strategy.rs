@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// Where a channel's values stay from their first use, in the statistics, to their second.
+/// The memory in which a channel's values stay from their first use, in the statistics, to their second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Strategy {
     /// In the shared memory of one CTA: the data is read once.

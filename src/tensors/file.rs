@@ -75,7 +75,7 @@ impl TensorFile {
         actual: usize,
         values: impl FnOnce() -> Result<Vec<T>>,
     ) -> Result<()> {
-        // As the format multiplies them: a product beyond its range is none, even with a zero behind.
+        // Dimensions are multiplied as the format does: a product beyond its range is none, even with a zero behind.
         let expected = dims.iter().try_fold(1usize, |len, &d| len.checked_mul(d)).unwrap_or(usize::MAX);
         let printable = |name: &str| name.escape_debug().to_string();
         if actual != expected {

@@ -14,14 +14,14 @@ const MOST_LINKS: usize = 40;
 
 /// A new file that takes its name when it is complete. Until then, or where it is given up, what has the name stays as it is.
 ///
-/// It is written beside the file that it replaces, synced to the disk and renamed. Symbolic links are followed: what they lead to
-/// is replaced. The new file has the mode of the old one, and its owner where the process may give that; of a file with several
-/// hard links the others keep what they had.
+/// It is written next to the file that it replaces, synced to the disk and renamed. Symbolic links are followed: what they lead
+/// to is replaced. The new file has the mode of the old one, and its owner where the process may give that. Other hard links of
+/// the file keep what they had.
 ///
 /// A process that is killed while it writes leaves the new file behind, under the name [`WholeFile::temporary`].
 #[derive(Debug)]
 pub struct WholeFile {
-    /// As it was given, for errors.
+    /// The path as it was given, for errors.
     path: PathBuf,
     place: PathBuf,
     old: Option<Metadata>,
@@ -72,7 +72,7 @@ impl Write for WholeFile {
     }
 }
 
-/// Where a file of this name would be written, which is one place for all names of it: symbolic links are followed.
+/// The path that a file of this name would be written to, the same for all names of the file: symbolic links are followed.
 ///
 /// # Errors
 /// [`Error::NotAFile`] for what is there and no regular file; [`Error::Io`] where it cannot be looked at.
@@ -179,7 +179,7 @@ mod tests {
         file.keep()
     }
 
-    /// The text and the mode of a file, and how many there are beside it.
+    /// The text and the mode of a file, and the number of others in its folder.
     fn read(path: &Path) -> (String, u32, usize) {
         let mode = fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
         (fs::read_to_string(path).unwrap(), mode, fs::read_dir(folder_of(path)).unwrap().count() - 1)
@@ -200,7 +200,7 @@ mod tests {
         written(&dangling, "made").unwrap();
         assert!(dangling.is_symlink());
         let (text, mode, _) = read(&folder.path().join("other"));
-        // As any new file: readable for others, where the umask leaves that.
+        // Permissions are those of any new file: readable for others, if the umask allows it.
         let plain = folder.path().join("plain");
         fs::write(&plain, "").unwrap();
         assert_eq!((text.as_str(), mode), ("made", read(&plain).1));

@@ -13,7 +13,7 @@ use crate::offset::Offset;
 use crate::with_device_element;
 use crate::{Compute, Cpu, Element, Plan, Result, with_element};
 
-/// A backend that the table can be held against.
+/// A backend that the table can check.
 pub trait Verified: Offset {
     /// The arithmetic that it computes in.
     const ARITHMETIC: Arithmetic;

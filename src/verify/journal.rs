@@ -77,7 +77,7 @@ impl Journal {
         Self { turn: Some(Mutex::new(())), ..self }
     }
 
-    /// When the process began.
+    /// The time at which the process began.
     pub fn began(&self) -> Instant {
         self.began
     }
@@ -97,7 +97,7 @@ impl Journal {
         self.lost.get().is_some() || self.is_late()
     }
 
-    /// Why there are lines missing: the first that could not be written.
+    /// The reason why lines are missing: the first that could not be written.
     pub fn broken(&self) -> Option<&str> {
         self.broken.get().map(String::as_str)
     }
@@ -205,7 +205,7 @@ mod tests {
         assert!(journal(Duration::ZERO).is_late() && journal(Duration::ZERO).lost().is_none());
     }
 
-    /// With many threads the lines are in pairs, and the first loss is the only one.
+    /// The lines of many threads are in pairs, and the first loss is the only one.
     #[test]
     fn one_at_a_time() {
         let folder = tempfile::tempdir().unwrap();

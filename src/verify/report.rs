@@ -1,4 +1,4 @@
-//! How a case went.
+//! The result of a case.
 
 use core::fmt;
 use core::result::Result;
@@ -6,7 +6,7 @@ use core::result::Result;
 use super::{Case, Failure};
 use crate::Plan;
 
-/// How a case went on one backend.
+/// The result of a case on one backend.
 #[derive(Debug)]
 pub struct Report {
     /// The case.

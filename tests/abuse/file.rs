@@ -10,7 +10,7 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) dtype: String,
     pub(crate) dims: Vec<u64>,
-    /// In the data behind the header.
+    /// Its bytes in the data behind the header.
     pub(crate) place: Range<u64>,
 }
 
@@ -19,11 +19,11 @@ pub(crate) struct Entry {
 pub(crate) struct Draft {
     pub(crate) entries: Vec<Entry>,
     pub(crate) data: Vec<u8>,
-    /// What the first eight bytes say instead of the header's length.
+    /// The first eight bytes, where they are not the header's length.
     pub(crate) header_len: Option<u64>,
-    /// What stands instead of the header that the entries make.
+    /// The header, where it is not the one that the entries make.
     pub(crate) header: Option<Vec<u8>>,
-    /// What is added to it, behind the last entry.
+    /// Text that is added to the header, behind the last entry.
     pub(crate) more: String,
 }
 
@@ -51,7 +51,7 @@ impl Draft {
     }
 }
 
-/// As JSON has a string.
+/// A string in JSON.
 fn quoted(text: &str) -> String {
     let escaped = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),
@@ -67,7 +67,7 @@ const DTYPES: [&str; 14] =
     ["F32", "F16", "BF16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F4", "F128", "", "f32", "C64"];
 const SIZES: [u64; 12] = [0, 1, 2, 3, 7, 255, 1 << 16, 1 << 31, 1 << 32, (1 << 53) + 1, 1 << 58, u64::MAX];
 
-/// One that is wrong, most often; where it is not, it is one that may be.
+/// Changes a draft into one that is wrong, most often; else it stays a valid one.
 pub(crate) fn mutate(rng: &mut Rng, draft: &mut Draft) {
     const ALL: [fn(&mut Rng, &mut Draft); 16] = [
         // The bytes in front.
@@ -102,7 +102,7 @@ pub(crate) fn mutate(rng: &mut Rng, draft: &mut Draft) {
             )
             .to_string();
         },
-        // What an entry says.
+        // The fields of an entry.
         |rng, draft| {
             let place = one(rng, draft);
             place.name = pick(rng, &NAMES).to_string();
@@ -140,7 +140,7 @@ pub(crate) fn mutate(rng: &mut Rng, draft: &mut Draft) {
             let place = &mut one(rng, draft).place;
             *place = place.start.wrapping_add(by)..place.end.wrapping_add(by);
         },
-        // Which entries there are.
+        // The list of entries.
         |rng, draft| {
             let entry = one(rng, draft).clone();
             draft.entries.push(entry);

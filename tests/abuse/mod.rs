@@ -39,7 +39,7 @@ pub(crate) struct Trial {
     /// Whether it is one of the few of the test suite.
     #[allow(dead_code, reason = "only the properties, which have a seed of their own there, ask for it")]
     pub(crate) is_of_the_suite: bool,
-    /// What it counts for.
+    /// The number of cases that it counts for.
     pub(crate) cases: u64,
     kept: Vec<(String, Vec<u8>)>,
 }
@@ -53,7 +53,7 @@ impl Trial {
     }
 }
 
-/// How long a part goes on.
+/// The trials that a part runs.
 pub(crate) enum Extent {
     /// The first trials, as in the test suite.
     Few(u64),
@@ -74,7 +74,7 @@ impl Part {
         self.run_for(&extent, variable("BATCHNORM_ABUSE_SEED").unwrap_or(1), trial);
     }
 
-    /// As [`Part::run`], whatever the environment says.
+    /// [`Part::run`], whatever the environment says.
     pub(crate) fn run_for(&self, extent: &Extent, seed: u64, mut trial: impl FnMut(&mut Trial)) {
         let numbers = match *extent {
             Extent::Few(trials) => 0..trials,
@@ -153,7 +153,7 @@ fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")))
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()

@@ -1,4 +1,4 @@
-//! That a trial which fails is told, kept and repeatable.
+//! A trial that fails is reported, kept and repeatable.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

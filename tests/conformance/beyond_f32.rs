@@ -1,6 +1,6 @@
-//! What f32 arithmetic cannot give by nature: the cases by name, with the reason, and what policy gives instead.
+//! Results that f32 arithmetic cannot give: the cases by name, each with the reason and the result that policy gives instead.
 //!
-//! Everything else is held against the README's bar as it is, which has room for the roundings of f32.
+//! Everything else has to meet the README's bar as it is, which has room for the roundings of f32.
 
 use batchnorm::verify::Verified;
 use batchnorm::verify::tolerance::Arithmetic;
@@ -13,11 +13,11 @@ use super::scale::Scales;
 /// Batch variances of 2e39 are beyond f32's range: they are infinite, inv_std is 0, and so y = beta, dx = dgamma = 0.
 const VARIANCE: &str = "seq/NC_5x2_float32_var_overflow_1e20";
 
-/// How many outputs may differ, by suite, in the order of [`super::SUITES`].
+/// Number of outputs that may differ, by suite, in the order of [`super::SUITES`].
 pub(crate) const COUNTS: [usize; 6] = [0, 0, 0, 0, 5, 0];
 
 impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
-    /// Puts what policy gives in the place of what f32 arithmetic cannot give, and counts the output.
+    /// Replaces what f32 arithmetic cannot give by what policy gives, and counts the output.
     ///
     /// Which channels these are follows from float64 alone.
     pub(crate) fn beyond_f32(&mut self, step: &Step, scales: &Scales, role: &str, want: &mut [f64]) {

@@ -8,7 +8,7 @@ use super::manifest::{Mode, Step};
 use super::run::{Outputs, Runner};
 use super::scale::{Scales, bar, channel};
 
-/// What a step reads.
+/// The tensors that a step reads.
 const INPUTS: [&str; 11] = [
     "x",
     "dy",
@@ -23,23 +23,23 @@ const INPUTS: [&str; 11] = [
     "sample_index",
 ];
 
-/// What a framework keeps for its backward pass. Its float64 run has them as the batch's statistics, or not at all.
+/// The statistics that a framework saves for its backward pass. Its float64 run names them as the batch's, or has none.
 const SAVED: [(&str, &str); 3] = [("saved_mean", "batch_mean"), ("saved_var", "batch_var"), ("saved_invstd", "")];
 
 /// One tensor of ours, ready to be compared.
 struct Output {
     got: Vec<f64>,
     scale: Vec<f64>,
-    /// What the values were rounded to.
+    /// The dtype that the values were rounded to.
     dtype: Dtype,
-    /// What bounds them: sums are f64.
+    /// The dtype whose range bounds them: sums are f64.
     range: Dtype,
     /// The channel of each value; `None` for a sum.
     channels: Option<Vec<usize>>,
 }
 
 impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
-    /// Holds the number of batches against the framework's.
+    /// Compares the number of batches with the framework's.
     pub(crate) fn count(&mut self, step: &Step) -> Result<(), String> {
         let tracks = self.tracking(step).is_some() && self.refused.is_none();
         let (Some(count), Some(running)) = (step.num_batches_tracked, &self.running) else { return Ok(()) };
@@ -157,7 +157,7 @@ impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
         }
     }
 
-    /// What we have for a role; `None` where a refusal left nothing.
+    /// Our tensor of a role; `None` where a refusal left nothing.
     fn output(
         &self,
         step: &Step,

@@ -1,4 +1,4 @@
-//! What is on disk: a suite's manifest, parsed into cases and steps, and its tensors.
+//! The files of a suite: its manifest, parsed into cases and steps, and its tensors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ pub(crate) struct Suite {
     bytes: Vec<u8>,
 }
 
-/// Which statistics normalize.
+/// The statistics that normalize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// The batch's.
@@ -59,11 +59,11 @@ pub(crate) struct Step {
     pub(crate) kappa: f64,
     /// Inputs, and what the framework gave.
     pub(crate) tensors: Roles,
-    /// What the framework gave in float64.
+    /// The framework's outputs in float64.
     pub(crate) wants: Roles,
     /// The framework's own scaled error.
     pub(crate) err_native: BTreeMap<String, f64>,
-    /// Where the framework itself misses the bar.
+    /// The outputs in which the framework itself misses the bar.
     pub(crate) native_off: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ impl Case {
             steps,
             name,
         };
-        // The harness reads `update_factor`; this holds it against the framework's own convention.
+        // The harness reads `update_factor`, which is compared here with the framework's own convention.
         if let (Some(factor), Some(momentum)) = (value["update_factor"].as_f64(), value["momentum"].as_f64()) {
             let converted = if momentum_convention == "decay" { 1.0 - momentum } else { momentum };
             assert!((factor - converted).abs() < 1e-7, "{}: momentum {momentum}, update factor {factor}", case.name);

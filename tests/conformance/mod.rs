@@ -1,4 +1,4 @@
-//! Cases that no one here computed by hand, held against a backend: `conformance.rs` runs them on the CPU, `cuda` on a
+//! Cases that no one here computed by hand, compared with a backend: `conformance.rs` runs them on the CPU, `cuda` on a
 //! device.
 
 mod beyond_f32;
@@ -24,13 +24,13 @@ use tally::Tally;
 
 /// The folders of ../shared/conformance.
 const SUITES: [&str; 6] = ["onnx", "tf", "keras", "flax", "torch", "literals"];
-/// Those that may be copied; `literals` is other repositories' data and stays where it is.
+/// Suites that may be copied; `literals` is other repositories' data and stays where it is.
 const COPIED: [&str; 5] = ["onnx", "tf", "keras", "flax", "torch"];
 
 /// Runs what it is given, whose name is the first argument; a device keeps a journal around it.
 pub(crate) type Watch<'a> = dyn Fn(&str, &mut dyn FnMut()) + 'a;
 
-/// Holds the backend against the subset in the repository. Of `largest` and `watch` see [`hold`].
+/// Checks the backend by the subset in the repository. [`hold`] describes `largest` and `watch`.
 pub(crate) fn hold_subset<B: Device>(backend: &B, largest: usize, watch: &Watch<'_>) {
     hold(backend, &from_here("tests/data/conformance"), &COPIED, &refused::SUBSET, largest, watch);
 }
@@ -51,8 +51,8 @@ pub(crate) fn hold_whole<B: Device>(backend: &B, largest: usize, watch: &Watch<'
 /// `BATCHNORM_DATA` names, or else of the executable's.
 fn from_here(path: &str) -> PathBuf {
     let root = ["BATCHNORM_DATA", "CARGO_MANIFEST_DIR"].into_iter().find_map(std::env::var_os).map(PathBuf::from);
-    let beside = || std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
-    root.unwrap_or_else(beside).join(path)
+    let folder = || std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
+    root.unwrap_or_else(folder).join(path)
 }
 
 /// Runs these suites, prints how they went and fails on anything that is off. Of the cases whose inputs are generated,
@@ -103,7 +103,7 @@ fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, l
     let median = total.quantile(0.5);
     let aim = match B::ARITHMETIC {
         Arithmetic::F64 => median < 1.0,
-        // In the arithmetic of the frameworks themselves the aim is to be no worse.
+        // The aim in the frameworks' own arithmetic is to be no worse.
         Arithmetic::F32 => median <= 1.0,
     };
     assert!(aim, "our error beside the frameworks': the median ratio is {median}");

@@ -152,7 +152,7 @@ impl<T: Element> Call<T> {
     }
 }
 
-/// Where a backward pass writes.
+/// The buffers that a backward pass writes.
 struct GradientBuffers<B: Backend, T: Element> {
     dx: B::Buf<T>,
     dgamma: B::Buf<T::Param>,

@@ -1,4 +1,4 @@
-//! What this crate's policy (DESIGN.md, section 1) refuses of what frameworks compute: the list, with reasons.
+//! Cases that frameworks compute and this crate's policy (DESIGN.md, section 1) refuses: the list, with reasons.
 //!
 //! A refused case is asserted to be refused, by the operation where it takes what is refused, and then runs in as far
 //! as it goes without it.
@@ -24,18 +24,18 @@ pub(crate) struct Line {
     pub(crate) reason: Reason,
     /// Why, and what runs nevertheless.
     pub(crate) text: &'static str,
-    /// How many cases, by suite, in the order of [`super::SUITES`].
+    /// Number of cases, by suite, in the order of [`super::SUITES`].
     pub(crate) cases: [usize; 6],
 }
 
-/// What runs and differs, other than by a rounding.
+/// A case that runs and differs by more than rounding.
 pub(crate) struct Difference {
     pub(crate) text: &'static str,
-    /// How many steps or outputs, by suite.
+    /// Number of steps or outputs, by suite.
     pub(crate) counts: [usize; 6],
-    /// How many of these are of f64 data, which not every backend computes.
+    /// Number of these with f64 data, which not every backend computes.
     pub(crate) of_f64: [usize; 6],
-    /// How many there were.
+    /// Number of these in a run.
     pub(crate) actual: fn(&Tally) -> usize,
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
-    /// What should refuse a case, if anything. No case of the suites has two reasons.
+    /// The reason to refuse a case, if there is one. No case of the suites has two reasons.
     pub(crate) fn of(case: &Case) -> Option<Self> {
         let out_of_range = |a: Option<f64>| a.is_some_and(|a| !(0.0..=1.0).contains(&a));
         let trains = |step: &Step| step.mode == Mode::Batch && step.tensors.contains_key("x");

@@ -1,4 +1,4 @@
-//! Runs a case, step by step, and holds every output against the framework's float64.
+//! Runs a case, step by step, and compares every output with the framework's float64.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::refused::Reason;
 use super::scale::{Ingredients, Scales, Statistics, inv_std};
 use super::tally::Tally;
 
-/// A backend that can be held against the frameworks.
+/// A backend that can be compared with the frameworks.
 pub(crate) trait Device: Verified + Compute<f32> + Compute<f16> + Compute<bf16> {
     /// Runs a case in f64, or says that the backend computes none.
     fn run_f64(&self, file: &File<'_>, case: &Case) -> Option<Tally>;
@@ -57,7 +57,7 @@ pub(crate) fn run_case<B: Device>(backend: &B, file: &File<'_>, case: &Case) -> 
     tally
 }
 
-/// What a step wrote, by the suites' names.
+/// The tensors that a step wrote, by the suites' names.
 pub(crate) struct Outputs<T> {
     pub(crate) data: BTreeMap<&'static str, Vec<T>>,
     pub(crate) channels: BTreeMap<&'static str, Vec<f64>>,
@@ -68,7 +68,7 @@ pub(crate) struct Runner<'a, B: Compute<T>, T: Element> {
     backend: &'a B,
     pub(crate) file: &'a File<'a>,
     pub(crate) case: &'a Case,
-    /// What the operations refuse.
+    /// The reason for which the operations refuse the case.
     pub(crate) refused: Option<Reason>,
     pub(crate) running: Option<HostRunning<T>>,
     pub(crate) tally: Tally,
@@ -123,7 +123,7 @@ impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
         Some(Running { mean, var, num_batches_tracked: 0 })
     }
 
-    /// How the running statistics follow in this step.
+    /// The update of the running statistics in this step.
     pub(crate) fn tracking(&self, step: &Step) -> Option<Tracking> {
         let tracks = step.training && step.mode == Mode::Batch && self.running.is_some();
         let momentum = match step.update_factor {

@@ -14,12 +14,12 @@
 //! | sum of a whole tensor, likewise | `sqrt(len * sum of squares)`, which no sum of absolute values exceeds |
 //! | sum of squares, likewise | the value |
 //!
-//! That these are the README's scales is not taken on trust: the framework's own error is computed again with them, and
-//! must be the manifest's `err_native` (`check.rs`).
+//! The framework's own error is computed again with these scales, and must be the manifest's `err_native` (`check.rs`).
+//! So these are known to be the README's scales.
 
 use batchnorm::{Dtype, Element, Layout, Shape};
 
-/// What `err / scale` may be.
+/// The largest `err / scale` that passes.
 pub(crate) fn bar(out: Dtype, kappa: f64) -> f64 {
     match out {
         Dtype::F64 => 1e-11 + 1e-14 * (1.0 + kappa),
@@ -56,7 +56,7 @@ pub(crate) struct Scales {
     pub(crate) inv_std: Vec<f64>,
 }
 
-/// What the scales are made of.
+/// The values that the scales are computed from.
 pub(crate) struct Ingredients<'a, T> {
     pub(crate) shape: Shape,
     pub(crate) eps: f64,
@@ -66,7 +66,7 @@ pub(crate) struct Ingredients<'a, T> {
     pub(crate) beta: Option<&'a [f64]>,
     /// The statistics that normalize; `None` for the batch's own.
     pub(crate) normalizing: Option<Statistics>,
-    /// What makes a batch's variance the tracked one: `m / (m - 1)`, or 1.
+    /// The factor from a batch's variance to the tracked one: `m / (m - 1)`, or 1.
     pub(crate) correction: f64,
     /// The running statistics before the step.
     pub(crate) old: Option<Statistics>,

@@ -1,4 +1,4 @@
-//! How a suite went: what was compared, what failed, and how our error stands beside the framework's own.
+//! The result of a suite: what was compared, what failed, and our error relative to the framework's own.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,13 @@ pub(crate) struct Tally {
     pub(crate) uncounted: usize,
     /// Outputs that read a running variance beyond the range of its type, compared with the framework's own value.
     pub(crate) out_of_range: usize,
-    /// Outputs with values that f32 arithmetic cannot give, held against what policy gives.
+    /// Outputs with values that f32 arithmetic cannot give, compared with what policy gives.
     pub(crate) beyond_f32: usize,
     /// Cases in a dtype that the backend does not compute.
     pub(crate) other_dtype: usize,
     /// Cases that were left out because they are large.
     pub(crate) too_large: usize,
-    /// Outputs whose scale was held against the framework's own error.
+    /// Outputs whose scale was checked by the framework's own error.
     pub(crate) scales_held: usize,
     /// Our error over the framework's, one an output.
     pub(crate) ratios: Vec<f64>,

@@ -44,7 +44,7 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
     for shape in shapes() {
         for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
             let group = Group { shape, dtype, input: Input::Normal };
-            // Of each operation the plainest and the fullest case.
+            // The plainest and the fullest case of each operation.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
                 let wanted = [Epilogue::IDENTITY, Epilogue::ADD_RELU].contains(&case.epilogue) && case.affine;

@@ -1,5 +1,5 @@
-//! How many bytes the kernels load and store in global memory, as the emulated device counts them: "reads x once" as a
-//! test. What a channel costs (parameters, statistics, partials) comes on top, and is bounded.
+//! Bytes that the kernels load and store in global memory, as the emulated device counts them: "reads x once" as a
+//! test. Bytes a channel (parameters, statistics, partials) come on top, and are bounded.
 
 use std::collections::HashMap;
 
@@ -31,14 +31,15 @@ impl Meter {
         self.0.iter_mut().for_each(|(&address, before)| *before = Self::of(address));
     }
 
-    /// What was loaded from a buffer, and stored to it.
+    /// The bytes that were loaded from a buffer, and stored to it.
     fn moved(&self, address: u64) -> (u64, u64) {
         let (now, before) = (Self::of(address), &self.0[&address]);
         (now.loaded - before.loaded, now.stored - before.stored)
     }
 }
 
-/// How many values of x the plan of an operation reads: all of them, and once more what it does not hold.
+/// Number of values of x that the plan of an operation reads: all of them, and once more those that it does not keep in
+/// shared memory.
 fn values_read(cuda: &Cuda, problem: &Problem) -> u64 {
     let plan = Plan::new(problem, &cuda.limits(), cuda.strategy()).unwrap();
     let (t, len) = (&plan.tiling, problem.shape().len() as u64);
@@ -54,7 +55,7 @@ fn values_read(cuda: &Cuda, problem: &Problem) -> u64 {
     let held = i64::from(t.smem_iters) * step;
     let part = |split: i64| (whole - split * t.chunk).clamp(0, t.chunk);
     let again: i64 = (0..i64::from(t.splits)).map(|split| (part(split) - held).max(0)).sum();
-    // In rows these are vectors of each strip, else rows of all strips together.
+    // These are vectors of each tile if it is walked in rows, else rows of all tiles together.
     let vectors = if is_rows { again * i64::from(t.tiles) } else { again * t.row_vectors };
     len + (vectors * i64::from(t.vector_len(problem.dtype()))) as u64
 }
@@ -225,7 +226,7 @@ fn a_cluster_reads_everything_once() {
 }
 
 #[test]
-fn a_grid_that_holds_its_strips_reads_everything_once() {
+fn a_grid_that_keeps_its_tiles_reads_everything_once() {
     check_reads(Strategy::Grid, 1);
 }
 
@@ -234,7 +235,7 @@ fn two_read_reads_twice() {
     check_reads(Strategy::TwoRead, 2);
 }
 
-/// Strips larger than all shared memory of the device: what fits is read once, the rest twice.
+/// Tiles larger than all shared memory of the device: what fits is read once, everything else twice.
 #[test]
 fn a_grid_reads_again_what_it_cannot_hold() {
     let Some(cuda) = cuda() else { return };
@@ -251,7 +252,7 @@ fn a_grid_reads_again_what_it_cannot_hold() {
 }
 
 /// ResNet-50's batch norms at N = 256 on a device of 132 SMs, scaled down to this one's SMs: the same planes, a batch that
-/// gives each SM as many bytes of a strip, and fewer channels. What is planned for them reads once, to the byte.
+/// gives each SM as many bytes of a tile, and fewer channels. Their plans read once, to the byte.
 #[test]
 fn the_layers_of_resnet50_are_read_once() {
     let Some(cuda) = cuda() else { return };

@@ -27,7 +27,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// As [`Cuda::with_strategy`], still in use.
+    /// [`Cuda::with_strategy`] of a device that stays in use.
     pub(crate) fn with_strategy(self, strategy: Option<Strategy>) -> Self {
         Self { cuda: self.cuda.with_strategy(strategy), ..self }
     }
@@ -65,7 +65,7 @@ pub(crate) fn cuda() -> Option<Device> {
     open().map(|cuda| Device { cuda, _shared: shared })
 }
 
-/// As [`cuda`], for who holds the lock already.
+/// [`cuda`] for a caller that holds the lock already.
 pub(crate) fn open() -> Option<Cuda> {
     match Cuda::new(0).and_then(|cuda| cuda.keep_memory().map(|()| cuda)) {
         Ok(cuda) => Some(cuda),

@@ -1,4 +1,4 @@
-//! What the emulated device can show and a GPU cannot: that nothing is allocated, and that every driver call may fail.
+//! Promises that the emulated device can test and a GPU cannot: nothing is allocated, and every driver call may fail.
 
 mod any;
 
@@ -238,7 +238,7 @@ fn a_device_may_be_too_old() {
 
 #[test]
 fn a_failed_set_up_can_be_repeated() {
-    // One that no other test prepares, since that is done once.
+    // The device is one that no other test prepares, since that is done once.
     let number = number_of("a100like");
     for k in 1..5000 {
         cuda_emulator::fail_call(k, UNKNOWN);
@@ -337,7 +337,7 @@ fn a_lost_device_is_named_and_nothing_runs_behind_it() {
 
     let begin = cuda_emulator::calls();
     Cuda::check_all(&backends, &cases[..2], 0, &Journal::new(Instant::now())).unwrap();
-    // In the second case, under the third strategy or so.
+    // The fault comes in the second case, under the third strategy or so.
     let calls = cuda_emulator::calls() - begin;
     cuda_emulator::fail_call(calls * 7 / 10, 719);
     let reports = Cuda::check_all(&backends, &cases[..6], 0, &journal).unwrap();

@@ -24,7 +24,7 @@ fn a_forked_process_refuses() {
     let problem = Problem::new(Op::Train, shape(), batchnorm::Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        // What the child may not wait for: plans that are made, contexts that are looked up.
+        // Locks that the child may not wait for: of plans that are made, of contexts that are looked up.
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 cuda.plan(&problem).unwrap();

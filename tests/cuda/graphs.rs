@@ -1,5 +1,5 @@
 //! Operations in captured graphs. A capture wants the device for itself: each test here holds it alone, whatever else runs in
-//! the process. The emulated device has no graphs, and is held to what remains: that it says so, and the lock.
+//! the process. The emulated device has no graphs, and is tested for what remains: that it says so, and the lock.
 
 use batchnorm::{BatchNorm, Compute, Cuda, Element, Error, with_device_element};
 use cudarc::driver::CudaGraph;
@@ -36,7 +36,7 @@ fn captures(cuda: &Cuda) -> bool {
     !EMULATED
 }
 
-/// What `run` puts on the stream, as a graph.
+/// The work that `run` puts on the stream, as a graph.
 fn captured<R>(cuda: &Cuda, run: impl FnOnce() -> R) -> (R, CudaGraph) {
     cuda.synchronize().unwrap();
     let stream = cuda.stream();
@@ -114,7 +114,7 @@ where
     let mut turns = Turns::<T>::new(problems, cuda);
     let launches = turns.round_len(CAPTURED * problems.len());
     turns.prepare(launches);
-    // The first round is an eager one, which the replays are held against.
+    // The first round is an eager one, which the replays are compared with.
     (0..launches).for_each(|launch| turns.enqueue(launch));
     turns.compare(launches).unwrap();
     let ((), graph) = captured(cuda, || (0..launches).for_each(|launch| turns.enqueue(launch)));
@@ -163,7 +163,7 @@ fn a_capture_has_the_device_for_itself() {
         let _first = shared();
         assert!(USERS.fetch_add(1, SeqCst) < ALONE, "beside a capture");
         std::thread::yield_now();
-        // Again, and on another thread too: no capture that waits keeps them out.
+        // Devices can be used again, and on another thread too: no capture that waits keeps them out.
         let _again = shared();
         std::thread::scope(|scope| scope.spawn(|| drop(shared())).join().unwrap());
         USERS.fetch_sub(1, SeqCst);

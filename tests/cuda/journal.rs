@@ -13,8 +13,8 @@ use batchnorm::{Cuda, Op};
 
 use crate::device::{EMULATED, STRATEGIES};
 
-/// In the file that `BATCHNORM_JOURNAL` names, which processes may share that run one after the other. On a GPU one launch at a
-/// time; an emulated device is lost to the launch's own thread alone.
+/// The journal in the file that `BATCHNORM_JOURNAL` names, which processes may share that run one after the other. It has one
+/// launch at a time on a GPU; an emulated device is lost to the launch's own thread alone.
 static JOURNAL: LazyLock<Journal> = LazyLock::new(|| {
     let journal = Journal::new(Instant::now());
     let journal = if EMULATED { journal } else { journal.one_at_a_time() };
@@ -73,7 +73,7 @@ fn noted_in<R>(journal: &Journal, what: &str, call: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Why the device can do nothing more in this process, if so.
+/// The reason why the device can do nothing more in this process, if so.
 fn why_lost() -> Option<String> {
     let error = Cuda::new(0).and_then(|cuda| cuda.synchronize()).err()?;
     error.is_device_lost().then(|| error.to_string())
@@ -98,7 +98,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// How many reports counted, how many of these were planned by a forced strategy (inference has none), and what failed.
+/// Number of reports that count, number of these that a forced strategy planned (inference has no plan), and the failures.
 #[derive(Default)]
 pub(crate) struct Judged {
     pub(crate) count: usize,
@@ -107,7 +107,7 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
-    /// Those of one strategy. What it cannot hold does not count.
+    /// Judges the reports of one strategy. Cases that it cannot hold in shared memory do not count.
     pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
         let mut judged = Self::default();
         for report in reports.into_iter().filter(|report| !report.is_left_out()) {

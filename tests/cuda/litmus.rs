@@ -1,5 +1,5 @@
-//! What an emulated device cannot show: weak memory order between CTAs, memory beyond 32 bits of elements. On a GPU these run
-//! in full; the emulated device runs fewer launches of what it can.
+//! Tests of what an emulated device cannot show: weak memory order between CTAs, memory beyond 32 bits of elements. On a GPU
+//! these run in full; the emulated device runs fewer launches of those that it can.
 //!
 //! Each exchange between CTAs is tested by problems in whose plans several CTAs exchange, which [`plans`] looks for: with
 //! the data of each launch other than that of the one before, a partial that is lost or left over changes bits.
@@ -37,7 +37,7 @@ fn devices() -> Vec<Cuda> {
 }
 
 /// Launches the problems in turn, on as many streams at once as asked, and compares every launch with the first of its
-/// problem and data. A stream that copies keeps multiprocessors busy beside them.
+/// problem and data. A stream that copies keeps multiprocessors busy meanwhile.
 fn check<T: Element<Param = f32>>(name: &str, problems: &[Planned], cuda: &Cuda, streams: usize, has_copies: bool)
 where
     Cuda: Compute<T>,
@@ -57,7 +57,7 @@ where
         let label = what.clone();
         (all, copies) = in_time(&what, move || {
             for launch in 0..launches {
-                // Some of the launches begin beside a copy, some in the middle of one.
+                // Some of the launches begin together with a copy, some in the middle of one.
                 copies.iter_mut().filter(|_| launch % 3 == 0).for_each(|copies| copies.launch(Probe::Copy).unwrap());
                 all.iter_mut().for_each(|turns| turns.enqueue(launch));
             }
@@ -78,7 +78,7 @@ fn check_any(name: &str, problem: Planned, cuda: &Cuda, streams: usize, has_copi
     );
 }
 
-/// On a real H100 every test has a plan to run with, whatever runs elsewhere.
+/// Every test has a plan to run with on a real H100, whatever runs elsewhere.
 #[test]
 fn an_h100_has_a_plan_for_every_litmus_test() {
     let (_, h100) = DeviceLimits::KNOWN.into_iter().find(|(name, _)| *name == "h100").unwrap();
@@ -125,7 +125,7 @@ fn two_team_sizes_share_a_workspace() {
     }
 }
 
-/// On two streams at once, each with a workspace of its own, beside a third that copies.
+/// Launches on two streams at once, each with a workspace of its own, while a third stream copies.
 #[test]
 fn exchanges_on_two_streams_beside_copies_give_the_same_bits() {
     let Some(cuda) = cuda() else { return };

@@ -50,7 +50,7 @@ fn sizes_that_are_not_there_are_refused() {
     let mut probes = Probes::new(&cuda, 1 << 15).unwrap();
     let by = |ctas, threads, in_flight, bytes, sets| Probe::CopyBy { ctas, threads, in_flight, bytes, sets };
     let grid = 2 * limits.sms;
-    let beside = |team, by| Probe::GridBarrierBesideStores { team, rounds: 1, vectors: 1, by };
+    let barrier = |team, by| Probe::GridBarrierBesideStores { team, rounds: 1, vectors: 1, by };
     let mut table = vec![
         (by(0, 64, 4, 64, 1), "a grid of at least 1 CTA", 0),
         (by(1, 96, 4, 64, 1), "a power of two from 32 to 256 threads", 96),
@@ -72,8 +72,8 @@ fn sizes_that_are_not_there_are_refused() {
     if limits.cooperative {
         table.push((Probe::GridBarrier { team: 0, rounds: 1 }, &of_grid, 0));
         table.push((Probe::GridBarrier { team: grid + 1, rounds: 1 }, &of_grid, u64::from(grid + 1)));
-        table.push((beside(grid + 1, Storing::Members), &of_grid, u64::from(grid + 1)));
-        table.push((beside(limits.sms + 1, Storing::Neighbours), &of_sms, u64::from(limits.sms + 1)));
+        table.push((barrier(grid + 1, Storing::Members), &of_grid, u64::from(grid + 1)));
+        table.push((barrier(limits.sms + 1, Storing::Neighbours), &of_sms, u64::from(limits.sms + 1)));
     }
     for (probe, words, given) in table {
         match probes.launch(probe) {
@@ -86,11 +86,11 @@ fn sizes_that_are_not_there_are_refused() {
     if limits.cooperative {
         let mut small = Probes::new(&cuda, 1 << 12).unwrap();
         for by in [Storing::Members, Storing::Neighbours] {
-            let refused = small.launch(beside(1, by)).unwrap_err();
+            let refused = small.launch(barrier(1, by)).unwrap_err();
             assert!(matches!(&refused, Error::Probe { expected, actual: 4096 } if *expected == bytes), "{refused}");
         }
     }
-    // What was refused has left nothing behind.
+    // A refused launch has left no error behind.
     probes.launch(Probe::Copy).unwrap();
     cuda.synchronize().unwrap();
 }

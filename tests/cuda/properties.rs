@@ -1,4 +1,4 @@
-//! What holds for any shape, layout, dtype, alignment, strategy and order of threads.
+//! Properties of any shape, layout, dtype, alignment, strategy and order of threads.
 
 use batchnorm::verify::{Group, Input};
 use batchnorm::{Cuda, Dtype, Layout, Shape, Strategy as Plans};
@@ -31,7 +31,7 @@ fn group() -> impl Strategy<Value = Group> {
         .prop_map(|(shape, dtype, input)| Group { shape, dtype, input })
 }
 
-/// What fails first, with its strategy and plan.
+/// Fails by the first failure, with its strategy and plan.
 fn check(cuda: &Cuda, group: &Group, start: usize) -> Result<(), TestCaseError> {
     let reports = journal::check(std::slice::from_ref(cuda), &group.cases(), start);
     prop_assert!(!reports.is_empty());

@@ -1,4 +1,4 @@
-//! Outputs of ONNX, TensorFlow, Keras, Flax, PyTorch, and literal values from public test suites, held against the
+//! Outputs of ONNX, TensorFlow, Keras, Flax, PyTorch, and literal values from public test suites, compared with the
 //! device. The cases, the bar and what is refused are those of tests/conformance.rs.
 
 use batchnorm::Strategy;
@@ -13,7 +13,7 @@ const LARGEST: usize = if EMULATED { 1 << 21 } else { usize::MAX };
 #[test]
 fn the_subset_in_the_repository_agrees_with_the_frameworks() {
     let Some(cuda) = cuda() else { return };
-    // What the planner chooses, mostly block for tensors of this size, and what can always be chosen.
+    // The planner's choice, mostly block for tensors of this size, and the strategy that can always be chosen.
     for strategy in [None, Some(Strategy::TwoRead)] {
         let cuda = cuda.clone().with_strategy(strategy);
         conformance::hold_subset(&cuda, LARGEST, &|what, run| watched(&cuda, what, run));

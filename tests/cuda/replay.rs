@@ -61,7 +61,7 @@ impl Cases {
         ];
         let tracking = if op == Op::Train { self.next_of(&trackings) } else { None };
         let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { epilogue };
-        // Not in step with any number of operations.
+        // The period differs from any number of operations.
         let affine = op != Op::Moments && !(self.turn + self.turn / 5).is_multiple_of(5);
         Case { group, op, epilogue, affine, tracking }
     }
@@ -309,8 +309,8 @@ fn any_shape() {
     assert_none(&cases.failures);
 }
 
-/// More than a grid holds: it reads the rest again, from the end. And tiles that a team takes in turn, so that it comes back to
-/// the boxes of the first. The smallest that do it.
+/// The smallest tensors of which a grid keeps a part in shared memory and reads the others' values again, from the end; and the
+/// smallest whose tiles a team takes one after the other, so that it uses the partials' slots of the first again.
 #[test]
 fn tiles_held_in_part_and_in_turn() {
     let Some(cuda) = cuda().filter(|cuda| cuda.limits().cooperative) else { return };
@@ -318,7 +318,8 @@ fn tiles_held_in_part_and_in_turn() {
     cases.every = cases.every.min(5);
     let (first, last) = (Layout::ChannelsFirst, Layout::ChannelsLast);
     let (part, turn) = (&plans::HELD_IN_PART, &plans::IN_TURN);
-    // With dims of so many values a channel; and the multiprocessors that count, whose memory is less than any device's.
+    // `Dims` makes the dims for a number of values a channel; the last is the number of multiprocessors that plans may use, so
+    // that they have less shared memory than any device.
     type Dims = fn(usize) -> [usize; 3];
     let problems: [(&Promise, Dtype, Layout, Dims, u32); 6] = [
         (part, Dtype::F32, first, |m| [1, 1, m], 1),

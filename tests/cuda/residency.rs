@@ -1,4 +1,4 @@
-//! CTAs that wait for each other must all be on the device: beside work that holds multiprocessors a grid waits until they
+//! CTAs that wait for each other must all be on the device: while other work holds multiprocessors a grid waits until they
 //! are free, and then gives what it always gives. So do clusters.
 
 #[cfg(feature = "emulate")]
@@ -26,12 +26,12 @@ fn step(cuda: &Cuda, strategy: Option<Strategy>) -> Vec<f32> {
 }
 
 /// An emulated grid that fits only when the other kernel has gone waits for it, in the call that launches it: also where
-/// some of its CTAs would fit beside.
+/// some of its CTAs would fit.
 #[cfg(feature = "emulate")]
 #[test]
 fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
     let Some(cuda) = cuda().filter(|cuda| cuda.limits().cooperative) else { return };
-    // Strips of 256 KiB: each takes several CTAs, and all of them most of the device's shared memory.
+    // Tiles of 256 KiB: each takes several CTAs, and all of them most of the device's shared memory.
     let shape = Shape::nchw(16, 2, 64, 64).unwrap();
     let train = move |held: Option<u32>| {
         let cuda = crate::device::cuda().unwrap().with_strategy(Some(Strategy::Grid));
@@ -59,7 +59,7 @@ fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
     };
     let problem = Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
     let plan = Plan::new(&problem, &cuda.limits(), Some(Strategy::Grid)).unwrap();
-    // By shared memory, and by the registers that every emulated kernel is taken to need: 64 a thread.
+    // CTAs on a multiprocessor, by shared memory and by registers: every emulated kernel is taken to need 64 a thread.
     let (t, limits) = (plan.tiling, cuda.limits());
     let resident = (limits.shared_per_sm / (t.shared_bytes + limits.shared_reserved)).min(1024 / t.threads);
     let waits = |&held: &u32| (limits.sms - held) * resident < t.teams * t.splits;
@@ -72,7 +72,7 @@ fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
     }
 }
 
-/// On a GPU: two streams, one of which copies without end while the other's grids and clusters want every SM.
+/// Two streams of a GPU, one of which copies without end while the other's grids and clusters want every SM.
 #[cfg(not(feature = "emulate"))]
 #[test]
 fn grids_and_clusters_complete_beside_another_stream() {

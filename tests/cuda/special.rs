@@ -12,8 +12,8 @@ use half::{bf16, f16};
 
 use crate::device::{STRATEGIES, cuda};
 
-/// One value a channel, which nothing is merged with; shapes that are taken as vectors of one channel, as vectors of several,
-/// and element by element; two whose channels several CTAs share.
+/// Shapes of one value a channel, which is reduced with no other; shapes that are taken as vectors of one channel, as vectors
+/// of several, and element by element; two whose channels several CTAs share.
 fn shapes() -> [Shape; 7] {
     let shape = |dims: &[usize], layout| Shape::new(dims, layout).unwrap();
     [
@@ -27,7 +27,7 @@ fn shapes() -> [Shape; 7] {
     ]
 }
 
-/// What the case gives; `None` where a forced strategy cannot hold it.
+/// The outputs of the case; `None` where a forced strategy cannot hold it in shared memory.
 fn outputs<B: Verified + Compute<T>, T: Element>(
     backend: &B,
     case: &Case,
@@ -51,7 +51,7 @@ fn under_every_strategy(cuda: &Cuda, mut with: impl FnMut(&Cuda, &str)) {
     }
 }
 
-/// Of each operation the cases that say most.
+/// Whether a case is one of those of its operation that test most.
 fn telling(case: &Case) -> bool {
     match case.op {
         Op::Moments => true,

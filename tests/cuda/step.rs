@@ -1,4 +1,4 @@
-//! What the tests of the CUDA backend share: a device, and a training step on it.
+//! The training step that the tests of the CUDA backend share.
 
 use batchnorm::{
     Backend, BatchNorm, Compute, Cpu, Element, Epilogue, Gradients, Options, Result, Saved, Shape, StateDict,
@@ -54,7 +54,7 @@ impl Operation {
 }
 
 impl<B: Compute<f32>> Step<B> {
-    /// Of [`shape`], with add-relu.
+    /// A step of [`shape`], with add-relu.
     pub(crate) fn new(layer: &BatchNorm<B>) -> Result<Self> {
         Self::of(layer, shape(), Epilogue::ADD_RELU)
     }
@@ -104,7 +104,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Step<B, T> {
 }
 
 impl<B: Compute<f32>> Step<B> {
-    /// What the operations wrote, one after the other.
+    /// The tensors that the operations wrote, one after the other.
     pub(crate) fn outputs(&self, layer: &BatchNorm<B>) -> Result<Vec<f32>> {
         let backend = layer.backend();
         let outputs = [&self.y, &self.dx, &self.dz, &self.dgamma, &self.dbeta, self.saved.mean(), self.saved.inv_std()];
@@ -136,7 +136,7 @@ pub(crate) fn layer<B: Backend>(backend: &B) -> Result<BatchNorm<B>> {
     Ok(layer)
 }
 
-/// What a step on the CPU gives, with the state after it.
+/// The outputs of a step on the CPU, and the state after it.
 pub(crate) fn reference() -> (Vec<f32>, StateDict<f32>) {
     let mut layer = layer(&Cpu).unwrap();
     let mut step = Step::new(&layer).unwrap();
@@ -145,7 +145,7 @@ pub(crate) fn reference() -> (Vec<f32>, StateDict<f32>) {
     (step.outputs(&layer).unwrap(), layer.state_dict().unwrap())
 }
 
-/// That two lists agree to a few units in the last place of their largest value; tolerances are the table's business.
+/// Asserts that two lists agree to 1e-4, relative to values beyond 1: derived tolerances are the table's business.
 pub(crate) fn assert_close(name: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{name}");
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
@@ -153,7 +153,7 @@ pub(crate) fn assert_close(name: &str, got: &[f32], want: &[f32]) {
     }
 }
 
-/// That two states agree as [`assert_close`] says, and in the count exactly.
+/// Asserts that two states agree by [`assert_close`], and in the count exactly.
 pub(crate) fn assert_state(got: &StateDict<f32>, want: &StateDict<f32>) {
     assert_eq!((&got.gamma, &got.beta), (&want.gamma, &want.beta));
     let (got, want) = (got.running.as_ref().unwrap(), want.running.as_ref().unwrap());

@@ -20,7 +20,7 @@ fn reports(cuda: &Cuda, groups: &[Group], start: usize) -> Vec<Report> {
     groups.par_iter().flat_map_iter(|group| check(&backends, &group.cases(), start)).collect()
 }
 
-/// What failed under any strategy, and which strategies did not do what the device should let them.
+/// The failures under all strategies, and the strategies that planned cases on a device without them, or none on one with.
 fn check_table(cuda: &Cuda, every: usize) -> Vec<String> {
     let (reports, name, limits) = (reports(cuda, &thinned(every), 0), cuda.name().unwrap(), cuda.limits());
     let mut failures = Vec::new();

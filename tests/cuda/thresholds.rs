@@ -10,7 +10,7 @@ fn around(size: usize) -> [usize; 3] {
     [size - 1, size, size + 1]
 }
 
-/// What fails of a shape under any strategy.
+/// The failures of a shape under all strategies.
 #[must_use]
 fn check(cuda: &Cuda, dims: &[usize], layout: Layout, dtype: Dtype) -> Vec<String> {
     let group = Group { shape: Shape::new(dims, layout).unwrap(), dtype, input: Input::Normal };
@@ -19,7 +19,7 @@ fn check(cuda: &Cuda, dims: &[usize], layout: Layout, dtype: Dtype) -> Vec<Strin
     Judged::of(&reports).failures
 }
 
-/// From columns to rows: rows of 128 bytes.
+/// The change from columns to rows: rows of 128 bytes.
 #[test]
 fn the_length_of_a_row() {
     let Some(cuda) = cuda() else { return };
@@ -33,9 +33,9 @@ fn the_length_of_a_row() {
     assert_none(&failures);
 }
 
-/// The whole row of channels in one CTA, or several strips of it: 256 vectors, and as many single elements.
+/// The whole row of channels in one CTA, or several tiles of it: 256 vectors, and as many single elements.
 #[test]
-fn the_width_of_a_strip() {
+fn the_width_of_a_tile() {
     let Some(cuda) = cuda() else { return };
     let mut failures = Vec::new();
     for c in around(256).into_iter().chain([1020, 1024, 1028]) {
@@ -64,7 +64,7 @@ fn the_length_of_a_chunk() {
     assert_none(&failures);
 }
 
-/// The largest strip that one CTA holds, of x in a forward pass and of x and dy in a backward one.
+/// The largest tile that one CTA keeps in shared memory, of x in a forward pass and of x and dy in a backward one.
 #[test]
 fn the_capacity_of_a_cta() {
     let Some(cuda) = cuda() else { return };
@@ -84,7 +84,7 @@ fn the_capacity_of_a_cta() {
         for s in [held - 8, held, held + 8] {
             let shape = Shape::new(&[1, 2, s], Layout::ChannelsFirst).unwrap();
             let group = Group { shape, dtype: Dtype::F16, input: Input::Normal };
-            // Of this operation alone, one case without and one with relu: strips of this size take their time.
+            // One case without relu and one with it, of this operation alone: tiles of this size take their time.
             let of_op = |case: &Case| case.op == op && case.affine && case.tracking.is_none();
             let cases: Vec<Case> = group.cases().into_iter().filter(of_op).take(2).collect();
             let reports = check_cases(std::slice::from_ref(&*cuda), &cases, 0);

@@ -50,7 +50,7 @@ fn within<R: Send + 'static>(patience: Duration, what: &str, call: impl FnOnce()
 #[test]
 fn a_hang_ends_the_process_and_has_a_name() {
     const ASKED: &str = "BATCHNORM_TEST_HANGS";
-    /// What a test holds may wait for the device as it is dropped, so nothing must be.
+    /// Values that wait for the device as they are dropped would hang too, so nothing must be dropped.
     struct Held;
     impl Drop for Held {
         fn drop(&mut self) {

@@ -95,7 +95,7 @@ impl Moved {
         cuda.run(Moments::<Cuda, f32> { shape: *shape, x, mean, var })
     }
 
-    /// Computes them and holds them against those of the CPU.
+    /// Computes them and compares them with those of the CPU.
     fn check(&mut self, cuda: &Cuda) {
         self.run(cuda).unwrap();
         let (x, shape) = (values(self.shape, 3), self.shape);
@@ -164,7 +164,7 @@ fn check_own() {
     assert_eq!(live(), before, "a refusal");
 }
 
-/// A workspace that met an error is given up: the launch may have left it in any state.
+/// A workspace is given up after an error: the launch may have left it in any state.
 #[cfg(feature = "emulate")]
 #[test]
 fn a_thread_gives_up_what_met_an_error() {

@@ -1,4 +1,4 @@
-//! How the properties are run: the same cases in every run of the suite, others under `cargo xtask abuse`.
+//! The runner of the properties: the same cases in every run of the suite, others under `cargo xtask abuse`.
 
 use std::fmt::Debug;
 

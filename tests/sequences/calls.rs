@@ -1,4 +1,4 @@
-//! The operations of a layer, each once: drawn, called, and held against the model or against what it should have left alone.
+//! The operations of a layer, each once: drawn, called, and compared with the model or with what it should have left alone.
 
 use batchnorm::verify::Verified;
 use batchnorm::{Compute, Element, Epilogue, ForwardPass, Gradients, Op, RunningVar, Shape, StateDict, StatisticsKind};
@@ -13,7 +13,7 @@ fn wide<E: Element>(values: &[E]) -> Vec<f64> {
 }
 
 impl<B: Verified + Compute<T>, T: Element> World<B, T> {
-    /// What this pass should compute, by the state of now.
+    /// The model of this pass, by the present state.
     fn model(&self, op: Op, shape: Shape, epilogue: Epilogue<()>, x: &[T], z: &[T]) -> Forward {
         let eps = <T::Param as Element>::from_f64(self.options.eps).to_f64();
         let (x, z) = (wide(x), wide(z));

@@ -54,7 +54,7 @@ pub(crate) fn data<T: Element>(rng: &mut Rng, len: usize) -> Vec<T> {
     (0..len).map(|index| T::from_f64(value(index, rng))).collect()
 }
 
-/// As [`data`], finite.
+/// [`data`] that is finite.
 pub(crate) fn gradient<T: Element>(rng: &mut Rng, len: usize) -> Vec<T> {
     (0..len).map(|_| T::from_f64(rng.f64() * 4.0 - 2.0)).collect()
 }

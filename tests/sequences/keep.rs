@@ -1,4 +1,4 @@
-//! What a layer keeps: replaced, carried to files and back, and what it is refused by.
+//! The state of a layer: replaced, carried to files and back, and refused.
 
 use batchnorm::tensors::read;
 use batchnorm::verify::Verified;

@@ -1,5 +1,5 @@
-//! Random sequences of calls on a layer, right and wrong ones, beside a model in f64: what is right gives what the model gives;
-//! what is refused leaves state, statistics, buffers and the counter bit for bit.
+//! Random sequences of calls on a layer, right and wrong ones, compared with a model in f64: what is right gives what the
+//! model gives; what is refused leaves state, statistics, buffers and the counter bit for bit.
 
 mod calls;
 mod draw;

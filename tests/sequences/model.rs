@@ -4,7 +4,7 @@ use batchnorm::verify::activation;
 use batchnorm::verify::tolerance::{Arithmetic, floor, mean_scale, rounding, slack, var_scale};
 use batchnorm::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, StatisticsKind, Tracking};
 
-/// What a forward pass computes on.
+/// A forward pass: its inputs, and its channels in f64.
 #[derive(Clone)]
 pub(crate) struct Forward {
     pub(crate) op: Op,
@@ -64,10 +64,11 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Channel {
-    /// Of these values; `frozen` has the mean and variance that normalize instead of theirs.
+    /// The channel of these values; `frozen` has the mean and variance that normalize instead of theirs.
     pub(crate) fn new(x: &[f64], z: &[f64], frozen: Option<(f64, f64)>, eps: f64, gamma: f64, beta: f64) -> Self {
         let m = x.len() as f64;
-        // About the first value, so that equal values are exact, and once more about that, so that a far first value is.
+        // The mean is taken about the first value, so that equal values are exact, and once more about that mean, so that a far
+        // first value does no harm.
         let about = |near: f64| near + x.iter().map(|x| x - near).sum::<f64>() / m;
         let near = about(x.first().copied().filter(|first| first.is_finite()).unwrap_or(0.0));
         let mean = if near.is_finite() { about(near) } else { near };
@@ -124,7 +125,7 @@ impl Channel {
             (false, is_new) => {
                 let share = self.slack(arithmetic, Op::Train, param, m);
                 let want = if is_new { new } else { (1.0 - a) * old + a * new };
-                // In f32 the momentum, its product and the sum are rounded, also of a mean that is exact.
+                // The momentum, its product and the sum are rounded in f32, also for a mean that is exact.
                 let of_step = match arithmetic {
                     Arithmetic::F64 => 0.0,
                     Arithmetic::F32 => 3.0 * Dtype::F32.unit_roundoff() * a * finite(new),
@@ -166,7 +167,7 @@ impl Forward {
     }
 }
 
-/// What a backward pass should give.
+/// The expected results of a backward pass.
 pub(crate) struct Backward {
     pub(crate) dx: Vec<Near>,
     pub(crate) dz: Vec<Near>,

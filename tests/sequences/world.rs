@@ -24,7 +24,7 @@ pub(crate) struct World<B: Backend, T: Element> {
     pub(crate) slots: Vec<Slot<B, T>>,
 }
 
-/// What a forward pass leaves, and what is known of it.
+/// The saved statistics of a forward pass, and what is known of them.
 pub(crate) struct Slot<B: Backend, T: Element> {
     pub(crate) shape: Shape,
     pub(crate) has_mask: bool,
@@ -50,7 +50,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         Self { layer, options, c, known, reserved: None, slots }
     }
 
-    /// What a call is, by its number.
+    /// The name of a call, by its number.
     pub(crate) fn name_of(call: u8) -> &'static str {
         match call {
             0..=4 => "train",
@@ -117,7 +117,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         assert_eq!(bits(&self.layer.state_dict().unwrap()), bits(&self.known), "the layer's state");
     }
 
-    /// What was modelled of the passes before holds no longer.
+    /// Forgets the models of those earlier passes that are stale.
     pub(crate) fn forget(&mut self, is_stale: impl Fn(ForwardPass) -> bool) {
         for slot in &mut self.slots {
             if slot.last.as_ref().is_some_and(|(pass, _)| is_stale(*pass)) {

@@ -38,7 +38,7 @@ RESERVE, PACKING = 12, 3
 LEAST = 0.6
 # The exit code of a step that says it passed and did nothing, such as tests whose filter names none.
 NOTHING_DONE = 4
-# What a step says that ended by itself before it had done all.
+# Words of a step that ended by itself before it had done all.
 NOT_ALL = re.compile("NOT REACHED within the time|not reached --within")
 # Seconds that the device has to answer before it is given up.
 ANSWER = 15
@@ -101,7 +101,7 @@ class Call:
         return status in GOOD
 
     def filled(self, step: steps.Step, limit: float) -> list[str]:
-        # What ends by itself keeps what it has; a row or group that is begun takes some seconds.
+        # A command that ends by itself keeps its results; a row or group that is begun takes some seconds.
         within = str(max(5, int(limit - min(25, limit / 4))))
         return [word.replace("{within}", within) for word in step.command]
 
@@ -203,7 +203,7 @@ class Call:
 
 
 def judged(step: steps.Step, outcome: watch.Outcome, text: str, is_short: bool) -> str:
-    """What a step's end is worth. `is_short`: the end of the call took some of its time."""
+    """The status of a step that ended. `is_short`: the end of the call took some of its time."""
     if outcome.ran_out:
         return CUT_SHORT if is_short else OUT_OF_TIME
     if outcome.code != 0:
@@ -241,7 +241,7 @@ def parse() -> argparse.Namespace:
 
 
 def begin(options: argparse.Namespace) -> "tuple[Record, Machine]":
-    """Where everything lies; an OSError or ValueError says what is wrong before a second is spent."""
+    """The record and the machine of a call; an OSError or ValueError says what is wrong before a second is spent."""
     bundle = options.bundle.resolve()
     for name in ("batchnorm", "cuda-tests", "smoke.py", "built.txt"):
         if not (bundle / name).exists():

@@ -14,10 +14,10 @@ import watch
 
 @dataclass
 class Machine:
-    """What the steps depend on: the bundle, the interpreter's packages, the programs on PATH."""
+    """The machine that the steps depend on: the bundle, the interpreter's packages, the programs on PATH."""
 
     bundle: Path
-    # Where the steps leave their files.
+    # The folder of the steps' files.
     folder: Path
     # A rehearsal on the emulated device: few cases, small rows.
     small: bool = False
@@ -37,7 +37,7 @@ class Machine:
         return str(self.bundle / name)
 
     def notes(self) -> list[str]:
-        """What is missing, in a line each."""
+        """The programs and packages that are missing, in a line each."""
         missing = [
             (not self.has_torch, f"no PyTorch in {self.python}: no peers in Python, and the package is not tested"),
             (not self.cudnn, "no cuDNN beside PyTorch: it is no peer unless the loader finds it"),

@@ -1,4 +1,4 @@
-"""What was done, and what came of it: marks that a later call goes on from, lines for people, one archive.
+"""The record of the steps and their results: marks that a later call goes on from, lines for people, one archive.
 
 Results lie in a folder of the build that gave them, so that a corrected build begins anew and the old one's are kept. `$OUT` gets
 three files, each whole or not at all, made anew after each step: `evidence.tgz`, `summary.txt`, `summary.json`.
@@ -66,7 +66,7 @@ class Record:
             file.write(text + "\n")
 
     def mark(self, name: str, **facts: object) -> None:
-        """How a step went. What is marked as running when a call begins was interrupted."""
+        """Marks the status of a step. A step that is marked as running when a call begins was interrupted."""
         self.steps[name] = facts
         self.attempt("steps.json", lambda: write_whole(self.marks, json.dumps(self.steps, indent=1)))
 
@@ -77,7 +77,7 @@ class Record:
         return [name for name, facts in self.steps.items() if facts["status"] in (FAILED, OUT_OF_TIME)]
 
     def partials(self) -> list[Path]:
-        """What a process that is killed may leave in `$OUT`."""
+        """The files that a process that is killed may leave in `$OUT`."""
         return [partial_of(self.out / name) for name in ("evidence.tgz", "summary.txt", "summary.json")]
 
     def pack(self, **facts: object) -> None:

@@ -135,7 +135,7 @@ def one(program: str, strategy: str, op: str, epilogue: str, shape: tuple) -> bo
 
 
 def compare(got: dict, want: dict, dtype: str, epilogue: str) -> str:
-    """What differs; nothing where nothing does."""
+    """The differences of the tensors, as text; empty if there are none."""
     if got.keys() != want.keys():
         return f"expected tensors {sorted(want)}, got {sorted(got)}"
     wrong = []

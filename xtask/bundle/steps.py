@@ -1,4 +1,4 @@
-"""What there is to find out about a GPU, in the order of its worth.
+"""The steps that find out about a GPU, in the order of their worth.
 
 A step that a machine lacks something for is left out with the reason. `{within}` in a command is the time that it has, less what
 it needs to come to an end by itself.
@@ -17,7 +17,7 @@ SANITIZED_EVERY = "172"
 # Tests that take the emulated device minutes.
 LONG = ["tests-unaligned", "tests-bits", "tests-properties"]
 SANITIZERS = ["memcheck", "racecheck", "synccheck"]
-# What libtest says where it ran a test.
+# The line of libtest that ran a test.
 TESTED = r"ok\. [1-9]\d* passed"
 # Sections of Nsight Compute that say what a kernel waits for.
 SECTIONS = ["SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats", "SchedulerStats"]
@@ -34,13 +34,13 @@ class Step:
     # "gate": nothing is timed where one of these fails. "diagnosis": done then, and only then. "evidence": all others.
     stage: str = "evidence"
     env: dict[str, str] = field(default_factory=dict)
-    # Why it cannot be done on this machine.
+    # The reason why it cannot be done on this machine.
     lacks: str = ""
     # The step that makes what it takes.
     after: str = ""
-    # Whether a fault is to leave a GPU core: not beside what is timed.
+    # Whether a fault is to leave a GPU core: not where something is timed.
     cores: bool = True
-    # What lines of its output begin with that belong into the summary.
+    # First words of the lines of its output that belong in the summary.
     shows: tuple[str, ...] = ()
     # A word without which nothing was done, whatever the exit code says.
     proof: str = ""
@@ -115,7 +115,7 @@ def verify(machine: Machine, name: str, seconds: int, every: str, stage: str = "
 
 
 def bench(machine: Machine, name: str, seconds: int, *args: str, stage: str = "evidence", strategy: str = "auto") -> Step:
-    """Rows of the suites, beside the floor and the peers that this machine has."""
+    """Rows of the suites, with the floor and the peers that this machine has."""
     command = [machine.program("batchnorm"), "bench", "--device", "cuda", "--seconds", "0.1", "--within", "{within}"]
     command += ["--json", f"{name}.json", "--journal", f"{name}.journal", *args]
     if strategy:
@@ -185,7 +185,7 @@ def diagnosis(machine: Machine) -> list[Step]:
 
 
 def counters(machine: Machine) -> list[Step]:
-    """What the kernels of the largest channels-first row wait for, by Nsight Compute."""
+    """The stalls of the kernels of the largest channels-first row, by Nsight Compute."""
     found = shutil.which("ncu")
     lacks = "" if found else "no ncu"
     make = [machine.python, str(machine.bundle / "smoke.py"), "large", "."]

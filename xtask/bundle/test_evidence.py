@@ -22,7 +22,8 @@ sys.path.insert(0, str(HERE))
 import record  # noqa: E402
 import steps  # noqa: E402
 
-# What a test says of the stand-ins' behaviour, in files of a folder: `hang` and `fault` name a word of the command that does so.
+# The program that stands in for the bundle's. A test controls it by files of a folder: `hang-WORD` and `fault-WORD` are for
+# commands with that word.
 STAND_IN = """#!/bin/sh
 # $STANDIN/calls counts what ran. A child that would outlive its parent is among what must be ended.
 echo "$0 $*" >>"$STANDIN/calls"
@@ -191,7 +192,7 @@ class Evidence(unittest.TestCase):
         self.assertFalse(list(self.work.glob("*/cores/*")))
         # The host's are not ours to keep.
         self.assertFalse([name for name in self.archived() if name.startswith("core.")])
-        # Of one process: the others go on.
+        # The fault is of one process: the others go on.
         self.assertEqual(self.statuses()["tests-bits"], "passed")
 
     def test_no_test_at_all_is_no_pass(self) -> None:
@@ -285,7 +286,7 @@ class Evidence(unittest.TestCase):
         self.assertEqual((code, self.statuses()["verify-thin"]), (1, "failed"), text)
 
     def test_what_the_end_of_the_call_cuts_short_is_done_again(self) -> None:
-        # In the first call the step has 11 to 18 of its 18 seconds.
+        # The step has 11 to 18 of its 18 seconds in the first call.
         for says in ("partly-bits::", "hang-bits::"):
             self.say(says)
             code, text = self.call("--pace", "0.15", "--only", "tests-bits", "--again", "tests-bits", seconds=26)
@@ -373,7 +374,7 @@ class Evidence(unittest.TestCase):
         self.assertEqual(text.count("!! evidence.tgz is not written: File too large"), 1, text)
         self.assertRegex(text, r"tests-bits +ok")
         self.assertFalse([name for name in os.listdir(self.out) if "partial" in name])
-        # What the debugger says has no place either.
+        # A debugger's long output has no room either.
         self.say("hang-graphs::", "verbose-gdb")
         code, text = self.call("--pace", "0.1", "--only", "tests-graphs", "--only", "tests-rest", limit=8_000)
         self.assertIn("hangs: Kernel 0", text)

@@ -25,11 +25,11 @@ MARK = "BATCHNORM_EVIDENCE_CALL"
 
 @dataclass
 class Outcome:
-    """How a command ended."""
+    """The end of a command."""
 
     code: int
     seconds: float
-    # What cuda-gdb said of a process that hung.
+    # cuda-gdb's lines about a process that hung.
     look: list[str] = field(default_factory=list)
 
     @property
@@ -118,7 +118,7 @@ def run(command: list[str], limit: float, log: Path, env: dict[str, str], guard:
         code = OUT_OF_TIME
         look = look_at_hang(process.pid, log, left(until, LOOK))
     finally:
-        # Also where a signal to this process is the reason.
+        # The group is ended also where a signal to this process is the reason.
         if not end(process, left(until, DEATH)):
             look.append(f"process {process.pid} does not die: left behind")
         sweep(guard.mark)
@@ -154,7 +154,7 @@ def members(group: int) -> list[tuple[int, str]]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            # Behind the name, which may hold anything: state, parent, group.
+            # State, parent and group stand behind the name, which may have anything in it.
             name, rest = (entry / "stat").read_text().rsplit(")", 1)
             if int(rest.split()[2]) == group:
                 found.append((int(entry.name), name.split("(", 1)[1]))
@@ -164,7 +164,7 @@ def members(group: int) -> list[tuple[int, str]]:
 
 
 def look_at_hang(group: int, log: Path, limit: float) -> list[str]:
-    """Which kernel a group's process runs, and where: all of it beside the log, the telling lines returned."""
+    """The kernel that a group's process runs, and where: all of it in a file next to the log, the telling lines returned."""
     candidates = members(group)
     ours = [pid for pid, name in candidates if name.startswith(("batchnorm", "cuda-tests"))]
     others = [pid for pid, name in candidates if name.startswith("python")]
@@ -206,7 +206,7 @@ def cuda_gdb(asked: list[str], to: Path, telling: tuple[str, ...], limit: float)
 
 
 def answer(command: list[str], limit: float) -> tuple["str | None", int]:
-    """What a command says within `limit` seconds, and its exit code; None where it cannot be run."""
+    """The output of a command within `limit` seconds, and its exit code; None where it cannot be run."""
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=os.setpgrp

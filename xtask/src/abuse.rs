@@ -65,7 +65,7 @@ fn running(part: &Part) -> String {
 
 /// Runs a part in a process group of its own, which ends with it.
 fn outcome(part: &Part, seed: u64, seconds: f64) -> Result<Outcome, Box<dyn Error>> {
-    let _ = fs::remove_file(running(part)); // Of an earlier run, where there was one.
+    let _ = fs::remove_file(running(part)); // An earlier run may have left one.
     let [program, words @ ..] = part.words else { return Err("a part without a command".into()) };
     let mut command = Command::new(program);
     command.args(words).envs(part.environment.iter().copied());

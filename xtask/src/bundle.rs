@@ -17,13 +17,13 @@ pub(crate) use options::Options;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Where compiled kernels are kept from build to build.
+/// The folder in which compiled kernels are kept from build to build.
 pub(crate) const CACHE: &str = "target/cuda-cache";
 /// The most that a bundle may be, in bytes: it is sent to the machine for each use.
 const LIMIT: u64 = 40_000_000;
 /// The executables: their names in the bundle, and cargo's name and kind of the target each is made of.
 const EXECUTABLES: [(&str, &str, &str); 2] = [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test")];
-/// Files and folders beside them, and their paths in the bundle: the repository's where tests look for them.
+/// Further files and folders, and their paths in the bundle: the repository's where tests look for them.
 const FILES: [(&str, &str); 11] = [
     ("xtask/bundle/evidence.py", "evidence.py"),
     ("xtask/bundle/steps.py", "steps.py"),
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let built = executables(&built(options)?)?;
 
-    // Into a folder beside the final one: an interrupted run leaves nothing that passes for a bundle.
+    // The bundle is made in a folder next to the final one: an interrupted run leaves nothing that passes for a bundle.
     let folder = options.folder();
     let partial = folder.with_extension("partial");
     remove(&partial)?;

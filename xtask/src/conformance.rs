@@ -22,7 +22,7 @@ const SUITES: [&str; 5] = ["onnx", "tf", "keras", "flax", "torch"];
 const LIMIT: usize = 6_000_000;
 /// Bytes of it that are left for the README.
 const RESERVE: usize = 10_000;
-/// What an entry of a safetensors header takes beside the tensor's name, at most.
+/// Bytes of an entry of a safetensors header without the tensor's name, at most.
 const ENTRY: usize = 110;
 
 /// A suite as it is in ../shared.
@@ -39,13 +39,13 @@ struct Candidate {
     /// Its bytes in the manifest.
     text: usize,
     keys: BTreeSet<String>,
-    /// What its kind is to have at least one case of.
+    /// Its properties: the subset has at least one case of each.
     properties: Vec<String>,
     /// Its bytes if nothing is shared with another case.
     size: usize,
 }
 
-/// What has been taken so far.
+/// The cases that have been taken so far.
 struct Chosen {
     cases: Vec<BTreeSet<usize>>,
     keys: Vec<BTreeSet<String>>,
@@ -55,7 +55,7 @@ struct Chosen {
 /// Makes the subset.
 ///
 /// # Errors
-/// Where ../shared/conformance is missing or has another form, or the families alone are too large.
+/// An error if ../shared/conformance is missing or has another form, or the families alone are too large.
 pub(crate) fn run() -> Result<()> {
     let suites = SUITES.into_iter().map(Suite::read).collect::<Result<Vec<_>>>()?;
     let files = suites.iter().map(|suite| Ok(SafeTensors::deserialize(&suite.bytes)?)).collect::<Result<Vec<_>>>()?;
@@ -172,8 +172,8 @@ fn size_of_tensors<'a>(file: &SafeTensors<'_>, keys: impl Iterator<Item = &'a St
     keys.map(|key| Ok(file.tensor(key)?.data().len() + key.len() + ENTRY)).sum()
 }
 
-/// What makes a case one of its kind: its family, and what it computes on. The names of PyTorch's `seq` and `gen` cases
-/// have the shape in them, and after dtype and shape what is special.
+/// The properties of a case: its family, and those of its data. The names of PyTorch's `seq` and `gen` cases have the shape in
+/// them, and behind dtype and shape what is special.
 fn properties(suite: &str, case: &Value) -> Vec<String> {
     let name = case["name"].as_str().unwrap_or_default();
     let parts: Vec<&str> = name.split('/').collect();

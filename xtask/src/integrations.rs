@@ -42,7 +42,7 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     };
     let clippy = cargo("clippy", &["--features", "cuda", "--all-targets", "--", "-D", "warnings"]);
     step("candle: clippy, and so the types of its CUDA path", &mut for_types(clippy))?;
-    // With the same features, so that candle is not checked once more.
+    // The features are the same, so that candle is not checked once more.
     step("candle: docs", &mut for_types(cargo("doc", &["--no-deps", "--features", "cuda"])))
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
         let mut shell = in_environment(Command::new("sh"))?;
         step("python: a command of its README", shell.args(["-c", &line]))?;
         if line.ends_with("pip install ./python") {
-            // In the place of what came from the repository, so that the commands behind it see what users of the archive have.
+            // The wheel replaces what came from the repository, so that the later commands see what users of the archive have.
             let mut install = in_environment(Command::new(&python))?;
             install.args(["-m", "pip", "install", "--no-deps", "--no-index", "--force-reinstall"]).arg(&wheel);
             step("python: the archive's wheel, installed", &mut install)?;

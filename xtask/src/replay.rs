@@ -84,7 +84,7 @@ fn launches() -> Result<PathBuf, Box<dyn Error>> {
     let folder = fs::canonicalize(folder)?;
     let mut test = Command::new("cargo");
     test.args(["test", "--features", "emulate", "--test", "cuda", "--", "replay::"]);
-    // One thread: a launch's memory is that of the whole device.
+    // The tests have one thread: a launch's memory is that of the whole device.
     test.args(["--test-threads", "1"]).env("CUDA_EMULATOR_DUMP", &folder).env_remove("CUDA_EMULATOR_PROFILE");
     if !test.status()?.success() {
         return Err("the emulated device's launches failed: cargo test --features emulate --test cuda replay::".into());

@@ -48,7 +48,7 @@ impl Toolkit {
         self.root.parent().map(location::nvcc).unwrap_or_default()
     }
 
-    /// A program beside nvcc.
+    /// A program next to nvcc.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.nvcc().with_file_name(name)
     }
@@ -57,7 +57,7 @@ impl Toolkit {
         fs::read_to_string(self.root.join(STAMP)).is_ok_and(|text| text == PACKAGES.join("\n"))
     }
 
-    /// Into a folder beside the final one, which is renamed when all is there: an interrupted run leaves nothing that
+    /// Installs into a folder next to the final one, which is renamed when all is there: an interrupted run leaves nothing that
     /// passes for a toolkit.
     fn install(&self, target: &Path) -> Result<()> {
         let python = require_pip()?;

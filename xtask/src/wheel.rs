@@ -16,7 +16,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The front end that makes archives: pip makes none.
 const BUILD: &str = "build==1.3.0";
-/// Where it is installed, with its version in the name.
+/// The folder that it is installed in, with its version in the name.
 const TOOLS: &str = "target/tools/build-1.3.0";
 const CHECK: &str = "xtask/package/check.py";
 
@@ -57,7 +57,8 @@ impl Archive {
         step("python: its archive, unpacked", &mut tar)
     }
 
-    /// Builds a wheel into a folder, and sees that it names no folder of this machine. pip has these variables beside its own.
+    /// Builds a wheel into a folder, and sees that it names no folder of this machine. pip has these variables in addition to
+    /// its own.
     fn wheel(&self, name: &str, to: &Path, variables: &[(&str, OsString)]) -> Result<PathBuf> {
         let target = fs::canonicalize("target")?;
         fresh(to)?;

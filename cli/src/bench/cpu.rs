@@ -16,7 +16,8 @@ const SAMPLE: f64 = 50e-6;
 /// Samples of a turn, all of which are kept.
 const MOST_SAMPLES: usize = 250;
 
-/// The subjects that are measured in this process: the CPU path, held against itself in another order of channels, and the floor.
+/// The subjects that are measured in this process: the CPU path, compared with itself in another order of channels, and the
+/// floor.
 pub(super) fn subjects<T: Element<Param = f32>>(task: &Task) -> Result<Vec<Box<dyn Subject>>, String>
 where
     Cpu: Compute<T>,
@@ -32,7 +33,7 @@ where
 struct Ours<T: Element> {
     work: Work<Cpu, T>,
     operation: Pass,
-    /// How its result differs from that in another order of channels, where it does.
+    /// The difference of its result from that in another order of channels, if there is one.
     wrong: Option<String>,
 }
 
@@ -76,8 +77,8 @@ impl Floor {
             ([a, b], [out]) => both(a, b, out, piece),
             ([a, b], [out, more]) => {
                 both(a, b, out, piece);
-                // One more written of nothing more read: as a copy of what is in no cache any more would read it again,
-                // a fill is the least.
+                // A further tensor that is written has none to copy from: a fill is the least, since a copy would read one
+                // again that is in no cache any more.
                 more.par_chunks_mut(piece).for_each(|more| more.fill(1));
             }
             _ => {}

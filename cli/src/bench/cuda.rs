@@ -76,7 +76,7 @@ impl Bench {
         self.cuda.synchronize().is_err_and(|error| error.is_device_lost())
     }
 
-    /// The best that the device can do, apart from any row.
+    /// The best that the device can do, independent of any row.
     pub(super) fn probes(&self, seconds: f64, journal: &Journal, late: &dyn Fn() -> Option<String>) -> Value {
         let limits = self.cuda.limits();
         let sizes = if self.is_emulated { Sizes::small() } else { Sizes::cold(L2_TIMES * limits.l2_bytes) };
@@ -196,7 +196,7 @@ impl Subject for Floor {
         };
         Ok(timer.measure(sets.count, seconds, &mut launch)?)
     }
-    fn rest(&mut self) {
+    fn release(&mut self) {
         if !self.sets.stay {
             self.probes.clear();
         }

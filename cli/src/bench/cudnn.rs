@@ -86,7 +86,7 @@ where
         let mut launch = || work.run(self.operation);
         Ok(self.timer.measure(self.sets.count, seconds, &mut launch)?)
     }
-    fn rest(&mut self) {
+    fn release(&mut self) {
         if !self.sets.stay {
             self.work = None;
         }
@@ -155,7 +155,7 @@ where
         let (offset, stream) = (row.offset, cuda.stream());
         let (x, dy) = inputs::<T>(row.shape.len() + offset);
         let upload = |values: &[T]| stream.clone_htod(values).map_err(told);
-        // Over the host once: the others are copies on the device.
+        // The values are uploaded once: the sets are copies on the device.
         let (x, dy) = (upload(&x)?, upload(&dy)?);
         let copy = |values: &CudaSlice<T>| stream.clone_dtod(values).map_err(told);
         let set = || {

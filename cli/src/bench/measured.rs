@@ -6,7 +6,7 @@ use batchnorm::bench::{Pass, Row};
 use serde_json::{Value, json};
 
 use super::Task;
-use super::subject::{Outcome, Spread, Way};
+use super::subject::{Outcome, Summary, Way};
 
 /// The subject that is ours, planned as a user's would be.
 pub(super) const OURS: &str = "batchnorm";
@@ -48,19 +48,19 @@ impl Measured {
         WAYS.into_iter().find(|&way| self.of(OURS, way).is_some())
     }
 
-    /// The spread of a subject's samples in one way.
-    pub(super) fn of(&self, name: &str, way: Way) -> Option<Spread> {
-        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| spread(outcome, way))
+    /// The summary of a subject's samples in one way.
+    pub(super) fn of(&self, name: &str, way: Way) -> Option<Summary> {
+        self.outcomes().iter().find(|outcome| outcome.name == name).and_then(|outcome| summary(outcome, way))
     }
 
     /// Ours, in the way that counts.
-    pub(super) fn ours(&self) -> Option<Spread> {
+    pub(super) fn ours(&self) -> Option<Summary> {
         self.of(OURS, self.way()?)
     }
 
     /// The median of the floor, in the way that counts.
     pub(super) fn floor(&self) -> Option<f64> {
-        self.of(FLOOR, self.way()?).map(|spread| spread.median)
+        self.of(FLOOR, self.way()?).map(|summary| summary.median)
     }
 
     /// Name and median of every peer that has one in the way that counts.
@@ -68,7 +68,7 @@ impl Measured {
         let is_peer =
             |outcome: &&Outcome| outcome.name != FLOOR && outcome.name != OURS && !outcome.name.starts_with(FORCED);
         let way = self.way();
-        let of = move |outcome: &Outcome| spread(outcome, way?).map(|spread| spread.median);
+        let of = move |outcome: &Outcome| summary(outcome, way?).map(|summary| summary.median);
         let outcomes = self.outcomes().iter().filter(is_peer);
         outcomes.filter_map(move |outcome| Some((outcome.name.as_str(), of(outcome)?)))
     }
@@ -82,8 +82,8 @@ impl Measured {
 /// back to back where nothing could be captured.
 pub(super) const WAYS: [Way; 3] = [Way::Graph, Way::Call, Way::Eager];
 
-fn spread(outcome: &Outcome, way: Way) -> Option<Spread> {
-    Spread::of(outcome.samples.as_ref().ok()?.get(&way)?)
+fn summary(outcome: &Outcome, way: Way) -> Option<Summary> {
+    Summary::of(outcome.samples.as_ref().ok()?.get(&way)?)
 }
 
 /// Milliseconds of the 53 batch norms in a training step of ResNet-50, forward and backward, by batch, layout, dtype and way.
@@ -109,7 +109,7 @@ pub(super) struct Total {
     pub(super) n: usize,
     pub(super) layout: String,
     pub(super) dtype: String,
-    /// How all of it was measured.
+    /// The way in which all of it was measured.
     pub(super) way: Way,
     pub(super) milliseconds: Vec<(String, f64)>,
 }

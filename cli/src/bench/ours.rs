@@ -23,7 +23,7 @@ pub(super) struct Ours<T: Element> {
 impl<T: Element> Ours<T> {
     pub(super) fn new(cuda: Cuda, task: &Task, timer: Timer, sets: Sets) -> Self {
         let (row, operation) = (task.row.clone(), task.operation);
-        // Where there is none, running it will say why.
+        // Running it tells why, where there is no plan.
         let plan = operation.problem(&row).and_then(|problem| cuda.plan(&problem)).ok();
         Self { cuda, row, operation, timer, sets, plan, work: None }
     }
@@ -60,7 +60,7 @@ where
         let mut launch = || work.run(*operation).map_err(|error| error.to_string());
         Ok(timer.measure(sets.count, seconds, &mut launch)?)
     }
-    fn rest(&mut self) {
+    fn release(&mut self) {
         if !self.sets.stay {
             self.work = None;
         }

@@ -20,10 +20,10 @@ use process::Process;
 
 /// The name of cuDNN's peers, which are measured without Python.
 const CUDNN: &str = "cudnn";
-/// How long the process may take to import what the peers need; a third of `--within` at most, so that what is measured here
-/// has its time.
+/// Time in which the process must have imported what the peers need; a third of `--within` at most, so that time is left for
+/// what is measured here.
 const START: Duration = Duration::from_secs(180);
-/// How long it may take to answer, beside the seconds that it is to measure.
+/// Time in which it must answer, on top of the seconds that it is to measure.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// The peers that are asked for.
@@ -35,7 +35,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Those of these names, all of them where there is none.
+    /// The peers of these names, all of them if there is none.
     pub(super) fn new(asked: &[String]) -> Result<Self, Failure> {
         let is_known = |name: &&String| PEER_NAMES.contains(&name.as_str()) || name.as_str() == CUDNN;
         if let Some(unknown) = asked.iter().find(|name| !is_known(name)) {
@@ -56,7 +56,7 @@ pub(super) struct Peers {
     process: Option<Rc<RefCell<Process>>>,
     /// Name of each peer, and what its time includes or why it is not there.
     found: Vec<(String, Result<String, String>)>,
-    /// What the process said of itself, or why there is none.
+    /// The process's answer about itself, or the reason why there is no process.
     pub(super) said: Value,
 }
 

@@ -75,7 +75,7 @@ fn draw_panel(panel: &Area<'_>, title: &str, measured: &[&Measured]) -> Result<(
     for it in measured {
         let bytes = it.bytes();
         floor.extend(it.floor().map(|time| (bytes, time * 1e6)));
-        let ours = it.ours().map(|spread| (OURS, spread.median));
+        let ours = it.ours().map(|summary| (OURS, summary.median));
         for (name, time) in ours.into_iter().chain(it.peers()) {
             subjects.entry(name.into()).or_default().push((bytes, time * 1e6));
         }

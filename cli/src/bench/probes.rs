@@ -1,4 +1,4 @@
-//! The best that a GPU can do, apart from any row: which probes there are, how they are named in the JSON, and their times.
+//! The best that a GPU can do, independent of any row: which probes there are, how they are named in the JSON, and their times.
 
 use batchnorm::DeviceLimits;
 use batchnorm::bench::{Probe, Storing};
@@ -12,7 +12,7 @@ pub(super) const SECONDS: f64 = 0.06;
 /// Parts of the buffers that a copy by few CTAs takes in turn: it would be long over all of them.
 const PARTS: usize = 4;
 
-/// How much the probes move and how often they meet.
+/// Bytes that the probes move, and grid barriers and exchanges that they do.
 pub(super) struct Sizes {
     /// Bytes of each buffer.
     pub(super) bytes: usize,
@@ -20,19 +20,19 @@ pub(super) struct Sizes {
     row_bytes: usize,
     /// Bytes of the copies that L2 holds.
     warm: [usize; 3],
-    /// Meetings and exchanges of a launch, so that the launch is small beside them.
+    /// Grid barriers and exchanges of a launch, so many that the launch itself takes little of the time.
     rounds: u32,
 }
 
 impl Sizes {
-    /// Those to be timed: buffers of at least so many bytes, which leave nothing in L2.
+    /// The sizes of probes that are timed: buffers of at least so many bytes, which leave nothing in L2.
     pub(super) fn cold(bytes: u64) -> Self {
         let row_bytes = 4096;
         let bytes = (bytes as usize).next_multiple_of(PARTS * row_bytes);
         Self { bytes, row_bytes, warm: [4 << 20, 8 << 20, 16 << 20], rounds: 256 }
     }
 
-    /// Those to see that every probe runs.
+    /// The sizes of probes that only have to run.
     pub(super) fn small() -> Self {
         Self { bytes: 1 << 16, row_bytes: 1 << 12, warm: [1 << 12, 1 << 13, 1 << 14], rounds: 4 }
     }
@@ -52,7 +52,7 @@ pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
 
     let mut probes = vec![Probe::Empty, Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
     probes.extend(ctas.iter().flat_map(|&ctas| [64, 128, 256].map(|threads| by(ctas, threads, 8))));
-    // With so much in flight few SMs are held up by what they can draw.
+    // Few SMs are limited by their own bandwidth with this much in flight.
     probes.extend(ctas[..4].iter().map(|&ctas| by(ctas, 256, 16)));
     for size in warm {
         probes.extend([again(ctas[0], size, 1), again(grid, size, 1), again(grid, size, (bytes / size).max(1))]);
@@ -63,8 +63,8 @@ pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
     for by in [Storing::Members, Storing::Neighbours] {
         for vectors in [8, 32] {
             // The stores alone, and with barriers.
-            let beside = |team| Probe::GridBarrierBesideStores { team, rounds, vectors, by };
-            probes.extend([0, grid / 4].map(beside));
+            let barrier = |team| Probe::GridBarrierBesideStores { team, rounds, vectors, by };
+            probes.extend([0, grid / 4].map(barrier));
         }
     }
     probes.extend(

@@ -43,7 +43,7 @@ use serde_json::{Map, Value, json};
 
 use super::machine;
 use super::measured::{FORCED, Measured, OURS, Total, totals};
-use super::subject::{Outcome, Reason, Samples, Spread};
+use super::subject::{Outcome, Reason, Samples, Summary};
 use crate::device::Device;
 use crate::output;
 use crate::plan::plan_json;
@@ -222,7 +222,7 @@ impl Report {
 }
 
 fn cells(measured: &Measured) -> [String; 8] {
-    let ours = measured.ours().map(|spread| spread.median);
+    let ours = measured.ours().map(|summary| summary.median);
     let cell = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let peer = measured.best_peer();
     [
@@ -247,12 +247,12 @@ fn remarks(measured: &Measured) -> String {
     measured.outcomes().iter().filter_map(remark).collect()
 }
 
-/// The samples of each way, and how they spread.
+/// The samples of each way, with their summary.
 pub(super) fn samples_json(samples: &Samples) -> Value {
     let rounded: fn(&f64) -> f64 = |seconds| (seconds * 1e10).round() / 1e10;
     let of_way = |samples: &Vec<f64>| {
         let mut json = json!({ "samples": samples.iter().map(rounded).collect::<Vec<_>>() });
-        if let Some(Spread { median, min, max, .. }) = Spread::of(samples) {
+        if let Some(Summary { median, min, max, .. }) = Summary::of(samples) {
             for (name, value) in [("median", median), ("min", min), ("max", max)] {
                 json[name] = json!(rounded(&value));
             }

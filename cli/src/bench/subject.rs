@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use batchnorm::Plan;
 use batchnorm::verify::Journal;
 
-/// How an operation is called.
+/// The way in which an operation is called and timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way {
     /// One call after the other on the CPU.
@@ -81,8 +81,8 @@ pub(super) trait Subject {
     /// Takes samples for about so many seconds; or says why there are none.
     fn measure(&mut self, seconds: f64) -> Result<Samples, Reason>;
 
-    /// Its turn is over: what others need more than it does goes back, to be made again for the next turn.
-    fn rest(&mut self) {}
+    /// Releases memory that other subjects need, at the end of its turn. It is allocated again in the next turn.
+    fn release(&mut self) {}
 }
 
 /// The rounds in which all subjects are measured. Even, so that each is as often early as late.
@@ -96,7 +96,7 @@ pub(super) struct Outcome {
     pub(super) samples: Result<Samples, Reason>,
 }
 
-/// How turns are taken.
+/// The order of measuring: subjects are interleaved, each has one turn a round.
 pub(super) struct Turns<'a> {
     pub(super) journal: &'a Journal,
     /// The work in words, for the journal.
@@ -140,7 +140,7 @@ impl Turns<'_> {
         let plan = plan.map_or_else(|| "no plan".into(), ToString::to_string);
         let call = || {
             let samples = subject.measure(seconds);
-            subject.rest();
+            subject.release();
             samples
         };
         let lost = |samples: &Result<Samples, Reason>| {
@@ -158,16 +158,16 @@ impl Turns<'_> {
     }
 }
 
-/// The middle of some samples, and how far they spread.
+/// The median, range and number of some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
+pub(super) struct Summary {
     pub(super) median: f64,
     pub(super) min: f64,
     pub(super) max: f64,
     pub(super) samples: usize,
 }
 
-impl Spread {
+impl Summary {
     /// `None` of no samples.
     pub(super) fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
@@ -240,9 +240,9 @@ mod tests {
 
     #[test]
     fn the_median_is_in_the_middle() {
-        assert_eq!(Spread::of(&[]), None);
-        let spread = Spread::of(&[4.0, 1.0, 2.0]).unwrap();
-        assert_eq!((spread.median, spread.min, spread.max, spread.samples), (2.0, 1.0, 4.0, 3));
-        assert_eq!(Spread::of(&[4.0, 1.0]).unwrap().median, 2.5);
+        assert_eq!(Summary::of(&[]), None);
+        let summary = Summary::of(&[4.0, 1.0, 2.0]).unwrap();
+        assert_eq!((summary.median, summary.min, summary.max, summary.samples), (2.0, 1.0, 4.0, 3));
+        assert_eq!(Summary::of(&[4.0, 1.0]).unwrap().median, 2.5);
     }
 }

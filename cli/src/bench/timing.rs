@@ -11,14 +11,14 @@ use super::subject::{Samples, Way};
 
 /// Launches of a graph, and between two events.
 const LAUNCHES: usize = 20;
-/// How long launches run before those that count, so that the clocks have time to rise: as for the peers in Python, in
+/// Time for which launches run before those that count, so that the clocks can rise: the same as for the peers in Python, in
 /// their timing.py.
 const WARM_UP: Duration = Duration::from_millis(50);
 
 /// Samples of a way in a turn, all of which are kept.
 const MOST_SAMPLES: usize = 50;
 
-/// How launches are timed on a stream.
+/// A timer of launches on a stream.
 #[derive(Clone)]
 pub(super) struct Timer {
     stream: Arc<CudaStream>,
@@ -33,7 +33,7 @@ impl Timer {
         Self { stream, launches: LAUNCHES, warm_up: WARM_UP, is_timed: true }
     }
 
-    /// As few launches as go all ways, each sample of no seconds, for a device that has no time of its own.
+    /// A timer of the fewest launches that go all ways, each sample of no seconds, for a device that has no time of its own.
     pub(super) fn once(stream: Arc<CudaStream>) -> Self {
         Self { stream, launches: 2, warm_up: Duration::ZERO, is_timed: false }
     }
@@ -48,7 +48,7 @@ impl Timer {
         let (stream, launches) = (&self.stream, self.launches.div_ceil(sets) * sets);
         let seconds = if self.is_timed { seconds / 3.0 } else { 0.0 };
         let mut samples = Samples::new();
-        // Once through, so that nothing is done for the first time.
+        // The first calls do what is done once.
         (0..sets).try_for_each(|_| launch())?;
         stream.synchronize().map_err(told)?;
 

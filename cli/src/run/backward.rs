@@ -10,13 +10,13 @@ use super::job::Job;
 use super::report::{self, Done};
 use crate::failure::Failure;
 
-/// The buffers beside those of x and the statistics.
+/// The buffers other than those of x and the statistics.
 struct Buffers<B: Backend, T: Element> {
     dy: B::Buf<T>,
     z: B::Buf<T>,
     gamma: Option<B::Buf<T::Param>>,
     beta: Option<B::Buf<T::Param>>,
-    /// What the forward pass writes, and nobody reads.
+    /// The outputs of the forward pass, which nobody reads.
     y: B::Buf<T>,
     relu_mask: Option<B::Buf<u32>>,
     dx: B::Buf<T>,

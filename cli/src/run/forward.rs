@@ -121,7 +121,7 @@ pub(crate) fn moments<B: Compute<T>, T: Element>(job: &Job<'_, B, T>) -> Result<
     Ok(Done { file, lines, took })
 }
 
-/// How the channels were spread before normalizing and, where nothing hides it, after.
+/// The spread of the channels before normalizing and, where no epilogue hides it, after.
 fn before_and_after<B: Compute<T>, T: Element>(job: &Job<'_, B, T>, y: &B::Buf<T>) -> Result<Vec<String>, Failure> {
     let spread = |buf| moments_of(job, buf).map(|(mean, var)| Spread::new(&mean, &var));
     let mut lines = vec![format!("x: {}, constant channels: {}", spread(&job.x)?, job.constant_channels)];

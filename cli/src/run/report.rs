@@ -73,7 +73,7 @@ impl fmt::Display for Short {
     }
 }
 
-/// How a tensor's channels are spread: over those whose statistics are finite, and how many are not.
+/// The spread of a tensor's channels: over those whose statistics are finite, and the number of the others.
 pub(crate) struct Spread {
     largest_mean: f64,
     smallest_var: f64,

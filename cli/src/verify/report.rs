@@ -9,12 +9,12 @@ use crate::device::Device;
 use crate::failure::one_line;
 use crate::plan::plan_json;
 
-/// How many failures are shown.
+/// Number of failures that are printed, at most.
 const SHOWN: usize = 10;
-/// How many failures the JSON has, which is written again and again. The journal has all.
+/// Number of failures in the JSON, at most, since it is written again and again. The journal has all.
 const KEPT: usize = 1000;
 
-/// Cases that ran, and the largest error of those that held, as a share of what is allowed.
+/// Cases that ran, and the largest error of those that passed, as a share of what is allowed.
 #[derive(Default)]
 struct Row {
     cases: usize,
@@ -45,14 +45,14 @@ pub(super) struct Tally {
     groups_done: usize,
     total: Row,
     not_reached: usize,
-    /// By operation and dtype.
+    /// Rows by operation and dtype.
     rows: BTreeMap<(&'static str, String), Row>,
     strategies: Vec<(&'static str, Row)>,
     failures: Vec<Report>,
 }
 
 impl Tally {
-    /// Of nothing yet, out of so many groups. The CPU has no model to tell.
+    /// The empty tally of a run over so many groups. `model` is empty for the CPU.
     pub(super) fn new(
         device: Device,
         model: String,

@@ -1,4 +1,4 @@
-//! One command in a folder of its own, with little memory and a watchdog, held against what is promised of any command.
+//! One command in a folder of its own, with little memory and a watchdog, tested for what is promised of any command.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,14 +20,14 @@ const MEMORY: u64 = 2 << 20;
 /// The folder that a command reads and writes.
 pub(crate) struct Folder {
     folder: TempDir,
-    /// Folder of stdout and stderr, apart from that of the outputs, in which no file may be too many.
+    /// Folder of stdout and stderr, another than that of the outputs, in which no file may be too many.
     printed: TempDir,
 }
 
 /// Contents of a folder, by name: a file's bytes, or `None` for a folder.
 pub(crate) type Contents = BTreeMap<OsString, Option<Vec<u8>>>;
 
-/// How a command ended that kept the promises of all commands.
+/// The end of a command that kept the promises of all commands.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Ended {
     Done,

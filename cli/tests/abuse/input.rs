@@ -20,7 +20,8 @@ pub(crate) struct Input {
 const FLOATS: [&str; 4] = ["F32", "F16", "BF16", "F64"];
 
 impl Input {
-    /// With the channels in this place of the dimensions. `is_file` for a file whose tensors alone may be wrong.
+    /// A random input with the channels last or second among the dimensions. `is_file` for a sound file, in which the tensors
+    /// alone may be wrong.
     pub(crate) fn new(rng: &mut Rng, is_channels_last: bool, is_file: bool) -> Self {
         let dims = dims(rng);
         let c = dims[if is_channels_last { dims.len() - 1 } else { 1 }];
@@ -112,7 +113,7 @@ fn dims(rng: &mut Rng) -> Vec<u64> {
             dims.fill(1);
             dims[1] = c;
         }
-        // Beyond the vectors and the parts that work is cut into.
+        // Sizes beyond the vectors and the chunks that work is cut into.
         2 => dims[0] *= 40,
         _ => {}
     }

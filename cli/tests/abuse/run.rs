@@ -15,7 +15,7 @@ use crate::words::{EPILOGUES, LAYOUTS, ODD, OPS, STRATEGIES, Words, device};
 
 const INPUT: &str = "in.safetensors";
 
-/// Where the output goes, and whether it can.
+/// The output's path, and whether it can be written.
 fn output(rng: &mut Rng, folder: &Folder) -> (OsString, bool) {
     let at = |name: &str| folder.path().join(name);
     match rng.u8(..12) {

@@ -103,7 +103,7 @@ pub(crate) fn device(rng: &mut Rng, words: &mut Words) -> &'static str {
     let cuda = ["cuda", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:5"];
     let odd = ["cuda:4", "cuda:99", "cuda:18446744073709551615"];
     match rng.u8(..100) {
-        0..=49 => "cpu", // By default.
+        0..=49 => "cpu", // The default.
         50..=57 => words.choice(rng, "device", &cuda),
         58..=59 => {
             words.is_odd = true;

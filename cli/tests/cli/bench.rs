@@ -15,7 +15,7 @@ fn a_bench_gives_a_table_a_file_and_a_picture() {
     let text = printed(&batchnorm(&[&SMALL[..], &files].concat()));
     for operation in ["train", "backward", "train-relu", "backward-add-relu", "infer"] {
         let row = format!("edge/two-values n=2 c=4096 s=1 channels-first f32 {operation} ");
-        // As it came, and in the table at the end.
+        // The row is printed as it comes, and in the table at the end.
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(&row)).collect();
         assert_eq!(lines.len(), 2, "{row} in {text}");
         for line in lines {
@@ -51,12 +51,12 @@ fn a_bench_gives_a_table_a_file_and_a_picture() {
 fn a_missing_python_is_a_reason() {
     let text = printed(&batchnorm(&[&SMALL[..], &["--python", "no-such-python"]].concat()));
     assert!(text.contains("no peers in Python: no-such-python"), "{text}");
-    // One that ends at once.
+    // A process that ends at once.
     let text = printed(&batchnorm(&[&SMALL[..], &["--python", "true"]].concat()));
     assert!(text.contains("no peers in Python: the process of the peers: it ended"), "{text}");
 }
 
-/// A shell script in the place of Python.
+/// A shell script instead of Python.
 #[cfg(unix)]
 fn program(path: &std::path::Path, script: &str) {
     use std::os::unix::fs::PermissionsExt;
@@ -96,7 +96,7 @@ fn silent_peers_have_a_third_of_the_time() {
     assert!(text.lines().any(|line| line.contains(" infer ") && line.contains(" call ")), "{text}");
 }
 
-/// Those that come up and then say no more are waited for as long as there is time, and the journal says for what.
+/// Peers that start and then do not answer are waited for as long as there is time. The journal names the work.
 #[cfg(unix)]
 #[test]
 fn peers_that_fall_silent_have_the_rest_of_the_time() {

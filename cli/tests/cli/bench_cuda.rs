@@ -82,7 +82,7 @@ fn a_device_is_measured_from_probes_to_plot() {
         let forced = if row["operation"] == "infer" { &[][..] } else { &["block", "cluster", "grid", "two-read"][..] };
         let forced = forced.iter().map(|strategy| format!("batchnorm, {strategy}"));
         let wanted: Vec<String> = ["batchnorm".into()].into_iter().chain(forced).chain(["floor".into()]).collect();
-        // What follows are peers that this machine may or may not have.
+        // The others are peers that this machine may or may not have.
         assert_eq!(names(&row["subjects"], "name")[..wanted.len()], wanted);
         for subject in &subjects[..wanted.len()] {
             let name = subject["name"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! What `run` and `info` write: names, dtypes, dimensions and values.
+//! Outputs of `run` and `info`: names, dtypes, dimensions and values.
 
 use batchnorm::tensors::{TensorFile, Tensors, read};
 use batchnorm::{Dtype, Element};
@@ -53,7 +53,7 @@ fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &st
 }
 
 fn every_operation<T: Element, P: Element>(device: &str) {
-    // What an alias stands for does not depend on the device.
+    // An alias stands for the same layout on every device.
     let layouts = ["channels-first", "channels-last", "nchw", "nhwc"];
     for layout in layouts.into_iter().take(if device == "cpu" { 4 } else { 2 }) {
         let example = Example::new(layout);

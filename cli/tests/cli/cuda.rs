@@ -1,5 +1,5 @@
-//! What is CUDA's alone: its refusals, its devices, `verify` on it. On the emulated devices, whose list is in the README
-//! of cuda-emulator.
+//! CUDA alone: its refusals, its devices, `verify` on it. The tests run on the emulated devices, which the README of
+//! cuda-emulator lists.
 
 use std::fs;
 
@@ -48,7 +48,7 @@ fn a_tile_that_no_block_holds() {
     let folder = of(1 << 16);
     refuses_on("cuda", &folder, &[&["--op", "train"], &block[..]].concat(), &[expected, "got 262144"]);
     printed(&folder.run_on("cuda", &TRAIN));
-    // Where the forward pass that is computed again fits, the backward pass, which holds two tensors, need not.
+    // The backward pass keeps two tensors in shared memory: it need not fit where its forward pass does.
     refuses_on("cuda", &of(40_000), &[&["--op", "backward"], &block[..]].concat(), &[expected, "got 320000"]);
 }
 

@@ -11,7 +11,7 @@ use crate::formulas::Example;
 
 pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_batchnorm");
 
-/// The devices that the contract is held on. A real GPU is the library's tests' to hold.
+/// The devices that the contract is tested on. The library's tests use a real GPU.
 pub(crate) const DEVICES: &[&str] = if cfg!(feature = "emulate") { &["cpu", "cuda"] } else { &["cpu"] };
 
 /// The executable with these arguments.
@@ -47,7 +47,7 @@ impl Folder {
         self.path().join("out.safetensors")
     }
 
-    /// As [`Folder::run`], on this device.
+    /// [`Folder::run`] on this device.
     pub(crate) fn run_on(&self, device: &str, args: &[&str]) -> Output {
         self.run(&[&["--device", device], args].concat())
     }
@@ -87,7 +87,7 @@ pub(crate) fn file<T: Element, P: Element>(example: &Example, names: &[&str]) ->
     file
 }
 
-/// What a successful command printed.
+/// The output of a successful command.
 pub(crate) fn printed(output: &Output) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{stderr}");

@@ -1,4 +1,4 @@
-//! What a process that is killed has left: its JSON is whole and its journal names what was running.
+//! The files of a process that is killed: its JSON is whole and its journal names what was running.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -25,11 +25,11 @@ fn killed(args: &[&str], until: impl Fn(&str, &Path) -> bool) -> (String, Value)
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    // Nothing that was half written lies about, or it is a temporary file beside the whole one.
+    // No file is half written, other than a temporary one next to the whole one.
     (read(), serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap())
 }
 
-/// What began and did not end.
+/// The journal's work that began and did not end.
 fn open(journal: &str) -> Vec<&str> {
     let events = |event: &str| -> Vec<&str> {
         let lines = journal.lines().filter_map(|line| Some(line.split_once(' ')?.1));

@@ -1,5 +1,5 @@
-//! Where no thread can be had the calling one does the work; where memory runs out there is one line and exit code 2: every
-//! command, under limits of the process.
+//! Commands under limits of the process: the calling thread does the work where no other can be started, and memory that
+//! runs out is one line and exit code 2.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -22,7 +22,7 @@ fn folder(rows: usize) -> Folder {
     Folder::new(&file)
 }
 
-/// What each command does, in words that a shell takes apart.
+/// Words of each command, for a shell to split.
 fn commands(folder: &Folder) -> Vec<String> {
     let files = format!("--input {} --output {}", folder.input().display(), folder.output().display());
     let mut commands = vec!["info".into(), "info --json --plan 256x64x56x56 --gpu h200".into()];
@@ -76,7 +76,7 @@ fn more_threads_than_there_is_memory_for() {
 fn least() -> usize {
     let begins = |kib: &usize| under(&format!("ulimit -v {kib};"), "--version").status.code() == Some(0);
     let coarse = (1..).map(|k| k * 1024).find(begins).unwrap();
-    // What begins under a limit begins under each that is larger, from the last that it did not begin under.
+    // A process that begins under a limit begins under every larger one: the search is for the largest that it fails under.
     let fails = (coarse - 1024..coarse).step_by(8).rev().find(|kib| !begins(kib)).unwrap_or(coarse - 1024);
     fails + 8
 }
@@ -88,7 +88,7 @@ fn memory_that_runs_out() {
         let old = b"of an earlier run";
         fs::write(folder.output(), old).unwrap();
         let (mut kib, mut refusals, mut passed) = (least, 0, 0);
-        // Until it has passed some times in a row: with more memory it may want threads.
+        // The command has to pass some times in a row: with more memory it may want threads.
         while passed < 30 {
             let mut output = under(&format!("ulimit -v {kib};"), &command);
             if output.status.code() == Some(0) {

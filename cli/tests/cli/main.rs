@@ -1,4 +1,4 @@
-//! The command line's contract, held against the built executable.
+//! The command line's contract, tested on the built executable.
 
 #[cfg(test)]
 mod bench;

@@ -10,7 +10,7 @@ use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Tra
 
 use crate::harness::{Folder, printed};
 
-/// What the library's table calls a tensor of the output.
+/// Names of the output's tensors, each with its name in the library's table.
 const NAMES: [(&str, &str); 11] = [
     ("y", "y"),
     ("dx", "dx"),

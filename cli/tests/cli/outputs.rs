@@ -1,4 +1,4 @@
-//! What an output may be: a regular file or a new one, through whatever links. All else is refused and stays.
+//! An output may be a regular file or a new one, through whatever links. All else is refused and stays.
 #![cfg(unix)]
 
 use std::fs;

@@ -25,7 +25,7 @@ fn full() -> Folder {
     Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL))
 }
 
-/// The example with one tensor in the place of that name.
+/// The example in which one tensor replaces that of its name.
 fn instead(name: &str, change: impl FnOnce(&mut TensorFile) -> batchnorm::Result<()>) -> Folder {
     let others: Vec<_> = ALL.into_iter().filter(|&other| other != name).collect();
     with(&others, |file| change(file).unwrap())

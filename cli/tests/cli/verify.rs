@@ -51,7 +51,7 @@ fn a_part_of_the_table() {
     assert_eq!(journal.lines().count(), 2 * cases);
 }
 
-/// What the time was too short for is no failure, and is said.
+/// Cases that the time was too short for are no failures, and are reported.
 #[test]
 fn a_part_that_the_time_was_enough_for() {
     let (left, output) = Left::by(&["--every", "97", "--within", "0"], &[]);
@@ -99,7 +99,7 @@ fn strategies_that_are_asked_for() {
     let cases: u64 = strategies.values().map(|it| it["cases"].as_u64().unwrap()).sum();
     assert_eq!(cases, report["cases"].as_u64().unwrap());
     for strategy in ["block", "two-read"] {
-        // As many lines as cases, and each with its plan.
+        // There is a line for each case, with its plan.
         let begins = journal.matches(&format!(" begin {strategy} ")).count();
         assert_eq!(strategies[strategy]["cases"], begins);
         let planned = journal.lines().filter(|line| line.contains(&format!(" begin {strategy} {strategy} ")));
@@ -112,7 +112,7 @@ fn strategies_that_are_asked_for() {
 #[cfg(feature = "emulate")]
 #[test]
 fn a_lost_device_ends_a_verification() {
-    // One thread, since each is at another call of its own.
+    // There is one thread, since calls are counted by thread.
     let environment = [("CUDA_EMULATOR_LOSE_AT", "20000"), ("RAYON_NUM_THREADS", "1")];
     let (left, output) = Left::by(&["--device", "cuda", "--every", "97"], &environment);
     assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -85,7 +85,7 @@ fn a_signal_in_the_write_leaves_the_output_as_it_was_and_nothing_beside_it() {
         });
         assert!(is_hit, "{name}");
         let left = folder.names().len() - 2;
-        // What kills at once leaves the file that was begun. That is how this test knows that it would see one.
+        // SIGKILL ends the process at once and leaves the file that was begun. It shows that this test would see one.
         assert_eq!(left > 0, name == "KILL", "{name}: {left} files beside the output");
     }
 }

@@ -1,4 +1,4 @@
-// The symbols that compiled kernels ask of the emulated device. The glue that is linked beside them defines these symbols and
+// The symbols that compiled kernels ask of the emulated device. The glue that is linked with them defines these symbols and
 // forwards them to libcuda.so.1.
 #pragma once
 #include <stddef.h>
@@ -6,7 +6,7 @@
 
 extern "C" {
 
-// Where the calling OS thread's threadIdx, blockIdx, blockDim and gridDim are: x, y, z each. The scheduler rewrites
+// Pointers to the calling OS thread's threadIdx, blockIdx, blockDim and gridDim: x, y, z each. The scheduler rewrites
 // threadIdx at every switch.
 struct CudaEmulatorPosition {
     unsigned* thread;

@@ -2,8 +2,8 @@
 #pragma once
 #include "vector_types.h"
 
-// Of the running CUDA thread; the glue defines them, the scheduler writes them. They never change as a CUDA thread sees
-// them, hence `const`, and for what is const the thread sanitizer's pass calls no hook.
+// The built-in variables of the running CUDA thread. The glue defines them, the scheduler writes them. A CUDA thread never
+// sees them change, hence `const`: the thread sanitizer's pass calls no hook for what is const.
 extern "C" {
 extern __thread const uint3 threadIdx;
 extern __thread const uint3 blockIdx;

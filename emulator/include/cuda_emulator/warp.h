@@ -63,5 +63,5 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate == 0) == 0; }
 
-// Which lanes happen to run together is no fact of the program. Refused.
+// Refused: the lanes that happen to run together are no fact of the program.
 unsigned __activemask() = delete;

@@ -6,7 +6,7 @@ namespace emulator {
 
 // False where [a, a + bytes) is not all in the CTA's shared memory.
 bool shared_place(Cta* c, uintptr_t a, unsigned bytes, SharedPlace* place);
-// Where a place's shadow is in the arena.
+// The index of an address's shadow in the arena.
 size_t shadow_of(const Cta* c, const SharedPlace& place);
 // Remembers that static shared memory there is to be cleaned.
 void touch_static(Cta* c, const SharedPlace& place, unsigned bytes);

@@ -20,7 +20,7 @@ struct Cluster {
 };
 
 void cluster_enter(Cta* c, Cluster* cluster);
-// From here on nobody finds it. The launch is locked.
+// Removes the CTA from its cluster: no other CTA finds it any more. The launch is locked.
 void cluster_leave(Cta* c);
 // The running thread returns.
 void cluster_exit(Cta* c);

@@ -1,4 +1,4 @@
-// Where a CTA's threads meet: the block barrier, and the collectives of a warp.
+// The synchronisation of a CTA's threads: the block barrier, and the collectives of a warp.
 #include "cluster.h"
 #include "codes.h"
 #include "cta.h"

@@ -48,7 +48,7 @@ struct Fiber {
     bool polled_acquires;
     unsigned polled_value;
     uint64_t polled_version;
-    // Between cluster_arrive and cluster_wait: the phase of the cluster's barrier that it arrived in.
+    // Whether it is between cluster_arrive and cluster_wait, and the phase of the cluster's barrier that it arrived in.
     bool arrived_at_cluster;
     uint64_t cluster_phase;
 };

@@ -19,12 +19,12 @@ typedef void* CUevent;
     do {                                                           \
         if (const int code = emulator::begin_call()) return code; \
     } while (false)
-// For queries and releases, which work beside a failed launch as well.
+// The head of queries and releases, which work after a failed launch too.
 #define EMULATOR_QUERY()                                               \
     do {                                                               \
         if (const int code = emulator::begin_call(true)) return code; \
     } while (false)
-// For calls that need a current context.
+// The head of calls that need a current context.
 #define EMULATOR_CONTEXT_CALL()                                                       \
     do {                                                                              \
         EMULATOR_CALL();                                                              \

@@ -1,4 +1,4 @@
-// Memory: allocation, copies, fills. A copy to the host is held against what was ever written.
+// Memory: allocation, copies, fills. A copy to the host is checked for memory that was never written.
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -65,7 +65,7 @@ DRIVER cuMemPoolGetAttribute(Pool* pool, int attribute, void* value) {
     return kSuccess;
 }
 
-// Memory is given back beside a failed launch too, so that its error alone is left behind.
+// Memory is given back after a failed launch too, so that its error alone is left behind.
 DRIVER cuMemFree_v2(CUdeviceptr address) {
     EMULATOR_QUERY();
     if (address == 0) return kSuccess;

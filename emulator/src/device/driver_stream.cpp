@@ -6,7 +6,7 @@
 using namespace emulator;
 
 static std::mutex mutex;
-// Who made each stream and event.
+// The owner of each stream and event.
 static std::unordered_map<void*, Control*> streams, events;
 static uintptr_t handles = 0x1000;
 

@@ -58,7 +58,7 @@ static std::string address_text(const Cta* c, const void* address) {
     return text;
 }
 
-// How far the CTA's threads are, for deadlocks.
+// The states of the CTA's threads, for the report of a deadlock.
 static std::string waiting_text(const Cta* c) {
     unsigned barrier = 0, collective = 0, outside = 0, exited = 0;
     for (unsigned i = 0; i < c->threads; i++) {
@@ -74,7 +74,7 @@ static std::string waiting_text(const Cta* c) {
     return text + (", " + std::to_string(outside)) + " wait for a word, an mbarrier or the cluster's barrier";
 }
 
-// Who made the access that `stamp` tells of.
+// The thread and CTA of the access that `stamp` records.
 static std::string actor_text(const Cta* c, uint64_t stamp, const void* address) {
     const Launch& l = *c->launch;
     const uint32_t rank = stamp_serial(stamp) - c->launch_base;

@@ -7,7 +7,7 @@
 namespace emulator {
 
 constexpr size_t kStackBytes = 64 * 1024;
-// Not a power of two, so that the tops of all stacks do not fall into the same lines of a cache.
+// The distance of stacks, no power of two, so that the tops of all stacks do not fall into the same lines of a cache.
 constexpr size_t kStackStride = kStackBytes + 17 * 64;
 
 // Prepares a stack on which `entry` starts at the first switch to the returned stack pointer. `entry` never returns.

@@ -4,7 +4,8 @@
 
 namespace emulator {
 
-// Returns when what the launch was promised fits beside what is held, or with the code of a launch that waited too long.
+// Returns when what the launch was promised fits the multiprocessors that are not held, or with the code of a launch that
+// waited too long.
 int wait_for_room(const CudaEmulatorLaunch& request, int device, const Kernel* kernel);
 
 }  // namespace emulator

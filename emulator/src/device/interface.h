@@ -1,4 +1,4 @@
-// Everything that libcuda.so.1 offers beside the driver API. The glue defines a function of the same name without the
+// Everything that libcuda.so.1 offers in addition to the driver API. The glue defines a function of the same name without the
 // prefix `emulator_` (with `cuda_emulator_`, the `cuda` functions as they are) that forwards to it.
 //
 //   X(result, name, (parameters), (arguments))

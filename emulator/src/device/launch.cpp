@@ -60,7 +60,7 @@ static void fill(Launch& l, const CudaEmulatorLaunch& r, const Kernel& kernel, C
     }
 }
 
-// Visits every number below n once, from a seeded start: affine, with a step that has no divisor in common with n.
+// Visits every number below n once, from a seeded start, by a step that has no divisor in common with n.
 static void in_seeded_order(uint64_t seed, uint64_t n, const std::function<bool(uint32_t)>& visit) {
     Random random{seed};
     uint64_t step = random.below(static_cast<uint32_t>(n)) | 1u;

@@ -16,7 +16,7 @@ struct Kernel {
     std::string build;  // of its translation unit
     std::vector<size_t> argument_sizes;
     size_t static_shared = 0;
-    // By device: what cudaFuncSetAttribute allowed.
+    // The limits that cudaFuncSetAttribute set, by device.
     size_t dynamic_shared_limit[kProfileCount];
     bool nonportable_clusters[kProfileCount] = {};
 };

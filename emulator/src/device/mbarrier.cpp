@@ -14,7 +14,7 @@ namespace emulator {
 
 constexpr unsigned kMostArrivals = (1u << 20) - 1;
 constexpr int64_t kMostBytes = (1 << 20) - 1;
-constexpr size_t kMostMbarriers = 1024;  // what a stamp can tell apart
+constexpr size_t kMostMbarriers = 1024;  // as many as a stamp has numbers for
 constexpr unsigned kMbarrierBytes = 8;
 
 // The memory of an mbarrier, for an instruction that is given `address`.
@@ -105,13 +105,13 @@ static void arrive_expect_tx(Cta* c, const void* address, unsigned bytes, const 
     advance(c);
 }
 
-// Where it says yes: what arrived by then can be read, what those who arrived released, and of those who sent it is known
-// what they had done.
+// True where the phase is complete. The caller then sees the bytes that arrived in it, the writes that arriving threads
+// released, and the work that the senders had done.
 static bool try_wait_parity(Cta* c, const void* address, unsigned parity, const void* pc) {
     Mbarrier* m = local_mbarrier(c, address, pc);
     Fiber& me = running(c);
     if (me.polled == address && me.polled_value == parity) {
-        wait_outside(c);  // who asks twice asks in a loop
+        wait_outside(c);  // a second test in a row is one of a loop
     } else {
         look(c, false);
     }

@@ -22,7 +22,7 @@ struct Mbarrier {
     unsigned count = 0, pending = 0;
     int64_t expected = 0;  // bytes that the phase waits for; negative where they came before they were announced
     uint32_t phase = 0;    // phases completed
-    // Who made it and when; when the fence behind that was passed (0: it was not).
+    // The thread that made it and when; when the fence behind that was passed (0: it was not).
     unsigned thread = 0;
     uint32_t made = 0, fenced = 0;
     uint32_t observed = 0;  // phases that some thread has waited for

@@ -25,12 +25,12 @@ int release(uint64_t address);
 void memory_info(int device, size_t* free_bytes, size_t* total_bytes);
 // The allocation that holds all of [address, address + bytes), or null.
 Allocation* find_allocation(uint64_t address, size_t bytes);
-// Where the live allocations of a device are, whichever host thread made them.
+// A live allocation of a device, whichever host thread made it.
 struct Extent {
     size_t offset, bytes;
 };
 std::vector<Extent> live_extents(int device);
-// By slot, as in the arena's owners.
+// The allocation of a slot, as in the arena's owners.
 Allocation& allocation(uint32_t slot);
 // "[0x..., +N) (allocation 12 of 4096 bytes on device 0, offset -16)" for reports.
 void describe_address(uint64_t address, char* text, size_t text_bytes);

@@ -1,7 +1,7 @@
 // The happens-before check: two accesses to a byte, at least one of them a write, need a barrier or a release and an
 // acquire between them.
 //
-// For each cell the last write and the last two reads (of different threads) are kept. A cell is as wide as the narrowest
+// The last write and the last two reads (of different threads) are kept for each cell. A cell is as wide as the narrowest
 // access to its 16 bytes in this launch: a unit's header says how wide, and for which launch.
 #pragma once
 #include <cstring>

@@ -157,7 +157,7 @@ EMULATOR_EXPORT int emulator_cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* 
     return cudaSuccess;
 }
 
-// Like a launch, without starting it: what is refused there is refused here, but where none fits, 0 is the answer.
+// The checks of a launch, without starting it: what is refused there is refused here, but 0 is the answer where none fits.
 EMULATOR_EXPORT int emulator_max_active_clusters(int* clusters, const CudaEmulatorLaunch* launch) {
     RUNTIME_CALL();
     const int device = control().device;

@@ -1,4 +1,4 @@
-// Releases and acquires of words in global memory: the order between CTAs, beside that of clusters.
+// Releases and acquires of words in global memory: the order between CTAs, other than that of clusters.
 #include "sync.h"
 #include <sched.h>
 #include "codes.h"
@@ -47,7 +47,7 @@ void learn(Cta* c, unsigned lanes, const std::shared_ptr<const Knowledge>& knowl
         c->pending.push_back({warp, lanes, knowledge});
         return;
     }
-    // Not one for each acquire, where no barrier follows.
+    // Acquires of the same lanes share one, so that their number does not grow where no barrier follows.
     auto both = std::make_shared<Knowledge>(*same_lanes->knowledge);
     both->add(*knowledge);
     same_lanes->knowledge = std::move(both);
@@ -109,7 +109,7 @@ static void store_release(Cta* c, unsigned* address, unsigned value, const void*
     advance(c);
 }
 
-// In a loop it waits until something has happened. (A word that others change without these functions is a race, and a wait
+// A load in a loop waits until something has happened. (A word that others change without these functions is a race, and a wait
 // for that may end as a deadlock.)
 static unsigned load(Cta* c, const unsigned* address, bool acquires, const void* pc) {
     check_atomic(c, address, false, pc);

@@ -12,8 +12,8 @@ void rouse(Launch& l, Cta* c);
 
 // Ends the running thread's turn until the launch has moved on since `running(c).seen`.
 void wait_outside(Cta* c);
-// Before each look at what others may change: gives way where this thread does nothing else. `again`: it looked at the same
-// and saw the same the last time.
+// Called before each look at what others may change: gives way where this thread does nothing else. `again`: it looked at
+// the same and saw the same the last time.
 void look(Cta* c, bool again);
 // A thread gives way without waiting: those that wait outside have their turn as well.
 void look_around(Cta* c);

@@ -22,7 +22,7 @@ static CudaEmulatorPosition position_of_this_thread() { return {threadIdx, block
 CUDA_EMULATOR_FUNCTIONS(FORWARD)
 #undef FORWARD
 
-// Their declarations in runtime_api.h have the enums in the place of int: the same by the calling convention, so they are
+// Their declarations in runtime_api.h have the enums instead of int: the same by the calling convention, so they are
 // defined here under names of their own, and named by the linker what kernels call.
 #define FORWARD(result, name, parameters, arguments)            \
     static result(*name##_forward) parameters;                  \
@@ -70,7 +70,7 @@ static CudaEmulatorLaunch request(const cudaLaunchConfig_t* config, const void* 
 }
 
 extern "C" {
-// The symbols that g++ emits beside them.
+// Further symbols that g++ emits.
 void __tsan_init(void) {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit(void) {}

@@ -126,7 +126,7 @@ impl Device {
     }
 }
 
-/// What a test expects of a launch with a planted bug: the code, and words of the report. Makes the thread whole again.
+/// Asserts that a launch with a planted bug gave this code, and a report with these words. Then clears the thread's error.
 #[track_caller]
 pub(crate) fn expect_report(code: i32, expected: i32, words: &[&str]) {
     let report = cuda_emulator::last_report().unwrap_or_default();

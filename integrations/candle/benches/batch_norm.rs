@@ -1,4 +1,4 @@
-//! The layer beside candle_nn's on the CPU: a training forward, and forward with backward.
+//! The layer compared with candle_nn's on the CPU: a training forward, and forward with backward.
 //!
 //! `cargo bench --manifest-path integrations/candle/Cargo.toml --target-dir target/candle`
 
@@ -19,7 +19,7 @@ fn benches(criterion: &mut Criterion) {
         for dtype in [DType::F32, DType::BF16] {
             let vb = || VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu);
             let ours = candle_batchnorm::batch_norm(dims[1], 1e-5, vb()).expect("a layer");
-            // Of half data it trains where it is not affine.
+            // candle_nn's layer trains on half data only without weight and bias.
             let config = candle_nn::BatchNormConfig { affine: dtype == DType::F32, ..Default::default() };
             let theirs = candle_nn::batch_norm(dims[1], config, vb()).expect("a layer");
             let random =

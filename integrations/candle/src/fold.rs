@@ -19,13 +19,13 @@ impl BatchNorm {
     /// In the dtype of the convolution's weight; scale and bias are computed in f64 on the host. It shares nothing with either.
     ///
     /// # Errors
-    /// Where the convolution has another number of outputs than the layer has channels, or is on another device.
+    /// An error if the convolution has another number of outputs than the layer has channels, or is on another device.
     pub fn fold_conv2d(&self, conv: &Conv2d) -> Result<Conv2d> {
         let (weight, bias) = self.fold(conv.weight(), conv.bias())?;
         Ok(Conv2d::new(weight, Some(bias), *conv.config()))
     }
 
-    /// As [`BatchNorm::fold_conv2d`], of a convolution in one dimension.
+    /// [`BatchNorm::fold_conv2d`] for a convolution in one dimension.
     ///
     /// # Errors
     /// As [`BatchNorm::fold_conv2d`].
@@ -34,7 +34,7 @@ impl BatchNorm {
         Ok(Conv1d::new(weight, Some(bias), *conv.config()))
     }
 
-    /// As [`BatchNorm::fold_conv2d`], of a dense layer.
+    /// [`BatchNorm::fold_conv2d`] for a dense layer.
     ///
     /// # Errors
     /// As [`BatchNorm::fold_conv2d`].
@@ -70,10 +70,10 @@ impl BatchNorm {
     /// The factors of the weights, and the folded bias, by the crate's formula in f64.
     fn fold_channels<P: Param>(&self, mut bias: Vec<f64>) -> Result<(Vec<f64>, Vec<f64>)> {
         let values = |tensor: &Tensor| Ok::<_, Error>(host(tensor)?.into_iter().map(P::from_f64).collect());
-        let affine = self.weight_and_bias();
+        let parameters = self.weight_and_bias();
         let state = StateDict::<P> {
-            gamma: affine.map(|(weight, _)| values(weight)).transpose()?,
-            beta: affine.map(|(_, bias)| values(bias)).transpose()?,
+            gamma: parameters.map(|(weight, _)| values(weight)).transpose()?,
+            beta: parameters.map(|(_, bias)| values(bias)).transpose()?,
             running: Some(Running {
                 mean: values(self.running_mean())?,
                 var: values(self.running_var())?,

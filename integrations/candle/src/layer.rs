@@ -17,7 +17,7 @@ use crate::running::Running;
 
 /// Batch normalization with its parameters and running statistics.
 ///
-/// With `m` values per channel:
+/// The formulas, `m` values per channel:
 ///
 /// ```text
 /// training    mean, var  of the batch, var biased
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) tracking: Tracking,
     pub(crate) placement: Placement,
     momentum: f64,
-    /// Where there are none, 1 and 0.
+    /// The weight and bias; 1 and 0 for a layer without.
     weight_and_bias: [Tensor; 2],
     is_affine: bool,
 }
@@ -244,7 +244,7 @@ impl fmt::Debug for BatchNorm {
 }
 
 pub(crate) fn same_device(expected: &Tensor, got: &Tensor) -> Result<()> {
-    // As candle's own operations: two handles of one device are one.
+    // Two handles of one device are equal, as for candle's own operations.
     let (lhs, rhs) = (expected.device().location(), got.device().location());
     if lhs == rhs {
         return Ok(());

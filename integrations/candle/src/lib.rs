@@ -8,8 +8,8 @@
 //! let vars = VarMap::new();
 //! let norm = batch_norm(3, 1e-5, VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu).pp("norm"))?;
 //! let x = Tensor::randn(0f32, 1.0, (8, 3, 4, 4), &Device::Cpu)?;
-//! let y = norm.forward_t(&x, true)?; // By the batch's statistics, which move the running ones.
-//! let y = norm.relu(&y, false)?; // By the running ones, with a relu in the same operation.
+//! let y = norm.forward_t(&x, true)?; // Uses the batch's statistics, and updates the running ones.
+//! let y = norm.relu(&y, false)?; // Uses the running ones, with a relu in the same operation.
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 #![deny(unsafe_code)] // Allowed where memory is lent or allocated, with its reason.

@@ -28,8 +28,8 @@ pub(crate) enum Normalizer {
     Running([Tensor; 2]),
 }
 
-/// A forward pass over `(x, gamma, beta)`, or with a residual over `(x, z, affine)`, where the rows of `affine` are gamma and
-/// beta: candle's operations have three inputs at most.
+/// A forward pass over `(x, gamma, beta)`, or with a residual over `(x, z, parameters)`, where the rows of `parameters` are
+/// gamma and beta: candle's operations have three inputs at most.
 pub(crate) struct Normalize {
     layer: Arc<Inner>,
     /// The dimensions behind the channels as one.
@@ -41,7 +41,7 @@ pub(crate) struct Normalize {
     normalizer: Normalizer,
     /// Whether there will be a backward pass.
     tracked: bool,
-    /// With the batch's statistics: its mean and `inv_std`, as two rows.
+    /// The batch's mean and `inv_std`, as two rows; for a pass that computed them.
     saved: OnceLock<Tensor>,
     relu_mask: OnceLock<Tensor>,
 }
@@ -89,8 +89,8 @@ impl Normalize {
     /// The roles of the inputs.
     fn roles<S: Copy>(&self, [x, second, third]: [(S, usize); 3]) -> Roles<S> {
         if self.has_residual() {
-            let (affine, start) = third;
-            Roles { x, z: Some(second), gamma: third, beta: (affine, start + self.shape.c()) }
+            let (parameters, start) = third;
+            Roles { x, z: Some(second), gamma: third, beta: (parameters, start + self.shape.c()) }
         } else {
             Roles { x, z: None, gamma: second, beta: third }
         }

@@ -1,4 +1,4 @@
-//! Where a layer computes.
+//! The backend that a layer computes on.
 
 use batchnorm::Cpu;
 use candle_core::{DType, Device, Error, Result};
@@ -11,7 +11,7 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    /// On a device, with parameters and statistics of a dtype: on CUDA, on the stream that candle puts its own work on.
+    /// The backend of a device, for parameters and statistics of a dtype. On CUDA it uses the stream that candle uses.
     pub(crate) fn on(device: &Device, dtype: DType) -> Result<Self> {
         match device {
             Device::Cpu => Ok(Self::Cpu(Cpu)),

@@ -63,10 +63,10 @@ pub(crate) trait CandleBackend: Compute<f32> + Compute<f16> + Compute<bf16> {
     fn of_cpu_mut(storage: &mut CpuStorage) -> Result<&mut Self::Storage>;
     /// The same of the storage that candle lends to an operation in place on a CUDA device.
     fn of_cuda_mut(storage: &mut CudaStorage) -> Result<&mut Self::Storage>;
-    /// For a tensor.
+    /// The storage as candle's enum, for a tensor.
     fn into_any(storage: Self::Storage) -> Storage;
     /// `len` values on the device of a storage. They are to be written before they are read.
-    fn alloc<T: Value>(beside: &Self::Storage, len: usize) -> Result<Self::Storage>;
+    fn alloc<T: Value>(like: &Self::Storage, len: usize) -> Result<Self::Storage>;
 
     /// The values of a storage, to be read while the guard is there.
     fn values<'a, T: Value>(&'a self, storage: &'a Self::Storage) -> Result<(RawSlice<T>, Self::Guard<'a>)>;
@@ -157,7 +157,7 @@ impl CandleBackend for Cpu {
         counter: &Tensor,
         f: impl FnOnce([RawSlice<P>; 2], RawSlice<i64>) -> Result<()>,
     ) -> Result<()> {
-        // In copies, so that no lock is held while threads compute, one of which could want it.
+        // The operation works on copies, so that no lock is held while threads compute, one of which could want it.
         let (mut a, mut b, mut count) = (copy::<P>(first)?, copy::<P>(second)?, copy::<i64>(counter)?);
         f([of_slice(&mut a), of_slice(&mut b)], of_slice(&mut count))?;
         store(first, &a)?;

@@ -7,16 +7,16 @@ pub(super) struct Fault {
     pub(super) instead: &'static str,
     /// The strategy by whose launches it is tried.
     pub(super) strategy: Option<&'static str>,
-    pub(super) place: Place,
+    pub(super) occurrence: Occurrence,
     pub(super) noticed: Noticed,
 }
 
-/// Which of several places of a pattern is meant.
-pub(super) enum Place {
+/// The occurrences of a pattern that are meant.
+pub(super) enum Occurrence {
     Any,
     /// Behind the initialisation of mbarriers.
     AtTheStart,
-    /// Not there.
+    /// The others.
     AtTheEnd,
 }
 
@@ -24,12 +24,12 @@ pub(super) enum Place {
 pub(super) enum Noticed {
     /// In one of the kernels at least.
     Yes,
-    /// By nothing here, for this reason.
+    /// Not noticed by anything here, for this reason.
     Never(&'static str),
 }
 
-impl Place {
-    /// Whether a place is meant that has this text before it.
+impl Occurrence {
+    /// Whether an occurrence is meant that has this text before it.
     pub(super) fn is_it(&self, before: &str) -> bool {
         let from = before.char_indices().rev().nth(600).map_or(0, |(at, _)| at);
         let follows_init = before[from..].contains("mbarrier.init");
@@ -47,7 +47,7 @@ const fn fault(
     pattern: &'static str,
     instead: &'static str,
 ) -> Fault {
-    Fault { name, pattern, instead, strategy, place: Place::Any, noticed: Noticed::Yes }
+    Fault { name, pattern, instead, strategy, occurrence: Occurrence::Any, noticed: Noticed::Yes }
 }
 
 const fn cluster(name: &'static str, pattern: &'static str, instead: &'static str) -> Fault {
@@ -77,9 +77,9 @@ pub(super) const LIST: [Fault; 31] = [
     cluster("st.async swaps words", r"(st\.async[^{]*)\{(%r\d+), (%r\d+),", "$1{$3, $2,"),
     cluster("st.async to the next slot", r"(st\.async\.[^\[]*\[%r\d+)\]", "$1+16]"),
     cluster("st.async counted by the other mbarrier", r"(st\.async[^;]*\[%r\d+)\];", "$1+8];"),
-    Fault { place: Place::AtTheStart, ..cluster("no barrier.cluster at the start", CLUSTER_BARRIER, "") },
+    Fault { occurrence: Occurrence::AtTheStart, ..cluster("no barrier.cluster at the start", CLUSTER_BARRIER, "") },
     Fault {
-        place: Place::AtTheEnd,
+        occurrence: Occurrence::AtTheEnd,
         noticed: Noticed::Never(
             "who has passed the last wait has had everybody's words, so nobody sends to it any more",
         ),

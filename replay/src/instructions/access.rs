@@ -4,7 +4,7 @@
 
 use super::Op as Any;
 use super::order::{Order, order};
-use crate::machine::{GENERIC_SHARED, Machine, Next, Place};
+use crate::machine::{GENERIC_SHARED, Machine, Next, ThreadIndex};
 use crate::ptx::{Address, Destination, Modifiers, Names, Source, Statement, members, types};
 use crate::trap::Result;
 
@@ -148,7 +148,7 @@ impl Access {
 }
 
 impl Machine<'_> {
-    pub(crate) fn access(&mut self, place: Place, op: &Op) -> Result<Next> {
+    pub(crate) fn access(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match op {
             Op::Load { access, to } => self.load(place, access, to),
             Op::Store { access, from } => self.store(place, access, from),
@@ -165,7 +165,7 @@ impl Machine<'_> {
         }
     }
 
-    fn load(&mut self, place: Place, access: &Access, to: &[Option<Destination>; 4]) -> Result<Next> {
+    fn load(&mut self, place: ThreadIndex, access: &Access, to: &[Option<Destination>; 4]) -> Result<Next> {
         let address = self.address(place, access.address);
         let mut data = [0; 16];
         let data = &mut data[..access.len()];
@@ -185,7 +185,7 @@ impl Machine<'_> {
         Ok(if access.order.is_strong { Next::Pause } else { Next::Following })
     }
 
-    fn store(&mut self, place: Place, access: &Access, from: &[Source; 4]) -> Result<Next> {
+    fn store(&mut self, place: ThreadIndex, access: &Access, from: &[Source; 4]) -> Result<Next> {
         let address = self.address(place, access.address);
         let mut data = [0; 16];
         let data = &mut data[..access.len()];

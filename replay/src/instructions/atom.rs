@@ -7,7 +7,7 @@
 use super::Op as Any;
 use super::access::{Access, Space, space};
 use super::order::{Scope, order};
-use crate::machine::{Machine, Next, Place};
+use crate::machine::{Machine, Next, ThreadIndex};
 use crate::ptx::{Destination, Names, Source, Statement};
 use crate::trap::{Result, trap};
 
@@ -85,7 +85,7 @@ fn atom(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
 }
 
 impl Machine<'_> {
-    pub(crate) fn atom_or_fence(&mut self, place: Place, op: &Op) -> Result<Next> {
+    pub(crate) fn atom_or_fence(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match op {
             Op::Atom { access, kind, to, operand } => self.atom(place, access, *kind, *to, *operand),
             Op::Fence(scope) => {
@@ -100,7 +100,7 @@ impl Machine<'_> {
 
     fn atom(
         &mut self,
-        place: Place,
+        place: ThreadIndex,
         access: &Access,
         kind: Kind,
         to: Option<Destination>,

@@ -20,7 +20,7 @@
 
 use super::Op as Any;
 use super::order::Scope;
-use crate::machine::{AsyncStore, Machine, Next, Place, RANK_SHIFT, State};
+use crate::machine::{AsyncStore, Machine, Next, RANK_SHIFT, State, ThreadIndex};
 use crate::ptx::{Address, Destination, Names, Source, Statement, members};
 use crate::trap::{Result, trap};
 
@@ -102,7 +102,7 @@ impl Mbarrier {
 }
 
 impl Machine<'_> {
-    pub(crate) fn in_cluster(&mut self, place: Place, op: &Op) -> Result<Next> {
+    pub(crate) fn in_cluster(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match *op {
             Op::Arrive => return self.arrive(place),
             Op::Wait => return self.wait(place),
@@ -157,7 +157,7 @@ impl Machine<'_> {
         Ok(Next::Following)
     }
 
-    fn arrive(&mut self, place: Place) -> Result<Next> {
+    fn arrive(&mut self, place: ThreadIndex) -> Result<Next> {
         let phase = self.running[place.cluster].phase;
         let thread = &mut self.cta_mut(place).threads[place.thread];
         if thread.arrived.is_some() {
@@ -171,7 +171,7 @@ impl Machine<'_> {
         Ok(Next::Pause)
     }
 
-    fn wait(&mut self, place: Place) -> Result<Next> {
+    fn wait(&mut self, place: ThreadIndex) -> Result<Next> {
         let phase = self.running[place.cluster].phase;
         let cta = &mut self.running[place.cluster].ctas[place.rank];
         let thread = &mut cta.threads[place.thread];
@@ -191,13 +191,13 @@ impl Machine<'_> {
     }
 
     /// Ends the phase of the cluster's barrier, if all have arrived that have not exited.
-    pub(crate) fn complete_cluster(&mut self, place: Place) -> Result<()> {
+    pub(crate) fn complete_cluster(&mut self, place: ThreadIndex) -> Result<()> {
         let cluster = &self.running[place.cluster];
         if cluster.arrived == 0 || cluster.arrived != cluster.live {
             return Ok(());
         }
         for rank in 0..cluster.ctas.len() {
-            let place = Place { rank, ..place };
+            let place = ThreadIndex { rank, ..place };
             self.check_aligned(place, 32, |thread| thread.arrived.map_or(usize::MAX, |(_, pc)| pc))?;
         }
         let cluster = &mut self.running[place.cluster];
@@ -214,7 +214,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn send(&mut self, place: Place, slot: u64, words: [u32; 4], barrier: u64) -> Result<()> {
+    fn send(&mut self, place: ThreadIndex, slot: u64, words: [u32; 4], barrier: u64) -> Result<()> {
         if self.launch.cluster == 1 {
             trap!("st.async in a cluster of one CTA");
         }

@@ -13,7 +13,7 @@
 //! Lanes that a CTA of no multiple of 32 threads does not have count as exited.
 
 use super::Op as Any;
-use crate::machine::{Machine, Next, Place, State};
+use crate::machine::{Machine, Next, State, ThreadIndex};
 use crate::ptx::{Destination, Names, Source, Statement};
 use crate::trap::{Result, trap};
 
@@ -98,8 +98,8 @@ impl Op {
         }
     }
 
-    /// Whether lanes at these two do the same thing together.
-    fn meets(&self, other: &Self) -> bool {
+    /// Whether lanes that wait at these two instructions complete one collective.
+    fn pairs_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Shuffle { kind, .. }, Self::Shuffle { kind: other, .. }) => kind == other,
             (Self::Vote { kind, .. }, Self::Vote { kind: other, .. }) => kind == other,
@@ -109,7 +109,7 @@ impl Op {
 }
 
 impl<'a> Machine<'a> {
-    pub(crate) fn collective(&mut self, place: Place, op: &Op) -> Result<Next> {
+    pub(crate) fn collective(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match op.mask() {
             None => {
                 let Op::Barrier(number) = op else { trap!("a collective without lanes") };
@@ -135,7 +135,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Lets all go on that wait at bar.sync, if nobody else is to come.
-    pub(crate) fn complete_barrier(&mut self, place: Place) -> Result<()> {
+    pub(crate) fn complete_barrier(&mut self, place: ThreadIndex) -> Result<()> {
         let cta = self.cta(place);
         if cta.at_barrier == 0 || cta.at_barrier != cta.live {
             return Ok(());
@@ -152,15 +152,15 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// As [`Self::complete_collective`], for every lane of a thread's warp.
-    pub(crate) fn complete_collectives(&mut self, place: Place) -> Result<()> {
+    /// [`Self::complete_collective`] for every lane of a thread's warp.
+    pub(crate) fn complete_collectives(&mut self, place: ThreadIndex) -> Result<()> {
         let first = place.thread / 32 * 32;
         let end = (first + 32).min(self.cta(place).threads.len());
-        (first..end).try_for_each(|thread| self.complete_collective(Place { thread, ..place }))
+        (first..end).try_for_each(|thread| self.complete_collective(ThreadIndex { thread, ..place }))
     }
 
     /// Executes the collective that a thread waits in, if any, once all lanes of its mask have come.
-    fn complete_collective(&mut self, place: Place) -> Result<()> {
+    fn complete_collective(&mut self, place: ThreadIndex) -> Result<()> {
         let entry = self.entry;
         let Some((op, mask)) = self.waiting_in(place).and_then(|op| Some((op, op.mask()?))) else { return Ok(()) };
         let mask = self.value(place, mask) as u32;
@@ -170,13 +170,13 @@ impl<'a> Machine<'a> {
         }
         let first = place.thread / 32 * 32;
         let count = (self.cta(place).threads.len() - first).min(32);
-        let at = |lane: usize| Place { thread: first + lane, ..place };
+        let at = |lane: usize| ThreadIndex { thread: first + lane, ..place };
         let mut lanes = Vec::with_capacity(32);
         for lane in (0..count).filter(|lane| mask >> lane & 1 == 1) {
             if self.cta(place).threads[first + lane].state == State::Exited {
                 continue;
             }
-            let same = self.waiting_in(at(lane)).filter(|its| op.meets(its)).and_then(Op::mask);
+            let same = self.waiting_in(at(lane)).filter(|its| op.pairs_with(its)).and_then(Op::mask);
             if same.is_none_or(|its| self.value(at(lane), its) as u32 != mask) {
                 return Ok(());
             }
@@ -204,7 +204,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The collective that a thread waits in.
-    fn waiting_in(&self, place: Place) -> Option<&'a Op> {
+    fn waiting_in(&self, place: ThreadIndex) -> Option<&'a Op> {
         let thread = &self.cta(place).threads[place.thread];
         // A thread that has come to the end of the body stands at no instruction.
         match &self.entry.code.get(thread.pc)?.op {
@@ -214,8 +214,8 @@ impl<'a> Machine<'a> {
     }
 
     /// The results of each of these lanes.
-    fn results(&self, place: Place, first: usize, lanes: &[usize]) -> Result<Vec<[u64; 2]>> {
-        let at = |lane: usize| Place { thread: first + lane, ..place };
+    fn results(&self, place: ThreadIndex, first: usize, lanes: &[usize]) -> Result<Vec<[u64; 2]>> {
+        let at = |lane: usize| ThreadIndex { thread: first + lane, ..place };
         let mut ballot = 0u64;
         for &lane in lanes {
             if let Some(Op::Vote { predicate, .. }) = self.waiting_in(at(lane)) {

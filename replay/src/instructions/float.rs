@@ -36,7 +36,7 @@ fn number_of(a: u64, b: u64, takes_a: fn(f32, f32) -> bool) -> u64 {
     }
 }
 
-/// As [`number_of`], and NaN where one is.
+/// [`number_of`], and NaN if one is NaN.
 fn nan_or_number_of(a: u64, b: u64, takes_a: fn(f32, f32) -> bool) -> u64 {
     if float(a).is_nan() || float(b).is_nan() { canonical(f32::NAN) } else { number_of(a, b, takes_a) }
 }

@@ -3,7 +3,7 @@
 //! %warpid is not known: the ISA does not promise that it is the thread's number over 32.
 
 use super::Op as Any;
-use crate::machine::{Machine, Next, Place};
+use crate::machine::{Machine, Next, ThreadIndex};
 use crate::ptx::{Destination, Names, Source, Statement};
 use crate::trap::Result;
 
@@ -87,7 +87,7 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
 }
 
 impl Machine<'_> {
-    pub(crate) fn move_registers(&mut self, place: Place, op: &Op) -> Result<Next> {
+    pub(crate) fn move_registers(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match *op {
             Op::Pack { to, from: [low, high], bits } => {
                 let mask = (1 << bits) - 1;

@@ -22,23 +22,23 @@ pub(crate) struct Thread {
     pub(crate) pc: usize,
     pub(crate) state: State,
     pub(crate) id: [u32; 3],
-    /// At the cluster's barrier: the phase that it arrived in, and by which instruction, until it has waited.
+    /// The phase of the cluster's barrier that it arrived in, and by which instruction, until it has waited.
     pub(crate) arrived: Option<(u64, usize)>,
 }
 
 /// Counts of a warp's threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Warp {
-    /// In a shuffle or vote.
+    /// Threads that wait in a shuffle or vote.
     pub(crate) waiting: u32,
-    /// With those that a CTA of no multiple of 32 threads does not have.
+    /// Threads that have exited, and those that the last warp lacks where the CTA has no multiple of 32 threads.
     pub(crate) exited: u32,
     /// The phase of the cluster's barrier that one of its threads has waited for last, and by which instruction.
     pub(crate) waited: Option<(u64, usize)>,
 }
 
 pub(crate) struct Cta {
-    /// In the grid.
+    /// Its number in the grid.
     pub(crate) number: u32,
     pub(crate) id: [u32; 3],
     pub(crate) threads: Vec<Thread>,
@@ -50,14 +50,14 @@ pub(crate) struct Cta {
     /// Threads that have not exited, and those of them that wait at bar.sync.
     pub(crate) live: u32,
     pub(crate) at_barrier: u32,
-    /// In which order its threads have their turns.
+    /// The order in which its threads run.
     pub(crate) order: Vec<usize>,
-    /// Where some CTAs come before others.
+    /// The priority over other CTAs, in schedules that have one.
     pub(crate) priority: u64,
 }
 
 pub(crate) struct Cluster {
-    /// In the grid.
+    /// Its number in the grid.
     pub(crate) number: u32,
     pub(crate) ctas: Vec<Cta>,
     /// Threads that have not exited, and those of them that have arrived at its barrier in this phase.
@@ -76,7 +76,7 @@ pub(crate) struct AsyncStore {
     pub(crate) slot: u64,
     pub(crate) barrier: u64,
     pub(crate) words: [u32; 4],
-    /// Who sent it.
+    /// The thread that sent it.
     pub(crate) from: String,
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Global {
     written: Vec<Vec<u8>>,
     /// Moves when there is more to see.
     pub(super) version: u64,
-    /// Where the last access was: the next is likely near.
+    /// The range of the last access: the next is likely in it.
     last: usize,
 }
 
@@ -80,7 +80,7 @@ impl Global {
         }
     }
 
-    /// Where an access of so many bytes lies.
+    /// The position of an access of `len` bytes.
     pub(super) fn find(&mut self, address: u64, len: usize) -> Result<At> {
         let holds = |&(begin, bytes): &(u64, usize)| address >= begin && address - begin < bytes as u64;
         if !self.ranges.get(self.last).is_some_and(holds) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cluster, Cta, Machine, Place, State};
+use super::{Cluster, Cta, Machine, State, ThreadIndex};
 use crate::trap::{Result, trap};
 
 /// The most that a thread did in a round.
@@ -17,8 +17,8 @@ pub(super) enum Round {
 }
 
 impl Round {
-    /// After how many such rounds, in which nothing happened that others may wait for, nothing will: threads that poll
-    /// have only read, and those that are interrupted may compute for long.
+    /// The number of such rounds after which nothing will happen any more, if nothing happened in them that others may wait
+    /// for: threads that poll have only read, and those that are interrupted may compute for long.
     fn most_idle(self) -> u32 {
         match self {
             Self::Nobody => 1,
@@ -71,7 +71,7 @@ impl Machine<'_> {
             }
             let order = std::mem::take(&mut cta.order);
             for &thread in &order {
-                let place = Place { cluster, rank, thread };
+                let place = ThreadIndex { cluster, rank, thread };
                 if self.cta(place).threads[thread].state != State::Ready {
                     continue;
                 }
@@ -146,7 +146,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Where the threads stand that have not exited.
+    /// The instructions of the threads that have not exited, for a deadlock's report.
     fn who_waits(&self) -> String {
         let threads = self.running.iter().flat_map(|cluster| &cluster.ctas).flat_map(|cta| &cta.threads);
         let mut places = BTreeMap::new();

@@ -44,7 +44,7 @@ impl Schedule {
         Self { is_unfair: rng.usize(..3) == 0, is_late: rng.bool(), rng, slice, is_plain: false }
     }
 
-    /// For how many instructions a thread goes on.
+    /// The number of instructions for which a thread goes on.
     pub(super) fn slice(&mut self) -> u64 {
         match self.slice {
             Slice::Whole => u64::MAX,

@@ -8,7 +8,7 @@ use crate::trap::{Result, trap};
 pub(crate) struct Shared {
     bytes: Vec<u8>,
     written: Vec<bool>,
-    /// By address. A CTA has a few.
+    /// The mbarriers by address. A CTA has a few.
     mbarriers: Vec<(u64, Mbarrier)>,
 }
 
@@ -19,7 +19,7 @@ impl Shared {
         Self { bytes, written: vec![false; len], mbarriers: Vec::new() }
     }
 
-    /// Where an access lies, which must not touch an mbarrier.
+    /// The position of an access, which must not touch an mbarrier.
     pub(crate) fn check(&self, address: u64, len: usize) -> Result<usize> {
         let at = self.inside(address, len)?;
         let end = address + len as u64;

@@ -1,11 +1,11 @@
 //! Reads and writes by address space.
 
-use super::{GENERIC_SHARED, Machine, PARAMETERS, Place};
+use super::{GENERIC_SHARED, Machine, PARAMETERS, ThreadIndex};
 use crate::instructions::access::Space;
 use crate::instructions::order::Order;
 use crate::trap::{Result, trap};
 
-/// Where an address leads.
+/// The memory that an address points to.
 enum Target {
     Parameters(usize),
     Shared(u64),
@@ -40,7 +40,7 @@ impl Machine<'_> {
 
     pub(crate) fn read(
         &mut self,
-        place: Place,
+        place: ThreadIndex,
         space: Space,
         address: u64,
         data: &mut [u8],
@@ -66,7 +66,14 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, place: Place, space: Space, address: u64, data: &[u8], order: Order) -> Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        place: ThreadIndex,
+        space: Space,
+        address: u64,
+        data: &[u8],
+        order: Order,
+    ) -> Result<()> {
         match self.target(space, address, data.len())? {
             Target::Parameters(_) => trap!("a store to parameters"),
             Target::Shared(address) => self.cta_mut(place).shared.write(address, data)?,

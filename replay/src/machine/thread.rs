@@ -1,7 +1,7 @@
 //! A thread's turn.
 
 use super::grid::Round;
-use super::{Machine, Place, State};
+use super::{Machine, State, ThreadIndex};
 use crate::instructions::{Compute, Instruction, Op};
 use crate::ptx::Source;
 use crate::trap::{Result, Trap, trap};
@@ -18,11 +18,11 @@ pub(crate) enum Next {
 
 impl<'a> Machine<'a> {
     /// Lets a thread go on until it must wait or is interrupted.
-    pub(super) fn turn(&mut self, place: Place) -> Result<Round> {
+    pub(super) fn turn(&mut self, place: ThreadIndex) -> Result<Round> {
         self.go_on(place).map_err(|trap| trap.at(&self.told(place)))
     }
 
-    fn go_on(&mut self, place: Place) -> Result<Round> {
+    fn go_on(&mut self, place: ThreadIndex) -> Result<Round> {
         let mut left = self.schedule.slice();
         while let Some(instruction) = self.compute(place, &mut left)? {
             match self.execute(place, instruction)? {
@@ -38,7 +38,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Executes what touches registers alone. Returns the instruction behind, or `None` where the slice is over.
-    fn compute(&mut self, place: Place, left: &mut u64) -> Result<Option<&'a Instruction>> {
+    fn compute(&mut self, place: ThreadIndex, left: &mut u64) -> Result<Option<&'a Instruction>> {
         let entry = self.entry;
         let cta = &mut self.running[place.cluster].ctas[place.rank];
         let registers = &mut cta.registers[place.thread * entry.masks.len()..][..entry.masks.len()];
@@ -74,7 +74,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn execute(&mut self, place: Place, instruction: &Instruction) -> Result<Next> {
+    fn execute(&mut self, place: ThreadIndex, instruction: &Instruction) -> Result<Next> {
         match &instruction.op {
             Op::Divide(Compute { function, to, from }) => {
                 let [a, b, c, d] = from.map(|source| self.value(place, source));
@@ -95,7 +95,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn exit(&mut self, place: Place) -> Result<()> {
+    fn exit(&mut self, place: ThreadIndex) -> Result<()> {
         let cta = self.cta_mut(place);
         let thread = &mut cta.threads[place.thread];
         if thread.arrived.is_some() {

@@ -17,7 +17,7 @@
 //! part of a release, mbarriers and shared atomics do not.
 
 use super::global::{At, Image};
-use super::{Machine, Place};
+use super::{Machine, ThreadIndex};
 use crate::instructions::order::Scope;
 use crate::trap::{Result, trap};
 
@@ -77,7 +77,7 @@ impl Machine<'_> {
     }
 
     /// A weak store of a thread.
-    pub(super) fn store_weakly(&mut self, place: Place, at: At, data: &[u8]) {
+    pub(super) fn store_weakly(&mut self, place: ThreadIndex, at: At, data: &[u8]) {
         let View { image, unpublished, most, barriers, .. } = &mut self.running[place.cluster].ctas[place.rank].view;
         match image {
             Some(image) => {
@@ -95,7 +95,7 @@ impl Machine<'_> {
     }
 
     /// A strong store: to memory, where the CTA itself sees it too.
-    pub(super) fn store_strongly(&mut self, place: Place, at: At, data: &[u8]) {
+    pub(super) fn store_strongly(&mut self, place: ThreadIndex, at: At, data: &[u8]) {
         self.global.now.write(at, data);
         self.global.version += 1;
         if let Some(image) = &mut self.cta_mut(place).view.image {
@@ -113,7 +113,7 @@ impl Machine<'_> {
     }
 
     /// Publishes the CTA's weak stores to a place, before a strong access there.
-    pub(super) fn publish_at(&mut self, place: Place, at: At, len: usize) {
+    pub(super) fn publish_at(&mut self, place: ThreadIndex, at: At, len: usize) {
         self.publish(place, |store, _| {
             store.at.allocation == at.allocation
                 && store.at.offset < at.offset + len
@@ -122,14 +122,14 @@ impl Machine<'_> {
     }
 
     /// Publishes what a release of this thread publishes.
-    pub(crate) fn release(&mut self, place: Place, scope: Scope) {
+    pub(crate) fn release(&mut self, place: ThreadIndex, scope: Scope) {
         if self.reaches_others(scope) {
             self.publish(place, |store, barriers| store.thread == place.thread || store.barriers < barriers);
         }
     }
 
     /// Publishes some of a CTA's weak stores, by the stores and how many bar.sync the CTA has had.
-    fn publish(&mut self, place: Place, is_published: impl Fn(&Unpublished, u64) -> bool) {
+    fn publish(&mut self, place: ThreadIndex, is_published: impl Fn(&Unpublished, u64) -> bool) {
         let view = &mut self.running[place.cluster].ctas[place.rank].view;
         if !view.unpublished.iter().any(|store| is_published(store, view.barriers)) {
             return;
@@ -148,7 +148,7 @@ impl Machine<'_> {
     }
 
     /// Shows the CTA what others have published.
-    pub(crate) fn acquire(&mut self, place: Place, scope: Scope) {
+    pub(crate) fn acquire(&mut self, place: ThreadIndex, scope: Scope) {
         if !self.reaches_others(scope) {
             return;
         }

@@ -16,7 +16,7 @@ const MOST_PARAMETERS: usize = 32764;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     name: String,
-    /// Where it lies among the parameters.
+    /// Its offset among the parameters.
     pub offset: usize,
     /// Its size.
     pub bytes: usize,
@@ -148,7 +148,7 @@ struct Body<'a> {
     /// The numbers of the scopes that are open, the innermost last, and how many there were.
     scopes: Vec<usize>,
     all_scopes: usize,
-    /// By scope and name.
+    /// Labels by scope and name.
     labels: HashMap<(usize, &'a str), usize>,
     branches: Vec<Branch<'a>>,
 }

@@ -21,17 +21,17 @@ pub struct Module {
     pub target: u32,
     /// Its text without comments.
     text: String,
-    entries: BTreeMap<String, Place>,
+    entries: BTreeMap<String, EntrySpan>,
     /// The names of dynamic shared memory.
     shared: Vec<String>,
 }
 
-/// Where an entry stands in the text.
+/// The range of an entry in the text.
 #[derive(Debug)]
-struct Place {
-    /// At its linkage.
+struct EntrySpan {
+    /// The position of its linkage.
     begin: usize,
-    /// Behind its name.
+    /// The position behind its name.
     header: usize,
     body: usize,
     end: usize,
@@ -123,11 +123,11 @@ impl Module {
         });
         let Some(end) = end.map(|end| body + end + 1) else { trap!("line {line}: the file ends inside {name}") };
         let header = body - named.len() + named.find(&name).unwrap_or(0) + name.len();
-        let place = Place { begin, header, body, end, line };
+        let span = EntrySpan { begin, header, body, end, line };
         if self.entries.contains_key(&name) {
             trap!("line {line}: two entries {name}");
         }
-        self.entries.insert(name, place);
+        self.entries.insert(name, span);
         Ok(end)
     }
 
@@ -158,24 +158,24 @@ impl Module {
 
     /// The text of an entry behind its opening brace, and the line it begins in.
     pub fn body(&self, name: &str) -> Option<(&str, u32)> {
-        let place = self.entries.get(name)?;
-        let line = place.line + newlines(&self.text[place.begin..place.body]);
-        Some((&self.text[place.body..place.end], line))
+        let span = self.entries.get(name)?;
+        let line = span.line + newlines(&self.text[span.begin..span.body]);
+        Some((&self.text[span.body..span.end], line))
     }
 
-    /// As [`Self::entry`], with another body in the place of its own.
+    /// [`Self::entry`] with another body.
     ///
     /// # Errors
     /// A statement of it that is not known, with its line.
     pub fn entry_with_body(&self, name: &str, body: &str) -> Result<Entry> {
-        let Some(place) = self.entries.get(name) else { trap!("{}: no entry {name}", self.file) };
-        let header = &self.text[place.header..place.body - 1];
-        let line = place.line + newlines(&self.text[place.begin..place.body]);
+        let Some(span) = self.entries.get(name) else { trap!("{}: no entry {name}", self.file) };
+        let header = &self.text[span.header..span.body - 1];
+        let line = span.line + newlines(&self.text[span.begin..span.body]);
         Entry::parse(&self.file, name, header, body, line, &self.shared)
     }
 }
 
-/// Blanks in the place of comments, so that lines stay what they are.
+/// Blanks instead of comments, so that lines stay what they are.
 fn without_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {

@@ -9,7 +9,7 @@ use crate::trap::{Result, trap};
 /// Registers of an entry, less than so many.
 const MOST: usize = 1 << 20;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The thread's register of this number.
@@ -18,7 +18,7 @@ pub(crate) enum Source {
     Constant(u32),
 }
 
-/// Where a value goes: a register and its width.
+/// The destination of a value: a register and its width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Destination {
     pub(crate) register: u32,
@@ -35,7 +35,7 @@ pub(crate) struct Address {
 /// The names that are known at a place of an entry.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// From the outermost to the innermost.
+    /// Scopes from the outermost to the innermost.
     scopes: Vec<HashMap<String, Declared>>,
     symbols: HashMap<String, u64>,
     /// The bits of each register.

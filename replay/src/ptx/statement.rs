@@ -5,11 +5,11 @@ use crate::trap::{Result, trap};
 /// `@guard opcode.modifier operand, operand;`
 #[derive(Debug)]
 pub(crate) struct Statement<'a> {
-    /// As written, with single blanks.
+    /// The text as written, with single blanks.
     pub(crate) text: String,
     /// The guard's register, and whether it must be false.
     pub(crate) guard: Option<(&'a str, bool)>,
-    /// With its modifiers, such as `add.s32`.
+    /// The opcode with its modifiers, such as `add.s32`.
     pub(crate) opcode: &'a str,
     pub(crate) operands: Vec<&'a str>,
 }
@@ -65,7 +65,7 @@ impl<'a> Modifiers<'a> {
         found.map(|at| self.0.remove(at)).is_some()
     }
 
-    /// Which of these words is there, the first one.
+    /// The first of these words that is there.
     pub(crate) fn one_of(&mut self, words: &[&'static str]) -> Option<&'static str> {
         words.iter().copied().find(|word| self.take(word))
     }

@@ -23,7 +23,7 @@ fn loads_of_all_widths() {
     assert_eq!(bits_16(&format!("{store} ld.global.s8 %h0, [%d15];")), 0xff81);
 }
 
-/// A store writes its width, and nothing beside it.
+/// A store writes its width, and no more.
 #[test]
 fn stores_of_all_widths() {
     let store = |code: &str| Program::new(&format!("mov.b32 %r1, 0xaabbccdd; {code}")).memory(&[0; 4]).first();
@@ -99,7 +99,7 @@ fn inc_wraps() {
         let got = Program::new("atom.release.gpu.global.inc.u32 %r0, [%d15], 2;").memory(&[old]).first();
         assert_eq!(got, [expected], "{old}");
     }
-    // Of 64 threads in four CTAs the last one finds the operand.
+    // The last of 64 threads in four CTAs finds the operand.
     let body = "atom.acq_rel.gpu.global.inc.u32 %r0, [%d15], 63; setp.ne.s32 %p0, %r0, 63;
         @%p0 bra DONE; st.global.u32 [%d15+4], 1; DONE:";
     assert_eq!(Program::new(body).threads(16).ctas(4).memory(&[0]).first(), [0, 1]);

@@ -1,4 +1,4 @@
-//! What traps, and what the trap says.
+//! Programs that trap, and the words of the trap.
 
 use ptx_replay::Options;
 use ptx_replay::launch::{Allocation, Contents};
@@ -117,7 +117,7 @@ fn a_tx_count_has_a_least() {
 fn st_async() {
     let init = format!("{INIT} {ARRIVE} {WAIT}");
     let one = "setp.eq.s32 %p1, %r30, 1; @%p1 bra DONE; mov.u32 %r22, 1;";
-    // With seed 0 rank 0 goes on first behind the barrier, and has ended when rank 1 sends.
+    // Rank 0 goes on first behind the barrier under seed 0, and has exited when rank 1 sends.
     let to_first = one.replace("%r30, 1", "%r30, 0").replace("%r22, 1", "%r22, 0");
     let trap = of_cluster(&format!("{init} {to_first} {SEND} DONE:")).run_seed(0).unwrap_err();
     assert!(trap.contains("st.async to rank 0, which has exited"), "{trap}");
@@ -178,7 +178,7 @@ fn barriers_that_are_not_aligned() {
     // Nor may a warp come to bar.sync by an instruction of its own: "all threads in CTA will execute the same".
     let body = body.replace("%r31, 16", "%r31, 32");
     Program::new(&body).threads(64).traps(&["an aligned barrier with threads of one CTA", "a.ptx:13", "a.ptx:14"]);
-    // To barrier.cluster it may.
+    // Warps may come to barrier.cluster by instructions of their own.
     let body = format!("setp.lt.u32 %p1, %r31, 32; @%p1 bra FEW;\n{ARRIVE} {WAIT} ret;\nFEW: {ARRIVE} {WAIT}");
     Program::new(&body).threads(64).cluster(2).run();
     let body = format!("setp.lt.u32 %p1, %r31, 16; @%p1 bra FEW;\n{ARRIVE} bra JOIN;\nFEW: {ARRIVE} JOIN: {WAIT}");
@@ -214,11 +214,11 @@ fn races() {
     let words = ["two CTAs store different values to byte 0 of allocation 0, and nothing orders them"];
     Program::new("st.global.u32 [%d15], %r30;").ctas(2).traps(&words);
     assert_eq!(Program::new("st.global.u32 [%d15], 7;").ctas(2).first(), [7]);
-    // Words of one allocation beside each other are nobody else's.
+    // Neighbouring words of one allocation belong to no other.
     assert_eq!(Program::new("st.global.u32 [%d14], %r30;").ctas(3).first(), [0, 1, 2]);
 }
 
-/// What registers and memory hold that nobody has written is another number for each seed.
+/// Registers and memory that nobody has written hold another number for each seed.
 #[test]
 fn uninitialised_registers_are_noticed() {
     let program = Program::new("st.global.u32 [%d15], %r1;");

@@ -72,7 +72,7 @@ fn parities_of_phases() {
         }
     }
     body += "st.global.u32 [%d15], %r0;";
-    // In phase 0 the phase before it, of parity 1, counts as over; and so on in turn.
+    // The phase before phase 0, of parity 1, counts as over; then parities alternate.
     assert_eq!(Program::new(&body).shared(16).first(), [0b01_10_01_10]);
 }
 
@@ -103,7 +103,7 @@ fn ring(ctas: u32, expects_first: bool) {
         wait("WAIT", "%r17")
     );
     let got = Program::new(&body).cluster(ctas).shared(64).run();
-    // What began three ranks before, three times 100 later.
+    // Each value began three ranks before, and had 100 added three times.
     for rank in 0..ctas {
         assert_eq!(got[rank as usize], 300 + (rank + 2 * ctas - 3) % ctas, "rank {rank} of {ctas}");
     }

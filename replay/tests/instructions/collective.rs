@@ -22,7 +22,7 @@ fn a_barrier_waits_for_those_alone_that_have_not_exited() {
     assert_eq!([got[0], got[39], got[40], got[63]], [UNWRITTEN, UNWRITTEN, 1, 1]);
 }
 
-/// What lanes get from shfl.sync, whose `a` is 100 plus the lane: with 1000 where the predicate is true.
+/// The values that lanes get from shfl.sync, whose `a` is 100 plus the lane; 1000 is added where the predicate is true.
 fn shuffle(kind: &str, b: u32, c: u32) -> [u32; 32] {
     let body = format!(
         "add.s32 %r1, %r31, 100; mov.b32 %r2, {c};
@@ -41,7 +41,7 @@ fn some(got: [u32; 32]) -> [u32; 5] {
 fn shuffles_of_a_warp() {
     assert_eq!(some(shuffle("bfly", 1, 31)), [1101, 1100, 1114, 1131, 1130]);
     assert_eq!(some(shuffle("bfly", 16, 31)), [1116, 1117, 1131, 1114, 1115]);
-    // From below, for the first lanes from themselves, without the predicate.
+    // Lanes get from below; the first get their own, without the predicate.
     assert_eq!(some(shuffle("up", 1, 0)), [100, 1100, 1114, 1129, 1130]);
     assert_eq!(some(shuffle("up", 0, 0)), [1100, 1101, 1115, 1130, 1131]);
     assert_eq!(some(shuffle("down", 1, 31)), [1101, 1102, 1116, 1131, 131]);
@@ -58,7 +58,7 @@ fn shuffles_of_segments() {
     assert_eq!(last(shuffle("up", 1, to_0)), [1106, 108, 1108, 1114, 116]);
     assert_eq!(last(shuffle("down", 1, to_7)), [107, 1109, 1110, 115, 1117]);
     assert_eq!(last(shuffle("idx", 3, to_7)), [1103, 1111, 1111, 1111, 1119]);
-    // Of the number that lies in the segment: 11 is 3.
+    // A number beyond the segment wraps: 11 is 3.
     assert_eq!(last(shuffle("idx", 11, to_7)), [1103, 1111, 1111, 1111, 1119]);
     // A partner of a higher segment is out of range, one of a lower is not.
     assert_eq!(last(shuffle("bfly", 8, to_7)), [107, 1100, 1101, 1107, 116]);
@@ -79,7 +79,7 @@ fn shuffles_of_partial_masks() {
     assert!(got.contains("a shuffle from lane"), "lane 8 reads from lane 0: {got}");
     let body = body.replace("%r31, 8", "%r31, 16").replace("0xfffffff0", "0xfff0fff0").replace("lt.u32", "eq.u32");
     let body = body.replace("%p1, %r31, 4", "%p1, %r2, 0").replace("setp", "and.b32 %r2, %r31, 12; setp");
-    // Lanes 0 to 3 and 16 to 19 are apart.
+    // Lanes 0 to 3 and 16 to 19 are in different collectives.
     let body = body.replace("0xf;", "0xf000f;");
     let got = Program::new(&body).threads(32).run();
     assert_eq!([got[0], got[1], got[4], got[18], got[20], got[31]], [1, 0, 20, 19, 4, 15]);

@@ -8,7 +8,7 @@ const NAN: u32 = 0x7fc0_0000;
 fn integers() {
     let holds =
         |op: &str, a: u32, b: u32| predicate(&format!("mov.b32 %r1, {a}; mov.b32 %r2, {b}; {op} %p0, %r1, %r2;"));
-    // Of -1 and 1, of 1 and 1, of 1 and -1; without a sign -1 is the largest.
+    // Pairs: -1 and 1, 1 and 1, 1 and -1; -1 is the largest without a sign.
     for (op, expected) in [
         ("setp.eq.s32", [false, true, false]),
         ("setp.ne.b32", [true, false, true]),
@@ -36,7 +36,7 @@ fn floats() {
     let holds =
         |op: &str, a: u32, b: u32| predicate(&format!("mov.b32 %r1, {a}; mov.b32 %r2, {b}; {op} %p0, %r1, %r2;"));
     let (one, two) = (0x3f80_0000, 0x4000_0000);
-    // Of 1 and 2, 2 and 2, 2 and 1, NaN and 1, 1 and NaN, NaN and NaN, -0 and +0.
+    // Pairs: 1 and 2, 2 and 2, 2 and 1, NaN and 1, 1 and NaN, NaN and NaN, -0 and +0.
     for (op, expected) in [
         ("setp.eq.f32", [0, 1, 0, 0, 0, 0, 1]),
         ("setp.ne.f32", [1, 0, 1, 0, 0, 0, 0]),

@@ -16,7 +16,7 @@ fn guards() {
     let set = "setp.eq.s32 %p1, 1, 1; setp.eq.s32 %p2, 1, 2; mov.u32 %r0, 0;";
     assert_eq!(bits_32(&format!("{set} @%p1 add.s32 %r0, %r0, 1; @!%p1 add.s32 %r0, %r0, 10;")), 1);
     assert_eq!(bits_32(&format!("{set} @%p2 add.s32 %r0, %r0, 1; @!%p2 add.s32 %r0, %r0, 10;")), 10);
-    // What does not happen is not checked.
+    // Instructions whose guard is false are not checked.
     assert_eq!(bits_32(&format!("{set} @%p2 ld.global.u32 %r1, [0]; @%p2 trap;")), 0);
 }
 

@@ -86,7 +86,7 @@ fn min_and_max() {
         ("min.f32", 0x8000_0000, 0, 0x8000_0000),
         ("max.f32", 0, 0x8000_0000, 0),
         ("max.f32", 0x8000_0000, 0, 0),
-        // Of a NaN and a number the number, of two NaNs the canonical one.
+        // A NaN and a number give the number, two NaNs the canonical one.
         ("min.f32", OTHER_NAN, ONE, ONE),
         ("min.f32", ONE, OTHER_NAN, ONE),
         ("max.f32", OTHER_NAN, 0xff80_0000, 0xff80_0000),

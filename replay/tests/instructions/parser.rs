@@ -4,7 +4,7 @@ use ptx_replay::ptx::Module;
 
 use crate::program::{LINE, Program, bits_32};
 
-/// What stops a body whose second line is this.
+/// The message by which a body with this second line is refused.
 fn stopped(line: &str) -> String {
     let trap = Program::new(&format!("mov.u32 %r0, 1;\n{line}\nmov.u32 %r0, 2;")).trap();
     let place = format!("a.ptx:{}: ", LINE + 1);

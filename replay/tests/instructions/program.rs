@@ -32,7 +32,7 @@ pub(crate) fn module(body: &str) -> String {
 }
 
 impl Program {
-    /// One thread, without shared memory, and 64 words of memory that nobody has written.
+    /// A program of one thread, without shared memory, and 64 words of memory that nobody has written.
     pub(crate) fn new(body: &str) -> Self {
         let memory = Allocation { address: MEMORY, before: Contents::unwritten(256), ..Allocation::default() };
         let launch = Launch {
@@ -110,7 +110,7 @@ impl Program {
         self.run()[..N].try_into().unwrap()
     }
 
-    /// What the trap says that comes for each of several seeds, for the first of them.
+    /// The message of the trap that comes under each of several seeds, for the first of them.
     pub(crate) fn trap(&self) -> String {
         let traps: Vec<String> = (0..9).map(|seed| self.run_seed(seed).unwrap_err()).collect();
         traps[0].clone()
@@ -126,23 +126,23 @@ impl Program {
     }
 }
 
-/// What a code leaves in `%r0`.
+/// The value that a code leaves in `%r0`.
 pub(crate) fn bits_32(code: &str) -> u32 {
     Program::new(&format!("{code}\nst.global.u32 [%d15], %r0;")).run()[0]
 }
 
-/// What a code leaves in `%d0`.
+/// The value that a code leaves in `%d0`.
 pub(crate) fn bits_64(code: &str) -> u64 {
     let [low, high] = Program::new(&format!("{code}\nst.global.u64 [%d15], %d0;")).first();
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// What a code leaves in `%h0`.
+/// The value that a code leaves in `%h0`.
 pub(crate) fn bits_16(code: &str) -> u16 {
     bits_32(&format!("{code}\ncvt.u32.u16 %r0, %h0;")) as u16
 }
 
-/// What a code leaves in `%p0`.
+/// The value that a code leaves in `%p0`.
 pub(crate) fn predicate(code: &str) -> bool {
     bits_32(&format!("{code}\nselp.u32 %r0, 1, 0, %p0;")) == 1
 }

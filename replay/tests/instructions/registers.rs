@@ -15,7 +15,7 @@ fn halves() {
     assert_eq!(bits_32("mov.b64 %d1, 0x5566778811223344; mov.b64 {%r1, %r0}, %d1;"), 0x5566_7788);
 }
 
-/// As the headers of CUDA convert two halves.
+/// Two halves are converted as the headers of CUDA do it.
 #[test]
 fn registers_of_halves() {
     let body = "mov.b32 %r1, 0x40003c00; {.reg .f16 low,high;\n mov.b32 {low,high}, %r1;\n cvt.f32.f16 %r0, high;}";

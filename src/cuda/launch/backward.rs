@@ -23,7 +23,7 @@ pub(super) fn launch<T: KernelElement>(launch: Launch, op: Backward<'_, Raw, T>)
         dbeta: at_or_null(op.gradients.dbeta),
         workspace: launch.workspace,
     };
-    // SAFETY: Problem checked the lengths of all tensors, that the gradients are apart from everything, and that the
+    // SAFETY: Problem checked the lengths of all tensors, that the gradients overlap nothing, and that the
     // mask is there for add-relu alone; Plan made the tiling for this shape and device, and the workspace is of its
     // size; `run_held` holds the guards until the launches are on the stream.
     checked("bn_backward", unsafe { ffi::bn_backward(&args, launch.stream) })

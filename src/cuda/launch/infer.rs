@@ -25,7 +25,7 @@ pub(super) fn launch<T: KernelElement>(launch: Launch, op: Infer<'_, Raw, T>) ->
         y: at(op.y).cast(),
         relu_mask: at_or_null(op.relu_mask),
     };
-    // SAFETY: Problem checked the lengths of all tensors, that y and the mask are apart from everything, and that
+    // SAFETY: Problem checked the lengths of all tensors, that y and the mask overlap nothing, and that
     // the mask belongs to the epilogue; Plan made the tiling for this shape and device; `run_held` holds the guards until
     // the launch is on the stream.
     checked("bn_infer", unsafe { ffi::bn_infer(&args, launch.stream) })

@@ -1,5 +1,5 @@
-//! From an operation's tensors to its launch: facts, checks, addresses, plan, one call of the C ABI. What is of one operation is
-//! in the file of its name, which fills the C struct.
+//! The way from an operation's tensors to its launch: facts, checks, addresses, plan, one call of the C ABI. Each operation
+//! has a file of its name, which fills its C struct.
 //!
 //! **The only unsafe calls of the kernels.** They stand on: `Problem`, for which tensors there are, their lengths, that
 //! outputs overlap nothing, and that all of them are memory of the backend's context, in order with its stream (of raw memory

@@ -13,7 +13,7 @@ pub(super) fn launch<T: KernelElement>(launch: Launch, op: Moments<'_, Raw, T>) 
         var: at(op.var),
         workspace: launch.workspace,
     };
-    // SAFETY: Problem checked the lengths of x, mean and var and that they are apart; Plan made the tiling for this
+    // SAFETY: Problem checked the lengths of x, mean and var and that they do not overlap; Plan made the tiling for this
     // shape and device, and the workspace is of its size; `run_held` holds the guards until the launch is on the stream.
     checked("bn_moments", unsafe { ffi::bn_moments(&args, launch.stream) })
 }

@@ -73,7 +73,7 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
     Ok(clusters)
 }
 
-/// Why an operation's kernels cannot be made ready, and which of them.
+/// The error of an operation whose kernels cannot be made ready, and which of them.
 fn refused(call: &'static str, status: BnStatus, resident: &BnResident) -> Error {
     let kernel = text(resident.kernel) + &text(resident.instance);
     if resident.static_bytes > 0 {

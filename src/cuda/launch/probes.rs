@@ -42,7 +42,7 @@ pub enum Probe {
         /// small; enough of them are cold.
         sets: usize,
     },
-    /// Copies rows of `row_bytes` by strips of `strip_bytes`, as channels-last tensors are walked. For `stride_64`,
+    /// Copies rows of `row_bytes` tile by tile, `strip_bytes` of each row, as channels-last tensors are walked. For `stride_64`,
     /// `stride_32` and `burst_bytes`; at best as long as [`Probe::Copy`].
     Strided {
         /// A multiple of `strip_bytes`.
@@ -52,7 +52,7 @@ pub enum Probe {
     },
     /// Grid barriers of the teams of a cooperative grid: the time of a round is `grid_barrier`. There are as many teams as
     /// fill the device, [`Plan::MAX_TEAMS`] at most.
-    /// With no round it is [`Probe::Empty`] by a cooperative launch, and longer by `cooperative`.
+    /// Without rounds it is [`Probe::Empty`] as a cooperative launch, which takes longer by `cooperative`.
     GridBarrier {
         /// CTAs of a team.
         team: u32,

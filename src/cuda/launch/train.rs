@@ -22,7 +22,7 @@ pub(super) fn launch<T: KernelElement>(launch: Launch, op: Train<'_, Raw, T>) ->
         running: running(op.running, m),
         workspace: launch.workspace,
     };
-    // SAFETY: Problem checked the lengths of all tensors, that the outputs are apart from everything, and that the
+    // SAFETY: Problem checked the lengths of all tensors, that the outputs overlap nothing, and that the
     // mask belongs to the epilogue; Plan made the tiling for this shape and device, and the workspace is of its
     // size; `run_held` holds the guards until the launches are on the stream.
     checked("bn_train", unsafe { ffi::bn_train(&args, launch.stream) })

@@ -69,7 +69,7 @@ where
     let mut cuda = backend(drawn.has_two_streams);
     let is_operation = trial.rng.u8(..3) != 0;
     if !(is_operation || drawn.has_two_streams) {
-        // Without events, of which cudarc makes two an allocation.
+        // This stream has no events, of which cudarc makes two an allocation.
         cuda = Cuda::on(untracked(&cuda).default_stream()).unwrap();
     }
     let cuda = cuda.with_strategy(drawn.strategy);
@@ -89,10 +89,10 @@ where
     trial.cases = fail_each_call(&mut layer, &mut step, drawn.operation, drawn.code);
 }
 
-/// What a layer does beside its operations.
+/// Number of the calls of a layer that are no operations.
 const ACTIONS: usize = 7;
 
-/// As [`fail_each_call`], for an action that leaves the layer's state as it was, or replaces it by an equal one.
+/// [`fail_each_call`] for an action that leaves the layer's state as it was, or replaces it by an equal one.
 fn fail_each_action<T: Element<Param = f32>>(layer: &mut BatchNorm<Cuda>, drawn: &Drawn, number: usize) -> u64
 where
     Cuda: Compute<T>,
@@ -112,7 +112,7 @@ where
             return k - 1;
         }
         match result {
-            // What is freed on the way out has nobody to tell: the next call does.
+            // A drop cannot report that freeing failed: the next call reports it.
             Ok(()) => {
                 let told = layer.backend().synchronize();
                 // A buffer of no values may be of a context of its own, which nobody asks.
@@ -121,7 +121,7 @@ where
                 }
                 continue;
             }
-            // How much was asked for says more than the number.
+            // The bytes that were asked for say more than the driver's code.
             Err(Error::OutOfMemory { bytes }) => assert!(drawn.code == 2 && bytes > 0, "{bytes} bytes"),
             Err(error) => assert_of(&error, drawn.code),
         }

@@ -18,7 +18,7 @@ pub(crate) struct Candidate {
     layout: Layout,
     dtype: Dtype,
     pub(crate) op: Op,
-    /// Whether the mean of the data is a hundred sigmas away and relu follows: then a team that holds its tile merges twice in a
+    /// Whether the mean of the data is a hundred sigmas away and relu follows: then a team that keeps its tile reduces twice in a
     /// backward pass.
     pub(crate) is_far: bool,
     /// Multiprocessors that are planned for at most.
@@ -68,14 +68,14 @@ impl Candidate {
     }
 }
 
-/// How the CTAs of a plan exchange.
+/// The exchange between the CTAs of a plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Exchange {
     /// CTAs of a team that have values of its tile.
     pub(crate) busy: i64,
     /// CTAs of a team.
     pub(crate) team: u32,
-    /// Channels of a tile. A grid meets twice an exchange where there are several.
+    /// Channels of a tile. A grid has two barriers an exchange where there are several.
     pub(crate) channels: u32,
     /// Tiles that a team computes one after the other.
     pub(crate) turns: u32,
@@ -97,13 +97,13 @@ impl Exchange {
             Access::Strided | Access::ScalarStrided => t.rows,
         };
         let turns = t.tiles.div_ceil(t.teams);
-        let merges = if candidate.op == BACKWARD && candidate.is_far { 2 } else { 1 };
+        let reductions = if candidate.op == BACKWARD && candidate.is_far { 2 } else { 1 };
         Self {
             busy: (whole + t.chunk - 1) / t.chunk,
             team: t.splits,
             channels: t.tile_channels,
             turns,
-            exchanges: turns * merges,
+            exchanges: turns * reductions,
             is_held_in_part: i64::from(t.smem_iters) < t.iterations(),
             ctas: t.teams * t.splits,
             shared_bytes: t.shared_bytes,
@@ -132,7 +132,7 @@ pub(crate) const ONE_CHANNEL: Litmus = Litmus {
     candidates: &[Candidate::nchw(Train, &[8, 4, 32, 32])],
 };
 
-/// A team that exchanges several channels at a time, and meets twice for it.
+/// A team that exchanges several channels at a time, by two barriers.
 pub(crate) const SEVERAL_CHANNELS: Litmus = Litmus {
     name: "several CTAs a tile of several channels in a grid",
     strategy: Strategy::Grid,
@@ -263,14 +263,14 @@ impl Litmus {
         planned
     }
 
-    /// How the CTAs exchange under the plan for these limits, where that is what the test wants.
+    /// The exchange between the CTAs of the plan for these limits, if it is one that the test is for.
     fn exchange(&self, candidate: &Candidate, limits: &DeviceLimits) -> Option<Exchange> {
         let plan = Plan::new(&candidate.problem(), limits, Some(self.strategy)).ok()?;
         let exchange = Exchange::new(candidate, &plan);
         (self.has)(&exchange).then_some(exchange)
     }
 
-    /// As [`Litmus::on`], for a GPU of these limits.
+    /// [`Litmus::on`] for a GPU of these limits.
     pub(crate) fn on_limits(&self, limits: &DeviceLimits) -> Option<Exchange> {
         self.candidates.iter().find_map(|candidate| {
             let sms = limits.sms.min(candidate.max_sms);

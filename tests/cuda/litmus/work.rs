@@ -13,7 +13,7 @@ const SETS: usize = 3;
 /// of a round.
 const KEPT_WHOLE: usize = 1 << 20;
 
-/// One set of data, and what the passes before left.
+/// One set of data, with the saved statistics of its forward pass.
 struct Data<T: Element> {
     x: CudaSlice<T>,
     dy: CudaSlice<T>,
@@ -136,7 +136,7 @@ pub(crate) struct Turns<T: Element> {
     outs: Vec<CudaSlice<T>>,
     channels: Vec<[CudaSlice<f32>; 4]>,
     for_moments: CudaWorkspace,
-    /// What the first round gave.
+    /// The results of the first round.
     first: Option<Vec<Kept>>,
 }
 
@@ -148,7 +148,7 @@ impl<T: Element<Param = f32>> Turns<T>
 where
     Cuda: Compute<T>,
 {
-    /// On a backend's stream, whatever its strategy.
+    /// The problems on a backend's stream, whatever its strategy.
     pub(crate) fn new(problems: &[Planned], stream: &Cuda) -> Self {
         let work = |planned: &Planned| Work::new(planned.candidate, planned.on(stream));
         let works: Vec<_> = problems.iter().map(work).collect();
@@ -228,7 +228,7 @@ where
         let period = self.works.len() * SETS;
         let first = self.first.get_or_insert_with(|| std::mem::take(&mut kept));
         if kept.is_empty() {
-            // The first round: its own first launches are what the others are held against.
+            // The first round: its own first launches are what the others are compared with.
             let differs = (period..launches).find(|&launch| first[launch] != first[launch % period]);
             return differs.map_or(Ok(()), |launch| Err(format!("launch {launch} of the first round")));
         }

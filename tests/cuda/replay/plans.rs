@@ -33,7 +33,7 @@ const CLUSTER: Option<Strategy> = Some(Strategy::Cluster);
 const GRID: Option<Strategy> = Some(Strategy::Grid);
 const TWO_READ: Option<Strategy> = Some(Strategy::TwoRead);
 
-/// On any device that has the strategy.
+/// Promises on any device that has the strategy.
 pub(crate) const PROMISES: [Promise; 12] = [
     promise("CTA with a tile", BLOCK, WITH_CHOICE, |_| true),
     promise("CTA with a tile of several steps", BLOCK, HOLDING, |plan| plan.tiling.iterations() > 2),
@@ -49,7 +49,7 @@ pub(crate) const PROMISES: [Promise; 12] = [
     promise("several CTAs a tile", None, FROZEN, |plan| plan.tiling.splits > 1),
 ];
 
-/// On an H100.
+/// Promises on an H100.
 #[cfg(feature = "emulate")]
 pub(crate) const OF_A_WHOLE_GPU: [Promise; 3] = [
     promise("cluster of 16", CLUSTER, WITH_CHOICE, |plan| plan.tiling.splits == 16 && busy(plan) > 8),
@@ -59,13 +59,13 @@ pub(crate) const OF_A_WHOLE_GPU: [Promise; 3] = [
     promise("grid of many teams", GRID, &[Op::Train], |plan| plan.tiling.teams > 12 && busy(plan) > 1),
 ];
 
-/// On an H100, where it takes little memory.
+/// The promise on an H100, where it takes little memory.
 #[cfg(feature = "emulate")]
 pub(crate) const WHOLE_GPU: Promise = promise("grid of one team on all of the device", GRID, WITH_CHOICE, |plan| {
     plan.tiling.teams == 1 && busy(plan) > 131
 });
 
-/// On any device of which one multiprocessor counts.
+/// The promise on any device of which plans may use one multiprocessor.
 pub(crate) const HELD_IN_PART: Promise =
     promise("tile held in part", GRID, HOLDING, |plan| i64::from(plan.tiling.smem_iters) < plan.tiling.iterations());
 pub(crate) const IN_TURN: Promise = promise("team that takes tiles in turn", GRID, HOLDING, |plan| {
@@ -128,7 +128,7 @@ impl Shapes {
         Self(found)
     }
 
-    /// What the first shape gives that gives anything: small ones from some place on, then larger ones.
+    /// The result of the first shape that has one: small shapes from a given one on, then larger ones.
     pub(crate) fn find<R>(
         &self,
         dtype: Dtype,

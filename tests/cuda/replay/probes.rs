@@ -1,11 +1,11 @@
-//! The probes: exchanges and meetings again and again, and streams.
+//! The probes: exchanges and grid barriers again and again, and streams.
 
 use batchnorm::bench::{Probe, Probes, Storing};
 use batchnorm::{Cuda, Plan};
 
 use crate::device::cuda;
 
-/// The probes, with so many rounds that every box and both phases of its barrier are used again.
+/// The probes, with so many rounds that every receive buffer and both phases of its barrier are used again.
 #[test]
 fn every_probe() {
     let Some(cuda) = cuda() else { return };
@@ -21,15 +21,15 @@ fn every_probe() {
     launch_all(&cuda, 1 << 13, &exchanges.collect::<Vec<_>>());
     if limits.cooperative {
         let ctas = Plan::MIN_CTAS * limits.sms;
-        let meetings = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
-        let meetings = meetings.flat_map(|team| [5, 8].map(|rounds| Probe::GridBarrier { team, rounds }));
-        launch_all(&cuda, 1 << 13, &meetings.collect::<Vec<_>>());
-        let beside = Probe::GridBarrierBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
-        launch_all(&cuda, (ctas * Plan::MAX_THREADS) as usize * 16, &[beside]);
+        let barriers = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
+        let barriers = barriers.flat_map(|team| [5, 8].map(|rounds| Probe::GridBarrier { team, rounds }));
+        launch_all(&cuda, 1 << 13, &barriers.collect::<Vec<_>>());
+        let with_stores = Probe::GridBarrierBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
+        launch_all(&cuda, (ctas * Plan::MAX_THREADS) as usize * 16, &[with_stores]);
     }
 }
 
-/// The exchanges of clusters that a small device does not have, and one meeting of all CTAs of a large one.
+/// The exchanges of clusters that a small device does not have, and one grid barrier of all CTAs of a large one.
 #[cfg(feature = "emulate")]
 #[test]
 fn of_a_whole_gpu() {
@@ -41,8 +41,8 @@ fn of_a_whole_gpu() {
     assert_eq!(teams, [2, 4, 8, 16]);
     let teams = if super::every() == 1 { &teams[..] } else { &teams[3..] };
     let exchanges = teams.iter().map(|&team| Probe::ClusterExchange { team, rounds: 5 });
-    let meeting = Probe::GridBarrier { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
-    launch_all(&cuda, 1 << 13, &exchanges.chain([meeting]).collect::<Vec<_>>());
+    let barrier = Probe::GridBarrier { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
+    launch_all(&cuda, 1 << 13, &exchanges.chain([barrier]).collect::<Vec<_>>());
 }
 
 /// Cluster sizes that the device has.

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::parts::{PARTS, Part};
 
-/// How long, with which random numbers, and what of it.
+/// The time, the seed and the parts to run.
 pub(crate) struct Options {
     pub(super) minutes: f64,
     pub(super) seed: u64,

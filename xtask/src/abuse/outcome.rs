@@ -13,7 +13,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Of a process that ended like this, or that did not end in time, and printed these lines.
+    /// The outcome of a process with this exit status, `None` if it did not end in time, and these printed lines.
     pub(super) fn new(name: &str, status: Option<ExitStatus>, lines: &[String]) -> Self {
         let counts = lines.iter().rev().find_map(|line| counted(name, line));
         let (trials, failures) = counts.map_or((None, 0), |(trials, failures)| (Some(trials), failures));
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(outcome(0, &["running 1 test", line]), Outcome { trials: Some(20), failures: 0, why: None });
         let failed = "abuse: part=cli seed=1 trials=20 failures=3";
         assert_eq!(outcome(101, &[failed]), Outcome { trials: Some(20), failures: 3, why: None });
-        // One that does not count passes or fails as a whole.
+        // A part that does not count passes or fails as a whole.
         assert_eq!(outcome(0, &["running 1 test"]), Outcome { trials: None, failures: 0, why: None });
         let of_another = "abuse: part=files seed=1 trials=9 failures=9";
         assert_eq!(outcome(0, &[of_another]), Outcome { trials: None, failures: 0, why: None });
@@ -63,7 +63,7 @@ mod tests {
     fn a_part_that_dies_or_is_not_there_has_failed() {
         let died = outcome(101, &["running 1 test"]);
         assert!(died.failures == 1 && died.why.unwrap().contains("101"));
-        // Whatever it counted before.
+        // A part fails by its exit status, whatever it counted before.
         assert_eq!(outcome(101, &["abuse: part=cli seed=1 trials=20 failures=0"]).failures, 1);
         assert_eq!(outcome(0, &["running 0 tests"]).failures, 1);
         let hung = Outcome::new("cli", None, &[]);

@@ -9,7 +9,7 @@ pub(crate) struct Part {
     pub(crate) promise: &'static str,
     /// The command. Of a cargo test what stands before `--` is built before the time begins.
     pub(crate) words: &'static [&'static str],
-    /// Variables of the command's environment besides.
+    /// Further variables of the command's environment.
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// The part's time, as a share of all that are run.
     pub(crate) share: u32,

@@ -12,14 +12,14 @@ use super::CACHE;
 pub(crate) struct Options {
     /// The one architecture that machine code is made for, such as 90 or 90a.
     pub(super) arch: String,
-    /// For the emulated device, on this machine alone: it finds the device in its build's folder.
+    /// Whether it is for the emulated device, on this machine alone: it finds the device in its build's folder.
     pub(super) emulate: bool,
     /// Whether there is a wheel of the Python package: a second try of a kernel needs none.
     pub(super) wheel: bool,
 }
 
 impl Options {
-    /// Of the command line.
+    /// Parses the command line.
     pub(crate) fn parse(args: &[&str]) -> std::result::Result<Self, String> {
         let (mut arch, mut emulate, mut wheel) = (None, false, true);
         let mut args = args.iter();
@@ -37,11 +37,11 @@ impl Options {
         if emulate && arch.is_some() {
             return Err("bundle: the emulated device has no architecture: give --arch or --emulate".into());
         }
-        // On the emulated device PyTorch's own kernels do not run.
+        // PyTorch's own kernels do not run on the emulated device.
         Ok(Self { arch: arch.unwrap_or_else(|| "90".into()), emulate, wheel: wheel && !emulate })
     }
 
-    /// Where it is made. A folder of its own for the emulated device, so that CI does not put it in a real one's place.
+    /// The folder that it is made in. The emulated device has a folder of its own, so that CI does not replace a real bundle.
     pub(super) fn folder(&self) -> &'static Path {
         Path::new(if self.emulate { "target/bundle-emulated" } else { "target/bundle" })
     }
@@ -60,8 +60,8 @@ impl Options {
         cargo
     }
 
-    /// How the kernels are compiled, in every part of the bundle: once, and with line numbers, by which a fault or a profile
-    /// names its source. The machine code is the same with them.
+    /// The environment by which the kernels are compiled, in every part of the bundle: once, and with line numbers, by which a
+    /// fault or a profile names its source. The machine code is the same with them.
     pub(super) fn kernels(&self) -> [(&'static str, OsString); 3] {
         let cache = env::current_dir().unwrap_or_default().join(CACHE);
         [

@@ -1,19 +1,19 @@
-//! The issue slots of an element, beside what memory leaves time for; and what every kernel must look like.
+//! The issue slots of an element, limited by what memory leaves time for; and what every kernel must look like.
 //!
 //! The budget: at 1.7 GHz and 4.3 TB/s an SM of an H200 has as many issue slots while memory moves an element of f16,
 //! forward (4 bytes) and backward (6 bytes). Half of it is to be used, so that loads of one CTA hide behind the work of
 //! another.
 
 use super::Kernel;
-use super::loops::Turn;
+use super::loops::LoopPath;
 
 /// Issue slots an element of f16.
 pub(super) const FORWARD: f64 = 26.7;
 pub(super) const BACKWARD: f64 = 40.0;
 
-/// What begins the names of the kernels that keep to a budget: those that do all of an operation in one launch. With it the
+/// Kernels that have a budget: those that do all of an operation in one launch. Each has the first words of its name, the
 /// budget, the vectors that a thread loads for one of its elements' vectors, those that it stores, and the operations of f32
-/// for each element that is loaded. Backward has four on its plain way (x less a pair of f32, two sums): with fewer a way
+/// for each element that is loaded. Backward has four on its plain path (x less a pair of f32, two sums): with fewer a path
 /// that leaves out some of its vectors would count.
 const FUSED: [(&str, f64, usize, usize, usize); 2] =
     [("train_fused_kernel", FORWARD, 1, 1, 1), ("backward_fused_kernel", BACKWARD, 2, 2, 4)];
@@ -23,10 +23,10 @@ const FUSED: [(&str, f64, usize, usize, usize); 2] =
 pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
     let &(_, _, loads, stores, _) = FUSED.iter().find(|(name, ..)| kernel.name.starts_with(name))?;
     let elements = f64::from(vector_len(&kernel.name).filter(|&len| len > 1)?);
-    // Of loops of a kind the one with most accesses: the compiler may have put copies for the last few beside it.
-    let an_element = |turns: &[Turn], accesses: usize| {
-        let turn = turns.iter().max_by_key(|turn| turn.accesses)?;
-        Some(turn.instructions as f64 * accesses as f64 / turn.accesses as f64 / elements)
+    // The loop with most accesses counts among those of a kind: the compiler may have made copies of it for the last few.
+    let an_element = |paths: &[LoopPath], accesses: usize| {
+        let path = paths.iter().max_by_key(|path| path.accesses)?;
+        Some(path.instructions as f64 * accesses as f64 / path.accesses as f64 / elements)
     };
     Some(an_element(&kernel.code.loading, loads)? + an_element(&kernel.code.storing, stores)?)
 }
@@ -67,7 +67,7 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
             faults.push("moves its data by less than 16 bytes".into());
         }
     }
-    // What orders CTAs orders those of the device: nothing less would do, nothing more is paid for.
+    // Atomics that order CTAs have the device's scope: a smaller one would not do, a larger one would cost more.
     for atomic in kernel.code.atomics.iter().filter(|atomic| !atomic.ends_with(".STRONG.GPU")) {
         faults.push(format!("has an atomic of another scope than the device's: {atomic}"));
     }

@@ -110,7 +110,7 @@ fn cubin(folder: &Path, architecture: &str) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{}: the fat binary has no code for sm_{architecture}", folder.display()))
 }
 
-/// Without parameters, return type and the names of unnamed namespaces: they tell no kernel from another.
+/// A kernel's name without parameters, return type and the names of unnamed namespaces: they tell no kernel from another.
 fn demangled(symbol: &str) -> String {
     let options = DemangleOptions::new().no_params().no_return_type();
     let name = Symbol::new(symbol).ok().and_then(|parsed| parsed.demangle_with_options(&options).ok());
@@ -124,7 +124,7 @@ fn run(command: &mut Command) -> Result<Output, String> {
         return Ok(output);
     }
     let said = [output.stdout, output.stderr].concat();
-    // What ptxas says of resources would bury the message.
+    // ptxas's lines about resources would bury the message.
     let said = String::from_utf8_lossy(&said);
     let lines = said.lines().filter(|line| !line.contains("ptxas info") && !line.contains(" bytes stack frame"));
     let words = command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
@@ -207,7 +207,7 @@ ptxas info    : Used 128 registers
                 list.split(',').filter_map(|name| Some((name, name.trim_end_matches('a').parse::<u32>().ok()?)));
             let numbers: Vec<(&str, u32)> = numbers.collect();
             let oldest = numbers.iter().map(|&(_, number)| number).min().ok_or("empty")?;
-            // Those that there are, and one to come.
+            // Architectures that there are, and one to come.
             for device in [80, 86, 87, 89, 90, 100, 103, 110, 120, 121, 130].into_iter().filter(|&it| it >= oldest) {
                 let runs = |&(name, number): &(&str, u32)| {
                     number == device || (!name.ends_with('a') && number / 10 == device / 10 && number <= device)

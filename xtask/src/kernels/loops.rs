@@ -1,11 +1,11 @@
 //! The loops of a kernel's machine code.
 //!
 //! A backward branch alone is no loop: the compiler moves rare code behind the rest, from where it branches back. A loop
-//! is a branch to an instruction that every way to the branch passes (a natural loop).
+//! is a branch to an instruction that every path to the branch passes (a natural loop).
 //!
-//! What an element costs is counted along one way around such a loop: the shortest of those with most of its wide accesses
-//! and with the arithmetic of the elements that they move. So no branch that a plain operation skips counts, none that it
-//! takes is left out, and neither does the way out count, which loads a last batch and adds nothing of it.
+//! An element's instructions are counted along one path around such a loop: the shortest of those with most of its wide
+//! accesses and with the arithmetic of the elements that they move. So branches that a plain operation skips do not count,
+//! those that it takes do, and the path out, which loads a last batch and adds nothing of it, does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,16 +15,16 @@ use petgraph::prelude::{DiGraphMap, Direction};
 
 use super::sass::Line;
 
-/// A turn of a loop: how many instructions, how many of the accesses that were asked for, and how many operations of f32.
+/// A path around a loop: the number of its instructions, of the accesses that were asked for, and of operations of f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct LoopPath {
     pub(super) instructions: usize,
     pub(super) accesses: usize,
     pub(super) arithmetic: usize,
 }
 
-impl Turn {
-    /// Whether it is worth keeping beside another: has more of something, or takes fewer instructions.
+impl LoopPath {
+    /// Whether it is worth keeping in addition to another: has more of something, or takes fewer instructions.
     fn adds_to(&self, other: &Self) -> bool {
         self.accesses > other.accesses || self.arithmetic > other.arithmetic || self.instructions < other.instructions
     }
@@ -39,9 +39,9 @@ pub(super) struct Wanted<A, O> {
     pub(super) arithmetic: usize,
 }
 
-/// For every innermost loop with such accesses and no `other`, the way around it that has most of them, among those with
+/// A path around every innermost loop with such accesses and no `other`: the one that has most of them, among those with
 /// their arithmetic, and is the shortest of these.
-pub(super) fn turns<A, O>(lines: &[Line<'_>], wanted: &Wanted<A, O>) -> Vec<Turn>
+pub(super) fn paths<A, O>(lines: &[Line<'_>], wanted: &Wanted<A, O>) -> Vec<LoopPath>
 where
     A: Fn(&Line<'_>) -> bool,
     O: Fn(&Line<'_>) -> bool,
@@ -50,18 +50,18 @@ where
     let innermost = loops.iter().filter(|body| !loops.iter().any(|other| other != *body && other.is_subset(body)));
     let innermost = innermost.filter(|body| !body.iter().any(|&line| (wanted.other)(&lines[line])));
     let graph = flow(lines);
-    let found = innermost.filter_map(|body| turn(lines, &graph, body, &wanted.access, wanted.arithmetic));
+    let found = innermost.filter_map(|body| path(lines, &graph, body, &wanted.access, wanted.arithmetic));
     found.collect()
 }
 
-/// The way around one loop: over its lines from the head, in an order in which none comes before what leads to it.
-fn turn(
+/// The path around one loop: over its lines from the head, in an order in which none comes before what leads to it.
+fn path(
     lines: &[Line<'_>],
     graph: &DiGraphMap<usize, ()>,
     body: &BTreeSet<usize>,
     is_access: &impl Fn(&Line<'_>) -> bool,
     an_access: usize,
-) -> Option<Turn> {
+) -> Option<LoopPath> {
     let head = *body.first()?;
     let mut inside = DiGraphMap::<usize, ()>::new();
     for &line in body {
@@ -72,30 +72,30 @@ fn turn(
         inside.add_edge(from, to, ());
     }
     let order = toposort(&inside, None).ok()?;
-    // More arithmetic than any way can need tells ways no more apart.
+    // More arithmetic than any path can need makes no difference between paths.
     let enough = an_access * body.iter().filter(|&&line| is_access(&lines[line])).count();
-    let mut best = BTreeMap::<usize, Vec<Turn>>::new();
+    let mut best = BTreeMap::<usize, Vec<LoopPath>>::new();
     for line in order {
-        let mut kept: Vec<Turn> = Vec::new();
+        let mut kept: Vec<LoopPath> = Vec::new();
         if line == head {
-            kept.push(Turn { instructions: 0, accesses: 0, arithmetic: 0 });
+            kept.push(LoopPath { instructions: 0, accesses: 0, arithmetic: 0 });
         }
-        for turn in inside.neighbors_directed(line, Direction::Incoming).filter_map(|from| best.get(&from)).flatten() {
-            if kept.iter().all(|known| turn.adds_to(known)) {
-                kept.retain(|known| known.adds_to(turn));
-                kept.push(*turn);
+        for path in inside.neighbors_directed(line, Direction::Incoming).filter_map(|from| best.get(&from)).flatten() {
+            if kept.iter().all(|known| path.adds_to(known)) {
+                kept.retain(|known| known.adds_to(path));
+                kept.push(*path);
             }
         }
-        for turn in &mut kept {
-            turn.instructions += usize::from(matches!(lines[line], Line::Instruction { .. }));
-            turn.accesses += usize::from(is_access(&lines[line]));
-            turn.arithmetic = enough.min(turn.arithmetic + arithmetic(&lines[line]));
+        for path in &mut kept {
+            path.instructions += usize::from(matches!(lines[line], Line::Instruction { .. }));
+            path.accesses += usize::from(is_access(&lines[line]));
+            path.arithmetic = enough.min(path.arithmetic + arithmetic(&lines[line]));
         }
         best.insert(line, kept);
     }
     let ends = graph.neighbors_directed(head, Direction::Incoming).filter_map(|line| best.get(&line)).flatten();
-    let ends = ends.filter(|turn| turn.accesses > 0 && turn.arithmetic >= an_access * turn.accesses);
-    ends.max_by_key(|turn| (turn.accesses, usize::MAX - turn.instructions)).copied()
+    let ends = ends.filter(|path| path.accesses > 0 && path.arithmetic >= an_access * path.accesses);
+    ends.max_by_key(|path| (path.accesses, usize::MAX - path.instructions)).copied()
 }
 
 /// Operations of f32 that an instruction does for each thread. Conversions are none.
@@ -133,7 +133,7 @@ fn natural(lines: &[Line<'_>]) -> Vec<BTreeSet<usize>> {
         |head: usize, from: usize| dominators.dominators(from).is_some_and(|mut all| all.any(|it| it == head));
     let mut loops: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     for (from, head, ()) in graph.all_edges().filter(|&(from, head, ())| head <= from && dominates(head, from)) {
-        // Whatever reaches the branch without passing the head.
+        // The body is what reaches the branch without passing the head.
         let body = loops.entry(head).or_insert_with(|| BTreeSet::from([head]));
         let mut waiting = vec![from];
         while let Some(line) = waiting.pop() {
@@ -145,7 +145,7 @@ fn natural(lines: &[Line<'_>]) -> Vec<BTreeSet<usize>> {
     loops.into_values().collect()
 }
 
-/// Which line may follow which. Calls come back, so they are no branches.
+/// The control flow: an edge from a line to each that may follow it. Calls come back, so they are no branches.
 fn flow(lines: &[Line<'_>]) -> DiGraphMap<usize, ()> {
     let labels = lines.iter().enumerate().filter_map(|(index, line)| match line {
         Line::Label(label) => Some((*label, index)),
@@ -211,7 +211,7 @@ mod tests {
         /*0058*/ 	.word	0x00000005
 ";
 
-    /// Loads of two vectors and their arithmetic, and a way out of it that loads as many, adds nothing and is shorter: the
+    /// Loads of two vectors and their arithmetic, and a path out of it that loads as many, adds nothing and is shorter: the
     /// flag that it sets ends the loop at its top.
     const EARLY_EXIT: &str = "\
 //--------------------- .text._Z1kPf --------------------------
@@ -236,19 +236,19 @@ mod tests {
 
     #[test]
     fn a_way_without_the_arithmetic_of_its_elements_does_not_count() -> Result<(), &'static str> {
-        let turns = |least: usize| {
+        let paths = |least: usize| {
             let kernels = sass::read(EARLY_EXIT, |_| [least, 0]);
             kernels.get("_Z1kPf").map(|code| code.loading.clone()).ok_or("no kernel")
         };
-        let short = super::Turn { instructions: 6, accesses: 2, arithmetic: 0 };
-        let whole = super::Turn { instructions: 10, accesses: 2, arithmetic: 4 };
-        assert_eq!((turns(0)?, turns(2)?), (vec![short], vec![whole]));
+        let short = super::LoopPath { instructions: 6, accesses: 2, arithmetic: 0 };
+        let whole = super::LoopPath { instructions: 10, accesses: 2, arithmetic: 4 };
+        assert_eq!((paths(0)?, paths(2)?), (vec![short], vec![whole]));
         // Two vectors with five operations: there is none.
-        assert_eq!(turns(3)?, []);
+        assert_eq!(paths(3)?, []);
         Ok(())
     }
 
-    /// A loop around rare code and a choice: the way with the store counts, without the rare code.
+    /// A loop around rare code and a choice: the path with the store counts, without the rare code.
     const BRANCHES: &str = "\
 //--------------------- .text._Z1kPf --------------------------
 .text._Z1kPf:
@@ -271,8 +271,8 @@ mod tests {
     fn the_way_with_most_accesses_counts() -> Result<(), &'static str> {
         let kernels = sass::read(BRANCHES, |_| [0, 0]);
         let code = kernels.get("_Z1kPf").ok_or("no kernel")?;
-        let turn = super::Turn { instructions: 6, accesses: 1, arithmetic: 0 };
-        assert_eq!((&code.storing[..], &code.loading[..]), (&[turn][..], &[][..]));
+        let path = super::LoopPath { instructions: 6, accesses: 1, arithmetic: 0 };
+        assert_eq!((&code.storing[..], &code.loading[..]), (&[path][..], &[][..]));
         Ok(())
     }
 

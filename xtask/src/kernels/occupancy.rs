@@ -1,4 +1,5 @@
-//! How many CTAs of a kernel an SM holds: the rules of cuda_occupancy.h, for the architectures of the fat binary.
+//! The number of CTAs of a kernel that are resident on an SM: the rules of cuda_occupancy.h, for the architectures of the fat
+//! binary.
 
 /// The resources of an SM.
 struct Sm {

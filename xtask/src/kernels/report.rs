@@ -70,7 +70,7 @@ pub(super) fn json(sources: &[Source]) -> Value {
     })
 }
 
-/// In the order of age.
+/// The architectures in the order of age.
 pub(super) fn architectures(sources: &[Source]) -> Vec<String> {
     let all = sources.iter().flat_map(|source| &source.kernels).map(|kernel| kernel.architecture.clone());
     let all: BTreeSet<(usize, String)> = all.map(|name| (name.len(), name)).collect();
@@ -109,7 +109,7 @@ fn row(kernel: &Kernel) -> Vec<String> {
     ]
 }
 
-/// At its launch bounds, with static shared memory alone: what it takes of dynamic is the plan's choice.
+/// Resident CTAs at its launch bounds, with static shared memory alone: dynamic shared memory is the plan's choice.
 fn resident(kernel: &Kernel) -> Option<u32> {
     occupancy::ctas(&kernel.architecture, kernel.code.threads?, kernel.registers, kernel.shared)
 }

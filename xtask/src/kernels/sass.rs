@@ -14,10 +14,10 @@ pub(super) struct Code {
     /// The widest access to global memory in the hot loop.
     pub(super) load: Option<Access>,
     pub(super) store: Option<Access>,
-    /// The turns of the loops that store vectors of 16 bytes to global memory, by their stores; and of those that only
+    /// The paths around the loops that store vectors of 16 bytes to global memory, by their stores; and of those that only
     /// load such, by their loads.
-    pub(super) storing: Vec<loops::Turn>,
-    pub(super) loading: Vec<loops::Turn>,
+    pub(super) storing: Vec<loops::LoopPath>,
+    pub(super) loading: Vec<loops::LoopPath>,
     /// The atomic instructions, as they are written.
     pub(super) atomics: Vec<String>,
 }
@@ -73,8 +73,8 @@ pub(super) fn read(text: &str, arithmetic: impl Fn(&str) -> [usize; 2]) -> BTree
             let (stores, loads) = (|line: &Line<'_>| is_wide(line, &STORES), |line: &Line<'_>| is_wide(line, &LOADS));
             let [loaded, stored] = arithmetic(symbol);
             let storing = loops::Wanted { access: stores, other: |_: &Line<'_>| false, arithmetic: stored };
-            code.storing = loops::turns(&lines, &storing);
-            code.loading = loops::turns(&lines, &loops::Wanted { access: loads, other: stores, arithmetic: loaded });
+            code.storing = loops::paths(&lines, &storing);
+            code.loading = loops::paths(&lines, &loops::Wanted { access: loads, other: stores, arithmetic: loaded });
             code.atomics = lines.iter().filter_map(atomic).collect();
         } else if let Some(symbol) = name.strip_prefix(".nv.info.") {
             kernels.entry(symbol.to_string()).or_default().threads = threads(body);

@@ -1,6 +1,6 @@
 //! The options of `cargo xtask replay`.
 
-/// Without options: all launches by the PTX of every architecture.
+/// The options. Without any, all launches run by the PTX of every architecture.
 pub(crate) struct Options {
     /// One launch of each kind.
     pub(crate) quick: bool,

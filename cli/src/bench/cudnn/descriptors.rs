@@ -78,7 +78,7 @@ pub(super) fn descriptors(row: &Row) -> Result<(Descriptor, Descriptor), String>
     logical.extend(spatial);
     logical.resize(logical.len().max(4), 1);
     let mut strides = vec![1; logical.len()];
-    // From the innermost dimension out: the last spatial one, or channels.
+    // The dimensions from the innermost out: the last spatial one, or channels, comes first.
     let order: Vec<usize> = match is_first {
         true => (0..logical.len()).rev().collect(),
         false => [1].into_iter().chain((2..logical.len()).rev()).chain([0]).collect(),

@@ -67,7 +67,7 @@ impl Process {
         if let Some(reason) = &self.gone {
             return Err(reason.clone());
         }
-        // Where it is gone, reading says so.
+        // Reading reports a process that is gone.
         let _ = writeln!(self.input, "{request}").and_then(|()| self.input.flush());
         self.read(limit)
     }
@@ -116,7 +116,7 @@ impl Drop for Process {
 mod tests {
     use super::*;
 
-    /// A shell in the place of Python.
+    /// A shell instead of Python.
     fn started(script: &str) -> Result<(Process, Value), String> {
         let command = |_: &Path| {
             let mut command = Command::new("sh");

@@ -139,7 +139,7 @@ extern "C" int launch_static_exchange(unsigned* y, unsigned ctas, unsigned size,
     return launch_cluster(static_exchange_kernel, ctas, 64, 0, size, 0, y, size, beyond);
 }
 
-// What one CTA of a cluster stores, the others read behind the cluster's barrier. 0 right; 1 nobody waits; 2 a wait without
+// Stores of each CTA of a cluster, which the others read behind the cluster's barrier. 0 right; 1 nobody waits; 2 a wait without
 // an arrive; 3 two arrives; 4 one CTA leaves between; 5 half of each warp comes to another barrier; 6 a CTA leaves before
 // it (right: the barrier waits for those that live); 7 the store comes after the arrive.
 static __global__ void cluster_barrier_kernel(unsigned* x, unsigned* y, int how) {

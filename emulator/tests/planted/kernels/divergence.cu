@@ -66,7 +66,7 @@ static __global__ void collectives_kernel(unsigned* y) {
 
 extern "C" int launch_collectives(unsigned* y) { return launch(collectives_kernel, 1, 64, 0, y); }
 
-// Where every thread is, in three dimensions.
+// The position of every thread, in three dimensions.
 static __global__ void position_kernel(unsigned* y) {
     const unsigned cta = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;

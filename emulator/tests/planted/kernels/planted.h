@@ -1,7 +1,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
-// In clusters of `size` CTAs, unless it is 0.
+// Launches in clusters of `size` CTAs, unless it is 0.
 template <class... Params, class... Args>
 int launch_cluster(void (*kernel)(Params...), unsigned ctas, unsigned threads, unsigned shared, unsigned size,
                    int cooperative, Args... args) {

@@ -62,7 +62,7 @@ extern "C" int launch_widths(void* y, unsigned* z, int barrier) {
     return launch(widths_kernel, 1, 64, 0, static_cast<uint4*>(y), z, barrier);
 }
 
-// Which thread's value stays depends on the order in which they run.
+// The thread whose value stays depends on the order in which they run.
 static __global__ void last_writer_kernel(unsigned* y, int by_order) {
     y[by_order ? 0 : threadIdx.x] = threadIdx.x;
 }

@@ -1,4 +1,4 @@
-//! The C functions that launch the planted kernels; what is planted in each is said beside the kernel. All return a
+//! The C functions that launch the planted kernels. A comment at each kernel says what is planted in it. All return a
 //! `cudaError_t`, take device addresses, and work on the current context.
 
 #![allow(missing_docs)]

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 const CLASSES: usize = 10;
 
-/// Which batch norm follows a layer.
+/// The batch norm that follows a layer.
 #[derive(Clone, Copy)]
 pub(crate) enum Norm {
     Ours,
@@ -157,7 +157,7 @@ fn seeded(vars: &VarMap, seed: u64) -> Result<()> {
     named.sort_by_key(|(name, _)| *name);
     let mut rng = StdRng::seed_from_u64(seed);
     for (name, var) in named {
-        // As PyTorch draws them: uniformly, by the inputs of an output. A bias begins at 0.
+        // Weights are drawn as PyTorch does: uniformly, by the inputs of an output. A bias begins at 0.
         let inputs: usize = var.dims()[1..].iter().product();
         let bound = if name.ends_with("weight") { (inputs as f32).sqrt().recip() } else { 0.0 };
         let values: Vec<f32> = (0..var.elem_count()).map(|_| rng.random_range(-1.0f32..=1.0) * bound).collect();
@@ -166,7 +166,7 @@ fn seeded(vars: &VarMap, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// How many of these logits are largest at their label.
+/// Number of rows whose largest logit is that of their label.
 pub(crate) fn hits(logits: &Tensor, labels: &Tensor) -> Result<u32> {
     logits.argmax(D::Minus1)?.eq(labels)?.to_dtype(DType::U32)?.sum_all()?.to_scalar()
 }

@@ -9,10 +9,10 @@ use crate::training::Outcome;
 
 const SIZE: (u32, u32) = (1200, 520);
 const FONT: &str = "sans-serif";
-/// Told apart also by who sees no red or green.
+/// Colours that differ also for readers who see no red or green.
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(110, 110, 110)];
 
-/// Beside each other, what batch norm helps and what it harms.
+/// Two plots side by side: a network that batch norm helps, and one that it harms.
 pub(crate) fn svg(helped: &[Outcome], harmed: &[Outcome]) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     {

@@ -11,21 +11,21 @@ use crate::placement::Placement;
 use crate::running::Running;
 
 /// A batch normalization of `num_features` channels, with the names of [`candle_nn::batch_norm()`]: `running_mean`,
-/// `running_var`, and where it is affine `weight` and `bias`.
+/// `running_var`, and `weight` and `bias` if `affine` is set.
 ///
 /// Parameters and statistics are f32 whatever the dtype of `vb`, and f64 for f64. Values of a file in half are converted;
 /// variables in half are refused, since the layer could not follow them.
 ///
 /// # Errors
-/// Where `eps` is negative or not finite, `momentum` outside of [0, 1], `remove_mean` false (the kernels always remove it),
-/// a tensor missing or of another shape or dtype, or the device neither the CPU nor a CUDA device.
+/// An error if `eps` is negative or not finite, `momentum` outside of [0, 1], `remove_mean` false (the kernels always remove
+/// it), a tensor missing or of another shape or dtype, or the device neither the CPU nor a CUDA device.
 pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: VarBuilder<'_>) -> Result<BatchNorm> {
     let config = config.into();
     if !config.remove_mean {
         candle_core::bail!("batch-norm: expected remove_mean = true, got false: the kernels always remove the mean");
     }
     let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    // Before the builder makes a variable.
+    // The check comes before the builder makes a variable.
     let settings = Settings::checked(num_features, config.eps, config.momentum)?;
     let placement = Placement::on(vb.device(), dtype)?;
     let get = |name, init| {
@@ -60,7 +60,7 @@ impl BatchNorm {
         Self::new_with_momentum(num_features, running_mean, running_var, weight, bias, eps, 0.1)
     }
 
-    /// As [`BatchNorm::new`], without weight and bias.
+    /// [`BatchNorm::new`] without weight and bias.
     ///
     /// # Errors
     /// As [`batch_norm()`].
@@ -68,7 +68,7 @@ impl BatchNorm {
         Self::new_no_bias_with_momentum(num_features, running_mean, running_var, eps, 0.1)
     }
 
-    /// As [`BatchNorm::new`], with this momentum: the weight of the new batch.
+    /// [`BatchNorm::new`] with this momentum: the weight of the new batch.
     ///
     /// # Errors
     /// As [`batch_norm()`].
@@ -86,7 +86,7 @@ impl BatchNorm {
         Self::build(settings, placement, [running_mean, running_var], Some([weight, bias]))
     }
 
-    /// As [`BatchNorm::new_with_momentum`], without weight and bias.
+    /// [`BatchNorm::new_with_momentum`] without weight and bias.
     ///
     /// # Errors
     /// As [`batch_norm()`].

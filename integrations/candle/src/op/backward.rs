@@ -15,12 +15,12 @@ impl Normalize {
         T: Data,
     {
         if dy.track_op() {
-            // With it the gradients here would have to be differentiable, and would be taken for constants.
+            // The gradients computed here are constants to candle, so that a second derivative would silently miss them.
             return Err(Error::BackwardNotSupported { op: "the backward pass of batch-norm" }.bt());
         }
         let (shape, dims) = (self.shape, self.dims.as_slice());
         let (len, c) = (shape.len(), shape.c());
-        // Without an activation behind it the residual's gradient is dy itself.
+        // The residual's gradient is dy itself without an activation.
         let has_dz = self.fused.keeps_mask();
         let fused = Epilogue::new(self.fused.activation(), has_dz.then_some(()));
         let dy = dy.contiguous()?;
@@ -39,13 +39,13 @@ impl Normalize {
 
         let mut dx = B::alloc::<T>(x.0, len)?;
         let mut dz = if has_dz { Some(B::alloc::<T>(x.0, len)?) } else { None };
-        let mut daffine = B::alloc::<T::Param>(x.0, 2 * c)?;
+        let mut dparameters = B::alloc::<T::Param>(x.0, 2 * c)?;
         {
             let mut lent = Lent::by(backend);
             let (mean, second) = (lent.read(of(4)?, c)?, lent.read((B::of(&held[5].0)?, second_start), c)?);
             let mask = mask.as_ref().map(|(mask, _)| lent.read((B::of(mask)?, 0), relu_mask_len(shape)));
             let dz = dz.as_mut().map(|dz| lent.write::<T>(dz)).transpose()?.map(|dz| dz.slice(0, len));
-            let affine = lent.write::<T::Param>(&mut daffine)?;
+            let parameters = lent.write::<T::Param>(&mut dparameters)?;
             let backward = Backward {
                 shape,
                 x: lent.read::<T>(x, len)?,
@@ -60,17 +60,17 @@ impl Normalize {
                 relu_mask: mask.transpose()?,
                 gradients: Gradients {
                     dx: lent.write::<T>(&mut dx)?.slice(0, len),
-                    dgamma: Some(affine.slice(0, c)),
-                    dbeta: Some(affine.slice(c, c)),
+                    dgamma: Some(parameters.slice(0, c)),
+                    dbeta: Some(parameters.slice(c, c)),
                 },
             };
             run(backend, backward)?;
         }
-        let (dx, daffine) = (tensor::<B>(dx, dims), tensor::<B>(daffine, &[2, c]));
+        let (dx, dparameters) = (tensor::<B>(dx, dims), tensor::<B>(dparameters, &[2, c]));
         let gradients = if self.has_residual() {
-            [dx, dz.map_or_else(|| dy.clone(), |dz| tensor::<B>(dz, dims)), daffine]
+            [dx, dz.map_or_else(|| dy.clone(), |dz| tensor::<B>(dz, dims)), dparameters]
         } else {
-            [dx, daffine.get(0)?, daffine.get(1)?]
+            [dx, dparameters.get(0)?, dparameters.get(1)?]
         };
         let mut tracked = args.iter().map(|arg| arg.track_op());
         Ok(gradients.map(|gradient| tracked.next().unwrap_or(false).then_some(gradient)))

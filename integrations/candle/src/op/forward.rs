@@ -15,15 +15,15 @@ impl Normalize {
         T: Data,
     {
         let inputs = self.roles(inputs);
-        let (shape, eps, beside) = (self.shape, self.layer.eps, inputs.x.0);
+        let (shape, eps, like) = (self.shape, self.layer.eps, inputs.x.0);
         let (len, c, mask_len) = (shape.len(), shape.c(), relu_mask_len(shape));
-        let mut y = B::alloc::<T>(beside, len)?;
+        let mut y = B::alloc::<T>(like, len)?;
         let keeps_mask = self.tracked && self.fused.keeps_mask();
-        let mut mask = if keeps_mask { Some(B::alloc::<u32>(beside, mask_len)?) } else { None };
+        let mut mask = if keeps_mask { Some(B::alloc::<u32>(like, mask_len)?) } else { None };
         let mut saved = None;
         match &self.normalizer {
             Normalizer::Batch => {
-                let saved = saved.insert(B::alloc::<T::Param>(beside, 2 * c)?);
+                let saved = saved.insert(B::alloc::<T::Param>(like, 2 * c)?);
                 let mut lent = Lent::by(backend);
                 let Roles { x, z, gamma, beta } = inputs;
                 let saved = lent.write::<T::Param>(saved)?;

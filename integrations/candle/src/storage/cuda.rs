@@ -28,11 +28,11 @@ impl CandleBackend for Cuda {
         Storage::Cuda(storage)
     }
     #[allow(unsafe_code)]
-    fn alloc<T: Value>(beside: &CudaStorage, len: usize) -> Result<CudaStorage> {
+    fn alloc<T: Value>(like: &CudaStorage, len: usize) -> Result<CudaStorage> {
         // An allocation of no bytes is an error to drivers.
         // SAFETY: whatever is allocated here is an output of an operation, which writes all of it before it is read.
-        let values = unsafe { beside.device().alloc::<T>(len.max(1)) }?;
-        Ok(CudaStorage::wrap_cuda_slice(values, beside.device().clone()))
+        let values = unsafe { like.device().alloc::<T>(len.max(1)) }?;
+        Ok(CudaStorage::wrap_cuda_slice(values, like.device().clone()))
     }
 
     fn values<'a, T: Value>(&'a self, storage: &'a CudaStorage) -> Result<(RawSlice<T>, SyncOnDrop<'a>)> {
@@ -53,7 +53,7 @@ impl CandleBackend for Cuda {
         counter: &Tensor,
         f: impl FnOnce([RawSlice<P>; 2], RawSlice<i64>) -> Result<()>,
     ) -> Result<()> {
-        // In place: the locks are held for as long as it takes to launch.
+        // The operation works in place: the locks are held for as long as it takes to launch.
         let len = first.elem_count();
         write::<Self, _>(first, |storage, layout| {
             let (first, _guard) = self.values_mut::<P>(storage)?;

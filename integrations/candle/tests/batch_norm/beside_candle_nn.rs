@@ -1,4 +1,4 @@
-//! The layer beside candle_nn's: in its place, and where it differs.
+//! The layer compared with candle_nn's: as its replacement, and where it differs.
 
 use candle_batchnorm::{BatchNorm, batch_norm};
 use candle_core::{DType, Error, Result, Tensor};
@@ -110,7 +110,7 @@ fn candle_nn_differs_as_the_readme_says() -> Result<()> {
     assert!(f64s(&ours.relu(&nan, false)?).iter().all(|v| v.is_nan()));
     assert_eq!(f64s(&nan.relu()?), [0.0; 2 * C]);
 
-    // Where the pre-activation is 0.
+    // The gradient of relu at a pre-activation of 0.
     let (x, zeros) = (values(&[4, C], 0.0, 95), || Tensor::zeros(C, DType::F32, &CPU));
     let bias = var(&zeros()?);
     let still = BatchNorm::new(C, zeros()?, zeros()?, zeros()?, bias.as_tensor().clone(), 1e-5)?;

@@ -1,4 +1,4 @@
-//! The layer beside candle_nn's, and beside candle's autograd of the composite in f64.
+//! The layer compared with candle_nn's, and with candle's autograd of the composite in f64.
 
 mod beside_candle_nn;
 mod refusals;

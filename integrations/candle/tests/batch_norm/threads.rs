@@ -5,7 +5,7 @@ use candle_nn::ModuleT;
 
 use crate::{C, f64s, setting, values, var};
 
-/// Who holds one of the statistics and asks for the other does not wait for a training forward that does so the other way.
+/// A thread that holds the lock of one of the statistics and asks for the other's does not deadlock with a training forward.
 #[test]
 fn statistics_can_be_read_while_another_thread_trains() -> Result<()> {
     let ours = setting().ours;

@@ -1,4 +1,4 @@
-//! Values and gradients beside candle's autograd of the composite in f64.
+//! Values and gradients compared with candle's autograd of the composite in f64.
 
 use candle_batchnorm::{BatchNorm, batch_norm};
 use candle_core::{DType, Result, Tensor};
@@ -26,7 +26,7 @@ fn every_form_has_the_values_and_gradients_of_the_composite() {
                     if fused.1 {
                         expected = (expected + truth.z.as_tensor()).unwrap();
                     }
-                    // By the mask of what was stored: where y is close to zero, rounding decides.
+                    // The mask is that of the stored y: rounding decides where y is close to zero.
                     if fused.2 {
                         let mask = y.to_dtype(DType::F64).unwrap().gt(0.0).unwrap().to_dtype(DType::F64).unwrap();
                         expected = (expected * mask).unwrap();
@@ -127,7 +127,7 @@ fn nothing_is_kept_for_a_backward_pass_that_cannot_come() -> Result<()> {
     for train in [true, false] {
         assert!(!ours.add_relu(&x, &x, train)?.track_op());
     }
-    // Without parameters gradients flow to x alone.
+    // Gradients flow to x alone without parameters.
     let x = var(&x);
     let grads = ours.add_relu(&x, &x, true)?.sum_all()?.backward()?;
     assert!(grads.get(&x).is_some());

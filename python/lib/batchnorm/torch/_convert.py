@@ -27,7 +27,7 @@ def convert(model, fuse_relu=True):
     if _is_replaced(model):
         return _replaced(model, _REPLACED[type(model)])
     found = [(module, name, child, behind) for module in model.modules() for name, child, behind in _children(module)]
-    # One that is used elsewhere without a relu is not fused.
+    # A batch norm that is used elsewhere without a relu is not fused.
     unfused = {id(child) for module, _, child, behind in found if not (fuse_relu and _is_fused(module, child, behind))}
     new = {}
     for module, name, child, behind in found:

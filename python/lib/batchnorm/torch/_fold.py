@@ -8,7 +8,7 @@ from batchnorm import _native
 from batchnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormReLU
 
 _TRANSPOSED = {torch.nn.ConvTranspose1d: 1, torch.nn.ConvTranspose2d: 2, torch.nn.ConvTranspose3d: 3}
-# With the dimensions of what they give and take: `None` takes any.
+# Modules, each with the N of the BatchNormNd that fits it; `None` fits any.
 _LAYERS = {torch.nn.Linear: 1, torch.nn.Conv1d: 1, torch.nn.Conv2d: 2, torch.nn.Conv3d: 3, **_TRANSPOSED}
 _NORMS = {
     torch.nn.BatchNorm1d: 1,
@@ -67,7 +67,7 @@ def _check(layer, norm):
     if norm.training:
         raise ValueError("expected a batch norm in evaluation, got one in training: call its eval() first")
     for name, module in (("layer", layer), ("batch norm", norm)):
-        # Among them those of pruning, and of weight and spectral normalization.
+        # Hooks also are pruning, and weight and spectral normalization.
         hooks = module._forward_pre_hooks or module._forward_hooks
         if hooks or "forward" in module.__dict__:
             raise ValueError(f"expected a {name} without hooks and with a forward of its class, got {module}")

@@ -13,7 +13,7 @@ class _BatchNorm:
         momentum = self.momentum
         if momentum is None and self.num_batches_tracked is None:
             momentum = 0.0  # As torch.nn: nothing says which average that would be.
-        # Without running statistics the batch's normalize in evaluation too.
+        # The batch's statistics normalize in evaluation too where there are no running ones.
         batch_statistics = self.training or (self.running_mean is None and self.running_var is None)
         tracks = not self.training or self.track_running_stats
         counter = self.num_batches_tracked if self.training and self.track_running_stats else None
