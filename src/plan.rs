@@ -22,7 +22,7 @@ use cost::Constants;
 pub use limits::DeviceLimits;
 pub use strategy::Strategy;
 pub use tile::Tiling;
-use traffic::{needs_batch_statistics, partial_passes};
+use traffic::partial_passes;
 
 /// The launch of a problem: strategy, tiling, workspace.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -160,7 +160,7 @@ impl Plan {
     /// Whether there is more than one strategy: where every value is needed once and nothing has to be merged, or there is
     /// no value, there is not.
     fn has_choice(problem: &Problem) -> bool {
-        needs_batch_statistics(problem.op()) && !problem.shape().is_empty()
+        problem.op().has_strategies() && !problem.shape().is_empty()
     }
 
     fn with(problem: &Problem, strategy: Strategy, tiling: Tiling, predicted_ns: f64) -> Self {

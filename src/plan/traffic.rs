@@ -2,14 +2,6 @@
 
 use crate::op::{Op, Problem, StatisticsKind, Traffic};
 
-/// Whether an operation reduces over the batch before it uses the values again: then there is a choice of strategies.
-pub(super) fn needs_batch_statistics(op: Op) -> bool {
-    match op {
-        Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => true,
-        Op::Infer | Op::Backward(StatisticsKind::Running) => false,
-    }
-}
-
 /// Tensors of which a tile is kept in shared memory: moments need every value once.
 pub(super) fn smem_tensors(op: Op) -> u32 {
     op.traffic(false).cached
