@@ -141,7 +141,7 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let needs = match (plan.strategy, problem.op()) {
         (Strategy::Block | Strategy::Cluster, _) | (_, Op::Infer) => 0,
         (Strategy::Grid, _) => 2 * (t.splits + 1) as usize * (t.teams * t.tile_channels) as usize,
-        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue() == Epilogue::RELU => {
+        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue().recomputes_v() => {
             2 * t.splits as usize * problem.shape().c()
         }
         (Strategy::TwoRead, _) => t.splits as usize * problem.shape().c(),

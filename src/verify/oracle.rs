@@ -104,10 +104,18 @@ impl Channel {
         self.gamma.abs() * self.max_x_hat.max(0.1) + self.beta.abs() + self.max_z
     }
 
-    fn relu(case: &Case, v: f64) -> f64 {
+    fn activation(case: &Case, v: f64) -> f64 {
         match case.epilogue.activation() {
             Activation::Relu if v <= 0.0 => 0.0,
             Activation::Relu | Activation::Identity => v,
+        }
+    }
+
+    /// The gradient of v, or of v + z, out of that of y.
+    fn through_activation(case: &Case, v: f64, dy: f64) -> f64 {
+        match case.epilogue.activation() {
+            Activation::Relu if v <= 0.0 => 0.0,
+            Activation::Relu | Activation::Identity => dy,
         }
     }
 }
@@ -136,7 +144,7 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
             let mut want = vec![0.0; shape.len()];
             for (channel, ch) in channels.iter().enumerate() {
                 for index in indices(shape, channel) {
-                    want[index] = Channel::relu(case, ch.before_relu(case, inputs, index));
+                    want[index] = Channel::activation(case, ch.before_relu(case, inputs, index));
                 }
             }
             let slack = channels.iter().map(|ch| slack_of(ch) * ch.y_scale()).collect();
@@ -190,8 +198,7 @@ impl ChannelGradients {
     fn new<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], channel: usize, ch: &Channel) -> Self {
         let shape = case.group.shape;
         let m = shape.m() as f64;
-        let has_relu = case.epilogue.activation() == Activation::Relu;
-        let g = |index| if has_relu && ch.before_relu(case, inputs, index) <= 0.0 { 0.0 } else { dy[index].to_f64() };
+        let g = |index| Channel::through_activation(case, ch.before_relu(case, inputs, index), dy[index].to_f64());
         let g: Vec<f64> = indices(shape, channel).map(g).collect();
         let x_hat: Vec<f64> =
             indices(shape, channel).map(|index| (inputs.x[index].to_f64() - ch.center) * ch.inv_std).collect();

@@ -47,7 +47,7 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
             // Of each operation the plainest and the fullest case.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
-                let wanted = [Epilogue::IDENTITY, Epilogue::ADD_RELU].contains(&case.epilogue) && case.affine;
+                let wanted = (case.epilogue == Epilogue::IDENTITY || case.epilogue.keeps_mask()) && case.affine;
                 if wanted && (case.tracking.is_some() || case.op != batchnorm::Op::Train) {
                     cases.push(*case);
                 }

@@ -153,7 +153,10 @@ impl Forward {
     }
 
     fn has_relu(&self) -> bool {
-        self.epilogue.activation() == Activation::Relu
+        match self.epilogue.activation() {
+            Activation::Identity => false,
+            Activation::Relu => true,
+        }
     }
 
     /// The result at an index.
