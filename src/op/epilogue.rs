@@ -103,7 +103,7 @@ impl<Z> Epilogue<Z> {
     }
 
     /// The name on the command line and in error messages.
-    pub fn name(&self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match (self.activation, self.residual.is_some()) {
             (activation, false) => activation.name(),
             (Activation::Identity, true) => "add",
