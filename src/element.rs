@@ -5,6 +5,7 @@ use core::fmt;
 use half::{bf16, f16};
 
 use crate::backend::Sealed;
+use crate::named::named;
 
 /// The type of a tensor's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,9 +20,37 @@ pub enum Dtype {
     F64,
 }
 
+named! {
+    Dtype {
+        F32 => "f32",
+        F16 => "f16",
+        Bf16 => "bf16",
+        F64 => "f64",
+    }
+}
+
 impl Dtype {
-    /// Every dtype, in the order of this crate's tables.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::F64];
+    /// Those that `Cuda` computes.
+    pub const ON_CUDA: [Self; 3] = {
+        let (mut found, mut count, mut i) = ([Self::F32; 3], 0, 0);
+        while i < Self::ALL.len() {
+            if Self::ALL[i].is_on_cuda() {
+                found[count] = Self::ALL[i];
+                count += 1;
+            }
+            i += 1;
+        }
+        assert!(count == found.len());
+        found
+    };
+
+    /// Whether `Cuda` computes it; the CPU computes all.
+    pub const fn is_on_cuda(self) -> bool {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => true,
+            Self::F64 => false,
+        }
+    }
 
     /// The size of a value.
     pub fn bytes(self) -> u32 {
@@ -65,12 +94,7 @@ impl Dtype {
 
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::F64 => "f64",
-        })
+        f.write_str(self.name())
     }
 }
 

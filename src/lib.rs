@@ -69,6 +69,7 @@ mod element;
 mod error;
 mod layer;
 mod memory;
+mod named;
 #[cfg(any(feature = "bench", feature = "verify"))]
 mod offset;
 pub mod op;

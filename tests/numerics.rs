@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use batchnorm::op::{Backward, Infer, Statistics, Train};
 use batchnorm::verify::oracle::{expected, indices};
 use batchnorm::verify::tolerance::Arithmetic;
-use batchnorm::verify::{Case, Group, Input, Inputs, compare, run};
+use batchnorm::verify::{Case, Failure, Group, Input, Inputs, compare, run};
 use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape, StatisticsKind};
 use half::{bf16, f16};
 
@@ -88,6 +88,28 @@ fn a_reducer_of_squares_fails_the_table_and_one_of_two_passes_does_not() {
 fn nan_never_passes_the_comparison() {
     assert!(!passes::<f32>(Input::Normal, Arithmetic::F64, |_| (f64::NAN, f64::NAN)));
     assert!(!passes::<f32>(Input::Normal, Arithmetic::F64, |_| (f64::INFINITY, 1.0)));
+}
+
+#[test]
+fn outputs_are_those_that_the_oracle_names() {
+    let shape = Shape::new(&[4, 3, 5], Layout::ChannelsFirst).unwrap();
+    let group = Group { shape, dtype: Dtype::F32, input: Input::Normal };
+    let inputs = Inputs::<f32>::new(&group);
+    for case in group.cases() {
+        let dy = inputs.dy_of(&case);
+        let expected = expected(&case, &inputs, &dy, Arithmetic::F64);
+        let mut outputs = run(&Cpu, &case, &inputs, &dy, 0).unwrap();
+        compare(&case, &expected, &outputs).unwrap();
+        for name in expected.iter().map(|expected| expected.name) {
+            let values = outputs.remove(name).unwrap();
+            let failure = compare(&case, &expected, &outputs).unwrap_err();
+            assert!(matches!(failure, Failure::Missing { tensor } if tensor == name), "{case}: {failure}");
+            outputs.insert(name, values);
+        }
+        outputs.insert("scale", vec![1.0; 3]);
+        let failure = compare(&case, &expected, &outputs).unwrap_err();
+        assert_eq!(failure.to_string(), "scale is written, and the oracle does not name it", "{case}");
+    }
 }
 
 /// An infinite statistic passes as infinity of the same sign alone, and NaN as NaN alone.

@@ -26,12 +26,9 @@ const DEVICES: [DeviceLimits; 7] = {
 };
 const FORCED: [Option<Strategy>; 5] =
     [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoRead)];
-const OPS: [Op; 5] =
-    [Op::Moments, Op::Train, Op::Infer, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
-const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 fn problem(op: Op, dims: &[usize], layout: Layout, dtype: Dtype, epilogue: Epilogue<()>) -> Problem {
-    let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { epilogue };
+    let epilogue = if op.takes_epilogue() { epilogue } else { Epilogue::IDENTITY };
     Problem::new(op, Shape::new(dims, layout).unwrap(), dtype, epilogue, 1e-5, None).unwrap()
 }
 
@@ -144,7 +141,7 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let needs = match (plan.strategy, problem.op()) {
         (Strategy::Block | Strategy::Cluster, _) | (_, Op::Infer) => 0,
         (Strategy::Grid, _) => 2 * (t.splits + 1) as usize * (t.teams * t.tile_channels) as usize,
-        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue() == Epilogue::RELU => {
+        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue().recomputes_v() => {
             2 * t.splits as usize * problem.shape().c()
         }
         (Strategy::TwoRead, _) => t.splits as usize * problem.shape().c(),
@@ -192,8 +189,8 @@ fn shapes() -> impl Strategy_<Value = (Vec<usize>, Layout)> {
 #[test]
 fn any_plan_keeps_its_limits_and_owns_each_element_once() {
     let part = Part { name: "plans", test: "any_plan_keeps_its_limits_and_owns_each_element_once", few: 1 };
-    let ops = prop::sample::select(&OPS[..]);
-    let dtypes = prop::sample::select(&DTYPES[..]);
+    let ops = prop::sample::select(&Op::ALL[..]);
+    let dtypes = prop::sample::select(&Dtype::ON_CUDA[..]);
     let devices = prop::sample::select(&DEVICES[..]);
     let strategies = prop::sample::select(FORCED.to_vec());
     let any = (shapes(), ops, dtypes, devices, strategies);
@@ -202,7 +199,7 @@ fn any_plan_keeps_its_limits_and_owns_each_element_once() {
         if let Ok(plan) = Plan::new(&problem, &limits, forced) {
             check_limits(&problem, &limits, &plan);
             check_owners(&problem, &plan);
-            if matches!(op, Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch)) {
+            if op.needs_batch_statistics() {
                 prop_assert!(forced.is_none_or(|forced| plan.strategy == forced));
             }
         } else {
@@ -276,7 +273,7 @@ fn offsets_beyond_32_bits_stay_exact() {
                 Layout::ChannelsFirst => dims.to_vec(),
                 Layout::ChannelsLast => [&dims[..1], &dims[2..], &dims[1..2]].concat(),
             };
-            for op in OPS {
+            for op in Op::ALL {
                 let problem = problem(op, &dims, layout, Dtype::F16, Epilogue::IDENTITY);
                 let plan = Plan::new(&problem, &HOPPER, None).unwrap();
                 check_limits(&problem, &HOPPER, &plan);
@@ -311,10 +308,8 @@ fn offsets_beyond_32_bits_stay_exact() {
 fn a_workspace_is_enough_for_every_smaller_batch() {
     for (c, s) in [(1, &[7, 7][..]), (1, &[100, 100]), (3, &[32, 32]), (64, &[56, 56]), (64, &[]), (500, &[3])] {
         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
-            for dtype in DTYPES {
-                for op in
-                    [Op::Moments, Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)]
-                {
+            for dtype in Dtype::ON_CUDA {
+                for op in Op::ALL {
                     let of = |n| {
                         let dims = match layout {
                             Layout::ChannelsFirst => [&[n, c], s].concat(),
@@ -342,7 +337,7 @@ fn one_channel_keeps_every_sm_busy() {
         (&[256, 56, 56, 8], Layout::ChannelsLast),
         (&[1 << 20, 3], Layout::ChannelsLast),
     ] {
-        for op in OPS {
+        for op in Op::ALL {
             let problem = problem(op, dims, layout, Dtype::F16, Epilogue::IDENTITY);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
             assert!(plan.tiling.tiles * plan.tiling.splits >= HOPPER.sms, "{op:?} {dims:?} {plan:?}");
@@ -378,7 +373,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 #[test]
 fn for_an_empty_problem_nothing_is_planned() {
     for dims in [&[0, 3][..], &[2, 3, 0], &[0, 3, 0, 5]] {
-        for (op, limits) in OPS.into_iter().flat_map(|op| DEVICES.map(|limits| (op, limits))) {
+        for (op, limits) in Op::ALL.into_iter().flat_map(|op| DEVICES.map(|limits| (op, limits))) {
             let problem = problem(op, dims, Layout::ChannelsFirst, Dtype::F16, Epilogue::RELU);
             for forced in FORCED {
                 let plan = Plan::new(&problem, &limits, forced).unwrap();
@@ -411,7 +406,7 @@ fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
         }
         assert!(fits(low) && !fits(high) && low * 4 > limits.shared_per_cta as usize - 8192, "{low} {high}");
         for s in [low - 4, low - 1, low, low + 1, high, high + 1] {
-            for op in OPS {
+            for op in Op::ALL {
                 let problem = problem(op, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::IDENTITY);
                 let plan = Plan::new(&problem, &limits, None).unwrap();
                 check_limits(&problem, &limits, &plan);
@@ -455,7 +450,7 @@ fn limits_that_no_device_has_panic_nowhere() {
     };
     for limits in (0..10).flat_map(|field| [0, 1, 1 << 31, u32::MAX].map(|value| hostile(field, value))) {
         for dims in [&[2, 3][..], &[32, 64, 56, 56], &[1, 1 << 20, 2], &[1 << 40, 1], &[1, 1, 1]] {
-            for op in OPS {
+            for op in Op::ALL {
                 for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                     let problem = problem(op, dims, layout, Dtype::F16, Epilogue::ADD_RELU);
                     for forced in FORCED {

@@ -1,34 +1,48 @@
 //! Options that choose from a list, or parse a number.
 
-use batchnorm::{Momentum, StatisticsKind};
+use batchnorm::Momentum;
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 use crate::failure::Failure;
 
-/// `--op`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Op {
-    /// Normalize with the batch's statistics; update the running ones
-    Train,
-    /// Normalize with the running statistics
-    Infer,
-    /// The gradients of train
-    Backward,
-    /// The gradients of infer
-    BackwardFrozen,
-    /// Mean and biased variance of each channel
-    Moments,
+/// A value of the library's as an option's: the library lists the values and names them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed<T>(pub(crate) T);
+
+/// What can be [`Listed`].
+pub(crate) trait Choice: Copy + 'static {
+    /// Every value, in the order of `--help`.
+    const ALL: &'static [Listed<Self>];
+    /// The name, and what `--help` says of it.
+    fn shown(self) -> PossibleValue;
 }
 
-impl From<Op> for batchnorm::Op {
-    fn from(op: Op) -> Self {
-        match op {
-            Op::Train => Self::Train,
-            Op::Infer => Self::Infer,
-            Op::Backward => Self::Backward(StatisticsKind::Batch),
-            Op::BackwardFrozen => Self::Backward(StatisticsKind::Running),
-            Op::Moments => Self::Moments,
-        }
+impl<T: Choice> ValueEnum for Listed<T> {
+    fn value_variants<'a>() -> &'a [Self] {
+        T::ALL
+    }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(self.0.shown())
+    }
+}
+
+const fn listed<T: Copy, const N: usize>(values: [T; N]) -> [Listed<T>; N] {
+    let (mut all, mut i) = ([Listed(values[0]); N], 0);
+    while i < N {
+        all[i] = Listed(values[i]);
+        i += 1;
+    }
+    all
+}
+
+/// `--op`.
+pub(crate) type Op = Listed<batchnorm::Op>;
+
+impl Choice for batchnorm::Op {
+    const ALL: &'static [Op] = &listed(Self::ALL);
+    fn shown(self) -> PossibleValue {
+        PossibleValue::new(self.name()).help(self.summary())
     }
 }
 
@@ -52,21 +66,13 @@ impl From<Layout> for batchnorm::Layout {
     }
 }
 
-/// `--dtype`, of what has no file to tell it.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Dtype {
-    F32,
-    F16,
-    Bf16,
-}
+/// `--dtype`, of what has no file to tell it: a plan is a device's.
+pub(crate) type Dtype = Listed<batchnorm::Dtype>;
 
-impl From<Dtype> for batchnorm::Dtype {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::Bf16,
-        }
+impl Choice for batchnorm::Dtype {
+    const ALL: &'static [Dtype] = &listed(Self::ON_CUDA);
+    fn shown(self) -> PossibleValue {
+        PossibleValue::new(self.name())
     }
 }
 
@@ -131,26 +137,13 @@ impl From<RunningVar> for batchnorm::RunningVar {
 }
 
 /// `--epilogue`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Epilogue {
-    /// Nothing behind the normalization
-    Identity,
-    /// max(y, 0)
-    Relu,
-    /// y + z
-    Add,
-    /// max(y + z, 0)
-    AddRelu,
-}
+pub(crate) type Epilogue = Listed<batchnorm::Epilogue<()>>;
 
-impl From<Epilogue> for batchnorm::Epilogue<()> {
-    fn from(epilogue: Epilogue) -> Self {
-        match epilogue {
-            Epilogue::Identity => Self::IDENTITY,
-            Epilogue::Relu => Self::RELU,
-            Epilogue::Add => Self::ADD,
-            Epilogue::AddRelu => Self::ADD_RELU,
-        }
+impl Choice for batchnorm::Epilogue<()> {
+    const ALL: &'static [Epilogue] = &listed(Self::ALL);
+    fn shown(self) -> PossibleValue {
+        let help = if self == Self::IDENTITY { "Nothing behind the normalization".into() } else { self.formula("y") };
+        PossibleValue::new(self.name()).help(help)
     }
 }
 

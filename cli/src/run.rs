@@ -116,7 +116,7 @@ fn parse<'a>(args: &Args, bytes: &'a [u8]) -> Result<Tensors<'a>, Failure> {
 
 /// The operation on a backend, for data of type `T`.
 fn compute<B: Compute<T>, T: Element>(args: &Args, backend: B, tensors: &Tensors<'_>) -> Result<Done, Failure> {
-    let (op, epilogue, tracking) = (args.op.into(), args.epilogue.into(), args.tracking());
+    let (op, epilogue, tracking) = (args.op.0, args.epilogue.0, args.tracking());
     let shape = Shape::new(&tensors.dims("x")?, args.layout.into())?;
     // Options out of range are refused also where this operation does not read them. Whether m = 1 will do depends on
     // the other tensors, and is left to the operation.

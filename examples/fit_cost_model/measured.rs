@@ -229,7 +229,7 @@ fn row(entry: &Value) -> Option<(Row, Pass)> {
     let dims: Option<Vec<usize>> = list(&entry["dims"]).iter().map(|dim| usize::try_from(dim.as_u64()?).ok()).collect();
     let layout =
         [Layout::ChannelsFirst, Layout::ChannelsLast].into_iter().find(|l| Some(&*l.to_string()) == text("layout"))?;
-    let dtype = [Dtype::F32, Dtype::F16, Dtype::Bf16].into_iter().find(|d| Some(&*d.to_string()) == text("dtype"))?;
+    let dtype = text("dtype").and_then(Dtype::named).filter(|dtype| dtype.is_on_cuda())?;
     let operation = Pass::ALL.into_iter().find(|operation| Some(&*operation.name()) == text("operation"))?;
     let row = Row {
         suite: text("suite")?.into(),

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::mem::offset_of;
 
+use batchnorm::{Access, Activation, Epilogue, Strategy};
 use cpp_demangle::Symbol;
 use ptx_replay::compare::Halves;
 use ptx_replay::launch::Launch;
@@ -13,10 +14,28 @@ use ptx_replay::launch::Launch;
 #[path = "../../src/cuda/ffi.rs"]
 mod ffi;
 
-use ffi::{BnBackward, BnEpilogue, BnInfer, BnTiling, BnTrain};
+// The numbers in them.
+#[path = "../../src/cuda/launch/codes.rs"]
+mod codes;
 
-pub(crate) const STRATEGIES: [&str; 4] = ["block", "cluster", "grid", "two-read"];
-pub(crate) const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
+use ffi::{BnActivation, BnBackward, BnEpilogue, BnInfer, BnStrategy, BnTiling, BnTrain};
+
+const STRATEGIES: [&str; Strategy::ALL.len()] = {
+    let (mut names, mut i) = ([""; Strategy::ALL.len()], 0);
+    while i < names.len() {
+        names[i] = Strategy::ALL[i].name();
+        i += 1;
+    }
+    names
+};
+const EPILOGUES: [&str; Epilogue::ALL.len()] = {
+    let (mut names, mut i) = ([""; Epilogue::ALL.len()], 0);
+    while i < names.len() {
+        names[i] = Epilogue::ALL[i].name();
+        i += 1;
+    }
+    names
+};
 
 /// A kind. Launches of one kind do the same on other numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +86,7 @@ impl Kind {
 pub(crate) fn of(launch: &Launch) -> Kind {
     let (kernel, instance, argument) = names(&launch.kernel);
     let parameter = launch.parameters.first().map_or(&[][..], Vec::as_slice);
-    let word = |at: usize| parameter.get(at..)?.first_chunk().map(|&word| u32::from_le_bytes(word) as usize);
+    let word = |at: usize| parameter.get(at..)?.first_chunk().map(|&word| u32::from_le_bytes(word));
     let epilogue_at = match argument.as_str() {
         "BnTrain" => Some(offset_of!(BnTrain, epilogue)),
         "BnInfer" => Some(offset_of!(BnInfer, epilogue)),
@@ -76,14 +95,20 @@ pub(crate) fn of(launch: &Launch) -> Kind {
     };
     let epilogue = epilogue_at.and_then(|at| {
         let has_residual = word(at + offset_of!(BnEpilogue, has_residual))?;
-        Some(2 * has_residual + word(at + offset_of!(BnEpilogue, activation))?)
+        let activation = BnActivation(word(at + offset_of!(BnEpilogue, activation))?);
+        let is_it = |kind: &Epilogue<()>| {
+            u32::from(kind.residual().is_some()) == has_residual && BnActivation::from(kind.activation()) == activation
+        };
+        Epilogue::ALL.into_iter().find(is_it)
     });
     let has_tiling = epilogue.is_some() || argument == "BnMoments";
     let has_epilogues = kernel_named(&kernel).is_none_or(|kernel| !kernel.epilogues.is_empty());
+    let strategy = word(offset_of!(BnTiling, strategy)).filter(|_| has_tiling).map(BnStrategy);
+    let strategy = Strategy::ALL.into_iter().find(|&it| Some(it.into()) == strategy);
     Kind {
-        strategy: word(offset_of!(BnTiling, strategy)).filter(|_| has_tiling).and_then(|n| STRATEGIES.get(n)).copied(),
+        strategy: strategy.map(Strategy::name),
         is_shared: word(offset_of!(BnTiling, splits)).is_some_and(|splits| has_tiling && splits > 1),
-        epilogue: epilogue.filter(|_| has_epilogues).and_then(|n| EPILOGUES.get(n)).copied(),
+        epilogue: epilogue.filter(|_| has_epilogues).map(|kind| kind.name()),
         kernel,
         instance,
     }
@@ -136,7 +161,7 @@ const KERNELS: [Kernel; 17] = [
 ];
 
 /// The strategies that hold a tile in shared memory.
-const FUSED: [&str; 3] = ["block", "cluster", "grid"];
+const FUSED: [&str; 3] = [Strategy::Block.name(), Strategy::Cluster.name(), Strategy::Grid.name()];
 
 const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogues: &'static [&'static str]) -> Kernel {
     Kernel { name, strategies, epilogues, needs_clusters: false }
@@ -145,4 +170,57 @@ const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogu
 /// The kernel of this name.
 pub(crate) fn kernel_named(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().find(|kernel| kernel.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    /// A launch of a kernel of one argument, with these words in it.
+    fn launch(kernel: &str, bytes: usize, words: &[(usize, u32)]) -> Launch {
+        let mut parameter = vec![0; bytes];
+        for &(at, word) in words {
+            parameter[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        Launch {
+            sources: String::new(),
+            kernel: kernel.into(),
+            grid: [1; 3],
+            block: [1; 3],
+            cluster: 1,
+            cooperative: false,
+            shared_bytes: 0,
+            capability: 90,
+            parameters: vec![parameter],
+            allocations: Vec::new(),
+            code: 0,
+        }
+    }
+
+    /// The numbers are those of kernels/abi.h.
+    #[test]
+    fn a_launch_tells_its_strategy_and_epilogue() {
+        let name = "_Z18train_fused_kernelIf10ContiguousEv7BnTrain";
+        let epilogue = offset_of!(BnTrain, epilogue);
+        let (activation, residual) = (offset_of!(BnEpilogue, activation), offset_of!(BnEpilogue, has_residual));
+        let strategies = ["block", "cluster", "grid", "two-read"];
+        let epilogues = [(0, 0, "identity"), (1, 0, "relu"), (0, 1, "add"), (1, 1, "add-relu")];
+        assert_eq!((STRATEGIES, EPILOGUES), (strategies, epilogues.map(|(_, _, name)| name)));
+        for (number, strategy) in strategies.into_iter().enumerate() {
+            for (is_relu, has_residual, name_of_it) in epilogues {
+                let words = [
+                    (offset_of!(BnTiling, strategy), number as u32),
+                    (epilogue + activation, is_relu),
+                    (epilogue + residual, has_residual),
+                ];
+                let kind = of(&launch(name, size_of::<BnTrain>(), &words));
+                assert_eq!(kind.kernel, "train_fused_kernel");
+                assert_eq!((kind.strategy, kind.epilogue), (Some(strategy), Some(name_of_it)));
+            }
+        }
+        let kind = of(&launch(name, size_of::<BnTrain>(), &[(offset_of!(BnTiling, strategy), 99), (epilogue, 99)]));
+        assert_eq!((kind.strategy, kind.epilogue), (None, None));
+    }
 }

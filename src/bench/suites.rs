@@ -71,7 +71,7 @@ fn of_entry(suite: &str, entry: &Value) -> Result<Vec<Row>, String> {
     let count = optional("count", 1).and_then(|count| u32::try_from(count).ok()).ok_or("count, a size")?;
     let offset = optional("offset", 0).ok_or("offset, a number of elements")?;
     let dtypes = match &entry["dtypes"] {
-        Value::Null => vec![Dtype::F32, Dtype::F16, Dtype::Bf16],
+        Value::Null => Dtype::ON_CUDA.to_vec(),
         value => value
             .as_array()
             .into_iter()
@@ -105,7 +105,7 @@ fn of_entry(suite: &str, entry: &Value) -> Result<Vec<Row>, String> {
 }
 
 fn dtype(value: &Value) -> Option<Dtype> {
-    [Dtype::F32, Dtype::F16, Dtype::Bf16].into_iter().find(|dtype| Some(dtype.to_string().as_str()) == value.as_str())
+    value.as_str().and_then(Dtype::named).filter(|dtype| dtype.is_on_cuda())
 }
 
 #[cfg(test)]

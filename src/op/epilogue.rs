@@ -1,6 +1,7 @@
 //! The epilogue: an activation, and a residual before it.
 
 use crate::error::{Error, Result};
+use crate::named::named;
 
 /// The function that is applied last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -9,6 +10,23 @@ pub enum Activation {
     Identity,
     /// `max(v, 0)`; NaN stays NaN.
     Relu,
+}
+
+named! {
+    Activation {
+        Identity => "identity",
+        Relu => "relu",
+    }
+}
+
+impl Activation {
+    /// The formula over an argument, such as `max(v, 0)`.
+    pub fn formula(self, v: &str) -> String {
+        match self {
+            Self::Identity => v.into(),
+            Self::Relu => format!("max({v}, 0)"),
+        }
+    }
 }
 
 /// `y = activation(v)`, or with a residual `y = activation(v + z)`. `Z` is the residual's buffer, or its gradient's, or `()` for
@@ -85,13 +103,17 @@ impl<Z> Epilogue<Z> {
     }
 
     /// The name on the command line and in error messages.
-    pub fn name(&self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match (self.activation, self.residual.is_some()) {
-            (Activation::Identity, false) => "identity",
-            (Activation::Relu, false) => "relu",
+            (activation, false) => activation.name(),
             (Activation::Identity, true) => "add",
             (Activation::Relu, true) => "add-relu",
         }
+    }
+
+    /// The formula behind the normalized value `v`, such as `max(v + z, 0)`.
+    pub fn formula(&self, v: &str) -> String {
+        self.activation.formula(&if self.residual.is_some() { format!("{v} + z") } else { v.into() })
     }
 }
 
@@ -100,8 +122,17 @@ impl Epilogue<()> {
     pub const ADD: Self = Self::add(());
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
-    /// Every kind.
-    pub const ALL: [Self; 4] = [Self::IDENTITY, Self::RELU, Self::ADD, Self::ADD_RELU];
+    /// Every kind: each activation without a residual, then each behind one.
+    pub const ALL: [Self; 2 * Activation::ALL.len()] = {
+        const ACTIVATIONS: usize = Activation::ALL.len();
+        let (mut all, mut i) = ([Self::IDENTITY; 2 * ACTIVATIONS], 0);
+        while i < ACTIVATIONS {
+            all[i] = Self::new(Activation::ALL[i], None);
+            all[ACTIVATIONS + i] = Self::new(Activation::ALL[i], Some(()));
+            i += 1;
+        }
+        all
+    };
 
     /// The kind of this [name](Epilogue::name).
     pub fn named(name: &str) -> Option<Self> {
@@ -142,6 +173,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
+        assert_eq!(Epilogue::ALL, [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU]);
+        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), ["y", "max(y, 0)", "y + z", "max(y + z, 0)"]);
         for kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));
             assert!(!(kind.recomputes_v() && kind.keeps_mask()));

@@ -70,6 +70,7 @@ pub(crate) use tracking::{Coefficients, Weights};
 
 use crate::element::Element;
 use crate::error::Result;
+use crate::named::named;
 
 /// An operation, without its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,15 +85,46 @@ pub enum Op {
     Backward(StatisticsKind),
 }
 
+named! {
+    Op {
+        Moments => "moments",
+        Train => "train",
+        Infer => "infer",
+        Backward(StatisticsKind::Batch) => "backward",
+        Backward(StatisticsKind::Running) => "backward-frozen",
+    }
+}
+
 impl Op {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    /// What it does, in a line.
+    pub fn summary(self) -> &'static str {
         match self {
-            Self::Moments => "moments",
-            Self::Train => "train",
-            Self::Infer => "infer",
-            Self::Backward(StatisticsKind::Batch) => "backward",
-            Self::Backward(StatisticsKind::Running) => "backward-frozen",
+            Self::Moments => "Mean and biased variance of each channel",
+            Self::Train => "Normalize with the batch's statistics; update the running ones",
+            Self::Infer => "Normalize with the running statistics",
+            Self::Backward(StatisticsKind::Batch) => "The gradients of train",
+            Self::Backward(StatisticsKind::Running) => "The gradients of infer",
+        }
+    }
+
+    /// Whether it has parameters, and whether something can be fused behind it: there is a y, or its gradient.
+    pub const fn takes_epilogue(self) -> bool {
+        match self {
+            Self::Train | Self::Infer | Self::Backward(_) => true,
+            Self::Moments => false,
+        }
+    }
+
+    /// The epilogues that it can have.
+    pub fn epilogues(self) -> &'static [Epilogue<()>] {
+        if self.takes_epilogue() { &Epilogue::ALL } else { &[Epilogue::IDENTITY] }
+    }
+
+    /// Whether it updates running statistics.
+    pub const fn tracks(self) -> bool {
+        match self {
+            Self::Train => true,
+            Self::Moments | Self::Infer | Self::Backward(_) => false,
         }
     }
 
@@ -105,8 +137,8 @@ impl Op {
     }
 
     /// Whether it reduces over the batch before it uses the values again, rather than normalize by running statistics: then
-    /// there is a choice of strategies.
-    pub(crate) fn needs_batch_statistics(self) -> bool {
+    /// there is a choice of [strategies](crate::Strategy).
+    pub const fn needs_batch_statistics(self) -> bool {
         match self {
             Self::Moments | Self::Train | Self::Backward(StatisticsKind::Batch) => true,
             Self::Infer | Self::Backward(StatisticsKind::Running) => false,

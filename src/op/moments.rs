@@ -2,7 +2,7 @@
 
 use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shape::Shape;
 
 /// Mean and biased variance of each channel, as `tf.nn.moments` gives them:
@@ -31,14 +31,6 @@ pub struct Moments<'a, M: Memory, T: Element> {
 }
 
 pub(super) const TRAFFIC: Traffic = Traffic { reads: 1, writes: 0, cached: 0 };
-
-/// Whether nothing is fused behind: there is no y.
-pub(super) fn check(epilogue: Epilogue<()>) -> Result<()> {
-    if epilogue == Epilogue::IDENTITY {
-        return Ok(());
-    }
-    Err(Error::Epilogue { op: Op::Moments, actual: epilogue.name() })
-}
 
 impl<'a, M: Memory, T: Element> Moments<'a, M, T> {
     pub(super) fn problem(&self) -> Result<Problem> {

@@ -2,7 +2,7 @@
 //!
 //! Whatever runs after a `Problem` relies on it and checks nothing again.
 
-use super::{Epilogue, Op, Tracking, moments, train};
+use super::{Epilogue, Op, Tracking, train};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -43,10 +43,12 @@ impl Problem {
         tracking: Option<Tracking>,
     ) -> Result<Self> {
         Self::check_options(eps, tracking)?;
+        if !op.takes_epilogue() && epilogue != Epilogue::IDENTITY {
+            return Err(Error::Epilogue { op, actual: epilogue.name() });
+        }
         match (op, tracking) {
             (Op::Train, Some(tracking)) => train::check(shape, tracking)?,
-            (Op::Moments, _) => moments::check(epilogue)?,
-            (Op::Train | Op::Infer | Op::Backward(_), _) => {}
+            (Op::Moments | Op::Train | Op::Infer | Op::Backward(_), _) => {}
         }
         Ok(Self { op, shape, dtype, epilogue, eps, tracking, alignment: Self::MAX_ALIGNMENT })
     }

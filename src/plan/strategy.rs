@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::named::named;
+
 /// The memory in which a channel's values stay from their first use, in the statistics, to their second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Strategy {
@@ -15,18 +17,12 @@ pub enum Strategy {
     TwoRead,
 }
 
-impl Strategy {
-    /// Every strategy.
-    pub const ALL: [Self; 4] = [Self::Block, Self::Cluster, Self::Grid, Self::TwoRead];
-
-    /// The name on the command line and in error messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Block => "block",
-            Self::Cluster => "cluster",
-            Self::Grid => "grid",
-            Self::TwoRead => "two-read",
-        }
+named! {
+    Strategy {
+        Block => "block",
+        Cluster => "cluster",
+        Grid => "grid",
+        TwoRead => "two-read",
     }
 }
 

@@ -72,16 +72,13 @@ impl Group {
     ///
     /// Only what an operation takes is varied: moments take neither epilogue nor parameters, and only training tracks.
     pub fn cases(&self) -> Vec<Case> {
-        let group = *self;
-        let mut cases =
-            vec![Case { group, op: Op::Moments, epilogue: Epilogue::IDENTITY, affine: false, tracking: None }];
-        if !self.input.normalizes() {
-            return cases;
-        }
-        for op in [Op::Train, Op::Infer, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)] {
-            for epilogue in Epilogue::ALL {
-                for affine in [true, false] {
-                    let trackings = if op == Op::Train { self.trackings() } else { vec![None] };
+        let (group, mut cases) = (*self, Vec::new());
+        for op in Op::ALL.into_iter().filter(|op| self.input.normalizes() || !op.takes_epilogue()) {
+            // gamma and beta come with the epilogue.
+            let affines: &[bool] = if op.takes_epilogue() { &[true, false] } else { &[false] };
+            let trackings = if op.tracks() { self.trackings() } else { vec![None] };
+            for &epilogue in op.epilogues() {
+                for &affine in affines {
                     cases.extend(trackings.iter().map(|&tracking| Case { group, op, epilogue, affine, tracking }));
                 }
             }

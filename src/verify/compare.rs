@@ -22,6 +22,11 @@ pub enum Failure {
         /// The tensor's name.
         tensor: &'static str,
     },
+    /// A tensor was written that the oracle does not name: nothing would hold its values against anything.
+    Unexpected {
+        /// The tensor's name.
+        tensor: &'static str,
+    },
     /// A value is too far from the oracle's.
     Mismatch {
         /// The tensor's name.
@@ -65,6 +70,7 @@ impl fmt::Display for Failure {
             Self::Forward(error) => write!(f, "refused in its forward pass: {error}"),
             Self::NotReached => f.write_str("not reached"),
             Self::Missing { tensor } => write!(f, "{tensor} is missing or has another length"),
+            Self::Unexpected { tensor } => write!(f, "{tensor} is written, and the oracle does not name it"),
             Self::Mismatch { tensor, index, place: [n, c, s], got, want, allowed } => write!(
                 f,
                 "{tensor}[{index}] at (n, c, s) = ({n}, {c}, {s}): got {got:e}, want {want:e} within {allowed:e}"
@@ -76,8 +82,12 @@ impl fmt::Display for Failure {
 /// Holds what a backend gave against the oracle: the largest error as a share of what is allowed, or the first failure.
 ///
 /// # Errors
-/// [`Failure::Missing`], [`Failure::Mismatch`].
+/// [`Failure::Missing`], [`Failure::Unexpected`], [`Failure::Mismatch`].
 pub fn compare(case: &Case, expected: &[Expected], outputs: &Outputs) -> Result<f64, Failure> {
+    let is_named = |tensor: &str| expected.iter().any(|expected| expected.name == tensor);
+    if let Some(tensor) = outputs.keys().find(|tensor| !is_named(tensor)) {
+        return Err(Failure::Unexpected { tensor });
+    }
     let mut worst: f64 = 0.0;
     for Expected { name, dtype, is_data, want, slack } in expected {
         let got = outputs.get(name).filter(|got| got.len() == want.len());

@@ -10,7 +10,7 @@ use crate::offset::Offset;
 use crate::op::{Backward, Gradients, Infer, Moments, Op, Problem, Statistics, StatisticsKind, Train, Update};
 use crate::shape::{Shape, relu_mask_len};
 
-/// The tensors that an operation wrote, as f64 by name.
+/// The tensors that an operation wrote and no others, as f64 by name. The mask is not among them: a backward pass reads it.
 pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
 
 /// The buffers of a case.
@@ -53,11 +53,11 @@ pub fn run<B: Compute<T> + Offset, T: Element>(
         Op::Moments => Ok(buffers.moments(backend, workspace, shape)?),
         Op::Train => {
             buffers.train(backend, workspace, case)?;
-            Ok(buffers.forward_outputs(backend)?)
+            Ok(buffers.train_outputs(backend, case)?)
         }
         Op::Infer => {
             buffers.infer(backend, case)?;
-            Ok(buffers.forward_outputs(backend)?)
+            Ok(Outputs::from([("y", buffers.y(backend)?)]))
         }
         Op::Backward(statistics) => {
             let forward = match statistics {
@@ -144,15 +144,25 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
         })
     }
 
-    fn forward_outputs(&self, backend: &B) -> Result<Outputs> {
-        Ok(Outputs::from([
-            ("y", values(backend, &self.y)?.split_off(self.start)),
+    fn y(&self, backend: &B) -> Result<Vec<f64>> {
+        Ok(values(backend, &self.y)?.split_off(self.start))
+    }
+
+    fn train_outputs(&self, backend: &B, case: &Case) -> Result<Outputs> {
+        let mut outputs = Outputs::from([
+            ("y", self.y(backend)?),
             ("saved_mean", values(backend, &self.saved_mean)?),
             ("saved_inv_std", values(backend, &self.saved_inv_std)?),
-            ("running_mean", values(backend, &self.running_mean)?),
-            ("running_var", values(backend, &self.running_var)?),
-            ("num_batches_tracked", backend.download(&self.count)?.iter().map(|&count| count as f64).collect()),
-        ]))
+        ]);
+        if case.tracking.is_some() {
+            let count = backend.download(&self.count)?;
+            outputs.extend([
+                ("running_mean", values(backend, &self.running_mean)?),
+                ("running_var", values(backend, &self.running_var)?),
+                ("num_batches_tracked", count.iter().map(|&count| count as f64).collect()),
+            ]);
+        }
+        Ok(outputs)
     }
 
     fn backward(
@@ -199,12 +209,15 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
                 },
             )?;
         }
-        Ok(Outputs::from([
+        let mut outputs = Outputs::from([
             ("dx", values(backend, &dx)?.split_off(start)),
             ("dgamma", values(backend, &dgamma)?),
             ("dbeta", values(backend, &dbeta)?),
-            ("dz", values(backend, &dz)?.split_off(start)),
-        ]))
+        ]);
+        if case.epilogue.residual().is_some() {
+            outputs.insert("dz", values(backend, &dz)?.split_off(start));
+        }
+        Ok(outputs)
     }
 }
 

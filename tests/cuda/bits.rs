@@ -42,12 +42,12 @@ fn shapes() -> [Shape; 5] {
 /// Calls `with` once a shape, dtype and strategy, with a way to get all bits.
 fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<String, Vec<u64>>)) {
     for shape in shapes() {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        for dtype in Dtype::ON_CUDA {
             let group = Group { shape, dtype, input: Input::Normal };
             // The plainest and the fullest case of each operation.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
-                let wanted = [Epilogue::IDENTITY, Epilogue::ADD_RELU].contains(&case.epilogue) && case.affine;
+                let wanted = (case.epilogue == Epilogue::IDENTITY || case.epilogue.keeps_mask()) && case.affine;
                 if wanted && (case.tracking.is_some() || case.op != batchnorm::Op::Train) {
                     cases.push(*case);
                 }

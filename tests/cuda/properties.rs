@@ -25,7 +25,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn group() -> impl Strategy<Value = Group> {
     let inputs = [&[Input::Normal][..], &Input::ALL].concat();
-    let dtypes = prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16]);
+    let dtypes = prop::sample::select(Dtype::ON_CUDA.to_vec());
     (shape(), dtypes, prop::sample::select(inputs))
         .prop_filter("the dtype can hold the input", |(_, dtype, input)| input.suits(*dtype))
         .prop_map(|(shape, dtype, input)| Group { shape, dtype, input })

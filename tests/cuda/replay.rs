@@ -21,9 +21,6 @@ use crate::device::{EMULATED, cuda, has};
 use crate::journal::{assert_none, check};
 use plans::{ACCESSES, PROMISES, Promise, Shapes};
 
-const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
-const EPILOGUES: [Epilogue<()>; 4] = Epilogue::ALL;
-
 /// Whether every case runs, or one in so many.
 fn every() -> usize {
     let is_dumped = std::env::var_os("CUDA_EMULATOR_DUMP").is_some_and(|folder| !folder.is_empty());
@@ -59,10 +56,10 @@ impl Cases {
             Some(Tracking { momentum: Momentum::Ema(1.0), ..usual }),
             Some(Tracking { momentum: Momentum::Ema(0.0), ..usual }),
         ];
-        let tracking = if op == Op::Train { self.next_of(&trackings) } else { None };
-        let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { epilogue };
+        let tracking = if op.tracks() { self.next_of(&trackings) } else { None };
+        let epilogue = if op.takes_epilogue() { epilogue } else { Epilogue::IDENTITY };
         // The period differs from any number of operations.
-        let affine = op != Op::Moments && !(self.turn + self.turn / 5).is_multiple_of(5);
+        let affine = op.takes_epilogue() && !(self.turn + self.turn / 5).is_multiple_of(5);
         Case { group, op, epilogue, affine, tracking }
     }
 
@@ -90,9 +87,9 @@ impl Cases {
     fn run_promises(&mut self, cuda: &Cuda, shapes: &Shapes, promises: &[Promise], dtype: Dtype, access: Access) {
         for promise in promises.iter().filter(|promise| has(&cuda.limits(), promise.strategy)) {
             let cuda = cuda.clone().with_strategy(promise.strategy);
-            for op in promise.ops {
-                for epilogue in if *op == Op::Moments { &EPILOGUES[..1] } else { &EPILOGUES } {
-                    let case = |shape| self.case(Group { shape, dtype, input: Input::Normal }, *op, *epilogue);
+            for op in Op::ALL.into_iter().filter(|op| (promise.of)(*op)) {
+                for epilogue in op.epilogues() {
+                    let case = |shape| self.case(Group { shape, dtype, input: Input::Normal }, op, *epilogue);
                     let Some(case) = shapes.find(dtype, access, self.turn, |shape| {
                         let case = case(shape);
                         let plan = cuda.plan_of(&case, 0).ok().flatten()?;
@@ -117,7 +114,7 @@ impl Cases {
 fn every_instance_under_every_plan() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
-    for dtype in DTYPES {
+    for dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
             cases.run_promises(&cuda, &shapes, &PROMISES, dtype, access);
         }
@@ -158,12 +155,12 @@ fn plans_of_other_devices() {
     for name in ["a100like", "ada99"] {
         let cuda = crate::device::emulated(name);
         let shapes = Shapes::new(&cuda);
-        for dtype in DTYPES {
+        for dtype in Dtype::ON_CUDA {
             for access in ACCESSES {
                 for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoRead] {
                     let cuda = cuda.clone().with_strategy(Some(strategy));
                     for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
-                        let epilogue = EPILOGUES[cases.turn / 2 % EPILOGUES.len()];
+                        let epilogue = Epilogue::ALL[cases.turn / 2 % Epilogue::ALL.len()];
                         let any = |shape| Some(cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue));
                         let case = shapes.find(dtype, access, cases.turn, any).unwrap();
                         cases.run(&cuda, case, 0, None);
@@ -181,37 +178,25 @@ fn every_kind_of_data() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
     let strategies: Vec<_> = Strategy::ALL.into_iter().filter(|&s| has(&cuda.limits(), Some(s))).collect();
-    for dtype in DTYPES {
+    for dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
             for input in Input::ALL.into_iter().filter(|input| input.suits(dtype)) {
-                for op in [
-                    Op::Moments,
-                    Op::Train,
-                    Op::Backward(StatisticsKind::Batch),
-                    Op::Infer,
-                    Op::Backward(StatisticsKind::Running),
-                ] {
-                    if input == Input::Largest && op != Op::Moments {
+                for op in Op::ALL {
+                    if input == Input::Largest && op.takes_epilogue() {
                         continue;
                     }
-                    let epilogue = cases.next_of(&EPILOGUES);
+                    let epilogue = cases.next_of(&Epilogue::ALL);
                     let any = |shape| Some(cases.case(Group { shape, dtype, input }, op, epilogue));
                     let case = shapes.find(dtype, access, cases.turn, any).unwrap();
-                    let strategy = strategies[(cases.turn / 5 + cases.turn) % strategies.len()];
+                    let strategy = strategies[(cases.turn / Op::ALL.len() + cases.turn) % strategies.len()];
                     cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
                 }
             }
         }
         for dims in [&[1, 16][..], &[1, 5], &[1, 3, 1]] {
             let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
-            for op in [
-                Op::Moments,
-                Op::Train,
-                Op::Backward(StatisticsKind::Batch),
-                Op::Infer,
-                Op::Backward(StatisticsKind::Running),
-            ] {
-                let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, cases.next_of(&EPILOGUES));
+            for op in Op::ALL {
+                let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, cases.next_of(&Epilogue::ALL));
                 let strategy = cases.next_of(&strategies);
                 cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
             }
@@ -241,7 +226,7 @@ where
 fn far_means_with_relu() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
-    for dtype in DTYPES {
+    for dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
             for strategy in Strategy::ALL.into_iter().filter(|&strategy| has(&cuda.limits(), Some(strategy))) {
                 let cuda = cuda.clone().with_strategy(Some(strategy));
@@ -292,16 +277,10 @@ fn any_shape() {
             false => ([n, s, c], Layout::ChannelsLast),
         };
         let shape = Shape::new(&dims, layout).unwrap();
-        let group = Group { shape, dtype: DTYPES[rng.usize(..3)], input: Input::Normal };
-        let op = [
-            Op::Moments,
-            Op::Train,
-            Op::Backward(StatisticsKind::Batch),
-            Op::Infer,
-            Op::Backward(StatisticsKind::Running),
-        ][rng.usize(..5)];
-        let case = cases.case(group, op, EPILOGUES[rng.usize(..4)]);
-        let strategy = crate::device::STRATEGIES[rng.usize(..5)];
+        let group = Group { shape, dtype: rng.choice(Dtype::ON_CUDA).unwrap(), input: Input::Normal };
+        let op = rng.choice(Op::ALL).unwrap();
+        let case = cases.case(group, op, rng.choice(Epilogue::ALL).unwrap());
+        let strategy = rng.choice(crate::device::STRATEGIES).unwrap();
         let start = if rng.bool() { 0 } else { rng.usize(..9) };
         ran += usize::from(cases.run(&cuda.clone().with_strategy(strategy), case, start, None));
     }

@@ -5,7 +5,7 @@
 
 use batchnorm::bench::{Probe, Probes, Work};
 use batchnorm::verify::Journal;
-use batchnorm::{Compute, Cpu, Cuda, Element, Op, StatisticsKind};
+use batchnorm::{Compute, Cpu, Cuda, Element};
 use serde_json::{Value, json};
 
 use super::Task;
@@ -117,7 +117,7 @@ impl Bench {
         let sets = self.sets(task, Work::<Cuda, T>::set_bytes(&task.row))?;
         let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
         for strategy in self.strategies.iter().map(|strategy| strategy.forced()) {
-            if strategy.is_some() && !matches!(task.operation.op, Op::Train | Op::Backward(StatisticsKind::Batch)) {
+            if strategy.is_some() && !task.operation.op.needs_batch_statistics() {
                 continue; // these read every value once in any case
             }
             let cuda = self.cuda.clone().with_strategy(strategy);

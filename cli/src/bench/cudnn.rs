@@ -29,6 +29,14 @@ const MODES: [(sys::cudnnBatchNormMode_t, &str); 2] = [
 const MOMENTUM: f64 = 0.1;
 const EPS: f64 = 1e-5;
 
+/// Whether cuDNN has such an operation.
+fn has(op: Op) -> bool {
+    match op {
+        Op::Train | Op::Infer | Op::Backward(StatisticsKind::Batch) => true,
+        Op::Moments | Op::Backward(StatisticsKind::Running) => false,
+    }
+}
+
 /// cuDNN in both modes; nothing for an operation that it does not have.
 pub(super) fn subjects<T: Element<Param = f32> + DeviceRepr>(
     cuda: &Cuda,
@@ -39,7 +47,7 @@ pub(super) fn subjects<T: Element<Param = f32> + DeviceRepr>(
 where
     Cpu: Compute<T>,
 {
-    if matches!(task.operation.op, Op::Backward(StatisticsKind::Running) | Op::Moments) {
+    if !has(task.operation.op) {
         return Vec::new();
     }
     let of_mode = |(mode, name)| {

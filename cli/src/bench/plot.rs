@@ -11,7 +11,6 @@ use super::measured::{Measured, OURS};
 use super::report::Report;
 
 /// A drawing has one dtype: of those with as many rows the first.
-const DTYPES: [Dtype; 3] = [Dtype::F16, Dtype::Bf16, Dtype::F32];
 const SIZE: (u32, u32) = (1280, 960);
 const FONT: &str = "sans-serif";
 /// Ours first, then the peers in the order of their names. Told apart also by who sees no red or green.
@@ -30,11 +29,14 @@ type Points = Vec<(f64, f64)>;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// The drawing, of the dtype that has most rows. A panel without any says so.
+/// The drawing, of the dtype that has most rows, of several f16. A panel without any says so.
 pub(super) fn svg(report: &Report) -> Result<String, String> {
     let of_dtype =
         |dtype: Dtype| report.measured().iter().filter(move |it| it.row.dtype == dtype && it.ours().is_some());
-    let dtype = DTYPES.into_iter().rev().max_by_key(|&dtype| of_dtype(dtype).count()).unwrap_or(Dtype::F16);
+    let dtype = Dtype::ALL
+        .into_iter()
+        .max_by_key(|&dtype| (of_dtype(dtype).count(), dtype == Dtype::F16))
+        .unwrap_or(Dtype::F16);
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();

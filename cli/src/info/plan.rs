@@ -54,7 +54,7 @@ struct Gpu {
 pub(super) fn answer(args: &Options, as_json: bool) -> Result<Option<String>, Failure> {
     let Some(Dimensions(dims)) = &args.plan else { return Ok(None) };
     let shape = Shape::new(dims, args.layout.into())?;
-    let problem = Problem::new(args.op.into(), shape, args.dtype.into(), args.epilogue.into(), 1e-5, None)?;
+    let problem = Problem::new(args.op.0, shape, args.dtype.0, args.epilogue.0, 1e-5, None)?;
     let gpu = gpu(args.gpu.as_deref())?;
     // The chosen one is an error where the device does not do.
     let chosen = Plan::new(&problem, &gpu.limits, None)?;

@@ -87,7 +87,7 @@ impl<'a, B: Compute<T>, T: Element> Job<'a, B, T> {
     /// Scratch memory for these operations on this shape.
     pub(crate) fn workspace(&self, ops: &[Op]) -> Result<B::Workspace> {
         let problem = |&op: &Op| {
-            let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { self.epilogue };
+            let epilogue = if op.takes_epilogue() { self.epilogue } else { Epilogue::IDENTITY };
             Problem::new(op, self.shape, T::DTYPE, epilogue, self.eps, None)
         };
         self.backend.workspace(&ops.iter().map(problem).collect::<Result<Vec<_>>>()?)

@@ -6,7 +6,7 @@ use batchnorm::tensors::{TensorFile, Tensors, read};
 use batchnorm::verify::oracle::expected;
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Group, Input, Inputs, compare};
-use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Tracking, with_element};
+use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, Tracking, with_element};
 
 use crate::harness::{Folder, printed};
 
@@ -23,14 +23,6 @@ const NAMES: [(&str, &str); 11] = [
     ("running_mean", "running_mean"),
     ("running_var", "running_var"),
     ("num_batches_tracked", "num_batches_tracked"),
-];
-
-const OPS: [(Op, &str); 5] = [
-    (Op::Train, "train"),
-    (Op::Infer, "infer"),
-    (Op::Backward(StatisticsKind::Batch), "backward"),
-    (Op::Backward(StatisticsKind::Running), "backward-frozen"),
-    (Op::Moments, "moments"),
 ];
 
 /// The case's tensors as a file.
@@ -58,9 +50,12 @@ fn outputs<T: Element>(folder: &Folder, case: &Case) -> BTreeMap<&'static str, V
         "num_batches_tracked" => vec![tensors.count(name).unwrap() as f64],
         _ => tensors.channels::<f64>(name, shape.c()).unwrap(),
     };
-    let written = NAMES.into_iter().filter(|(name, _)| tensors.contains(name));
-    let known = |known| if case.op == Op::Moments && known == "saved_mean" { "mean" } else { known };
-    written.map(|(name, of_table)| (known(of_table), value(name))).collect()
+    let of_table = |name: &str| match (case.op, NAMES.into_iter().find(|(written, _)| *written == name)) {
+        (Op::Moments, Some(("mean", _))) => "mean",
+        (_, Some((_, of_table))) => of_table,
+        (_, None) => panic!("{case}: {name} is written, which the library's table does not name"),
+    };
+    tensors.names().into_iter().map(|name| (of_table(name), value(name))).collect()
 }
 
 fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
@@ -71,15 +66,12 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
         };
         let group = Group { shape: Shape::new(&dims, layout).unwrap(), dtype: T::DTYPE, input: Input::Normal };
         let inputs = Inputs::<T>::new(&group);
-        for (op, op_name) in OPS {
-            let (epilogue, epilogue_name) = match op {
-                Op::Moments => (Epilogue::IDENTITY, "identity"),
-                Op::Train | Op::Infer | Op::Backward(_) => (Epilogue::ADD_RELU, "add-relu"),
-            };
-            let tracking = (op == Op::Train).then(Tracking::default);
-            let case = Case { group, op, epilogue, affine: op != Op::Moments, tracking };
+        for op in Op::ALL {
+            let epilogue = if op.takes_epilogue() { Epilogue::ADD_RELU } else { Epilogue::IDENTITY };
+            let tracking = op.tracks().then(Tracking::default);
+            let case = Case { group, op, epilogue, affine: op.takes_epilogue(), tracking };
             let folder = Folder::new(&file(&case, &inputs));
-            let args = ["--op", op_name, "--layout", name, "--epilogue", epilogue_name, "--strategy", strategy];
+            let args = ["--op", op.name(), "--layout", name, "--epilogue", epilogue.name(), "--strategy", strategy];
             printed(&folder.run_on(device, &args));
             let expected = expected(&case, &inputs, &inputs.dy_of(&case), arithmetic);
             let share = compare(&case, &expected, &outputs::<T>(&folder, &case));
@@ -89,7 +81,7 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
 }
 
 fn holds_in_every_dtype(device: &str, strategy: &str, arithmetic: Arithmetic) {
-    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+    for dtype in Dtype::ON_CUDA {
         with_element!(dtype, T => holds::<T>(device, strategy, arithmetic));
     }
 }

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod backward;
+mod codes;
 mod hold;
 mod infer;
 mod moments;
@@ -184,11 +185,7 @@ fn launch<T: KernelElement>(
 }
 
 fn epilogue(epilogue: Epilogue<()>) -> ffi::BnEpilogue {
-    let activation = match epilogue.activation() {
-        Activation::Identity => ffi::BnActivation::BN_IDENTITY,
-        Activation::Relu => ffi::BnActivation::BN_RELU,
-    };
-    ffi::BnEpilogue { activation, has_residual: u32::from(epilogue.residual().is_some()) }
+    ffi::BnEpilogue { activation: epilogue.activation().into(), has_residual: u32::from(epilogue.residual().is_some()) }
 }
 
 /// A device address.
@@ -205,22 +202,12 @@ fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> ffi::BnTiling {
     let Plan { strategy, tiling, .. } = *plan;
     ffi::BnTiling {
         dtype: T::BN_DTYPE,
-        access: match tiling.access {
-            Access::Contiguous => ffi::BnAccess::BN_CONTIGUOUS,
-            Access::Strided => ffi::BnAccess::BN_STRIDED,
-            Access::ScalarContiguous => ffi::BnAccess::BN_SCALAR_CONTIGUOUS,
-            Access::ScalarStrided => ffi::BnAccess::BN_SCALAR_STRIDED,
-        },
+        access: tiling.access.into(),
         rows: tiling.rows,
         row_vectors: tiling.row_vectors,
         width: tiling.width,
         chunk: tiling.chunk,
-        strategy: match strategy {
-            Strategy::Block => ffi::BnStrategy::BN_BLOCK,
-            Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
-            Strategy::Grid => ffi::BnStrategy::BN_GRID,
-            Strategy::TwoRead => ffi::BnStrategy::BN_TWO_PASS,
-        },
+        strategy: strategy.into(),
         m: problem.shape().m() as i64,
         channels: problem.shape().c() as u32,
         tile_channels: tiling.tile_channels,

@@ -40,7 +40,7 @@ impl Drawn {
         };
         Self {
             shape: Shape::new(&dims, layout).unwrap(),
-            dtype: rng.choice([Dtype::F32, Dtype::F16, Dtype::Bf16]).unwrap(),
+            dtype: rng.choice(Dtype::ON_CUDA).unwrap(),
             epilogue: rng.choice(Epilogue::ALL).unwrap(),
             strategy: *rng.choice(strategies).unwrap(),
             has_two_streams: rng.bool(),

@@ -63,7 +63,7 @@ impl Candidate {
     }
 
     pub(crate) fn problem_of(&self, op: Op) -> Problem {
-        let epilogue = if op == Op::Moments { Epilogue::IDENTITY } else { self.epilogue() };
+        let epilogue = if op.takes_epilogue() { self.epilogue() } else { Epilogue::IDENTITY };
         Problem::new(op, self.shape(), self.dtype, epilogue, 1e-5, None).unwrap()
     }
 }

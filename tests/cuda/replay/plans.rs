@@ -1,7 +1,7 @@
 //! Shapes by how the planner cuts them: the tests ask for kinds of plans, and fail where no shape has one any more.
 
 use batchnorm::verify::{Case, Group, Input, Verified};
-use batchnorm::{Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Shape, StatisticsKind, Strategy};
+use batchnorm::{Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Shape, Strategy};
 
 pub(crate) const ACCESSES: [Access; 4] =
     [Access::Contiguous, Access::Strided, Access::ScalarContiguous, Access::ScalarStrided];
@@ -11,21 +11,24 @@ pub(crate) struct Promise {
     pub(crate) name: &'static str,
     /// `None` for operations that have no choice.
     pub(crate) strategy: Option<Strategy>,
-    pub(crate) ops: &'static [Op],
+    /// Which operations have such plans.
+    pub(crate) of: fn(Op) -> bool,
     pub(crate) holds: fn(&Plan) -> bool,
 }
 
-const WITH_CHOICE: &[Op] = &[Op::Moments, Op::Train, Op::Backward(StatisticsKind::Batch)];
-const HOLDING: &[Op] = &[Op::Train, Op::Backward(StatisticsKind::Batch)];
-const FROZEN: &[Op] = &[Op::Infer, Op::Backward(StatisticsKind::Running)];
+const WITH_CHOICE: fn(Op) -> bool = Op::needs_batch_statistics;
+const HOLDING: fn(Op) -> bool = |op| op.traffic(false).cached > 0;
+const WITHOUT_CHOICE: fn(Op) -> bool = |op| !op.needs_batch_statistics();
+#[cfg(feature = "emulate")]
+const TRAIN: fn(Op) -> bool = |op| op == Op::Train;
 
 const fn promise(
     name: &'static str,
     strategy: Option<Strategy>,
-    ops: &'static [Op],
+    of: fn(Op) -> bool,
     holds: fn(&Plan) -> bool,
 ) -> Promise {
-    Promise { name, strategy, ops, holds }
+    Promise { name, strategy, of, holds }
 }
 
 const BLOCK: Option<Strategy> = Some(Strategy::Block);
@@ -45,18 +48,18 @@ pub(crate) const PROMISES: [Promise; 12] = [
     promise("grid of several teams of several CTAs", GRID, HOLDING, |plan| plan.tiling.teams > 1 && busy(plan) > 1),
     promise("two reads by one CTA a tile", TWO_READ, WITH_CHOICE, |plan| plan.tiling.splits == 1),
     promise("two reads by several CTAs a tile", TWO_READ, WITH_CHOICE, |plan| plan.tiling.splits > 1),
-    promise("one CTA a tile", None, FROZEN, |plan| plan.tiling.splits == 1),
-    promise("several CTAs a tile", None, FROZEN, |plan| plan.tiling.splits > 1),
+    promise("one CTA a tile", None, WITHOUT_CHOICE, |plan| plan.tiling.splits == 1),
+    promise("several CTAs a tile", None, WITHOUT_CHOICE, |plan| plan.tiling.splits > 1),
 ];
 
 /// Promises on an H100.
 #[cfg(feature = "emulate")]
 pub(crate) const OF_A_WHOLE_GPU: [Promise; 3] = [
     promise("cluster of 16", CLUSTER, WITH_CHOICE, |plan| plan.tiling.splits == 16 && busy(plan) > 8),
-    promise("grid of one team of more CTAs than a warp has lanes", GRID, &[Op::Train], |plan| {
+    promise("grid of one team of more CTAs than a warp has lanes", GRID, TRAIN, |plan| {
         plan.tiling.teams == 1 && busy(plan) > 32
     }),
-    promise("grid of many teams", GRID, &[Op::Train], |plan| plan.tiling.teams > 12 && busy(plan) > 1),
+    promise("grid of many teams", GRID, TRAIN, |plan| plan.tiling.teams > 12 && busy(plan) > 1),
 ];
 
 /// The promise on an H100, where it takes little memory.
@@ -112,7 +115,7 @@ impl Shapes {
         }
         shapes.sort_by_key(Shape::len);
         let mut found = Vec::new();
-        for dtype in super::DTYPES {
+        for dtype in Dtype::ON_CUDA {
             let access_of = |shape: &Shape| {
                 let group = Group { shape: *shape, dtype, input: Input::Normal };
                 let case = Case { group, op: Op::Infer, epilogue: Epilogue::IDENTITY, affine: false, tracking: None };

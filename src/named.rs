@@ -1,0 +1,40 @@
+//! Enums whose values have names, as the command line and messages have them.
+
+/// Gives an enum without data its names, and the list of its values: both out of one table, so that a value without a name does
+/// not compile, and one with a name is in the list.
+macro_rules! named {
+    ($Type:ident { $($variant:ident $(($of:path))? => $name:literal,)* }) => {
+        impl $Type {
+            /// Every value, in the order of this crate's tables.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant $(($of))?),*];
+
+            /// The name on the command line and in messages.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant $(($of))? => $name,)*
+                }
+            }
+
+            /// The value of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.name() == name)
+            }
+        }
+    };
+}
+
+pub(crate) use named;
+
+#[cfg(test)]
+mod tests {
+    use crate::{Activation, Dtype, Op, Strategy};
+
+    #[test]
+    fn every_value_has_a_name_of_its_own() {
+        assert!(Op::ALL.into_iter().all(|op| Op::named(op.name()) == Some(op)));
+        assert!(Dtype::ALL.into_iter().all(|dtype| Dtype::named(dtype.name()) == Some(dtype)));
+        assert!(Activation::ALL.into_iter().all(|activation| Activation::named(activation.name()) == Some(activation)));
+        assert!(Strategy::ALL.into_iter().all(|strategy| Strategy::named(strategy.name()) == Some(strategy)));
+        assert_eq!(Op::named("silly"), None);
+    }
+}
