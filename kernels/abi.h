@@ -11,6 +11,8 @@ typedef enum BnStatus { BN_SUCCESS = 0 } BnStatus;
 
 /// The type of data tensors. Per-channel tensors are f32.
 typedef enum BnDtype { BN_F32 = 0, BN_F16 = 1, BN_BF16 = 2 } BnDtype;
+/// The number of these types.
+#define BN_DTYPES 3
 
 /// The access pattern: which thread owns which element of a tile.
 typedef enum BnAccess {
@@ -251,10 +253,11 @@ typedef struct BnDevice {
 
 /// The residency of one operation's kernels, found by `bn_*_prepare`. All 0 at first.
 typedef struct BnResident {
-    /// The kernel that was prepared last, its dtype and access pattern, and the last CUDA call: after a failure, those
-    /// that failed. Static text; null before the first.
+    /// The kernel that was prepared last, its dtype and access pattern where it has one instance for each, and the last
+    /// CUDA call: after a failure, those that failed. Static text; null before the first.
     const char* kernel;
-    const char* instance;
+    const char* dtype;
+    const char* access;
     const char* call;
     /// CTAs of `BN_MAX_THREADS` threads that an SM holds, the minimum over the kernels.
     uint32_t ctas;
@@ -272,6 +275,10 @@ typedef struct BnResident {
 /// Threads per CTA at most, and CTAs of that size that the registers of every kernel leave room for on an SM.
 #define BN_MAX_THREADS 256
 #define BN_MIN_CTAS 2
+/// Bytes of a vector, the unit of every load and store but those of single elements.
+#define BN_VECTOR_BYTES 16
+/// Bytes of a partial, which CTAs and launches hand to each other, and of a channel's coefficients in shared memory.
+#define BN_PARTIAL_BYTES 16
 /// Bytes from one team's counter to the next: each has a cache line of its own.
 #define BN_COUNTER_BYTES 64
 
