@@ -69,44 +69,28 @@ typedef struct BnStatistics {
     const float* var;
 } BnStatistics;
 
-/// The cut of the data tensors. A channel tile, or tile, is a group of neighbouring channels: `rows` rows of `width`
-/// vectors each, `row_vectors` from one row to the next. A vector has 16 bytes, or one element in the scalar access
-/// patterns.
-///
-/// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take
-/// the tiles in turn.
+/// The cut of the data tensors: `Tiling` of src/plan/tile.rs, field by field under its name, where each is described; and
+/// what else a launch needs of its plan.
 typedef struct BnTiling {
     BnDtype dtype;
     BnAccess access;
     BnStrategy strategy;
-    /// Rows of a tile.
     int64_t rows;
-    /// Vectors from one row to the next. The last columns of the last tile may lie beyond: no thread owns these.
     int64_t row_vectors;
-    /// Vectors of a tile in one row.
     int64_t width;
-    /// One CTA's share of its tile: vectors counted row by row (contiguous), or rows (strided).
     int64_t chunk;
     /// Values per channel, n * s.
     int64_t m;
     /// Channels of the tensor, c.
     uint32_t channels;
-    /// Channels of a tile.
     uint32_t tile_channels;
-    /// Elements of one channel side by side in a row. Not used with contiguous access, whose tile is one channel.
     uint32_t inner;
-    /// Tiles of the tensor, and CTAs that share each of them.
     uint32_t tiles;
     uint32_t splits;
-    /// Teams of the launch: one per tile, except in a grid, whose teams must all be resident.
     uint32_t teams;
-    /// Iterations of each CTA's walk whose vectors it keeps in shared memory.
     uint32_t smem_iters;
-    /// Threads per CTA, a power of two.
     uint32_t threads;
-    /// Dynamic shared memory per CTA, in bytes.
     uint32_t shared_bytes;
-    /// Whether vectors pair up to whole bytes of the relu mask; else the mask is packed from y afterwards.
     uint32_t mask_in_place;
 } BnTiling;
 

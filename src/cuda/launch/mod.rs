@@ -14,41 +14,27 @@ mod moments;
 mod prepare;
 #[cfg(feature = "bench")]
 mod probes;
+mod tiling;
 mod train;
 
 use core::ffi::c_void;
 use core::ptr;
 
 use cudarc::driver::sys::CUstreamCaptureStatus;
-use half::{bf16, f16};
 
 use super::device::driver;
 use super::process::expect_unforked;
 use super::{Cuda, CudaWorkspace, extent, ffi, stream_key};
-use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::op::{Activation, Epilogue, Op, Operation, Problem, Raw, RawSlice, Role, TensorList};
-use crate::plan::{Access, Plan, Strategy};
+use crate::plan::Plan;
 use hold::{DeviceMemory, Hold};
 
 pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
 pub use probes::{Probe, Probes, Storing};
-
-/// An element that the kernels know.
-pub(super) trait KernelElement: Element<Param = f32> {
-    const BN_DTYPE: ffi::BnDtype;
-}
-
-impl KernelElement for f32 {
-    const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_F32;
-}
-impl KernelElement for f16 {
-    const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_F16;
-}
-impl KernelElement for bf16 {
-    const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_BF16;
-}
+pub(super) use tiling::KernelElement;
+use tiling::tiling;
 
 /// Runs an operation over memory that the caller vouches for.
 ///
@@ -203,40 +189,6 @@ fn at<T>(slice: RawSlice<T>) -> *mut T {
 /// A device address, null for a tensor that is absent.
 fn at_or_null<T>(slice: Option<RawSlice<T>>) -> *mut T {
     slice.map_or(ptr::null_mut(), at)
-}
-
-fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> ffi::BnTiling {
-    let Plan { strategy, tiling, .. } = *plan;
-    ffi::BnTiling {
-        dtype: T::BN_DTYPE,
-        access: match tiling.access {
-            Access::Contiguous => ffi::BnAccess::BN_CONTIGUOUS,
-            Access::Strided => ffi::BnAccess::BN_STRIDED,
-            Access::ScalarContiguous => ffi::BnAccess::BN_SCALAR_CONTIGUOUS,
-            Access::ScalarStrided => ffi::BnAccess::BN_SCALAR_STRIDED,
-        },
-        rows: tiling.rows,
-        row_vectors: tiling.row_vectors,
-        width: tiling.width,
-        chunk: tiling.chunk,
-        strategy: match strategy {
-            Strategy::Block => ffi::BnStrategy::BN_BLOCK,
-            Strategy::Cluster => ffi::BnStrategy::BN_CLUSTER,
-            Strategy::Grid => ffi::BnStrategy::BN_GRID,
-            Strategy::TwoRead => ffi::BnStrategy::BN_TWO_PASS,
-        },
-        m: problem.shape().m() as i64,
-        channels: problem.shape().c() as u32,
-        tile_channels: tiling.tile_channels,
-        inner: tiling.inner,
-        tiles: tiling.tiles,
-        splits: tiling.splits,
-        teams: tiling.teams,
-        smem_iters: tiling.smem_iters,
-        threads: tiling.threads,
-        shared_bytes: tiling.shared_bytes,
-        mask_in_place: u32::from(tiling.mask_in_place),
-    }
 }
 
 /// A status of the C ABI as a result.

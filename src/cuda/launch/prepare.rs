@@ -7,17 +7,10 @@ use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
 use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
-use crate::{DeviceLimits, Error, Plan, Result};
+use crate::{DeviceLimits, Error, Result};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
-
-// The planner's constants of the kernels are those of kernels/abi.h.
-const _: () = assert!(
-    Plan::MAX_THREADS == ffi::BN_MAX_THREADS
-        && Plan::MIN_CTAS == ffi::BN_MIN_CTAS
-        && Plan::COUNTER_BYTES == ffi::BN_COUNTER_BYTES as usize
-);
 
 /// Loads every kernel in a context, and lets each use the device's shared memory. Returns the clusters of each size that the
 /// device holds, the minimum over the kernels.
