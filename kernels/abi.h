@@ -11,6 +11,8 @@ typedef enum BnStatus { BN_SUCCESS = 0 } BnStatus;
 
 /// The type of data tensors. Per-channel tensors are f32.
 typedef enum BnDtype { BN_F32 = 0, BN_F16 = 1, BN_BF16 = 2 } BnDtype;
+/// The number of these types.
+#define BN_DTYPES 3
 
 /// The access pattern: which thread owns which element of a tile.
 typedef enum BnAccess {
@@ -67,44 +69,28 @@ typedef struct BnStatistics {
     const float* var;
 } BnStatistics;
 
-/// The cut of the data tensors. A channel tile, or tile, is a group of neighbouring channels: `rows` rows of `width`
-/// vectors each, `row_vectors` from one row to the next. A vector has 16 bytes, or one element in the scalar access
-/// patterns.
-///
-/// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take
-/// the tiles in turn.
+/// The cut of the data tensors: `Tiling` of src/plan/tile.rs, field by field under its name, where each is described; and
+/// what else a launch needs of its plan.
 typedef struct BnTiling {
     BnDtype dtype;
     BnAccess access;
     BnStrategy strategy;
-    /// Rows of a tile.
     int64_t rows;
-    /// Vectors from one row to the next. The last columns of the last tile may lie beyond: no thread owns these.
     int64_t row_vectors;
-    /// Vectors of a tile in one row.
     int64_t width;
-    /// One CTA's share of its tile: vectors counted row by row (contiguous), or rows (strided).
     int64_t chunk;
     /// Values per channel, n * s.
     int64_t m;
     /// Channels of the tensor, c.
     uint32_t channels;
-    /// Channels of a tile.
     uint32_t tile_channels;
-    /// Elements of one channel side by side in a row. Not used with contiguous access, whose tile is one channel.
     uint32_t inner;
-    /// Tiles of the tensor, and CTAs that share each of them.
     uint32_t tiles;
     uint32_t splits;
-    /// Teams of the launch: one per tile, except in a grid, whose teams must all be resident.
     uint32_t teams;
-    /// Iterations of each CTA's walk whose vectors it keeps in shared memory.
     uint32_t smem_iters;
-    /// Threads per CTA, a power of two.
     uint32_t threads;
-    /// Dynamic shared memory per CTA, in bytes.
     uint32_t shared_bytes;
-    /// Whether vectors pair up to whole bytes of the relu mask; else the mask is packed from y afterwards.
     uint32_t mask_in_place;
 } BnTiling;
 
@@ -251,10 +237,11 @@ typedef struct BnDevice {
 
 /// The residency of one operation's kernels, found by `bn_*_prepare`. All 0 at first.
 typedef struct BnResident {
-    /// The kernel that was prepared last, its dtype and access pattern, and the last CUDA call: after a failure, those
-    /// that failed. Static text; null before the first.
+    /// The kernel that was prepared last, its dtype and access pattern where it has one instance for each, and the last
+    /// CUDA call: after a failure, those that failed. Static text; null before the first.
     const char* kernel;
-    const char* instance;
+    const char* dtype;
+    const char* access;
     const char* call;
     /// CTAs of `BN_MAX_THREADS` threads that an SM holds, the minimum over the kernels.
     uint32_t ctas;
@@ -272,6 +259,10 @@ typedef struct BnResident {
 /// Threads per CTA at most, and CTAs of that size that the registers of every kernel leave room for on an SM.
 #define BN_MAX_THREADS 256
 #define BN_MIN_CTAS 2
+/// Bytes of a vector, the unit of every load and store but those of single elements.
+#define BN_VECTOR_BYTES 16
+/// Bytes of a partial, which CTAs and launches hand to each other, and of a channel's coefficients in shared memory.
+#define BN_PARTIAL_BYTES 16
 /// Bytes from one team's counter to the next: each has a cache line of its own.
 #define BN_COUNTER_BYTES 64
 

@@ -56,6 +56,10 @@ impl Plan {
     pub const MAX_THREADS: u32 = kernels::MAX_THREADS;
     /// CTAs of [`Plan::MAX_THREADS`] threads that every kernel's registers leave room for on an SM.
     pub const MIN_CTAS: u32 = kernels::MIN_CTAS;
+    /// Bytes of a vector, the unit of every load and store but those of single elements.
+    pub const VECTOR_BYTES: u32 = kernels::VECTOR_BYTES;
+    /// The sizes of clusters that exist, smallest first.
+    pub const CLUSTER_SIZES: [u32; 4] = kernels::CLUSTER_SIZES;
     /// Teams of a cooperative grid at most: each has a counter in the workspace.
     pub const MAX_TEAMS: u32 = kernels::MAX_TEAMS;
     /// Bytes from one of these counters to the next.

@@ -13,16 +13,38 @@ struct TypeOf {
     using Type = T;
 };
 
-constexpr BnDtype kDtypes[3] = {BN_F32, BN_F16, BN_BF16};
-constexpr BnAccess kAccesses[4] = {BN_CONTIGUOUS, BN_STRIDED, BN_SCALAR_CONTIGUOUS, BN_SCALAR_STRIDED};
-
 // Calls `with(element type)` for a dtype.
+template <class With, class... T>
+BnStatus with_dtype(Types<T...>, BnDtype dtype, With with) {
+    BnStatus status = static_cast<BnStatus>(cudaErrorInvalidValue);
+    (void)((dtype == Element<T>::kDtype && (status = with(TypeOf<T>{}), true)) || ...);
+    return status;
+}
 template <class With>
 BnStatus with_dtype(BnDtype dtype, With with) {
-    switch (dtype) {
-        case BN_F32: return with(TypeOf<float>{});
-        case BN_F16: return with(TypeOf<__half>{});
-        case BN_BF16: return with(TypeOf<__nv_bfloat16>{});
+    return with_dtype(Dtypes{}, dtype, with);
+}
+
+// Calls `with(element type)` for every dtype, up to the first that fails.
+template <class With, class... T>
+BnStatus with_every_dtype(Types<T...>, With with) {
+    BnStatus status = BN_SUCCESS;
+    (void)(((status = with(TypeOf<T>{})) == BN_SUCCESS) && ...);
+    return status;
+}
+template <class With>
+BnStatus with_every_dtype(With with) {
+    return with_every_dtype(Dtypes{}, with);
+}
+
+// Calls `with(tile iterator type)` for an access pattern of a dtype.
+template <class T, class With>
+BnStatus with_access(BnAccess access, With with) {
+    switch (access) {
+        case BN_CONTIGUOUS: return with(TypeOf<Contiguous<T, kVecOf<T>>>{});
+        case BN_STRIDED: return with(TypeOf<Strided<T, kVecOf<T>>>{});
+        case BN_SCALAR_CONTIGUOUS: return with(TypeOf<Contiguous<T, 1>>{});
+        case BN_SCALAR_STRIDED: return with(TypeOf<Strided<T, 1>>{});
     }
     return static_cast<BnStatus>(cudaErrorInvalidValue);
 }
@@ -30,38 +52,34 @@ BnStatus with_dtype(BnDtype dtype, With with) {
 // Calls `with(tile iterator type)` for a dtype and an access pattern.
 template <class With>
 BnStatus with_iterator(BnDtype dtype, BnAccess access, With with) {
-    return with_dtype(dtype, [&](auto type) {
-        using T = typename decltype(type)::Type;
-        switch (access) {
-            case BN_CONTIGUOUS: return with(TypeOf<Contiguous<T, kVecOf<T>>>{});
-            case BN_STRIDED: return with(TypeOf<Strided<T, kVecOf<T>>>{});
-            case BN_SCALAR_CONTIGUOUS: return with(TypeOf<Contiguous<T, 1>>{});
-            case BN_SCALAR_STRIDED: return with(TypeOf<Strided<T, 1>>{});
-        }
-        return static_cast<BnStatus>(cudaErrorInvalidValue);
-    });
+    return with_dtype(dtype, [&](auto type) { return with_access<typename decltype(type)::Type>(access, with); });
 }
 
-// The name of an instance in error messages.
-inline const char* instance_name(uint32_t dtype, uint32_t access) {
-    static const char* const kNames[3][4] = {
-        {" (f32, contiguous)", " (f32, strided)", " (f32, scalar contiguous)", " (f32, scalar strided)"},
-        {" (f16, contiguous)", " (f16, strided)", " (f16, scalar contiguous)", " (f16, scalar strided)"},
-        {" (bf16, contiguous)", " (bf16, strided)", " (bf16, scalar contiguous)", " (bf16, scalar strided)"},
-    };
-    return kNames[dtype][access];
-}
+// An access pattern, and its name in messages.
+struct NamedAccess {
+    BnAccess access;
+    const char* name;
+};
+constexpr NamedAccess kAccesses[] = {{BN_CONTIGUOUS, "contiguous"},
+                                     {BN_STRIDED, "strided"},
+                                     {BN_SCALAR_CONTIGUOUS, "scalar contiguous"},
+                                     {BN_SCALAR_STRIDED, "scalar strided"}};
 
-// Calls `with` for every instance, up to the first that fails.
+// Calls `with(tile iterator type)` for every instance, up to the first that fails.
 template <class With>
 BnStatus with_every_iterator(BnResident* resident, With with) {
-    for (uint32_t i = 0; i < 12; i++) {
-        resident->instance = instance_name(i / 4, i % 4);
-        const BnStatus status = with_iterator(kDtypes[i / 4], kAccesses[i % 4], with);
-        if (status != BN_SUCCESS) return status;
-    }
-    resident->instance = nullptr;
-    return BN_SUCCESS;
+    const BnStatus status = with_every_dtype([&](auto type) {
+        using T = typename decltype(type)::Type;
+        resident->dtype = Element<T>::kName;
+        for (const NamedAccess& each : kAccesses) {
+            resident->access = each.name;
+            const BnStatus of_access = with_access<T>(each.access, with);
+            if (of_access != BN_SUCCESS) return of_access;
+        }
+        return BN_SUCCESS;
+    });
+    if (status == BN_SUCCESS) resident->dtype = resident->access = nullptr;
+    return status;
 }
 
 // The status of a runtime call. Clears the runtime's last error, where other code of the process would find our failure

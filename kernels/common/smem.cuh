@@ -8,7 +8,7 @@
 
 // The parts of the shared memory, in their order.
 struct SharedStorage {
-    static constexpr uint32_t kPartialBytes = 16;
+    static constexpr uint32_t kPartialBytes = BN_PARTIAL_BYTES;
     static constexpr uint32_t kMaxWarps = BN_MAX_THREADS / kWarp;
 
     unsigned char* warp_partials; // (warps) partials

@@ -35,11 +35,7 @@ inline BnStatus pack_mask(const BnTiling& t, const void* y, uint32_t* mask, void
 }
 
 inline BnStatus prepare_pack_mask(const BnDevice& device, BnResident* resident) {
-    for (BnDtype dtype : kDtypes) {
-        const BnStatus status = with_dtype(dtype, [&](auto type) {
-            return prepare(pack_mask_kernel<typename decltype(type)::Type>, "pack_mask", device, resident);
-        });
-        if (status != BN_SUCCESS) return status;
-    }
-    return BN_SUCCESS;
+    return with_every_dtype([&](auto type) {
+        return prepare(pack_mask_kernel<typename decltype(type)::Type>, "pack_mask", device, resident);
+    });
 }

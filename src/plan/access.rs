@@ -1,6 +1,6 @@
 //! The access patterns, and the one that suits a tensor.
 
-use super::kernels::MAX_THREADS;
+use super::kernels::{MAX_THREADS, VECTOR_BYTES};
 use crate::element::Dtype;
 use crate::op::Problem;
 use crate::shape::RowView;
@@ -18,8 +18,6 @@ pub enum Access {
     ScalarStrided,
 }
 
-/// Bytes of a vector.
-const VECTOR_BYTES: u32 = 16;
 /// Bytes of a row below which access is strided, where neighbouring channels make up longer rows. Not measured: four sectors
 /// of 32 bytes, which one request of a warp fetches at full speed.
 const MIN_ROW_BYTES: usize = 128;

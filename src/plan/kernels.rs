@@ -1,9 +1,16 @@
-//! The constants that the kernels are compiled for, as kernels/abi.h has them, and the layout of a workspace.
+//! The constants that the kernels are compiled for, and the layout of a workspace. Those that kernels/abi.h has too are held
+//! against it in src/cuda/launch/tiling.rs: plans are made without the feature `cuda` as well.
 
 /// Threads per CTA at most.
 pub(super) const MAX_THREADS: u32 = 256;
 /// CTAs of [`MAX_THREADS`] threads that every kernel's registers leave room for on an SM.
 pub(super) const MIN_CTAS: u32 = 2;
+/// Threads of a warp.
+pub(super) const WARP: u32 = 32;
+/// Bytes of a vector, the unit of every load and store but those of single elements.
+pub(super) const VECTOR_BYTES: u32 = 16;
+/// The cluster sizes that exist, smallest first.
+pub(super) const CLUSTER_SIZES: [u32; 4] = [2, 4, 8, 16];
 /// CTAs of a grid at most, in its first dimension.
 pub(super) const MAX_CTAS: u64 = (1 << 31) - 1;
 /// Teams of a cooperative grid at most: each has a counter in the workspace.

@@ -1,9 +1,6 @@
 //! The limits of a device that plans must fit or are priced by.
 
-use super::kernels::{MAX_THREADS, MIN_CTAS};
-
-/// The cluster sizes that exist, smallest first.
-pub(super) const CLUSTER_SIZES: [u32; 4] = [2, 4, 8, 16];
+use super::kernels::{CLUSTER_SIZES, MAX_THREADS, MIN_CTAS};
 
 /// The resources of a device that a plan must fit or is priced by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Residency: how many CTAs share a tile, and how much of it they keep in shared memory.
 
-use super::kernels::{MAX_CTAS, MAX_PARTIALS, MAX_TEAMS, MAX_THREADS, MIN_CTAS, PARTIAL_BYTES};
-use super::limits::{CLUSTER_SIZES, DeviceLimits};
+use super::kernels::{CLUSTER_SIZES, MAX_CTAS, MAX_PARTIALS, MAX_TEAMS, MAX_THREADS, MIN_CTAS, PARTIAL_BYTES};
+use super::limits::DeviceLimits;
 use super::strategy::Strategy;
 use super::tile::{Tiling, div_ceil, whole_tilings};
 use super::traffic::smem_tensors;

@@ -1,21 +1,25 @@
 //! Channel tiles: the ways to cut a tensor into them, whatever the device.
 
 use super::access::Access;
-use super::kernels::{MAX_THREADS, PARTIAL_BYTES};
+use super::kernels::{MAX_THREADS, PARTIAL_BYTES, WARP};
 use super::traffic::smem_tensors;
 use crate::element::Dtype;
 use crate::op::Problem;
 use crate::shape::RowView;
 
-/// The cut of the data tensors. A channel tile is a group of neighbouring channels: `rows` rows of `width` vectors each,
-/// `row_vectors` from one row to the next.
+/// The cut of the data tensors. A channel tile, or tile, is a group of neighbouring channels: `rows` rows of `width` vectors
+/// each, `row_vectors` from one row to the next. A vector has 16 bytes, or one element in the scalar access patterns.
+///
+/// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take the tiles
+/// in turn.
+// Of the fields kernels/abi.h has the types alone; src/cuda/launch/tiling.rs copies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
     /// Which thread owns which element.
     pub access: Access,
     /// Rows of a tile.
     pub rows: i64,
-    /// Vectors from one row to the next.
+    /// Vectors from one row to the next. The last columns of the last tile may lie beyond: no thread owns these.
     pub row_vectors: i64,
     /// Vectors of a tile in one row.
     pub width: i64,
@@ -23,26 +27,28 @@ pub struct Tiling {
     pub chunk: i64,
     /// Channels of a tile.
     pub tile_channels: u32,
-    /// Elements of one channel side by side in a row, with strided access.
+    /// Elements of one channel side by side in a row. Not used with contiguous access, whose tile is one channel.
     pub inner: u32,
     /// Tiles of the tensor.
     pub tiles: u32,
     /// CTAs that share a tile: its team.
     pub splits: u32,
-    /// Teams of the launch. They take the tiles in turn.
+    /// Teams of the launch: one per tile, except in a grid, whose teams must all be resident and take the tiles in turn.
     pub teams: u32,
     /// Iterations of each CTA's walk whose vectors it keeps in shared memory.
     pub smem_iters: u32,
-    /// Threads per CTA.
+    /// Threads per CTA, a power of two.
     pub threads: u32,
     /// Dynamic shared memory per CTA, in bytes.
     pub shared_bytes: u32,
-    /// Whether vectors pair up to whole bytes of the relu mask.
+    /// Whether vectors pair up to whole bytes of the relu mask; else the mask is packed from y afterwards.
     pub mask_in_place: bool,
 }
 
+/// Threads per CTA that are tried.
+const THREADS: [u32; 3] = [MAX_THREADS / 4, MAX_THREADS / 2, MAX_THREADS];
 /// Partials for the warps of the largest CTA.
-const WARP_PARTIALS: u32 = MAX_THREADS / 32;
+const WARP_PARTIALS: u32 = MAX_THREADS / WARP;
 
 impl Tiling {
     /// The tiling of an empty tensor.
@@ -58,7 +64,7 @@ impl Tiling {
         splits: 0,
         teams: 0,
         smem_iters: 0,
-        threads: 32,
+        threads: WARP,
         shared_bytes: 0,
         mask_in_place: false,
     };
@@ -132,7 +138,7 @@ pub(super) fn whole_tilings(problem: &Problem) -> Vec<Tiling> {
     let view = RowView::new(problem.shape());
     let access = Access::of(problem, view);
     let widths = access.widths(problem.dtype(), view).into_iter();
-    let sizes = widths.flat_map(|width| [64, 128, 256].map(|threads| (width, threads)));
+    let sizes = widths.flat_map(|width| THREADS.map(|threads| (width, threads)));
     sizes.filter_map(|(width, threads)| Tiling::whole(problem, view, access, width, threads)).collect()
 }
 
@@ -147,11 +153,9 @@ pub(super) fn least_tile_bytes(problem: &Problem) -> usize {
 
 /// Whether each byte of the relu mask is written by one thread, or by two neighbours of a warp.
 fn mask_in_place(vector: usize, width: usize, row_vectors: usize) -> bool {
-    match vector {
-        8 => true,
-        4 => width.is_multiple_of(2) && row_vectors.is_multiple_of(2),
-        _ => false,
-    }
+    let is_whole_bytes = vector.is_multiple_of(8);
+    let is_half_a_byte = vector == 4;
+    is_whole_bytes || is_half_a_byte && width.is_multiple_of(2) && row_vectors.is_multiple_of(2)
 }
 
 /// The quotient of counts, rounded up: `i64::div_ceil` is not stable.

@@ -15,18 +15,17 @@ mod moments;
 mod prepare;
 #[cfg(feature = "bench")]
 mod probes;
+mod tiling;
 mod train;
 
 use core::ffi::c_void;
 use core::ptr;
 
 use cudarc::driver::sys::CUstreamCaptureStatus;
-use half::{bf16, f16};
 
 use super::device::driver;
 use super::process::expect_unforked;
 use super::{Cuda, CudaWorkspace, extent, ffi, stream_key};
-use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::op::{Activation, Epilogue, Operation, Problem, Raw, RawSlice, Role, TensorList};
 use crate::plan::{Access, Plan, Strategy};
@@ -35,21 +34,8 @@ use hold::{DeviceMemory, Hold};
 pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
 pub use probes::{Probe, Probes, Storing};
-
-/// An element that the kernels know.
-pub(super) trait KernelElement: Element<Param = f32> {
-    const BN_DTYPE: ffi::BnDtype;
-}
-
-impl KernelElement for f32 {
-    const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_F32;
-}
-impl KernelElement for f16 {
-    const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_F16;
-}
-impl KernelElement for bf16 {
-    const BN_DTYPE: ffi::BnDtype = ffi::BnDtype::BN_BF16;
-}
+pub(super) use tiling::KernelElement;
+use tiling::tiling;
 
 /// Runs an operation over memory that the caller vouches for.
 ///
@@ -196,30 +182,6 @@ fn at<T>(slice: RawSlice<T>) -> *mut T {
 /// A device address, null for a tensor that is absent.
 fn at_or_null<T>(slice: Option<RawSlice<T>>) -> *mut T {
     slice.map_or(ptr::null_mut(), at)
-}
-
-fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> ffi::BnTiling {
-    let Plan { strategy, tiling, .. } = *plan;
-    ffi::BnTiling {
-        dtype: T::BN_DTYPE,
-        access: tiling.access.into(),
-        rows: tiling.rows,
-        row_vectors: tiling.row_vectors,
-        width: tiling.width,
-        chunk: tiling.chunk,
-        strategy: strategy.into(),
-        m: problem.shape().m() as i64,
-        channels: problem.shape().c() as u32,
-        tile_channels: tiling.tile_channels,
-        inner: tiling.inner,
-        tiles: tiling.tiles,
-        splits: tiling.splits,
-        teams: tiling.teams,
-        smem_iters: tiling.smem_iters,
-        threads: tiling.threads,
-        shared_bytes: tiling.shared_bytes,
-        mask_in_place: u32::from(tiling.mask_in_place),
-    }
 }
 
 /// A status of the C ABI as a result.

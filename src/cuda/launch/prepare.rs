@@ -7,17 +7,10 @@ use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
 use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
-use crate::{DeviceLimits, Error, Plan, Result};
+use crate::{DeviceLimits, Error, Result};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
-
-// The planner's constants of the kernels are those of kernels/abi.h.
-const _: () = assert!(
-    Plan::MAX_THREADS == ffi::BN_MAX_THREADS
-        && Plan::MIN_CTAS == ffi::BN_MIN_CTAS
-        && Plan::COUNTER_BYTES == ffi::BN_COUNTER_BYTES as usize
-);
 
 /// Loads every kernel in a context, and lets each use the device's shared memory. Returns the clusters of each size that the
 /// device holds, the minimum over the kernels.
@@ -42,7 +35,8 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
     for &(call, prepare) in OPERATIONS {
         let mut resident = BnResident {
             kernel: ptr::null(),
-            instance: ptr::null(),
+            dtype: ptr::null(),
+            access: ptr::null(),
             call: ptr::null(),
             ctas: 0,
             kernels: 0,
@@ -75,7 +69,11 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
 
 /// The error of an operation whose kernels cannot be made ready, and which of them.
 fn refused(call: &'static str, status: BnStatus, resident: &BnResident) -> Error {
-    let kernel = text(resident.kernel) + &text(resident.instance);
+    let instance = match [resident.dtype, resident.access].map(text) {
+        [dtype, _] if dtype.is_empty() => String::new(),
+        [dtype, access] => format!(" ({dtype}, {access})"),
+    };
+    let kernel = text(resident.kernel) + &instance;
     if resident.static_bytes > 0 {
         return Error::StaticShared { kernel, actual: resident.static_bytes };
     }
@@ -90,7 +88,7 @@ fn text(name: *const c_char) -> String {
     if name.is_null() {
         return String::new();
     }
-    // SAFETY: not null, so it is one of the string literals of launch.cuh, which end in a zero and live for ever.
+    // SAFETY: not null, so it is one of the string literals of kernels/, which end in a zero and live for ever.
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
 
@@ -103,7 +101,8 @@ mod tests {
         let refused = |kernels, ctas, static_bytes| {
             let resident = BnResident {
                 kernel: c"train_fused".as_ptr(),
-                instance: c" (f16, contiguous)".as_ptr(),
+                dtype: c"f16".as_ptr(),
+                access: c"contiguous".as_ptr(),
                 call: c"cudaFuncGetAttributes".as_ptr(),
                 ctas,
                 kernels,

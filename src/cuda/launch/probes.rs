@@ -10,7 +10,7 @@ use crate::{Error, Plan, Result};
 /// CTAs of a streaming probe for each multiprocessor: as many as are resident, each with its share of the whole.
 const CTAS_PER_SM: u32 = 4;
 /// Bytes of a vector.
-const VECTOR: usize = 16;
+const VECTOR: usize = Plan::VECTOR_BYTES as usize;
 
 /// A launch whose time says what something costs: which constant of `src/plan/cost.rs` it is for, what its time should be at
 /// best, and what it moves.
@@ -201,7 +201,11 @@ impl Probes {
                 let is_warps = threads.is_power_of_two() && (32..=Plan::MAX_THREADS).contains(&threads);
                 expect(is_warps, || format!("a power of two from 32 to {} threads", Plan::MAX_THREADS), threads)?;
                 expect(matches!(in_flight, 4 | 8 | 16), || "4, 8 or 16 vectors in flight", in_flight)?;
-                expect(bytes > 0 && bytes.is_multiple_of(VECTOR), || "a multiple of 16 bytes", bytes as u64)?;
+                expect(
+                    bytes > 0 && bytes.is_multiple_of(VECTOR),
+                    || format!("a multiple of {VECTOR} bytes"),
+                    bytes as u64,
+                )?;
                 let fits = sets > 0 && bytes.checked_mul(sets).is_some_and(|all| all <= self.bytes());
                 let most = self.bytes() / bytes;
                 expect(

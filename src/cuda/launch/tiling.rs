@@ -1,0 +1,74 @@
+//! The plan's tiling as the kernels have it: THE copy of one into the other, and what both sides must agree on.
+
+use half::{bf16, f16};
+
+use super::ffi::{self, BnDtype, BnTiling};
+use crate::element::Element;
+use crate::op::Problem;
+use crate::plan::{Plan, Tiling};
+
+// The planner's constants of the kernels are those of kernels/abi.h.
+const _: () = assert!(
+    Plan::MAX_THREADS == ffi::BN_MAX_THREADS
+        && Plan::MIN_CTAS == ffi::BN_MIN_CTAS
+        && Plan::VECTOR_BYTES == ffi::BN_VECTOR_BYTES
+        && Plan::PARTIAL_BYTES == ffi::BN_PARTIAL_BYTES as usize
+        && Plan::COUNTER_BYTES == ffi::BN_COUNTER_BYTES as usize
+        && Plan::CLUSTER_SIZES.len() == ffi::BN_CLUSTER_SIZES as usize
+);
+
+/// An element that the kernels know.
+pub(in crate::cuda) trait KernelElement: Element<Param = f32> {
+    const BN_DTYPE: BnDtype;
+}
+
+impl KernelElement for f32 {
+    const BN_DTYPE: BnDtype = BnDtype::BN_F32;
+}
+impl KernelElement for f16 {
+    const BN_DTYPE: BnDtype = BnDtype::BN_F16;
+}
+impl KernelElement for bf16 {
+    const BN_DTYPE: BnDtype = BnDtype::BN_BF16;
+}
+
+/// The tiling of a launch.
+pub(super) fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> BnTiling {
+    // Every field by its name, so that a new one is not forgotten.
+    let Tiling {
+        access,
+        rows,
+        row_vectors,
+        width,
+        chunk,
+        tile_channels,
+        inner,
+        tiles,
+        splits,
+        teams,
+        smem_iters,
+        threads,
+        shared_bytes,
+        mask_in_place,
+    } = plan.tiling;
+    BnTiling {
+        dtype: T::BN_DTYPE,
+        access: access.into(),
+        strategy: plan.strategy.into(),
+        rows,
+        row_vectors,
+        width,
+        chunk,
+        m: problem.shape().m() as i64,
+        channels: problem.shape().c() as u32,
+        tile_channels,
+        inner,
+        tiles,
+        splits,
+        teams,
+        smem_iters,
+        threads,
+        shared_bytes,
+        mask_in_place: u32::from(mask_in_place),
+    }
+}
