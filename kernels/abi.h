@@ -69,8 +69,8 @@ typedef struct BnStatistics {
     const float* var;
 } BnStatistics;
 
-/// The cut of the data tensors: `Tiling` of src/plan/tile.rs, field by field under its name, where each is described; and
-/// what else a launch needs of its plan.
+/// The cut of the data tensors: `Tiling` of src/plan/tile.rs, field by field under its name, where each is described;
+/// and what else a launch needs of its plan.
 typedef struct BnTiling {
     BnDtype dtype;
     BnAccess access;

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed<T>(pub(crate) T);
 
-/// What can be [`Listed`].
+/// A type of the library's whose values are [`Listed`].
 pub(crate) trait Choice: Copy + 'static {
     /// Every value, in the order of `--help`.
     const ALL: &'static [Listed<Self>];

@@ -75,8 +75,8 @@ struct Gradient {
         }
         apply_derivative<T>(derivative, [&](int e) { return normalized(affines.at(e), x[e]); }, g);
     }
-    // g as it is kept in shared memory. Rounding it changes nothing: g is dy or 0, whether by the mask or by relu. Of an
-    // activation with other derivatives dy is to be kept, or the strategies differ by that rounding.
+    // g as it is kept in shared memory. Rounding it changes nothing: g is dy or 0, whether by the mask or by relu. With
+    // another derivative dy is to be kept instead, or the strategies differ by that rounding.
     __device__ __forceinline__ typename V::Raw packed(const GradientBatch<Iter>& batch, int i,
                                                       const float (&g)[Iter::kVec]) const {
         return mask != nullptr || derivative != BN_IDENTITY ? V::pack(g) : batch.dy[i];

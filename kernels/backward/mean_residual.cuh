@@ -3,9 +3,9 @@
 //     mean_lo = sum(x - saved_mean) / m
 //
 // A residual that is more than a rounding shows that the caller's statistics are not those of x: saved_mean is then
-// taken as given. An activation's derivative at v, which is computed again from x, needs mean_lo first where the mean is
-// far from zero; elsewhere mean_lo is below the other roundings of v. That is argued from relu, whose derivative jumps:
-// a smooth one loses no more than the roundings of v themselves.
+// taken as given. An activation's derivative at v, which is computed again from x, needs mean_lo first where the mean
+// is far from zero; elsewhere mean_lo is below the other roundings of v. That is argued from relu, whose derivative
+// jumps: a smooth one loses no more than the roundings of v themselves.
 #pragma once
 #include "../common/affine.cuh"
 #include "../common/reduce.cuh"

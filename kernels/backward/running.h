@@ -1,4 +1,4 @@
-// The half of bn_backward with running statistics. The halves are compiled separately, since each takes the compiler long.
+// The half of bn_backward with running statistics, compiled separately: each half takes the compiler long.
 #pragma once
 #include "../abi.h"
 

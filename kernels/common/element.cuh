@@ -9,8 +9,8 @@
 
 #include "../abi.h"
 
-// A dtype: its value in the ABI, its name in messages, its conversions one by one, and those of a word of 32 bits, which
-// has 4 / sizeof(T) values.
+// A dtype: its value in the ABI, its name in messages, its conversions one by one, and those of a word of 32 bits,
+// which has 4 / sizeof(T) values.
 template <class T>
 struct Element;
 

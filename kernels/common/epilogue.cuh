@@ -37,8 +37,8 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
     }
 }
 
-// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it. Derivatives
-// are those of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN passes.
+// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it.
+// Derivatives are those of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN passes.
 template <class T, int kVec, class V>
 __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, float (&g)[kVec]) {
     switch (activation) {

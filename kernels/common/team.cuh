@@ -86,8 +86,8 @@ class Team {
         return all;
     }
 
-    // Partials go through the workspace: (teams, 2, splits + 1, tile_channels). Each CTA reduces some of several channels for
-    // all, at the price of a second barrier; otherwise the work would grow with the square of the team.
+    // Partials go through the workspace: (teams, 2, splits + 1, tile_channels). Each CTA reduces some of several
+    // channels for all, at the price of a second barrier; otherwise the work would grow with the square of the team.
     template <class Partial>
     __device__ __forceinline__ Partial grid_reduce(const ChannelThreads& threads, const Partial& own,
                                                    uint32_t reduction) const {

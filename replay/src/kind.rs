@@ -20,22 +20,20 @@ mod codes;
 
 use ffi::{BnActivation, BnBackward, BnEpilogue, BnInfer, BnStrategy, BnTiling, BnTrain};
 
-const STRATEGIES: [&str; Strategy::ALL.len()] = {
-    let (mut names, mut i) = ([""; Strategy::ALL.len()], 0);
-    while i < names.len() {
-        names[i] = Strategy::ALL[i].name();
-        i += 1;
-    }
-    names
-};
-const EPILOGUES: [&str; Epilogue::ALL.len()] = {
-    let (mut names, mut i) = ([""; Epilogue::ALL.len()], 0);
-    while i < names.len() {
-        names[i] = Epilogue::ALL[i].name();
-        i += 1;
-    }
-    names
-};
+/// The names of an enum's values, as a constant.
+macro_rules! names_of {
+    ($Type:ty) => {{
+        let (mut names, mut i) = ([""; <$Type>::ALL.len()], 0);
+        while i < names.len() {
+            names[i] = <$Type>::ALL[i].name();
+            i += 1;
+        }
+        names
+    }};
+}
+
+const STRATEGIES: [&str; Strategy::ALL.len()] = names_of!(Strategy);
+const EPILOGUES: [&str; Epilogue::ALL.len()] = names_of!(Epilogue<()>);
 
 /// A kind. Launches of one kind do the same on other numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

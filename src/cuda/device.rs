@@ -21,7 +21,7 @@ pub(super) fn driver(call: &'static str) -> impl Fn(DriverError) -> Error {
     move |error| Error::Driver { call, code: error.0 as u32 }
 }
 
-/// [`driver`] for an allocation of so many bytes and the calls that fill it.
+/// [`driver`] for an allocation of `bytes` and the calls that fill it.
 pub(super) fn allocating(bytes: usize) -> impl Fn(DriverError) -> Error {
     move |error| match error.0 as u32 {
         OUT_OF_MEMORY => Error::OutOfMemory { bytes },

@@ -96,7 +96,7 @@ named! {
 }
 
 impl Op {
-    /// What it does, in a line.
+    /// A line that says what it does.
     pub fn summary(self) -> &'static str {
         match self {
             Self::Moments => "Mean and biased variance of each channel",
@@ -108,11 +108,8 @@ impl Op {
     }
 
     /// Whether it has parameters, and whether something can be fused behind it: there is a y, or its gradient.
-    pub const fn takes_epilogue(self) -> bool {
-        match self {
-            Self::Train | Self::Infer | Self::Backward(_) => true,
-            Self::Moments => false,
-        }
+    pub fn takes_epilogue(self) -> bool {
+        self.writes_y() || self.is_backward()
     }
 
     /// The epilogues that it can have.
@@ -121,7 +118,7 @@ impl Op {
     }
 
     /// Whether it updates running statistics.
-    pub const fn tracks(self) -> bool {
+    pub fn tracks(self) -> bool {
         match self {
             Self::Train => true,
             Self::Moments | Self::Infer | Self::Backward(_) => false,
@@ -138,7 +135,7 @@ impl Op {
 
     /// Whether it reduces over the batch before it uses the values again, rather than normalize by running statistics: then
     /// there is a choice of [strategies](crate::Strategy).
-    pub const fn needs_batch_statistics(self) -> bool {
+    pub fn needs_batch_statistics(self) -> bool {
         match self {
             Self::Moments | Self::Train | Self::Backward(StatisticsKind::Batch) => true,
             Self::Infer | Self::Backward(StatisticsKind::Running) => false,

@@ -12,7 +12,7 @@ use crate::shape::RowView;
 ///
 /// The CTAs that share a tile are its team. Cluster and grid launch whole teams of neighbouring CTAs; the teams take the tiles
 /// in turn.
-// Of the fields kernels/abi.h has the types alone; src/cuda/launch/tiling.rs copies them.
+// The fields are described here alone: kernels/abi.h has their types, and src/cuda/launch/tiling.rs copies them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
     /// Which thread owns which element.

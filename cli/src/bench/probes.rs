@@ -20,12 +20,12 @@ pub(super) struct Sizes {
     row_bytes: usize,
     /// Bytes of the copies that L2 holds.
     warm: [usize; 3],
-    /// Grid barriers and exchanges of a launch, so many that the launch itself takes little of the time.
+    /// Grid barriers and exchanges of a launch: enough for the launch itself to take little of the time.
     rounds: u32,
 }
 
 impl Sizes {
-    /// The sizes of probes that are timed: buffers of at least so many bytes, which leave nothing in L2.
+    /// The sizes of probes that are timed: buffers of at least these bytes, which leave nothing in L2.
     pub(super) fn cold(bytes: u64) -> Self {
         let row_bytes = 4096;
         let bytes = (bytes as usize).next_multiple_of(PARTS * row_bytes);

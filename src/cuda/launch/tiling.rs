@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::ffi::{self, BnDtype, BnTiling};
 use crate::element::Element;
 use crate::op::Problem;
-use crate::plan::{Plan, Tiling};
+use crate::plan::Plan;
 
 // The planner's constants of the kernels are those of kernels/abi.h.
 const _: () = assert!(
@@ -34,41 +34,25 @@ impl KernelElement for bf16 {
 
 /// The tiling of a launch.
 pub(super) fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> BnTiling {
-    // Every field by its name, so that a new one is not forgotten.
-    let Tiling {
-        access,
-        rows,
-        row_vectors,
-        width,
-        chunk,
-        tile_channels,
-        inner,
-        tiles,
-        splits,
-        teams,
-        smem_iters,
-        threads,
-        shared_bytes,
-        mask_in_place,
-    } = plan.tiling;
+    let t = &plan.tiling;
     BnTiling {
         dtype: T::BN_DTYPE,
-        access: access.into(),
+        access: t.access.into(),
         strategy: plan.strategy.into(),
-        rows,
-        row_vectors,
-        width,
-        chunk,
+        rows: t.rows,
+        row_vectors: t.row_vectors,
+        width: t.width,
+        chunk: t.chunk,
         m: problem.shape().m() as i64,
         channels: problem.shape().c() as u32,
-        tile_channels,
-        inner,
-        tiles,
-        splits,
-        teams,
-        smem_iters,
-        threads,
-        shared_bytes,
-        mask_in_place: u32::from(mask_in_place),
+        tile_channels: t.tile_channels,
+        inner: t.inner,
+        tiles: t.tiles,
+        splits: t.splits,
+        teams: t.teams,
+        smem_iters: t.smem_iters,
+        threads: t.threads,
+        shared_bytes: t.shared_bytes,
+        mask_in_place: u32::from(t.mask_in_place),
     }
 }
