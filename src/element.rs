@@ -41,6 +41,24 @@ impl Dtype {
         }
     }
 
+    /// The name in NumPy, PyTorch, TensorFlow and JAX.
+    pub fn array_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+            Self::F64 => "float64",
+        }
+    }
+
+    /// The dtype of per-channel values beside such data: that of [`Element::Param`].
+    pub fn param(self) -> Self {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => Self::F32,
+            Self::F64 => Self::F64,
+        }
+    }
+
     /// The size of a value.
     pub fn bytes(self) -> u32 {
         match self {
@@ -57,6 +75,14 @@ impl Dtype {
             Self::F16 => 1.0 / 2048.0,                       // 2^-11
             Self::Bf16 => 1.0 / 256.0,                       // 2^-8
             Self::F64 => f64::EPSILON / 2.0,                 // 2^-53
+        }
+    }
+
+    /// Whether a result is rounded to f32 first and then to it, as a GPU does.
+    pub fn rounds_through_f32(self) -> bool {
+        match self {
+            Self::F16 | Self::Bf16 => true,
+            Self::F32 | Self::F64 => false,
         }
     }
 
@@ -237,6 +263,10 @@ mod tests {
             assert_eq!(T::from_f64(tiny / 4.0).to_f64(), 0.0);
             assert!(T::from_f64(f64::NAN).to_f64().is_nan());
             assert_eq!(T::DTYPE.bytes() as usize, size_of::<T>());
+            assert_eq!(T::DTYPE.param(), T::Param::DTYPE);
+            // A hair above a tie of T, which an f32 cannot hold beside 1: it is the tie for what goes through f32.
+            let above = T::from_f64(1.0 + u + 2f64.powi(-40)).to_f64();
+            assert_eq!(above == 1.0, T::DTYPE.rounds_through_f32(), "{}", T::DTYPE);
         }
         check::<f32>();
         check::<f16>();

@@ -421,7 +421,7 @@ fn needs(strategy: &Strategy) -> &'static str {
     match strategy {
         Strategy::Cluster => "thread-block clusters",
         Strategy::Grid => "cooperative launches",
-        Strategy::Block | Strategy::TwoRead => "shared memory",
+        Strategy::Block | Strategy::TwoPass => "shared memory",
     }
 }
 

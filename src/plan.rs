@@ -45,7 +45,7 @@ impl fmt::Display for Plan {
         let (strategy, iterations) = (self.strategy, self.tiling.iterations());
         write!(
             f,
-            "{strategy} {access:?} threads={threads} tiles={tiles} splits={splits} teams={teams} \
+            "{strategy} {access} threads={threads} tiles={tiles} splits={splits} teams={teams} \
              smem_iters={smem_iters}/{iterations} shared_bytes={shared_bytes}"
         )
     }
@@ -91,7 +91,7 @@ impl Plan {
                 if plan.predicted_ns < best.predicted_ns { plan } else { best }
             }),
         };
-        best.ok_or_else(|| Self::refused(problem, limits, forced.unwrap_or(Strategy::TwoRead)))
+        best.ok_or_else(|| Self::refused(problem, limits, forced.unwrap_or(Strategy::TwoPass)))
     }
 
     /// The best plan of each strategy that can hold the problem, in the order of [`Strategy::ALL`]. For an empty problem the
@@ -101,7 +101,7 @@ impl Plan {
     }
 
     fn best_of_each(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
-        let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoRead] };
+        let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoPass] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }
 
@@ -134,7 +134,7 @@ impl Plan {
             Strategy::Cluster => limits.largest_cluster(),
             Strategy::Grid if !limits.cooperative => 0,
             Strategy::Grid => limits.sms,
-            Strategy::Block | Strategy::TwoRead => 1,
+            Strategy::Block | Strategy::TwoPass => 1,
         };
         if ctas == 0 {
             return Error::NoStrategy { strategy };
@@ -155,7 +155,7 @@ impl Plan {
         let partials = |strategy| match strategy {
             Strategy::Block | Strategy::Cluster => 0,
             Strategy::Grid => residency::most_grid_partials(problem, limits),
-            Strategy::TwoRead => partial_passes(problem) * residency::most_pass_partials(problem, limits),
+            Strategy::TwoPass => partial_passes(problem) * residency::most_pass_partials(problem, limits),
         };
         let most = Strategy::ALL.into_iter().filter(|&s| forced.is_none_or(|forced| forced == s)).map(partials).max();
         Self::HEAD_BYTES + most.unwrap_or(0) * Self::PARTIAL_BYTES
@@ -171,7 +171,7 @@ impl Plan {
         let partials = match strategy {
             Strategy::Block | Strategy::Cluster => 0,
             Strategy::Grid => residency::grid_partials(tiling.splits, tiling.teams, tiling.tile_channels),
-            Strategy::TwoRead => partial_passes(problem) * tiling.splits as usize * problem.shape().c(),
+            Strategy::TwoPass => partial_passes(problem) * tiling.splits as usize * problem.shape().c(),
         };
         let workspace_bytes = Self::HEAD_BYTES + partials * Self::PARTIAL_BYTES;
         Self { strategy, tiling, workspace_bytes, predicted_ns }

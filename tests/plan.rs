@@ -25,7 +25,7 @@ const DEVICES: [DeviceLimits; 7] = {
     devices
 };
 const FORCED: [Option<Strategy>; 5] =
-    [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoRead)];
+    [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoPass)];
 
 fn problem(op: Op, dims: &[usize], layout: Layout, dtype: Dtype, epilogue: Epilogue<()>) -> Problem {
     let epilogue = if op.takes_epilogue() { epilogue } else { Epilogue::IDENTITY };
@@ -119,11 +119,11 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
             let by_threads = Plan::MIN_CTAS * Plan::MAX_THREADS / t.threads;
             assert!(t.teams * t.splits <= by_shared.min(by_threads) * limits.sms, "{plan:?}");
         }
-        Strategy::TwoRead => {}
+        Strategy::TwoPass => {}
     }
     assert!(t.teams <= t.tiles && (t.teams == t.tiles || plan.strategy == Strategy::Grid), "{plan:?}");
     let tensors = match (plan.strategy, problem.op()) {
-        (Strategy::TwoRead, _) | (_, Op::Moments) => 0,
+        (Strategy::TwoPass, _) | (_, Op::Moments) => 0,
         (_, Op::Backward(StatisticsKind::Batch)) => 2,
         (_, Op::Train | Op::Infer | Op::Backward(StatisticsKind::Running)) => 1,
     };
@@ -141,10 +141,10 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
     let needs = match (plan.strategy, problem.op()) {
         (Strategy::Block | Strategy::Cluster, _) | (_, Op::Infer) => 0,
         (Strategy::Grid, _) => 2 * (t.splits + 1) as usize * (t.teams * t.tile_channels) as usize,
-        (Strategy::TwoRead, Op::Backward(StatisticsKind::Batch)) if problem.epilogue().recomputes_v() => {
+        (Strategy::TwoPass, Op::Backward(StatisticsKind::Batch)) if problem.epilogue().recomputes_v() => {
             2 * t.splits as usize * problem.shape().c()
         }
-        (Strategy::TwoRead, _) => t.splits as usize * problem.shape().c(),
+        (Strategy::TwoPass, _) => t.splits as usize * problem.shape().c(),
     };
     assert_eq!(partials, needs, "{plan:?}");
     assert!(plan.predicted_ns.is_finite() && plan.predicted_ns > 0.0, "{plan:?}");
@@ -203,7 +203,7 @@ fn any_plan_keeps_its_limits_and_owns_each_element_once() {
                 prop_assert!(forced.is_none_or(|forced| plan.strategy == forced));
             }
         } else {
-            prop_assert!(forced.is_some() && forced != Some(Strategy::TwoRead));
+            prop_assert!(forced.is_some() && forced != Some(Strategy::TwoPass));
         }
         Ok(())
     });
@@ -229,7 +229,7 @@ fn no_choice_is_slower_than_two_read() {
                         let problem = problem(op, &dims, layout, dtype, epilogue);
                         for limits in DEVICES {
                             let plan = Plan::new(&problem, &limits, None).unwrap();
-                            let twice = Plan::new(&problem, &limits, Some(Strategy::TwoRead)).unwrap();
+                            let twice = Plan::new(&problem, &limits, Some(Strategy::TwoPass)).unwrap();
                             check_limits(&problem, &limits, &plan);
                             assert!(plan.predicted_ns <= twice.predicted_ns, "{plan:?} {twice:?}");
                             plans += 1;
@@ -250,7 +250,7 @@ fn resnet50_reads_once() {
         for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
             let problem = problem(op, row.shape.dims(), Layout::ChannelsFirst, row.dtype, Epilogue::RELU);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
-            assert_ne!(plan.strategy, Strategy::TwoRead, "{op:?} {row:?}");
+            assert_ne!(plan.strategy, Strategy::TwoPass, "{op:?} {row:?}");
             assert_eq!(i64::from(plan.tiling.smem_iters), plan.tiling.iterations(), "{op:?} {row:?}");
         }
     }
@@ -352,7 +352,7 @@ fn block_reads_once_where_tiles_fit_and_fill_the_device() {
     };
     let first = Layout::ChannelsFirst;
     assert_eq!(plan(&[32, 512, 28, 28], first).strategy, Strategy::Block);
-    assert_ne!(plan(&[32, 2048, 7, 7], first).strategy, Strategy::TwoRead);
+    assert_ne!(plan(&[32, 2048, 7, 7], first).strategy, Strategy::TwoPass);
     // A tile of 1.6 MB fits no SM, but a cluster of eight; one of 6.4 MB needs a good part of the device.
     assert_eq!(plan(&[256, 64, 56, 56], first).strategy, Strategy::Cluster);
     assert_eq!(plan(&[256, 64, 112, 112], first).strategy, Strategy::Grid);
@@ -367,7 +367,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
         error.to_string(),
         format!("strategy block: expected a channel tile of at most 232448 bytes on chip, got {tile}")
     );
-    Plan::new(&large, &HOPPER, Some(Strategy::TwoRead)).unwrap();
+    Plan::new(&large, &HOPPER, Some(Strategy::TwoPass)).unwrap();
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn a_plan_is_one_line() {
     let plan = Plan::new(&problem, &DeviceLimits::KNOWN[1].1, Some(Strategy::Cluster)).unwrap();
     let t = plan.tiling;
     let wanted = format!(
-        "cluster Contiguous threads={} tiles=64 splits={} teams={} smem_iters={}/{} shared_bytes={}",
+        "cluster contiguous threads={} tiles=64 splits={} teams={} smem_iters={}/{} shared_bytes={}",
         t.threads,
         t.splits,
         t.teams,

@@ -14,7 +14,7 @@ struct Cli {
     command: Command,
 }
 
-/// What to do.
+/// Commands.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Show the version, the features built in and the devices

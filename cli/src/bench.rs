@@ -43,7 +43,7 @@ use tasks::{Task, tasks};
 /// Options of `batchnorm bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to measure: cpu, cuda or cuda:N
+    /// Device to measure: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: Device,
     /// The shapes: resnet50, mlp, volumes or edge; all of them by default

@@ -79,7 +79,7 @@ impl Choice for batchnorm::Dtype {
 /// `--strategy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Strategy {
-    /// What is predicted to take the least time
+    /// Strategy with the least predicted time
     Auto,
     /// A channel is held by one block
     Block,
@@ -88,7 +88,7 @@ pub(crate) enum Strategy {
     /// A channel is held by blocks of a cooperative grid, as far as it fits
     Grid,
     /// The data is read twice
-    TwoRead,
+    TwoPass,
 }
 
 impl Strategy {
@@ -113,7 +113,7 @@ impl Strategy {
             Self::Block => Some(batchnorm::Strategy::Block),
             Self::Cluster => Some(batchnorm::Strategy::Cluster),
             Self::Grid => Some(batchnorm::Strategy::Grid),
-            Self::TwoRead => Some(batchnorm::Strategy::TwoRead),
+            Self::TwoPass => Some(batchnorm::Strategy::TwoPass),
         }
     }
 }

@@ -11,7 +11,7 @@ mod ending;
 mod failure;
 mod info;
 mod output;
-mod plan;
+mod plan_json;
 mod run;
 mod threads;
 mod verify;

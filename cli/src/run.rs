@@ -26,19 +26,19 @@ use report::Done;
 /// Options of `batchnorm run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to compute
+    /// Operation
     #[arg(long, value_enum)]
     op: Op,
-    /// Where the channels stand among x's dimensions; nchw and nhwc are aliases
+    /// Position of the channels among x's dimensions; nchw and nhwc are aliases
     #[arg(long, value_enum)]
     layout: Layout,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Device to compute on: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// How a CUDA device reads the data; the CPU has auto alone
+    /// Way that a CUDA device reads the data; the CPU has auto alone
     #[arg(long, value_enum, default_value = "auto")]
     strategy: Strategy,
-    /// What is added to the variance
+    /// Constant added to the variance
     #[arg(long, default_value = "1e-5", value_parser = choices::number, allow_hyphen_values = true)]
     eps: f64,
     /// The weight of the new batch in the running statistics, in [0, 1], or cumulative: the average of all batches
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Which variance the running variance follows
     #[arg(long, value_enum, default_value = "unbiased")]
     running_var: RunningVar,
-    /// What is fused behind the normalization; z is a tensor of the input
+    /// Activation, and residual before it, fused behind the normalization; z is a tensor of the input
     #[arg(long, value_enum, default_value = "identity")]
     epilogue: Epilogue,
     /// Leave the running statistics of a channel as they are where its batch has NaN or infinite statistics

@@ -30,7 +30,7 @@ const EMULATED_EVERY: usize = 37;
 /// Options of `batchnorm verify`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Device to compute on: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: Device,
     /// Only these strategies of a CUDA device; all of them by default

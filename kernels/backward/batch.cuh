@@ -19,7 +19,7 @@
 #include "gradient.cuh"
 #include "mean_residual.cuh"
 
-// Three sums of a channel: sum(x - saved_mean), sum(g), sum(g * (x - saved_mean)).
+// Three sums of a channel, with saved_mean.
 using GradientSums = Sums<3>;
 
 // Reads a CTA's chunk of x and dy, and gives the threads of each channel its three sums. x comes from `known_x` where
@@ -44,9 +44,9 @@ __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, cons
         for (int e = 0; e < Iter::kVec; e++) {
             GradientSums& sum = sums[e % Iter::kAccums];
             const float xmu = x[e] - affines.at(e).mean;
-            sum.of[0] += xmu;
-            sum.of[1] += g[e];
-            sum.of[2] = fmaf(g[e], xmu, sum.of[2]);
+            sum.of[kSumXmu] += xmu;
+            sum.of[kSumG] += g[e];
+            sum.of[kSumGXmu] = fmaf(g[e], xmu, sum.of[kSumGXmu]);
         }
     });
     return block_reduce_accums<Iter, GradientSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
@@ -68,9 +68,9 @@ __device__ __forceinline__ float write_parameter_gradients(const BnBackward& arg
     if (channel < t.channels) {
         const float inv_std = args.statistics.inv_std[channel];
         const float m = static_cast<float>(t.m);
-        const float sum_dy = sum.of[1];
-        coeffs.mean_lo = mean_residual(args.statistics.mean[channel], sum.of[0], t.m);
-        const float sum_dy_xmu = fmaf(-coeffs.mean_lo, sum_dy, sum.of[2]);
+        const float sum_dy = sum.of[kSumG];
+        coeffs.mean_lo = mean_residual(args.statistics.mean[channel], sum.of[kSumXmu], t.m);
+        const float sum_dy_xmu = fmaf(-coeffs.mean_lo, sum_dy, sum.of[kSumGXmu]);
         coeffs.mean_dy = sum_dy / m;
         coeffs.proj = sum_dy_xmu * inv_std * inv_std / m;
         if (threads.rank == 0 && coord.split == 0) {

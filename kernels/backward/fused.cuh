@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         write_saved_affines(args, coord, threads, 0.0f, smem);
         Affines<Iter> affines(iter, t, smem);
         // v of such a tile takes one more walk over x, on chip as far as it fits.
-        const bool knows_x = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
-        if (knows_x) {
+        const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
+        if (needs_mean_lo) {
             const Sums<1> sum = team.reduce(threads, reduce_xmu(args, iter, threads, smem, affines, smem_x));
             const uint32_t channel = threads.channel(t, tile);
             const float mean_lo =
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
             write_saved_affines(args, coord, threads, mean_lo, smem);
             affines = Affines<Iter>(iter, t, smem);
         }
-        const SmemTile<Iter> known_x = knows_x ? smem_x : SmemTile<Iter>::empty();
+        const SmemTile<Iter> known_x = needs_mean_lo ? smem_x : SmemTile<Iter>::empty();
         const GradientSums sum = team.reduce(
             threads, reduce_gradients(t, iter, threads, smem, affines, gradient, known_x, smem_x, smem_g));
         write_parameter_gradients(args, coord, threads, sum, smem);

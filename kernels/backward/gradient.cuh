@@ -10,6 +10,9 @@
 #include "../common/smem.cuh"
 #include "../common/tile_iterator.cuh"
 
+// Sums of a channel, in the order of `Sums::of`: sum(g), sum(g * (x - mean)), sum(x - mean).
+enum { kSumG, kSumGXmu, kSumXmu };
+
 // Vectors of x and of dy that a thread has in flight.
 constexpr int kBackwardUnroll = 4;
 

@@ -57,6 +57,9 @@ __device__ __forceinline__ void write_saved_affines(const BnBackward& args, Tile
 }
 
 // Reads a CTA's chunk of x, keeps its first vectors in `smem_x`, and gives the threads of each channel
+// Vectors of x that a thread has in flight.
+constexpr int kMeanResidualUnroll = 8;
+
 // sum(x - saved_mean).
 template <class Iter>
 __device__ __forceinline__ Sums<1> reduce_xmu(const BnBackward& args, Iter iter, const ChannelThreads& threads,
@@ -68,17 +71,17 @@ __device__ __forceinline__ Sums<1> reduce_xmu(const BnBackward& args, Iter iter,
 #pragma unroll
     for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = Sums<1>::identity();
 #pragma unroll 1
-    for (uint32_t done = 0; done < iter.iterations; done += kReduceUnroll) {
-        typename V::Raw raw[kReduceUnroll];
-        bool valid[kReduceUnroll];
+    for (uint32_t done = 0; done < iter.iterations; done += kMeanResidualUnroll) {
+        typename V::Raw raw[kMeanResidualUnroll];
+        bool valid[kMeanResidualUnroll];
 #pragma unroll
-        for (int i = 0; i < kReduceUnroll; i++) {
+        for (int i = 0; i < kMeanResidualUnroll; i++) {
             valid[i] = iter.valid();
             raw[i] = valid[i] ? V::load(x + iter.offset * Iter::kVec) : V::zero();
             ++iter;
         }
 #pragma unroll
-        for (int i = 0; i < kReduceUnroll; i++) {
+        for (int i = 0; i < kMeanResidualUnroll; i++) {
             if (!valid[i]) break;
             if (smem_x.contains(done + i)) smem_x.at(done + i) = raw[i];
             float v[Iter::kVec];

@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         for (int e = 0; e < Iter::kVec; e++) {
             const Affine& affine = affines.at(e);
             RunningSums& sum = sums[e % Iter::kAccums];
-            sum.of[0] += g[e];
-            sum.of[1] = fmaf(g[e], x[e] - affine.mean, sum.of[1]);
+            sum.of[kSumG] += g[e];
+            sum.of[kSumGXmu] = fmaf(g[e], x[e] - affine.mean, sum.of[kSumGXmu]);
             x[e] = affine.scale * g[e];
         }
         gradient.store_dx(batch.offset[i], x);
@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
     const RunningSums sum = warp_reduce_splits<RunningSums>(args.workspace, t, channel);
     if (channel < t.channels && threadIdx.x % kWarp == 0) {
-        if (args.dgamma != nullptr) args.dgamma[channel] = sum.of[1] * inv_std_of(running.var[channel], running.eps);
-        if (args.dbeta != nullptr) args.dbeta[channel] = sum.of[0];
+        const float inv_std = inv_std_of(running.var[channel], running.eps);
+        if (args.dgamma != nullptr) args.dgamma[channel] = sum.of[kSumGXmu] * inv_std;
+        if (args.dbeta != nullptr) args.dbeta[channel] = sum.of[kSumG];
     }
 }

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     const uint32_t channel = threads.channel(t, coord.tile);
-    const bool knows_residual = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
+    const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
     const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, channel, smem);
     const float mean_lo = write_parameter_gradients(args, coord, threads, sum, smem);
     __syncthreads();
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
     __syncthreads();
     // v is that of the first pass, which knew mean_lo only where the tile needs it.
-    write_saved_affines(args, coord, threads, knows_residual ? mean_lo : 0.0f, smem);
+    write_saved_affines(args, coord, threads, needs_mean_lo ? mean_lo : 0.0f, smem);
     const Affines<Iter> affines(iter, t, smem);
     const SmemTile<Iter> empty = SmemTile<Iter>::empty();
     write_dx(iter, affines, dx_coeffs, Gradient<Iter>(args), empty, empty);

@@ -6,7 +6,7 @@
 //
 // 1. The mean is a pair (mean, mean_lo) to the end: one f32 mean at 1e4, sigma 1 is off by 4e-4 sigmas.
 // 2. A thread sums about its first value, its pivot, so equal values are exact and large means lose nothing.
-// 3. Eight values merge at once.
+// 3. kValuesPerMerge values merge at once.
 //
 // E[x^2] - E[x]^2 appears nowhere: at mean 1e4, sigma 1 it is wrong by a factor of 10 in f32.
 #pragma once
@@ -80,11 +80,11 @@ __device__ __forceinline__ Sums<kCount> merge(const Sums<kCount>& a, const Sums<
     return sum;
 }
 
-// Values that WelfordAccumulator takes at once, and vectors that a walk over x alone has in flight.
-constexpr int kReduceUnroll = 8;
+// Values that WelfordAccumulator sums before it merges their moments.
+constexpr int kValuesPerMerge = 8;
 
-// The moments of a thread's values, for kAccums channels at once. The first value is the pivot; eight values are summed
-// about it and merged by Chan's rule. Relative error of the variance 1e-7 also at mean 1e6, sigma 1.
+// The moments of a thread's values, for kAccums channels at once. The first value is the pivot; kValuesPerMerge values
+// are summed about it and merged by Chan's rule. Relative error of the variance 1e-7 also at mean 1e6, sigma 1.
 template <int kAccums>
 struct WelfordAccumulator {
     // `mean` is relative to `pivot`.
@@ -97,22 +97,22 @@ struct WelfordAccumulator {
         for (int acc = 0; acc < kAccums; acc++) pivot[acc] = mean[acc] = m2[acc] = 0.0f;
     }
 
-    // Adds the first `count` of eight values. The caller shares `before` = n and `weight` = count / (before + count)
-    // among accumulators.
+    // Adds the first `count` of kValuesPerMerge values. The caller shares `before` = n and
+    // `weight` = count / (before + count) among accumulators.
     template <bool kIsFull>
-    __device__ __forceinline__ void add(int acc, const float (&v)[kReduceUnroll], int count, float before,
+    __device__ __forceinline__ void add(int acc, const float (&v)[kValuesPerMerge], int count, float before,
                                         float weight) {
-        float d[kReduceUnroll];
+        float d[kValuesPerMerge];
         float sum = 0.0f;
 #pragma unroll
-        for (int i = 0; i < kReduceUnroll; i++) {
+        for (int i = 0; i < kValuesPerMerge; i++) {
             d[i] = v[i] - pivot[acc];
             if (kIsFull || i < count) sum += d[i];
         }
-        const float new_mean = kIsFull ? sum * (1.0f / kReduceUnroll) : sum / static_cast<float>(count);
+        const float new_mean = kIsFull ? sum * (1.0f / kValuesPerMerge) : sum / static_cast<float>(count);
         float new_m2 = 0.0f;
 #pragma unroll
-        for (int i = 0; i < kReduceUnroll; i++) {
+        for (int i = 0; i < kValuesPerMerge; i++) {
             const float e = d[i] - new_mean;
             if (kIsFull || i < count) new_m2 = fmaf(e, e, new_m2);
         }

@@ -1,4 +1,4 @@
-// The walk over x that reduces a CTA's chunk to the moments of each channel: Welford's algorithm, eight values at once.
+// The walk over x that reduces a CTA's chunk to the moments of each channel: Welford's algorithm, kValuesPerMerge values at once.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>
@@ -7,6 +7,9 @@
 #include "../common/smem.cuh"
 #include "../common/tile_iterator.cuh"
 #include "../common/welford.cuh"
+
+// Vectors of x that a thread has in flight: each gives a merge one value.
+constexpr int kReduceUnroll = kValuesPerMerge;
 
 // Repairs accumulators that took values that are not finite or too large, by their plain mean. Walks back from behind
 // the last iteration: a thread with an infinity reads its values twice, and the walk of all others has no instruction

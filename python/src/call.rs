@@ -2,13 +2,13 @@
 
 use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
 use batchnorm::{
-    Compute, Element, Epilogue, Momentum, NonFinite, Op, Problem, RunningVar, Shape, StatisticsKind, Tracking,
-    relu_mask_len,
+    Compute, Element, Momentum, NonFinite, Op, Problem, RunningVar, Shape, StatisticsKind, Tracking, relu_mask_len,
 };
 use pyo3::{FromPyObject, PyResult};
 
-use crate::check::{epilogue, error, value_error};
 use crate::device::{Device, WorkspaceMemory};
+use crate::epilogue::{epilogue, epilogue_kind};
+use crate::error::{error, value_error};
 
 /// A call of Python's with its arguments.
 pub(crate) trait Call: Sync {
@@ -172,9 +172,7 @@ impl Call for WorkspaceBytes<'_> {
             let text = format!("batchnorm: expected train, backward or backward-frozen, got {:?}", self.operation);
             return Err(value_error(text));
         };
-        let residual = self.epilogue.starts_with("add").then_some(());
-        let epilogue: Epilogue<()> = epilogue(self.epilogue, residual)?;
-        let problem = Problem::new(op, shape, T::DTYPE, epilogue, 0.0, None).map_err(error)?;
+        let problem = Problem::new(op, shape, T::DTYPE, epilogue_kind(self.epilogue)?, 0.0, None).map_err(error)?;
         backend.workspace_bytes(&problem).map_err(error)
     }
 }

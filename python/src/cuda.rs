@@ -6,8 +6,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use batchnorm::{Cuda, CudaWorkspace, Problem, Result};
 use pyo3::PyResult;
 
-use crate::check::error;
 use crate::device::{Device, WorkspaceMemory};
+use crate::error::error;
 
 /// The backend of a device's stream, made once for each: torch keeps its streams for ever.
 pub(crate) fn on(ordinal: usize, stream: u64) -> PyResult<Cuda> {

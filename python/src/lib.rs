@@ -2,20 +2,22 @@
 //! contiguous, of these shapes and dtypes, and alive.
 
 mod call;
-mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod epilogue;
+mod error;
 
-use batchnorm::{Cpu, Dtype, Layout, Param, Running, Shape, State, StateDict, with_element};
+use batchnorm::{Cpu, Dtype, Epilogue, Layout, Param, Running, Shape, State, StateDict, with_element};
 #[cfg(feature = "cuda")]
 use batchnorm::{Cuda, with_device_element};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use call::{BackwardCall, Call, Forward, InferCall, TrainCall, WorkspaceBytes};
-use check::value_error;
 use device::WorkspaceMemory;
+use epilogue::EpilogueKind;
+use error::value_error;
 
 /// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
 type DeviceStream = (Option<usize>, u64);
@@ -25,19 +27,17 @@ type DeviceStream = (Option<usize>, u64);
 #[derive(FromPyObject)]
 struct Where(DeviceStream, String, (usize, usize, usize), bool);
 
-/// Runs a call on the backend of a place over data of a dtype, without holding Python's lock.
-fn dispatch<C: Call>(py: Python<'_>, Where(place, dtype, dims, is_last): Where, call: &C) -> PyResult<C::Output> {
+/// Runs a call on the backend of a device or of none over data of a dtype, without holding Python's lock.
+fn dispatch<C: Call>(
+    py: Python<'_>,
+    Where(device_stream, dtype, dims, is_last): Where,
+    call: &C,
+) -> PyResult<C::Output> {
     let shape = shape(dims, is_last)?;
-    let dtype = match dtype.as_str() {
-        "float32" => Dtype::F32,
-        "float16" => Dtype::F16,
-        "bfloat16" => Dtype::Bf16,
-        "float64" => Dtype::F64,
-        other => {
-            return Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {other}")));
-        }
+    let Some(dtype) = Dtype::ALL.into_iter().find(|known| known.array_name() == dtype) else {
+        return Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {dtype}")));
     };
-    py.detach(|| match place {
+    py.detach(|| match device_stream {
         (None, threads) => Cpu::with_threads(
             usize::try_from(threads).unwrap_or(1),
             || with_element!(dtype, T => call.run::<Cpu, T>(&Cpu, shape)),
@@ -46,7 +46,11 @@ fn dispatch<C: Call>(py: Python<'_>, Where(place, dtype, dims, is_last): Where, 
         (Some(ordinal), stream) => with_device_element!(
             dtype,
             T => call.run::<Cuda, T>(&cuda::on(ordinal, stream)?, shape),
-            f64 => Err(value_error("batchnorm: expected float32, float16 or bfloat16 on CUDA, got float64".into())),
+            f64 => Err(value_error(format!(
+                "batchnorm: expected {} on CUDA, got {}",
+                Dtype::ON_CUDA.map(Dtype::array_name).join(" or "),
+                dtype.array_name()
+            ))),
         ),
         #[cfg(not(feature = "cuda"))]
         (Some(_), _) => Err(pyo3::exceptions::PyRuntimeError::new_err(
@@ -61,7 +65,7 @@ fn shape((n, c, s): (usize, usize, usize), channels_last: bool) -> PyResult<Shap
     } else {
         Shape::new(&[n, c, s], Layout::ChannelsFirst)
     };
-    shape.map_err(check::error)
+    shape.map_err(error::error)
 }
 
 /// Normalizes by the batch's statistics.
@@ -116,7 +120,7 @@ fn fold_channels(
             num_batches_tracked,
         });
         let state = StateDict { gamma: gamma.map(values), beta: beta.map(values), running };
-        state.fold_channels(eps, bias).map_err(check::error)
+        state.fold_channels(eps, bias).map_err(error::error)
     }
     let state = State { gamma, beta, running: Some(Running { mean, var, num_batches_tracked: 0 }) };
     let scale = if is_double { scale::<f64> } else { scale::<f32> }(state, eps, &mut bias)?;
@@ -145,6 +149,8 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
+    module.add("DTYPES", Dtype::ALL.map(|dtype| (dtype.array_name(), dtype.param().array_name())).to_vec())?;
+    module.add("EPILOGUES", Epilogue::ALL.map(EpilogueKind::from).to_vec())?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;

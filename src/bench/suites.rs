@@ -78,7 +78,7 @@ fn of_entry(suite: &str, entry: &Value) -> Result<Vec<Row>, String> {
             .flatten()
             .map(dtype)
             .collect::<Option<_>>()
-            .ok_or("dtypes of f32, f16, bf16")?,
+            .ok_or_else(|| format!("dtypes of {}", Dtype::ON_CUDA.map(Dtype::name).join(", ")))?,
     };
     // A tensor of two dimensions, or of one channel, has one layout.
     let has_two = !spatial.is_empty() && c > 1;

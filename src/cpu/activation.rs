@@ -30,6 +30,12 @@ impl Function for Identity {
     }
 }
 
+/// Whether relu lets a gradient pass: where its value is more than 0 once it is stored, or NaN.
+#[inline(always)]
+pub(super) fn relu_passes<T: SimdElement>(v: f64) -> bool {
+    !T::rounds_to_at_most_zero(v)
+}
+
 /// `max(v, 0)` that keeps NaN.
 pub(super) struct Relu;
 
@@ -42,7 +48,7 @@ impl Function for Relu {
     }
     #[inline(always)]
     fn gradient<T: SimdElement>(v: f64, dy: f64) -> f64 {
-        if T::relu_grad_passes(v) { dy } else { 0.0 }
+        if relu_passes::<T>(v) { dy } else { 0.0 }
     }
 }
 

@@ -91,15 +91,14 @@ pub(super) trait SimdElement: Element {
     fn widen(elements: [Self; LANES], f16_converter: &impl F16Converter) -> [f64; LANES];
     /// [`Element::from_f64`] of each.
     fn narrow(values: [f64; LANES], f16_converter: &impl F16Converter) -> [Self; LANES];
-    /// Whether relu lets a gradient pass: where its argument is more than 0 once it is an element, or NaN.
-    fn relu_grad_passes(value: f64) -> bool;
+    /// Whether the value is 0 or less once it is an element; NaN is not.
+    fn rounds_to_at_most_zero(value: f64) -> bool;
 }
 
-/// Whether a value is more than 0 once it is a half type's, or NaN: more than half its smallest step, a tie.
+/// Whether a value is 0 or less once it is a half type's: at most half of its smallest step, a tie, which goes to even.
 #[inline(always)]
-fn is_more_than_half(value: f64, step: f32) -> bool {
-    let value = value as f32;
-    value > step / 2.0 || value.is_nan()
+fn is_at_most_half(value: f64, step: f32) -> bool {
+    value as f32 <= step / 2.0
 }
 
 impl SimdElement for f64 {
@@ -112,8 +111,8 @@ impl SimdElement for f64 {
         values
     }
     #[inline(always)]
-    fn relu_grad_passes(value: f64) -> bool {
-        value > 0.0 || value.is_nan()
+    fn rounds_to_at_most_zero(value: f64) -> bool {
+        value <= 0.0
     }
 }
 
@@ -135,8 +134,8 @@ impl SimdElement for f32 {
         elements
     }
     #[inline(always)]
-    fn relu_grad_passes(value: f64) -> bool {
-        is_more_than_half(value, 0.0)
+    fn rounds_to_at_most_zero(value: f64) -> bool {
+        is_at_most_half(value, 0.0)
     }
 }
 
@@ -161,8 +160,8 @@ impl SimdElement for bf16 {
         elements
     }
     #[inline(always)]
-    fn relu_grad_passes(value: f64) -> bool {
-        is_more_than_half(value, f32::from_bits(1 << 16))
+    fn rounds_to_at_most_zero(value: f64) -> bool {
+        is_at_most_half(value, f32::from_bits(1 << 16))
     }
 }
 
@@ -178,8 +177,8 @@ impl SimdElement for f16 {
         bytemuck::cast([f16_converter.narrow(low), f16_converter.narrow(high)])
     }
     #[inline(always)]
-    fn relu_grad_passes(value: f64) -> bool {
-        is_more_than_half(value, 1.0 / 16_777_216.0)
+    fn rounds_to_at_most_zero(value: f64) -> bool {
+        is_at_most_half(value, 1.0 / 16_777_216.0)
     }
 }
 
@@ -209,7 +208,7 @@ mod tests {
                 assert!(got.iter().all(|got| to_bits(*got) == to_bits(want)), "{value:e}: {got:?} for {want:?}");
             }
             let want = want.to_f64();
-            assert_eq!(T::relu_grad_passes(value), want > 0.0 || want.is_nan(), "{value:e}");
+            assert_eq!(T::rounds_to_at_most_zero(value), want <= 0.0, "{value:e}");
         };
         for bits in 0..=u16::MAX {
             let want = from_bits(bits).to_f64();

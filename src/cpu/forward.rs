@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
-use super::activation::{Function, with_activation};
+use super::activation::{Function, relu_passes, with_activation};
 use super::convert::SimdElement;
 use super::sweep::{ChannelBlock, Chunk, by_block, by_block_into};
 use super::threads;
@@ -210,7 +210,7 @@ fn normalize<T: SimdElement>(
 /// One bit an element of whether relu let it pass.
 pub(super) fn pack_mask<T: SimdElement>(y: &[T], relu_mask: &mut [u32]) {
     threads::for_each(relu_mask.par_iter_mut().zip(y.par_chunks(32)).with_min_len(512), |(word, values)| {
-        let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(T::relu_grad_passes(y.to_f64())) << bit);
+        let bits = values.iter().enumerate().map(|(bit, &y)| u32::from(relu_passes::<T>(y.to_f64())) << bit);
         *word = bits.fold(0, |word, bit| word | bit);
     });
 }

@@ -15,7 +15,7 @@ use crate::op::{
     Backward, Epilogue, ForwardPass, Gradients, Infer, Op, Problem, Statistics, StatisticsKind, Tracking, Train, Update,
 };
 use crate::shape::Shape;
-use saved::{mask_of, passing};
+use saved::{mask_of, run_and_record};
 
 /// Options that a layer is built with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,7 +164,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
                 num_batches_tracked: B::output(&mut running.num_batches_tracked),
             }),
         };
-        passing(pass, next, || backend.run_in(workspace, train))
+        run_and_record(pass, next, || backend.run_in(workspace, train))
     }
 
     /// The forward pass with the running statistics: [`Infer`].
@@ -208,7 +208,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         let Saved { relu_mask, pass, .. } = saved;
         let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
         let next = ForwardPass { statistics: StatisticsKind::Running, epilogue: epilogue.kind() };
-        passing(pass, next, || self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output)))
+        run_and_record(pass, next, || self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output)))
     }
 
     fn infer_with<'a, T: Element<Param = P>>(

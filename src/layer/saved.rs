@@ -57,8 +57,9 @@ impl<B: Backend, P: Param> Saved<B, P> {
     }
 }
 
-/// Runs a forward pass, of which `pass` is then. A refusal wrote nothing, so that the one before is still good.
-pub(super) fn passing(
+/// Runs a forward pass and records it as the one that wrote the saved statistics. A refusal wrote nothing, so that the record of
+/// before is still good.
+pub(super) fn run_and_record(
     pass: &mut Option<ForwardPass>,
     next: ForwardPass,
     forward: impl FnOnce() -> Result<()>,

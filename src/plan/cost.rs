@@ -104,7 +104,7 @@ impl Constants {
 fn more_launches(problem: &Problem, strategy: Strategy) -> f64 {
     match strategy {
         Strategy::Block | Strategy::Cluster | Strategy::Grid => 0.0,
-        Strategy::TwoRead => partial_passes(problem) as f64,
+        Strategy::TwoPass => partial_passes(problem) as f64,
     }
 }
 
@@ -129,7 +129,7 @@ fn moved_bytes(
         Strategy::Block | Strategy::Cluster | Strategy::Grid => {
             (f64::from(tiling.smem_iters) / tiling.iterations() as f64, f64::from(tiling.tiles.div_ceil(tiling.teams)))
         }
-        Strategy::TwoRead => (0.0, 1.0),
+        Strategy::TwoPass => (0.0, 1.0),
     };
     let again = again * x_bytes * (1.0 - kept.min(1.0));
     let from_l2 = again.min(waves * constants.l2_kept * limits.l2_bytes as f64);
@@ -153,7 +153,7 @@ fn teams_at_once(limits: &DeviceLimits, strategy: Strategy, tiling: &Tiling) -> 
         // Two CTAs an SM are taken for those so small that more would fit: no more is known.
         Strategy::Cluster => limits.clusters_of(tiling.splits, resident),
         Strategy::Grid => tiling.teams,
-        Strategy::TwoRead => (resident * limits.sms).div_ceil(tiling.splits),
+        Strategy::TwoPass => (resident * limits.sms).div_ceil(tiling.splits),
     };
     most.clamp(1, tiling.tiles)
 }
@@ -167,7 +167,7 @@ fn exchange(constants: &Constants, strategy: Strategy, tiling: &Tiling) -> f64 {
         Strategy::Grid if tiling.splits == 1 => merge,
         Strategy::Grid if tiling.tile_channels == 1 => merge + grid_barrier,
         Strategy::Grid => merge + 2.0 * grid_barrier,
-        Strategy::TwoRead => 0.0,
+        Strategy::TwoPass => 0.0,
     }
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn nanoseconds(
     let exchanges = (tiles / at_once).ceil() * exchange(constants, strategy, tiling) * shows;
     let cooperative = match strategy {
         Strategy::Grid => constants.cooperative,
-        Strategy::Block | Strategy::Cluster | Strategy::TwoRead => 0.0,
+        Strategy::Block | Strategy::Cluster | Strategy::TwoPass => 0.0,
     };
     let launches = 1.0 + more_launches(problem, strategy) + if packs_mask(problem, tiling) { 1.0 } else { 0.0 };
     streamed * idle(tiling) / constants.stride_efficiency(tiling.width as f64 * vector_bytes)

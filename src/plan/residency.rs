@@ -27,7 +27,7 @@ pub(super) fn candidates(problem: &Problem, limits: &DeviceLimits, strategy: Str
                 GRID_CTAS_PER_SM.iter().flat_map(|&ctas| grids(limits, whole, iteration_bytes, ctas)).collect()
             }
             Strategy::Grid => Vec::new(),
-            Strategy::TwoRead => vec![split(whole, limits, problem.shape().c())],
+            Strategy::TwoPass => vec![split(whole, limits, problem.shape().c())],
         }
     };
     let mut tilings: Vec<_> = whole_tilings(problem).into_iter().flat_map(of_whole).collect();
@@ -115,13 +115,13 @@ pub(super) fn most_grid_partials(problem: &Problem, limits: &DeviceLimits) -> us
     let teams = MAX_TEAMS.min(ctas);
     let of_tiling = |t: &Tiling| (2 * (ctas + teams) as usize * t.tile_channels as usize).min(MAX_PARTIALS);
     // One tiling for each width and number of threads.
-    candidates(problem, limits, Strategy::TwoRead).iter().map(of_tiling).max().unwrap_or(0)
+    candidates(problem, limits, Strategy::TwoPass).iter().map(of_tiling).max().unwrap_or(0)
 }
 
 /// Partials that one streaming pass leaves at most, for a problem like this one with any number of samples.
 pub(super) fn most_pass_partials(problem: &Problem, limits: &DeviceLimits) -> usize {
     let c = problem.shape().c();
     let channels = u32::try_from(c).unwrap_or(u32::MAX);
-    let splits = candidates(problem, limits, Strategy::TwoRead).iter().map(|t| most_splits(t, limits, channels)).max();
+    let splits = candidates(problem, limits, Strategy::TwoPass).iter().map(|t| most_splits(t, limits, channels)).max();
     splits.unwrap_or(1) as usize * c
 }

@@ -13,8 +13,8 @@ pub enum Strategy {
     Cluster,
     /// In the shared memory of a team of CTAs of a cooperative grid, as far as it fits: that much is read once.
     Grid,
-    /// Nowhere, which is two-pass: the data is read twice, the second time from the end, which is still in L2.
-    TwoRead,
+    /// Nowhere: the data is read twice, the second time from the end, which is still in L2.
+    TwoPass,
 }
 
 named! {
@@ -22,7 +22,7 @@ named! {
         Block => "block",
         Cluster => "cluster",
         Grid => "grid",
-        TwoRead => "two-read",
+        TwoPass => "two-read",
     }
 }
 

@@ -15,13 +15,13 @@ pub enum Input {
     Mean1e4,
     /// Mean 1e6, sigma 1: `E[x²] − E[x]²` loses most digits of an f64.
     Mean1e6,
-    /// Mean 20, sigma 1, for half types.
+    /// Mean 20, sigma 1, for dtypes too coarse for 1e4.
     Mean20,
     /// 1e3 ± 1e-2.
     Narrow,
     /// The channel's first value is 1e4, the rest has mean 0 and sigma 1: no good value to shift by.
     FirstFar,
-    /// The channel's first value is 0, the rest is far off with sigma 1.
+    /// The channel's first value is 0, the rest is far off with sigma 1: at 1e6, or at 100 in dtypes too coarse for that.
     RestFar,
     /// One value in the whole channel: `y = beta`, exactly.
     Constant,
@@ -47,9 +47,14 @@ pub enum Input {
     NegativeVariance,
 }
 
+/// Whether values about `mean` are rounded by less than a tenth of `sigma`.
+fn resolves(dtype: Dtype, mean: f64, sigma: f64) -> bool {
+    mean * dtype.unit_roundoff() < 0.1 * sigma
+}
+
 impl Input {
     /// All but [`Input::Normal`].
-    pub const ALL: [Self; 17] = [
+    pub const SPECIAL: [Self; 17] = [
         Self::Mean1e4,
         Self::Mean1e6,
         Self::Mean20,
@@ -71,12 +76,25 @@ impl Input {
 
     /// Whether the dtype can hold it.
     pub fn suits(self, dtype: Dtype) -> bool {
-        let half = matches!(dtype, Dtype::F16 | Dtype::Bf16);
         match self {
-            Self::Mean1e4 | Self::Mean1e6 | Self::Narrow => !half,
-            Self::Mean20 => half,
-            Self::Largest => matches!(dtype, Dtype::F32 | Dtype::Bf16),
-            _ => true,
+            Self::Mean1e4 => resolves(dtype, 1e4, 1.0),
+            Self::Mean1e6 => resolves(dtype, 1e6, 1.0),
+            Self::Narrow => resolves(dtype, 1e3, 1e-2),
+            Self::Mean20 => resolves(dtype, 20.0, 1.0) && !resolves(dtype, 1e4, 1.0),
+            Self::Largest => (0.5..=1.0).contains(&(dtype.max() / Dtype::F32.max())),
+            Self::Normal
+            | Self::FirstFar
+            | Self::RestFar
+            | Self::Constant
+            | Self::NearMax
+            | Self::Subnormal
+            | Self::Nan
+            | Self::Inf
+            | Self::ZeroSample
+            | Self::LargeGradient
+            | Self::Infinities
+            | Self::ZeroVariance
+            | Self::NegativeVariance => true,
         }
     }
 
@@ -108,8 +126,8 @@ impl Input {
                 }
             }
             Self::RestFar if place == 0 => 0.0,
-            Self::RestFar if matches!(group.dtype, Dtype::F16 | Dtype::Bf16) => 100.0 + normal,
-            Self::RestFar => 1e6 + normal,
+            Self::RestFar if resolves(group.dtype, 1e6, 1.0) => 1e6 + normal,
+            Self::RestFar => 100.0 + normal,
             Self::Constant => 0.1 * (1 + channel) as f64,
             Self::NearMax => (65504.0 - 300.0 * normal.abs()).copysign(normal),
             Self::Subnormal => group.dtype.min_subnormal() * (20.0 * normal).round(),

@@ -65,8 +65,8 @@ pub fn var_scale(mean: f64, var: f64) -> f64 {
     var + mean * mean * Dtype::F64.unit_roundoff()
 }
 
-/// The error that the rounding of an output may put into it. Half types round twice, through f32.
+/// The error that the rounding of an output may put into it. What rounds through f32 rounds twice.
 pub fn rounding(dtype: Dtype, want: f64) -> f64 {
-    let twice = if matches!(dtype, Dtype::F16 | Dtype::Bf16) { Dtype::F32.unit_roundoff() } else { 0.0 };
+    let twice = if dtype.rounds_through_f32() { Dtype::F32.unit_roundoff() } else { 0.0 };
     (dtype.unit_roundoff() * (1.0 + 1e-6) + twice) * want.abs() + dtype.min_subnormal()
 }

@@ -46,7 +46,7 @@ fn values_read(cuda: &Cuda, problem: &Problem) -> u64 {
     if problem.op() == Op::Moments {
         return len;
     }
-    if plan.strategy == Strategy::TwoRead {
+    if plan.strategy == Strategy::TwoPass {
         return 2 * len;
     }
     let is_rows = matches!(t.access, Access::Contiguous | Access::ScalarContiguous);
@@ -232,7 +232,7 @@ fn a_grid_that_keeps_its_tiles_reads_everything_once() {
 
 #[test]
 fn two_read_reads_twice() {
-    check_reads(Strategy::TwoRead, 2);
+    check_reads(Strategy::TwoPass, 2);
 }
 
 /// Tiles larger than all shared memory of the device: what fits is read once, everything else twice.

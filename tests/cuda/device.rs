@@ -13,7 +13,7 @@ pub(crate) const EMULATED: bool = cfg!(feature = "emulate");
 
 /// Every way to plan: the planner's own, and each strategy forced.
 pub(crate) const STRATEGIES: [Option<Strategy>; 5] =
-    [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoRead)];
+    [None, Some(Strategy::Block), Some(Strategy::Cluster), Some(Strategy::Grid), Some(Strategy::TwoPass)];
 
 /// Read by every test that uses a device, written by those that capture a graph. While a stream captures, work of other
 /// threads in the same context can be refused and can break the capture: what synchronizes the context, for instance, as
@@ -94,7 +94,7 @@ pub(crate) fn has(limits: &DeviceLimits, strategy: Option<Strategy>) -> bool {
     match strategy {
         Some(Strategy::Cluster) => limits.clusters != [[0; 4]; 2],
         Some(Strategy::Grid) => limits.cooperative,
-        None | Some(Strategy::Block | Strategy::TwoRead) => true,
+        None | Some(Strategy::Block | Strategy::TwoPass) => true,
     }
 }
 

@@ -14,7 +14,7 @@ const LARGEST: usize = if EMULATED { 1 << 21 } else { usize::MAX };
 fn the_subset_in_the_repository_agrees_with_the_frameworks() {
     let Some(cuda) = cuda() else { return };
     // The planner's choice, mostly block for tensors of this size, and the strategy that can always be chosen.
-    for strategy in [None, Some(Strategy::TwoRead)] {
+    for strategy in [None, Some(Strategy::TwoPass)] {
         let cuda = cuda.clone().with_strategy(strategy);
         conformance::hold_subset(&cuda, LARGEST, &|what, run| watched(&cuda, what, run));
     }

@@ -157,7 +157,7 @@ fn plans_of_other_devices() {
         let shapes = Shapes::new(&cuda);
         for dtype in Dtype::ON_CUDA {
             for access in ACCESSES {
-                for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoRead] {
+                for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoPass] {
                     let cuda = cuda.clone().with_strategy(Some(strategy));
                     for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
                         let epilogue = Epilogue::ALL[cases.turn / 2 % Epilogue::ALL.len()];
@@ -180,7 +180,7 @@ fn every_kind_of_data() {
     let strategies: Vec<_> = Strategy::ALL.into_iter().filter(|&s| has(&cuda.limits(), Some(s))).collect();
     for dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
-            for input in Input::ALL.into_iter().filter(|input| input.suits(dtype)) {
+            for input in Input::SPECIAL.into_iter().filter(|input| input.suits(dtype)) {
                 for op in Op::ALL {
                     if input == Input::Largest && op.takes_epilogue() {
                         continue;
@@ -243,7 +243,7 @@ fn far_means_with_relu() {
                 cuda_emulator::reset_traffic();
                 let ran = cases.run(&cuda, case, 0, None);
                 #[cfg(feature = "emulate")]
-                if ran && strategy == Strategy::TwoRead {
+                if ran && strategy == Strategy::TwoPass {
                     let far = cuda_emulator::traffic().loaded;
                     let near = Case { group: Group { input: Input::Normal, ..case.group }, ..case };
                     cuda_emulator::reset_traffic();

@@ -33,7 +33,7 @@ fn check_table(cuda: &Cuda, every: usize) -> Vec<String> {
         let exists = match strategy {
             Some(Strategy::Cluster) => limits.clusters != [[0; 4]; 2],
             Some(Strategy::Grid) => limits.cooperative,
-            Some(Strategy::Block | Strategy::TwoRead) | None => true,
+            Some(Strategy::Block | Strategy::TwoPass) | None => true,
         };
         if (planned > 0) != exists {
             failures.push(format!("{name}: strategy {text} planned {planned} cases; the device has it: {exists}"));

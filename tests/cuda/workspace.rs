@@ -33,7 +33,7 @@ fn so_many_bytes_are_needed_and_fewer_are_refused() {
         let (of_mean, of_var) = (&mut mean[..], &mut var[..]);
         Cpu.run(Moments::<Cpu, f32> { shape, x: &x, mean: of_mean, var: of_var }).unwrap();
         let want = [mean, var].concat();
-        let wanted = [None, Some(Strategy::Grid), Some(Strategy::TwoRead)];
+        let wanted = [None, Some(Strategy::Grid), Some(Strategy::TwoPass)];
         for strategy in wanted.into_iter().filter(|&strategy| has(&cuda.limits(), strategy)) {
             let cuda = cuda.clone().with_strategy(strategy);
             let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
@@ -125,7 +125,7 @@ fn a_thread_keeps_its_own_for_each_stream() {
 }
 
 fn check_own() {
-    let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
+    let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoPass))) else { return };
     let cuda: &Cuda = &cuda;
     let of = |c| Moved::new(cuda, Shape::nhwc(64, 8, 8, c).unwrap());
     let (mut small, mut large) = (of(1), of(128));
@@ -168,7 +168,7 @@ fn check_own() {
 #[cfg(feature = "emulate")]
 #[test]
 fn a_thread_gives_up_what_met_an_error() {
-    let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoRead))) else { return };
+    let Some(cuda) = device().map(|cuda| cuda.with_strategy(Some(Strategy::TwoPass))) else { return };
     // A stream of its own, so that nothing is kept yet.
     let cuda = Cuda::on(cuda.stream().context().new_stream().unwrap()).unwrap().with_strategy(cuda.strategy());
     let of = |c| Moved::new(&cuda, Shape::nhwc(64, 8, 8, c).unwrap());

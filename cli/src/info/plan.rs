@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::choices::{Dtype, Epilogue, Layout, Op};
 use crate::failure::Failure;
 use crate::output;
-use crate::plan::plan_json;
+use crate::plan_json::plan_json;
 
 /// The device that plans are for where there is none in this machine.
 const DEFAULT: &str = "h100";
@@ -20,13 +20,13 @@ pub(crate) struct Options {
     /// The operation to plan
     #[arg(long, value_enum, default_value = "train", requires = "plan")]
     op: Op,
-    /// Where the channels stand among the dimensions
+    /// Position of the channels among the dimensions
     #[arg(long, value_enum, default_value = "channels-first", requires = "plan")]
     layout: Layout,
     /// The type of the data
     #[arg(long, value_enum, default_value = "f16", requires = "plan")]
     dtype: Dtype,
-    /// What is fused behind the normalization
+    /// Activation, and residual before it, fused behind the normalization
     #[arg(long, value_enum, default_value = "identity", requires = "plan")]
     epilogue: Epilogue,
     /// The GPU to plan for: cuda:N of this machine, or a100, h100, h200, b200, rtx4090 or rtx5090 by its data sheet
@@ -115,7 +115,7 @@ fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
         let mark = if plan.strategy == chosen.strategy { " *" } else { "" };
         vec![
             format!("{}{mark}", plan.strategy),
-            format!("{:?}", t.access),
+            t.access.to_string(),
             t.threads.to_string(),
             t.tiles.to_string(),
             t.splits.to_string(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::device::Device;
 use crate::failure::one_line;
-use crate::plan::plan_json;
+use crate::plan_json::plan_json;
 
 /// Number of failures that are printed, at most.
 const SHOWN: usize = 10;

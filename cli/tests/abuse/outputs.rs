@@ -1,6 +1,5 @@
 //! Outputs of `run`, as cli/README.md has them.
 
-use batchnorm::Dtype;
 use batchnorm::tensors::Tensors;
 
 /// Holds the bytes of an output against those of its input.
@@ -23,7 +22,7 @@ pub(crate) fn check(op: &str, epilogue: &str, is_channels_last: bool, input: &[u
     };
     names.sort_unstable();
     assert_eq!(output.names(), names, "the output of {op} {epilogue}");
-    let of_channels = if dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
+    let of_channels = dtype.param();
     for name in names {
         let got = output.dims(name).unwrap();
         if name == "num_batches_tracked" {

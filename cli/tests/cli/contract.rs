@@ -1,7 +1,7 @@
 //! Outputs of `run` and `info`: names, dtypes, dimensions and values.
 
+use batchnorm::Element;
 use batchnorm::tensors::{TensorFile, Tensors, read};
-use batchnorm::{Dtype, Element};
 use half::{bf16, f16};
 
 use crate::formulas::{ALL, EPS, Example, MOMENTUM};
@@ -33,7 +33,7 @@ fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &st
     names.sort_unstable();
     assert_eq!(tensors.names(), names);
 
-    let param = if T::DTYPE == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
+    let param = T::DTYPE.param();
     for (name, want) in expected {
         let (dtype, got): (_, Vec<f64>) = if matches!(name, "y" | "dx" | "dz") {
             let values = tensors.data::<T>(name, &example.dims).unwrap();

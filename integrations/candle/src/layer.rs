@@ -5,13 +5,13 @@ mod build;
 use std::fmt;
 use std::sync::Arc;
 
-use batchnorm::{Epilogue, Layout, Shape, Tracking};
+use batchnorm::{Dtype, Epilogue, Layout, Shape, Tracking};
 use candle_core::{DType, Error, Result, Tensor};
 use candle_nn::{Module, ModuleT};
 
 pub use build::batch_norm;
 
-use crate::op::{Normalize, Normalizer};
+use crate::op::{Normalize, Normalizer, dtype_of};
 use crate::placement::Placement;
 use crate::running::Running;
 
@@ -139,7 +139,7 @@ impl BatchNorm {
         BatchNormRelu(self.clone())
     }
 
-    fn normalize(&self, x: &Tensor, fused: Epilogue<()>, z: Option<&Tensor>, train: bool) -> Result<Tensor> {
+    fn normalize(&self, x: &Tensor, epilogue: Epilogue<()>, z: Option<&Tensor>, train: bool) -> Result<Tensor> {
         let shape = self.checked(x)?;
         let Inner { running, weight_and_bias: [weight, bias], .. } = &*self.inner;
         if let Some(z) = z {
@@ -158,16 +158,16 @@ impl BatchNorm {
             unshared(name, tensor, "running_mean", &running.mean)?;
             unshared(name, tensor, "running_var", &running.var)?;
         }
-        let tracked = [Some(x), z, Some(weight), Some(bias)].into_iter().flatten().any(Tensor::track_op);
+        let needs_backward = [Some(x), z, Some(weight), Some(bias)].into_iter().flatten().any(Tensor::track_op);
         let normalizer = if train {
             Normalizer::Batch
         } else {
             let [mean, var] = [&running.mean, &running.var].map(|of| of.as_detached_tensor());
             // The backward pass is to see what this pass saw, also where a training forward comes between them.
-            Normalizer::Running(if tracked { [mean.copy()?, var.copy()?] } else { [mean, var] })
+            Normalizer::Running(if needs_backward { [mean.copy()?, var.copy()?] } else { [mean, var] })
         };
         let x = x.contiguous()?;
-        let op = Normalize::new(&self.inner, shape, &x, fused, normalizer, tracked);
+        let op = Normalize::new(&self.inner, shape, &x, epilogue, normalizer, needs_backward);
         match z {
             Some(z) => x.apply_op3(&z.contiguous()?, &Tensor::stack(&[weight, bias], 0)?, op),
             None => x.apply_op3(weight, bias, op),
@@ -188,11 +188,8 @@ impl BatchNorm {
                 return Err(Error::UnexpectedNumberOfDims { expected: 2, got, shape }.bt());
             }
         }
-        let is_taken = match (mean.dtype(), x.dtype()) {
-            (DType::F64, got) => got == DType::F64,
-            (_, got) => [DType::F32, DType::F16, DType::BF16].contains(&got),
-        };
-        if !is_taken {
+        let param = dtype_of(x.dtype()).map(Dtype::param);
+        if !param.is_ok_and(|param| param.name() == mean.dtype().as_str()) {
             let msg = if mean.dtype() == DType::F64 {
                 "batch-norm: x in f64, as its statistics are"
             } else {

@@ -16,6 +16,8 @@ use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Tensor};
 
 use crate::layer::Inner;
 use crate::placement::Placement;
+#[cfg(feature = "cuda")]
+use crate::placement::no_backend;
 use crate::storage::CandleBackend;
 #[cfg(feature = "cuda")]
 use crate::storage::elsewhere;
@@ -37,24 +39,18 @@ pub(crate) struct Normalize {
     /// The dimensions of `x`, and of all that is shaped like it.
     dims: Vec<usize>,
     dtype: DType,
-    fused: Epilogue<()>,
+    epilogue: Epilogue<()>,
     normalizer: Normalizer,
     /// Whether there will be a backward pass.
-    tracked: bool,
+    needs_backward: bool,
     /// The batch's mean and `inv_std`, as two rows; for a pass that computed them.
     saved: OnceLock<Tensor>,
     relu_mask: OnceLock<Tensor>,
 }
 
 /// The crate's dtype of candle's, for those that it computes.
-fn dtype_of(dtype: DType) -> Result<Dtype> {
-    match dtype {
-        DType::F32 => Ok(Dtype::F32),
-        DType::F16 => Ok(Dtype::F16),
-        DType::BF16 => Ok(Dtype::Bf16),
-        DType::F64 => Ok(Dtype::F64),
-        other => Err(Error::UnsupportedDTypeForOp(other, NAME).bt()),
-    }
+pub(crate) fn dtype_of(dtype: DType) -> Result<Dtype> {
+    Dtype::named(dtype.as_str()).ok_or_else(|| Error::UnsupportedDTypeForOp(dtype, NAME).bt())
 }
 
 /// A tensor's storage on a backend, and where its values begin.
@@ -73,17 +69,17 @@ impl Normalize {
         layer: &Arc<Inner>,
         shape: Shape,
         x: &Tensor,
-        fused: Epilogue<()>,
+        epilogue: Epilogue<()>,
         normalizer: Normalizer,
-        tracked: bool,
+        needs_backward: bool,
     ) -> Self {
         let (saved, relu_mask) = (OnceLock::new(), OnceLock::new());
         let (dims, dtype) = (x.dims().to_vec(), x.dtype());
-        Self { layer: Arc::clone(layer), shape, dims, dtype, fused, normalizer, tracked, saved, relu_mask }
+        Self { layer: Arc::clone(layer), shape, dims, dtype, epilogue, normalizer, needs_backward, saved, relu_mask }
     }
 
     fn has_residual(&self) -> bool {
-        self.fused.residual().is_some()
+        self.epilogue.residual().is_some()
     }
 
     /// The roles of the inputs.
@@ -95,11 +91,11 @@ impl Normalize {
             Roles { x, z: None, gamma: second, beta: third }
         }
     }
+}
 
-    /// The tensors of the residual's shape that go into an operation: z, or dz.
-    fn epilogue<Z>(&self, fused: Epilogue<()>, residual: Option<Z>) -> Result<Epilogue<Z>> {
-        fused.with("residual", residual).map_err(Error::wrap)
-    }
+/// The epilogue with z, or with dz, as its residual.
+fn with_residual<Z>(kind: Epilogue<()>, residual: Option<Z>) -> Result<Epilogue<Z>> {
+    kind.with("residual", residual).map_err(Error::wrap)
 }
 
 /// Runs an operation over memory that is lent for it.
@@ -152,7 +148,7 @@ impl CustomOp3 for Normalize {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
         match &self.layer.placement {
             Placement::Cuda(backend) => {
-                with_device_element!(dtype_of(self.dtype)?, T => self.forward::<batchnorm::Cuda, T>(backend, inputs), f64 => Err(elsewhere()))
+                with_device_element!(dtype_of(self.dtype)?, T => self.forward::<batchnorm::Cuda, T>(backend, inputs), f64 => Err(no_backend("f64 on a CUDA device")))
             }
             Placement::Cpu(_) => Err(elsewhere()),
         }
@@ -173,7 +169,7 @@ impl CustomOp3 for Normalize {
             }
             #[cfg(feature = "cuda")]
             Placement::Cuda(backend) => {
-                with_device_element!(dtype_of(self.dtype)?, T => self.backward::<batchnorm::Cuda, T>(backend, args, grad_res), f64 => Err(elsewhere()))
+                with_device_element!(dtype_of(self.dtype)?, T => self.backward::<batchnorm::Cuda, T>(backend, args, grad_res), f64 => Err(no_backend("f64 on a CUDA device")))
             }
         };
         gradients.map(Into::into)

@@ -25,6 +25,6 @@ impl Placement {
     }
 }
 
-fn no_backend(got: &str) -> Error {
+pub(crate) fn no_backend(got: &str) -> Error {
     Error::Msg(format!("batch-norm: expected tensors on the CPU or on a CUDA device, got {got}")).bt()
 }

@@ -29,7 +29,7 @@ impl From<Strategy> for ffi::BnStrategy {
             Strategy::Block => Self::BN_BLOCK,
             Strategy::Cluster => Self::BN_CLUSTER,
             Strategy::Grid => Self::BN_GRID,
-            Strategy::TwoRead => Self::BN_TWO_PASS,
+            Strategy::TwoPass => Self::BN_TWO_PASS,
         }
     }
 }

@@ -59,7 +59,7 @@ where
             candidate,
             cuda: cuda.clone(),
         };
-        let two_read = cuda.clone().with_strategy(Some(Strategy::TwoRead));
+        let two_read = cuda.clone().with_strategy(Some(Strategy::TwoPass));
         let problem = candidate.problem_of(Op::Train);
         let mut workspace = two_read.workspace(&[problem]).unwrap();
         for set in 0..SETS {
@@ -240,7 +240,7 @@ where
     pub(crate) fn check_against_two_read(&mut self) {
         for at in 0..self.works.len() {
             let work = &mut self.works[at];
-            let two_read = work.cuda.clone().with_strategy(Some(Strategy::TwoRead));
+            let two_read = work.cuda.clone().with_strategy(Some(Strategy::TwoPass));
             let mut workspace = two_read.workspace(&[work.candidate.problem()]).unwrap();
             let exchanged = work.bits();
             work.launch(&two_read, SETS - 1, &mut workspace);

@@ -34,7 +34,7 @@ const fn promise(
 const BLOCK: Option<Strategy> = Some(Strategy::Block);
 const CLUSTER: Option<Strategy> = Some(Strategy::Cluster);
 const GRID: Option<Strategy> = Some(Strategy::Grid);
-const TWO_READ: Option<Strategy> = Some(Strategy::TwoRead);
+const TWO_READ: Option<Strategy> = Some(Strategy::TwoPass);
 
 /// Promises on any device that has the strategy.
 pub(crate) const PROMISES: [Promise; 12] = [

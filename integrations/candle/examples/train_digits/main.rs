@@ -24,7 +24,7 @@ use training::{Budget, Outcome};
 #[derive(Parser)]
 #[command(about = "Trains on handwritten digits with and without batch norm, and says what it changes")]
 struct Args {
-    /// Where to compute
+    /// Device to compute on
     #[arg(long, value_enum, default_value_t = Where::Cpu)]
     device: Where,
     /// Epochs of each network

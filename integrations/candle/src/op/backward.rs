@@ -4,7 +4,7 @@ use batchnorm::op::{Backward, Gradients, Statistics};
 use batchnorm::{Compute, Epilogue, relu_mask_len};
 use candle_core::{Error, Result, Tensor};
 
-use super::{NAME, Normalize, Normalizer, Roles, run, tensor};
+use super::{NAME, Normalize, Normalizer, Roles, run, tensor, with_residual};
 use crate::storage::{CandleBackend, Data, Lent};
 
 impl Normalize {
@@ -21,8 +21,8 @@ impl Normalize {
         let (shape, dims) = (self.shape, self.dims.as_slice());
         let (len, c) = (shape.len(), shape.c());
         // The residual's gradient is dy itself without an activation.
-        let has_dz = self.fused.keeps_mask();
-        let fused = Epilogue::new(self.fused.activation(), has_dz.then_some(()));
+        let has_dz = self.epilogue.keeps_mask();
+        let epilogue = Epilogue::new(self.epilogue.activation(), has_dz.then_some(()));
         let dy = dy.contiguous()?;
         // mean and inv_std as rows of one tensor, or mean and variance
         let (first, second, second_start) = match &self.normalizer {
@@ -50,7 +50,7 @@ impl Normalize {
                 shape,
                 x: lent.read::<T>(x, len)?,
                 dy: lent.read::<T>(of(0)?, len)?,
-                epilogue: self.epilogue(fused, dz)?,
+                epilogue: with_residual(epilogue, dz)?,
                 gamma: Some(lent.read(gamma, c)?),
                 beta: Some(lent.read(beta, c)?),
                 statistics: match &self.normalizer {

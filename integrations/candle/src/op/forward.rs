@@ -4,7 +4,7 @@ use batchnorm::op::{Infer, Train, Update};
 use batchnorm::{Compute, relu_mask_len};
 use candle_core::{Result, Shape};
 
-use super::{Input, Normalize, Normalizer, Roles, run, tensor};
+use super::{Input, Normalize, Normalizer, Roles, run, tensor, with_residual};
 use crate::storage::{CandleBackend, Data, Lent};
 
 impl Normalize {
@@ -18,7 +18,7 @@ impl Normalize {
         let (shape, eps, like) = (self.shape, self.layer.eps, inputs.x.0);
         let (len, c, mask_len) = (shape.len(), shape.c(), relu_mask_len(shape));
         let mut y = B::alloc::<T>(like, len)?;
-        let keeps_mask = self.tracked && self.fused.keeps_mask();
+        let keeps_mask = self.needs_backward && self.epilogue.keeps_mask();
         let mut mask = if keeps_mask { Some(B::alloc::<u32>(like, mask_len)?) } else { None };
         let mut saved = None;
         match &self.normalizer {
@@ -31,7 +31,7 @@ impl Normalize {
                     shape,
                     eps,
                     x: lent.read::<T>(x, len)?,
-                    epilogue: self.epilogue(self.fused, z.map(|z| lent.read(z, len)).transpose()?)?,
+                    epilogue: with_residual(self.epilogue, z.map(|z| lent.read(z, len)).transpose()?)?,
                     gamma: Some(lent.read(gamma, c)?),
                     beta: Some(lent.read(beta, c)?),
                     y: lent.write::<T>(&mut y)?.slice(0, len),
@@ -53,7 +53,7 @@ impl Normalize {
                     shape,
                     eps,
                     x: lent.read::<T>(x, len)?,
-                    epilogue: self.epilogue(self.fused, z.map(|z| lent.read(z, len)).transpose()?)?,
+                    epilogue: with_residual(self.epilogue, z.map(|z| lent.read(z, len)).transpose()?)?,
                     gamma: Some(lent.read(gamma, c)?),
                     beta: Some(lent.read(beta, c)?),
                     running_mean: lent.read((B::of(&mean.0)?, mean.1.start_offset()), c)?,

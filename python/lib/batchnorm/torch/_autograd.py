@@ -3,13 +3,14 @@
 import torch
 from torch.autograd.function import once_differentiable
 
+from batchnorm.torch._kinds import ADDS_LAST, RECOMPUTES_V
 from batchnorm.torch._ops import LIBRARY
 
 
-def _save(ctx, x, weight, bias, mean, scale, mask, epilogue):
-    """The tensors that the backward pass needs: of the bias only the dtype and shape, where no relu's gradient has to be found by it."""
+def _save(ctx, x, weight, bias, mean, inv_std_or_var, mask, epilogue):
+    """The tensors that the backward pass needs: of the bias only the dtype and shape, where no activation's argument has to be found by it."""
     ctx.epilogue, ctx.weight, ctx.bias = epilogue, _likeness(weight), _likeness(bias)
-    ctx.save_for_backward(x, weight, bias if epilogue == "relu" else None, mean, scale, mask)
+    ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mean, inv_std_or_var, mask)
 
 
 def _likeness(parameter):
@@ -18,7 +19,7 @@ def _likeness(parameter):
 
 def _gradients(ctx, dy, running_eps):
     dx, dz, dweight, dbias = torch.ops.batchnorm.backward(dy, *ctx.saved_tensors, running_eps, ctx.epilogue)
-    if ctx.epilogue == "add":
+    if ctx.epilogue in ADDS_LAST:
         dz = dy
     needs = ctx.needs_input_grad
     return (

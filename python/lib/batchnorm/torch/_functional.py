@@ -3,6 +3,7 @@
 import torch
 
 from batchnorm.torch import _autograd
+from batchnorm.torch._kinds import EPILOGUE, PARAM_DTYPE
 
 
 def batch_norm(
@@ -34,10 +35,10 @@ def batch_norm(
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    epilogue = ("add_relu" if relu else "add") if residual is not None else ("relu" if relu else "identity")
+    epilogue = EPILOGUE["relu" if relu else "identity", residual is not None]
     differentiated = [tensor for tensor in (input, residual, weight, bias) if tensor is not None]
-    keep_mask = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
-    if keep_mask:
+    needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
+    if needs_backward:
         _check_differentiable(differentiated, running_mean, running_var)
     if training:
         return _autograd.train(
@@ -51,10 +52,10 @@ def batch_norm(
             momentum,
             eps,
             epilogue,
-            keep_mask,
+            needs_backward,
         )[0]
     return _autograd.infer(
-        input, residual, weight, bias, running_mean, running_var, eps, epilogue, keep_mask
+        input, residual, weight, bias, running_mean, running_var, eps, epilogue, needs_backward
     )[0]
 
 
@@ -67,7 +68,7 @@ def _check(input, running_mean, running_var, weight, bias, training, residual):
             )
     if input.dim() < 2:
         raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
-    if not _is_taken(input.dtype):
+    if input.dtype not in PARAM_DTYPE:
         name = str(input.dtype).removeprefix("torch.")
         raise NotImplementedError(f'"batch_norm" not implemented for {name!r}')
     if (running_mean is None) != (running_var is None):
@@ -83,7 +84,7 @@ def _check(input, running_mean, running_var, weight, bias, training, residual):
         if tensor.numel() != c:
             raise RuntimeError(f"{name} should contain {c} elements not {tensor.numel()}")
         _check_device(input, tensor)
-        if not _is_taken(tensor.dtype) or (tensor.dtype == torch.float64) != (input.dtype == torch.float64):
+        if PARAM_DTYPE.get(tensor.dtype) != PARAM_DTYPE[input.dtype]:
             raise RuntimeError(f"expected {name} to have a dtype that goes with {input.dtype}, got {tensor.dtype}")
         if training and name.startswith("running") and c > 1 and 0 in tensor.stride():
             raise RuntimeError(f"unsupported operation: {name} is written, and some elements of it are one memory location")
@@ -93,10 +94,6 @@ def _check(input, running_mean, running_var, weight, bias, training, residual):
         if residual.dtype != input.dtype:
             raise RuntimeError(f"expected residual in {input.dtype}, got {residual.dtype}")
         _check_device(input, residual)
-
-
-def _is_taken(dtype):
-    return dtype.is_floating_point and dtype.itemsize >= 2
 
 
 def _check_counter(input, counter):

@@ -9,7 +9,8 @@ import functools
 import torch
 
 from batchnorm import _native
-from batchnorm.torch._workspace import place_of, workspace
+from batchnorm.torch._kinds import ADDS_LAST, KEEPS_MASK, PARAM_DTYPE
+from batchnorm.torch._workspace import address_of, workspace
 
 LIBRARY = torch.library.Library("batchnorm", "DEF")
 LIBRARY.define(
@@ -22,7 +23,7 @@ LIBRARY.define(
     "str epilogue, bool keep_mask) -> (Tensor y, Tensor relu_mask)"
 )
 LIBRARY.define(
-    "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor scale, Tensor relu_mask, "
+    "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inv_std_or_var, Tensor relu_mask, "
     "float? running_eps, str epilogue) -> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)"
 )
 
@@ -42,7 +43,7 @@ def _format(x):
 
 
 def _param_dtype(x):
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    return PARAM_DTYPE[x.dtype]
 
 
 def _like(x):
@@ -54,7 +55,7 @@ def _per_channel(x):
 
 
 def _mask(x, epilogue, keep_mask):
-    length = (x.numel() + 31) // 32 if epilogue == "add_relu" and keep_mask else 0
+    length = (x.numel() + 31) // 32 if keep_mask and epilogue in KEEPS_MASK else 0
     return torch.empty(length, dtype=torch.int32, device=x.device)
 
 
@@ -121,7 +122,7 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
         [mean.data_ptr(), inv_std.data_ptr()],
         None if updated is None else [tensor.data_ptr() for tensor in updated],
         momentum,
-        place_of(memory),
+        address_of(memory),
     )
     given = running_mean, running_var, num_batches_tracked
     for tensor, copy in zip(given, updated or given):
@@ -148,15 +149,16 @@ def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_ma
     return y, mask
 
 
-def _backward(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue):
+def _backward(dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, epilogue):
     memory_format = _format(x)
     x = x.contiguous(memory_format=memory_format)
     dy = dy.contiguous(memory_format=memory_format)
-    # Without a relu behind it the residual's gradient is dy itself, which the caller has.
-    epilogue = "identity" if epilogue == "add" else epilogue
+    # Where the residual's gradient is dy itself the caller has it.
+    epilogue = ADDS_LAST.get(epilogue, epilogue)
     dx, dweight, dbias = _like(x), _per_channel(x), _per_channel(x)
-    dz = _like(x) if epilogue == "add_relu" else _no_values(x)
-    weight, bias, mean, scale = (_param(x, tensor) for tensor in (weight, bias, mean, scale))
+    dz = _dz(x, epilogue)
+    weight, bias, mean = (_param(x, tensor) for tensor in (weight, bias, mean))
+    inv_std_or_var = _param(x, inv_std_or_var)
     where = _where(x)
     memory = workspace(where, "backward" if running_eps is None else "backward-frozen", epilogue)
     arguments = {
@@ -165,21 +167,22 @@ def _backward(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue
         "x": x.data_ptr(),
         "dy": dy.data_ptr(),
         "dx": dx.data_ptr(),
-        "dz": dz.data_ptr() if epilogue == "add_relu" else None,
+        "dz": dz.data_ptr() if epilogue in KEEPS_MASK else None,
         "gamma": _address(weight),
         "beta": _address(bias),
         "relu_mask": _address(relu_mask),
-        "statistics": [mean.data_ptr(), scale.data_ptr()],
+        "statistics": [mean.data_ptr(), inv_std_or_var.data_ptr()],
         "dgamma": dweight.data_ptr(),
         "dbeta": dbias.data_ptr(),
-        "workspace": place_of(memory),
+        "workspace": address_of(memory),
     }
     _native.backward(where, arguments)
     return dx, dz, dweight, dbias
 
 
-def _no_values(x):
-    return torch.empty(0, dtype=x.dtype, device=x.device)
+def _dz(x, epilogue):
+    """The residual's gradient, without values where it is `dy` or there is none."""
+    return _like(x) if epilogue in KEEPS_MASK else torch.empty(0, dtype=x.dtype, device=x.device)
 
 
 def _on_its_device(kernel):
@@ -209,6 +212,5 @@ def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
 
 
 @torch.library.register_fake("batchnorm::backward", lib=LIBRARY)
-def _(dy, x, weight, bias, mean, scale, relu_mask, running_eps, epilogue):
-    dz = _like(x) if epilogue == "add_relu" else _no_values(x)
-    return _like(x), dz, _per_channel(x), _per_channel(x)
+def _(dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, epilogue):
+    return _like(x), _dz(x, epilogue), _per_channel(x), _per_channel(x)

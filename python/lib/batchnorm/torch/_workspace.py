@@ -1,4 +1,4 @@
-"""WorkspaceMemory memory on a device, where the native half's own is not to be used."""
+"""Scratch memory on a device, where the native half's own is not to be used."""
 
 import torch
 
@@ -17,6 +17,6 @@ def workspace(where, operation, epilogue):
     return torch.zeros(_native.workspace_bytes(where, operation, epilogue), dtype=torch.uint8, device=f"cuda:{device}")
 
 
-def place_of(memory):
-    """Address and bytes."""
+def address_of(memory):
+    """Address and bytes, as the native functions take them."""
     return None if memory is None else (memory.data_ptr(), memory.numel())

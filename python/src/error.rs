@@ -1,8 +1,8 @@
 //! Refusals, the crate's and those made here, as Python's exceptions.
 
-use batchnorm::{Epilogue, Error};
+use batchnorm::Error;
+use pyo3::PyErr;
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
-use pyo3::{PyErr, PyResult};
 
 /// The crate's error as Python's.
 pub(crate) fn error(error: Error) -> PyErr {
@@ -40,15 +40,4 @@ fn python_name(tensor: &'static str) -> &'static str {
         "beta" => "bias",
         other => other,
     }
-}
-
-/// An epilogue by its name, with this residual or without.
-pub(crate) fn epilogue<Z>(name: &str, residual: Option<Z>) -> PyResult<Epilogue<Z>> {
-    let with = if residual.is_some() { "with" } else { "without" };
-    let kind = Epilogue::named(&name.replace('_', "-"));
-    kind.and_then(|kind| kind.with("residual", residual).ok()).ok_or_else(|| {
-        value_error(format!(
-            "batchnorm: expected the epilogue identity or relu, or add or add_relu with a residual, got {name:?} {with} one"
-        ))
-    })
 }
