@@ -45,7 +45,7 @@ impl fmt::Display for Plan {
         let (strategy, iterations) = (self.strategy, self.tiling.iterations());
         write!(
             f,
-            "{strategy} {access} threads={threads} tiles={tiles} splits={splits} teams={teams} \
+            "{strategy} {access:?} threads={threads} tiles={tiles} splits={splits} teams={teams} \
              smem_iters={smem_iters}/{iterations} shared_bytes={shared_bytes}"
         )
     }

@@ -480,7 +480,7 @@ fn a_plan_is_one_line() {
     let plan = Plan::new(&problem, &DeviceLimits::KNOWN[1].1, Some(Strategy::Cluster)).unwrap();
     let t = plan.tiling;
     let wanted = format!(
-        "cluster contiguous threads={} tiles=64 splits={} teams={} smem_iters={}/{} shared_bytes={}",
+        "cluster Contiguous threads={} tiles=64 splits={} teams={} smem_iters={}/{} shared_bytes={}",
         t.threads,
         t.splits,
         t.teams,

@@ -81,13 +81,14 @@ impl Choice for batchnorm::Dtype {
 pub(crate) enum Strategy {
     /// Strategy with the least predicted time
     Auto,
-    /// A channel is held by one block
+    /// A channel tile is held by one CTA
     Block,
-    /// A channel is held by a cluster of blocks
+    /// A channel tile is held by a cluster of CTAs
     Cluster,
-    /// A channel is held by blocks of a cooperative grid, as far as it fits
+    /// A channel tile is held by CTAs of a cooperative grid, as far as it fits
     Grid,
     /// The data is read twice
+    #[value(name = batchnorm::Strategy::TwoPass.name())]
     TwoPass,
 }
 

@@ -1,4 +1,4 @@
-//! Plans as JSON.
+//! Plans as JSON. Programs read it: its words stay, also where the crate has others by now (`strips` are tiles, `steps` iterations).
 
 use batchnorm::Plan;
 use serde_json::{Value, json};
@@ -8,18 +8,18 @@ pub(crate) fn plan_json(plan: &Plan) -> Value {
     let t = &plan.tiling;
     json!({
         "strategy": plan.strategy.name(),
-        "access": t.access.name(),
+        "form": t.access.name(),
         "threads": t.threads,
-        "tiles": t.tiles,
+        "strips": t.tiles,
         "splits": t.splits,
         "teams": t.teams,
-        "smem_iters": t.smem_iters,
-        "iterations": t.iterations(),
+        "held_steps": t.smem_iters,
+        "steps": t.iterations(),
         "rows": t.rows,
         "row_vectors": t.row_vectors,
         "width": t.width,
         "chunk": t.chunk,
-        "tile_channels": t.tile_channels,
+        "strip_channels": t.tile_channels,
         "shared_bytes": t.shared_bytes,
         "workspace_bytes": plan.workspace_bytes,
         "predicted_ns": plan.predicted_ns,

@@ -171,7 +171,7 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
         "copy" => cold(1.0, 1.0, f64::INFINITY),
         "two-read-one-write" => cold(2.0, 1.0, f64::INFINITY),
         "two-read-two-write" => cold(2.0, 2.0, f64::INFINITY),
-        "strided" => cold(1.0, 1.0, number("tile_bytes")?),
+        "strided" => cold(1.0, 1.0, number("strip_bytes")?),
         "copy-by" => {
             let (bytes, threads) = (number("bytes")?, number("threads")?);
             // CTAs beyond those that registers are sure to have room for wait.
@@ -213,13 +213,13 @@ fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Pla
         let t = &plan.tiling;
         let numbers = [
             ("threads", i64::from(t.threads)),
-            ("tiles", i64::from(t.tiles)),
+            ("strips", i64::from(t.tiles)),
             ("splits", i64::from(t.splits)),
             ("teams", i64::from(t.teams)),
-            ("smem_iters", i64::from(t.smem_iters)),
+            ("held_steps", i64::from(t.smem_iters)),
             ("shared_bytes", i64::from(t.shared_bytes)),
         ];
-        told["access"] == t.access.name() && numbers.iter().all(|&(key, value)| told[key] == value)
+        told["form"] == t.access.name() && numbers.iter().all(|&(key, value)| told[key] == value)
     };
     cost::plans(&cost::Constants::PLANNED_BY, problem, limits, strategy).into_iter().find(agrees)
 }

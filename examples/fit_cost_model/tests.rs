@@ -100,8 +100,8 @@ fn probes() -> Vec<Value> {
             json!({ "kind": "copy-by", "ctas": 264, "threads": 256, "in_flight": 8, "bytes": bytes, "sets": 1 });
         add(probe, json!(false), 1900.0 + 2.0 * bytes / (1.8 * dram));
     }
-    for (tile_bytes, efficiency) in [(16.0, 16.0 / 90.0), (32.0, 0.45), (64.0, 0.7), (128.0, 1.0)] {
-        let probe = json!({ "kind": "strided", "row_bytes": 4096, "tile_bytes": tile_bytes, "bytes": BUFFER });
+    for (strip_bytes, efficiency) in [(16.0, 16.0 / 90.0), (32.0, 0.45), (64.0, 0.7), (128.0, 1.0)] {
+        let probe = json!({ "kind": "strided", "row_bytes": 4096, "strip_bytes": strip_bytes, "bytes": BUFFER });
         add(probe, json!(true), 1900.0 + 2.0 * BUFFER / (dram * efficiency));
     }
     for (team, rounds) in [(264, 0), (66, 256), (264, 256)] {
@@ -144,8 +144,8 @@ fn entry(
         let t = &plan.tiling;
         json!({
             "name": format!("batchnorm, {}", plan.strategy),
-            "plan": { "strategy": plan.strategy.name(), "access": t.access.name(), "threads": t.threads,
-                "tiles": t.tiles, "splits": t.splits, "teams": t.teams, "smem_iters": t.smem_iters,
+            "plan": { "strategy": plan.strategy.name(), "form": t.access.name(), "threads": t.threads,
+                "strips": t.tiles, "splits": t.splits, "teams": t.teams, "held_steps": t.smem_iters,
                 "shared_bytes": t.shared_bytes },
             "seconds": seconds(cost::nanoseconds(constants, &problem, &H200, &plan)),
         })

@@ -149,8 +149,8 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
-    module.add("DTYPES", Dtype::ALL.map(|dtype| (dtype.array_name(), dtype.param().array_name())).to_vec())?;
-    module.add("EPILOGUES", Epilogue::ALL.map(EpilogueKind::from).to_vec())?;
+    module.add("DTYPES", Vec::from(Dtype::ALL.map(|dtype| (dtype.array_name(), dtype.param().array_name()))))?;
+    module.add("EPILOGUES", Vec::from(Epilogue::ALL.map(EpilogueKind::from)))?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;

@@ -1,10 +1,7 @@
 //! The access patterns, and the one that suits a tensor.
 
-use core::fmt;
-
 use super::kernels::{MAX_THREADS, VECTOR_BYTES};
 use crate::element::Dtype;
-use crate::named::named;
 use crate::op::Problem;
 use crate::shape::RowView;
 
@@ -21,26 +18,21 @@ pub enum Access {
     ScalarStrided,
 }
 
-named! {
-    Access {
-        Contiguous => "contiguous",
-        Strided => "strided",
-        ScalarContiguous => "scalar-contiguous",
-        ScalarStrided => "scalar-strided",
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// Bytes of a row below which access is strided, where neighbouring channels make up longer rows. Not measured: four sectors
 /// of 32 bytes, which one request of a warp fetches at full speed.
 const MIN_ROW_BYTES: usize = 128;
 
 impl Access {
+    /// The name in the JSON of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Contiguous => "Rows",
+            Self::Strided => "Columns",
+            Self::ScalarContiguous => "ScalarRows",
+            Self::ScalarStrided => "ScalarColumns",
+        }
+    }
+
     /// The access pattern that suits a tensor: vectors where all data is aligned and rows are whole vectors, else elements.
     pub(super) fn of(problem: &Problem, view: RowView) -> Self {
         let bytes = problem.dtype().bytes() as usize;

@@ -21,7 +21,7 @@ fn every_kind_runs() {
         let by = |in_flight| Probe::CopyBy { ctas: 3, threads, in_flight, bytes: 50_000, sets: 3 };
         all.extend([4, 8, 16].map(by));
     }
-    all.extend([16, 64, 4096].map(|tile_bytes| Probe::Strided { row_bytes: 4096, tile_bytes }));
+    all.extend([16, 64, 4096].map(|strip_bytes| Probe::Strided { row_bytes: 4096, strip_bytes }));
     if limits.cooperative {
         all.extend([0, 1, 3].map(|rounds| Probe::GridBarrier { team: 2, rounds }));
         for by in [Storing::Members, Storing::Neighbours] {
@@ -62,9 +62,9 @@ fn sizes_that_are_not_there_are_refused() {
         (by(1, 64, 4, 1 << 14, 3), "1 to 2 sets of 16384 bytes, as buffers of 32768 have", 3),
         (by(1, 64, 4, 64, 0), "1 to 512 sets of 64 bytes, as buffers of 32768 have", 0),
         (by(1, 64, 4, 1 << 63, 2), "1 to 0 sets of 9223372036854775808 bytes, as buffers of 32768 have", 2),
-        (Probe::Strided { row_bytes: 4096, tile_bytes: 8 }, "tiles of a power of two from 16 to 4096 bytes", 8),
-        (Probe::Strided { row_bytes: 0, tile_bytes: 16 }, "rows that divide 32768 bytes into tiles of 16", 0),
-        (Probe::Strided { row_bytes: 48, tile_bytes: 16 }, "rows that divide 32768 bytes into tiles of 16", 48),
+        (Probe::Strided { row_bytes: 4096, strip_bytes: 8 }, "strips of a power of two from 16 to 4096 bytes", 8),
+        (Probe::Strided { row_bytes: 0, strip_bytes: 16 }, "rows that divide 32768 bytes into strips of 16", 0),
+        (Probe::Strided { row_bytes: 48, strip_bytes: 16 }, "rows that divide 32768 bytes into strips of 16", 48),
         (Probe::ClusterExchange { team: 3, rounds: 1 }, "a cluster of at most ", 3),
     ];
     let (of_grid, of_sms) = (format!("a team of 1 to {grid} CTAs"), format!("a team of 1 to {} CTAs", limits.sms));

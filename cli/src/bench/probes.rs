@@ -57,7 +57,7 @@ pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
     for size in warm {
         probes.extend([again(ctas[0], size, 1), again(grid, size, 1), again(grid, size, (bytes / size).max(1))]);
     }
-    probes.extend([16, 32, 64, 128, 256].map(|tile_bytes| Probe::Strided { row_bytes, tile_bytes }));
+    probes.extend([16, 32, 64, 128, 256].map(|strip_bytes| Probe::Strided { row_bytes, strip_bytes }));
     probes.push(Probe::GridBarrier { team: grid, rounds: 0 });
     probes.extend([2, 8, 32, grid / 4, grid / 2, grid].map(|team| Probe::GridBarrier { team, rounds }));
     for by in [Storing::Members, Storing::Neighbours] {
@@ -95,8 +95,8 @@ fn named(probe: Probe, buffer_bytes: usize) -> Value {
         Probe::CopyBy { ctas, threads, in_flight, bytes, sets } => json!({
             "kind": "copy-by", "ctas": ctas, "threads": threads, "in_flight": in_flight, "bytes": bytes, "sets": sets,
         }),
-        Probe::Strided { row_bytes, tile_bytes } => json!({
-            "kind": "strided", "row_bytes": row_bytes, "tile_bytes": tile_bytes, "bytes": buffer_bytes,
+        Probe::Strided { row_bytes, strip_bytes } => json!({
+            "kind": "strided", "row_bytes": row_bytes, "strip_bytes": strip_bytes, "bytes": buffer_bytes,
         }),
         Probe::GridBarrier { team, rounds } => json!({ "kind": "meeting", "team": team, "rounds": rounds }),
         Probe::GridBarrierBesideStores { team, rounds, vectors, by } => json!({

@@ -28,8 +28,8 @@
 //! WAY    "graph" | "eager" | "host" on a GPU, "call" on the CPU
 //! TIMES  {WAY: {"median", "min", "max", "samples": SAMPLES}}
 //! SAMPLES [seconds, ...] in the order in which they were taken, the rounds one after the other
-//! PLAN   null of what is not ours or does not fit, or {"strategy", "access": text; "threads", "tiles", "splits", "teams", "smem_iters",
-//!        "iterations", "rows", "row_vectors", "width", "chunk", "tile_channels", "shared_bytes", "workspace_bytes", "predicted_ns"}
+//! PLAN   null of what is not ours or does not fit, or {"strategy", "form": text; "threads", "strips", "splits", "teams", "held_steps",
+//!        "steps", "rows", "row_vectors", "width", "chunk", "strip_channels", "shared_bytes", "workspace_bytes", "predicted_ns"}
 //! ```
 //!
 //! Names of subjects: "batchnorm" is planned as a user's call would be, "batchnorm, STRATEGY" by that strategy, "floor" reads and

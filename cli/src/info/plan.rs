@@ -115,7 +115,7 @@ fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
         let mark = if plan.strategy == chosen.strategy { " *" } else { "" };
         vec![
             format!("{}{mark}", plan.strategy),
-            t.access.to_string(),
+            format!("{:?}", t.access),
             t.threads.to_string(),
             t.tiles.to_string(),
             t.splits.to_string(),

@@ -92,7 +92,7 @@ fn a_device_is_measured_from_probes_to_plot() {
             if let Some(strategy) = name.strip_prefix("batchnorm, ") {
                 assert_eq!(plan["strategy"], strategy);
             }
-            for number in ["threads", "tiles", "splits", "teams", "smem_iters", "shared_bytes", "predicted_ns"] {
+            for number in ["threads", "strips", "splits", "teams", "held_steps", "shared_bytes", "predicted_ns"] {
                 assert_eq!(plan[number].is_number(), name != "floor", "{number} of {subject}");
             }
         }

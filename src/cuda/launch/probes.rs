@@ -42,13 +42,13 @@ pub enum Probe {
         /// small; enough of them are cold.
         sets: usize,
     },
-    /// Copies rows of `row_bytes` tile by tile, `tile_bytes` of each row, as channels-last tensors are walked. For `stride_64`,
+    /// Copies rows of `row_bytes` tile by tile, `strip_bytes` of each row, as channels-last tensors are walked. For `stride_64`,
     /// `stride_32` and `burst_bytes`; at best as long as [`Probe::Copy`].
     Strided {
-        /// A multiple of `tile_bytes`.
+        /// A multiple of `strip_bytes`.
         row_bytes: usize,
         /// A power of two from 16 to 4096.
-        tile_bytes: usize,
+        strip_bytes: usize,
     },
     /// Grid barriers of the teams of a cooperative grid: the time of a round is `grid_barrier`. There are as many teams as
     /// fill the device, [`Plan::MAX_TEAMS`] at most.
@@ -216,16 +216,16 @@ impl Probes {
                 let vectors = (bytes / VECTOR) as i64;
                 Ok(ffi::BnProbe { ctas, threads, in_flight, vectors, ..streaming(Kind::BN_PROBE_COPY) })
             }
-            Probe::Strided { row_bytes, tile_bytes } => {
-                let is_tile = tile_bytes.is_power_of_two() && (VECTOR..=4096).contains(&tile_bytes);
-                expect(is_tile, || "tiles of a power of two from 16 to 4096 bytes", tile_bytes as u64)?;
+            Probe::Strided { row_bytes, strip_bytes } => {
+                let is_strip = strip_bytes.is_power_of_two() && (VECTOR..=4096).contains(&strip_bytes);
+                expect(is_strip, || "strips of a power of two from 16 to 4096 bytes", strip_bytes as u64)?;
                 let bytes = self.bytes();
-                let divides = row_bytes > 0 && row_bytes.is_multiple_of(tile_bytes) && bytes.is_multiple_of(row_bytes);
-                let expected = || format!("rows that divide {bytes} bytes into tiles of {tile_bytes}");
+                let divides = row_bytes > 0 && row_bytes.is_multiple_of(strip_bytes) && bytes.is_multiple_of(row_bytes);
+                let expected = || format!("rows that divide {bytes} bytes into strips of {strip_bytes}");
                 expect(divides, expected, row_bytes as u64)?;
-                let tiles = (row_bytes / tile_bytes) as u32;
-                let ctas = (limits.sms * CTAS_PER_SM).div_ceil(tiles) * tiles;
-                let (row_vectors, width) = ((row_bytes / VECTOR) as i64, (tile_bytes / VECTOR) as i64);
+                let strips = (row_bytes / strip_bytes) as u32;
+                let ctas = (limits.sms * CTAS_PER_SM).div_ceil(strips) * strips;
+                let (row_vectors, width) = ((row_bytes / VECTOR) as i64, (strip_bytes / VECTOR) as i64);
                 Ok(ffi::BnProbe { ctas, row_vectors, width, ..streaming(Kind::BN_PROBE_STRIDED) })
             }
             Probe::GridBarrier { team, rounds } => {

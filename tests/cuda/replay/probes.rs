@@ -13,7 +13,7 @@ fn every_probe() {
     let mut all = vec![Probe::Empty, Probe::Copy, Probe::TwoReadOneWrite, Probe::TwoReadTwoWrite];
     let by = |in_flight| Probe::CopyBy { ctas: 3, threads: 64, in_flight, bytes: 2000, sets: 3 };
     all.extend([4, 8, 16].map(by));
-    all.extend([16, 64].map(|tile_bytes| Probe::Strided { row_bytes: 256, tile_bytes }));
+    all.extend([16, 64].map(|strip_bytes| Probe::Strided { row_bytes: 256, strip_bytes }));
     // Small buffers: what they hold is in every file.
     launch_all(&cuda, 1 << 13, &all);
     let teams = clusters(&cuda);

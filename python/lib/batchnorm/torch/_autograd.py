@@ -3,7 +3,7 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from batchnorm.torch._kinds import ADDS_LAST, RECOMPUTES_V
+from batchnorm.torch._kinds import BACKWARD_AS, RECOMPUTES_V
 from batchnorm.torch._ops import LIBRARY
 
 
@@ -19,7 +19,7 @@ def _likeness(parameter):
 
 def _gradients(ctx, dy, running_eps):
     dx, dz, dweight, dbias = torch.ops.batchnorm.backward(dy, *ctx.saved_tensors, running_eps, ctx.epilogue)
-    if ctx.epilogue in ADDS_LAST:
+    if ctx.epilogue in BACKWARD_AS:
         dz = dy
     needs = ctx.needs_input_grad
     return (

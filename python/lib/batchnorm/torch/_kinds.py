@@ -10,14 +10,14 @@ PARAM_DTYPE = {getattr(torch, name): getattr(torch, param) for name, param in _n
 # The name of an activation with a residual before it, or without.
 EPILOGUE = {(each.activation, each.has_residual): each.name for each in _native.EPILOGUES}
 
-# Those whose backward pass computes the activation's argument again, from x, the weight and the bias.
+# Epilogues whose backward pass computes the activation's argument again, from x, the weight and the bias.
 RECOMPUTES_V = frozenset(each.name for each in _native.EPILOGUES if each.recomputes_v)
 
-# Those whose forward pass keeps a mask for the backward pass.
+# Epilogues whose forward pass keeps a mask for the backward pass.
 KEEPS_MASK = frozenset(each.name for each in _native.EPILOGUES if each.keeps_mask)
 
-# Those whose residual has dy itself as its gradient: the same backward pass as without one.
-ADDS_LAST = {
+# The epilogue that the backward pass runs with, of those whose residual has dy itself as its gradient.
+BACKWARD_AS = {
     each.name: EPILOGUE[each.activation, False]
     for each in _native.EPILOGUES
     if each.has_residual and not each.keeps_mask

@@ -9,7 +9,7 @@ import functools
 import torch
 
 from batchnorm import _native
-from batchnorm.torch._kinds import ADDS_LAST, KEEPS_MASK, PARAM_DTYPE
+from batchnorm.torch._kinds import BACKWARD_AS, KEEPS_MASK, PARAM_DTYPE
 from batchnorm.torch._workspace import address_of, workspace
 
 LIBRARY = torch.library.Library("batchnorm", "DEF")
@@ -154,7 +154,7 @@ def _backward(dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps,
     x = x.contiguous(memory_format=memory_format)
     dy = dy.contiguous(memory_format=memory_format)
     # Where the residual's gradient is dy itself the caller has it.
-    epilogue = ADDS_LAST.get(epilogue, epilogue)
+    epilogue = BACKWARD_AS.get(epilogue, epilogue)
     dx, dweight, dbias = _like(x), _per_channel(x), _per_channel(x)
     dz = _dz(x, epilogue)
     weight, bias, mean = (_param(x, tensor) for tensor in (weight, bias, mean))
