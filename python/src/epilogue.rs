@@ -3,7 +3,7 @@
 use batchnorm::Epilogue;
 use pyo3::{PyResult, pyclass};
 
-use crate::error::{error, value_error};
+use crate::error::{error, one_of, value_error};
 
 /// A kind of epilogue: its name in Python, its parts, and what the passes need for it.
 #[pyclass(frozen, get_all)]
@@ -35,7 +35,7 @@ fn python_name(kind: Epilogue<()>) -> String {
 /// A kind of epilogue by its name.
 pub(crate) fn epilogue_kind(name: &str) -> PyResult<Epilogue<()>> {
     Epilogue::ALL.into_iter().find(|&kind| python_name(kind) == name).ok_or_else(|| {
-        let names = Epilogue::ALL.map(python_name).join(" or ");
+        let names = one_of(&Epilogue::ALL.map(python_name));
         value_error(format!("batchnorm: expected the epilogue {names}, got {name:?}"))
     })
 }

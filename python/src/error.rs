@@ -31,6 +31,15 @@ pub(crate) fn value_error(text: String) -> PyErr {
     PyValueError::new_err(text)
 }
 
+/// Names as a message lists them: `a, b or c`.
+pub(crate) fn one_of<S: AsRef<str>>(names: &[S]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        all => all.concat(),
+    }
+}
+
 /// The name in Python of a tensor of an operation.
 fn python_name(tensor: &'static str) -> &'static str {
     match tensor {
