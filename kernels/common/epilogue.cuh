@@ -7,15 +7,50 @@
 #include "element.cuh"
 #include "sync.cuh"
 
+// The values that an activation's derivative takes: they say what a backward pass needs to know of v.
+enum class Derivative { kOne, kZeroOrOne };
+
+__host__ __device__ __forceinline__ Derivative derivative_of(BnActivation activation) {
+    switch (activation) {
+        case BN_IDENTITY:
+            return Derivative::kOne;
+        case BN_RELU:
+            return Derivative::kZeroOrOne;
+    }
+    return Derivative::kOne; // not reached
+}
+
 // Whether a backward pass computes v again from x for the activation's derivative: without a residual v depends on x
 // alone.
 __host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue) {
-    return epilogue.activation != BN_IDENTITY && epilogue.has_residual == 0;
+    switch (derivative_of(epilogue.activation)) {
+        case Derivative::kOne:
+            return false;
+        case Derivative::kZeroOrOne:
+            return epilogue.has_residual == 0;
+    }
+    return false; // not reached
 }
 
 // Whether a backward pass reads the mask that its forward pass kept: with a residual, which it does not read again.
 __host__ __device__ __forceinline__ bool reads_mask(const BnEpilogue& epilogue) {
-    return epilogue.activation != BN_IDENTITY && epilogue.has_residual != 0;
+    switch (derivative_of(epilogue.activation)) {
+        case Derivative::kOne:
+            return false;
+        case Derivative::kZeroOrOne:
+            return epilogue.has_residual != 0;
+    }
+    return false; // not reached
+}
+
+// Whether g is dy or 0, which the dtype of dy holds without a rounding.
+__host__ __device__ __forceinline__ bool selects_dy(BnActivation activation) {
+    switch (derivative_of(activation)) {
+        case Derivative::kOne:
+        case Derivative::kZeroOrOne:
+            return true;
+    }
+    return false; // not reached
 }
 
 // max(v, 0) that keeps NaN: fmaxf would hide one.

@@ -20,6 +20,20 @@ named! {
 }
 
 impl Activation {
+    const fn derivative(self) -> Derivative {
+        match self {
+            Self::Identity => Derivative::One,
+            Self::Relu => Derivative::ZeroOrOne,
+        }
+    }
+
+    /// Whether there may be a residual before it: a mask is then all that its backward pass has of its argument.
+    pub const fn takes_residual(self) -> bool {
+        match self.derivative() {
+            Derivative::One | Derivative::ZeroOrOne => true,
+        }
+    }
+
     /// The formula over an argument, such as `max(v, 0)`.
     pub fn formula(self, v: &str) -> String {
         match self {
@@ -27,6 +41,15 @@ impl Activation {
             Self::Relu => format!("max({v}, 0)"),
         }
     }
+}
+
+/// The values that an activation's derivative takes: they say what a backward pass needs to know of its argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Derivative {
+    /// 1 everywhere: nothing.
+    One,
+    /// 0 or 1: a bit.
+    ZeroOrOne,
 }
 
 /// `y = activation(v)`, or with a residual `y = activation(v + z)`. `Z` is the residual's buffer, or its gradient's, or `()` for
@@ -93,13 +116,19 @@ impl<Z> Epilogue<Z> {
 
     /// Whether a backward pass computes v again from x, for the activation's derivative: without a residual that is all it takes.
     pub fn recomputes_v(&self) -> bool {
-        self.activation != Activation::Identity && self.residual.is_none()
+        match self.activation.derivative() {
+            Derivative::One => false,
+            Derivative::ZeroOrOne => self.residual.is_none(),
+        }
     }
 
     /// Whether the forward pass keeps a mask for the backward pass: of an activation behind a residual, which backward does not
     /// read.
     pub fn keeps_mask(&self) -> bool {
-        self.activation != Activation::Identity && self.residual.is_some()
+        match self.activation.derivative() {
+            Derivative::One => false,
+            Derivative::ZeroOrOne => self.residual.is_some(),
+        }
     }
 
     /// The name on the command line and in error messages.
@@ -117,18 +146,30 @@ impl<Z> Epilogue<Z> {
     }
 }
 
+/// How many kinds there are.
+const KINDS: usize = {
+    let (mut kinds, mut i) = (Activation::ALL.len(), 0);
+    while i < Activation::ALL.len() {
+        kinds += Activation::ALL[i].takes_residual() as usize;
+        i += 1;
+    }
+    kinds
+};
+
 impl Epilogue<()> {
     /// The kind of [`Epilogue::add`].
     pub const ADD: Self = Self::add(());
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
-    /// Every kind: each activation without a residual, then each behind one.
-    pub const ALL: [Self; 2 * Activation::ALL.len()] = {
-        const ACTIVATIONS: usize = Activation::ALL.len();
-        let (mut all, mut i) = ([Self::IDENTITY; 2 * ACTIVATIONS], 0);
-        while i < ACTIVATIONS {
+    /// Every kind: each activation without a residual, then each that takes one behind one.
+    pub const ALL: [Self; KINDS] = {
+        let (mut all, mut kinds, mut i) = ([Self::IDENTITY; KINDS], Activation::ALL.len(), 0);
+        while i < Activation::ALL.len() {
             all[i] = Self::new(Activation::ALL[i], None);
-            all[ACTIVATIONS + i] = Self::new(Activation::ALL[i], Some(()));
+            if Activation::ALL[i].takes_residual() {
+                all[kinds] = Self::new(Activation::ALL[i], Some(()));
+                kinds += 1;
+            }
             i += 1;
         }
         all

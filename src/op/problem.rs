@@ -43,7 +43,7 @@ impl Problem {
         tracking: Option<Tracking>,
     ) -> Result<Self> {
         Self::check_options(eps, tracking)?;
-        if !op.takes_epilogue() && epilogue != Epilogue::IDENTITY {
+        if !op.epilogues().contains(&epilogue) {
             return Err(Error::Epilogue { op, actual: epilogue.name() });
         }
         match (op, tracking) {

@@ -5,7 +5,7 @@
 use super::Case;
 use super::activation;
 use super::input::{Inputs, widen};
-use super::tolerance::{Arithmetic, floor, mean_scale, slack, var_scale};
+use super::tolerance::{Arithmetic, dgamma_scale, dx_scale, floor, mean_scale, slack, var_scale, y_scale};
 use crate::element::{Dtype, Element};
 use crate::op::{Momentum, NonFinite, Op, RunningVar, Tracking};
 use crate::shape::{Layout, Shape};
@@ -102,7 +102,7 @@ impl Channel {
 
     /// The largest term that enters `y`.
     pub fn y_scale(&self) -> f64 {
-        self.gamma.abs() * self.max_x_hat.max(0.1) + self.beta.abs() + self.max_z
+        y_scale(self.gamma, self.beta, self.max_x_hat, self.max_z)
     }
 }
 
@@ -203,9 +203,9 @@ impl ChannelGradients {
         let dbeta_scale = sum(&g, &|g| g.abs());
         Self {
             dx: g.iter().zip(&x_hat).map(dx).collect(),
-            dx_scale: (ch.gamma * ch.inv_std).abs() * largest(g.iter().copied()) * ch.max_x_hat.max(1.0),
+            dx_scale: dx_scale(ch.gamma * ch.inv_std, largest(g.iter().copied()), ch.max_x_hat),
             dgamma,
-            dgamma_scale: sum(&g_x_hat, &|v| if v.is_finite() { v.abs() } else { 0.0 }).max(0.1 * dbeta_scale),
+            dgamma_scale: dgamma_scale(sum(&g_x_hat, &|v| if v.is_finite() { v.abs() } else { 0.0 }), dbeta_scale),
             dbeta,
             dbeta_scale,
             dz: g,

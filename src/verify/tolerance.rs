@@ -65,6 +65,21 @@ pub fn var_scale(mean: f64, var: f64) -> f64 {
     var + mean * mean * Dtype::F64.unit_roundoff()
 }
 
+/// The scale of `y`: the largest terms that enter it, by the channel's largest magnitudes of x̂, at least a tenth, and of z.
+pub fn y_scale(gamma: f64, beta: f64, largest_x_hat: f64, largest_z: f64) -> f64 {
+    gamma.abs() * largest_x_hat.max(0.1) + beta.abs() + largest_z
+}
+
+/// The scale of `dx`: the largest terms that enter it, by the channel's largest magnitudes of g and of x̂, at least one.
+pub fn dx_scale(gamma_times_inv_std: f64, largest_g: f64, largest_x_hat: f64) -> f64 {
+    gamma_times_inv_std.abs() * largest_g * largest_x_hat.max(1.0)
+}
+
+/// The scale of `dgamma`: the magnitudes of its terms, with an x̂ of a tenth on average at least; that of dbeta is the sum of |g|.
+pub fn dgamma_scale(sum_of_g_x_hat: f64, dbeta_scale: f64) -> f64 {
+    sum_of_g_x_hat.max(0.1 * dbeta_scale)
+}
+
 /// The error that the rounding of an output may put into it. What rounds through f32 rounds twice.
 pub fn rounding(dtype: Dtype, want: f64) -> f64 {
     let twice = if dtype.rounds_through_f32() { Dtype::F32.unit_roundoff() } else { 0.0 };

@@ -1,7 +1,9 @@
 //! A layer's formulas in f64, as naive as they can be: each channel by itself, a sum a loop.
 
 use batchnorm::verify::activation;
-use batchnorm::verify::tolerance::{Arithmetic, floor, mean_scale, rounding, slack, var_scale};
+use batchnorm::verify::tolerance::{
+    Arithmetic, dgamma_scale, dx_scale, floor, mean_scale, rounding, slack, var_scale, y_scale,
+};
 use batchnorm::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, StatisticsKind, Tracking};
 
 /// A forward pass: its inputs, and its channels in f64.
@@ -85,7 +87,7 @@ impl Channel {
     }
 
     fn y_scale(&self) -> f64 {
-        self.gamma.abs() * self.x_hat_scale.max(0.1) + self.beta.abs() + self.z_scale
+        y_scale(self.gamma, self.beta, self.x_hat_scale, self.z_scale)
     }
 
     /// The statistics that a training forward saves.
@@ -202,11 +204,11 @@ impl Backward {
             let sum = |of: &dyn Fn(usize) -> f64| places.iter().map(|&index| of(index)).sum::<f64>();
             let (dbeta, dgamma) = (sum(&g), sum(&|index| g(index) * x_hat(index)));
             let dbeta_scale = sum(&|index| g(index).abs());
-            let dgamma_scale = sum(&|index| finite(g(index) * x_hat(index))).max(0.1 * dbeta_scale);
+            let dgamma_scale = dgamma_scale(sum(&|index| finite(g(index) * x_hat(index))), dbeta_scale);
             let per_channel = |want, scale: f64| Near { want, slack: share * scale + floor(arithmetic) };
             let (dgamma_near, dbeta_near) = (per_channel(dgamma, dgamma_scale), per_channel(dbeta, dbeta_scale));
             let largest_g = largest(places.iter().map(|&index| g(index)));
-            let scale = finite(ch.gamma * ch.inv_std) * largest_g * ch.x_hat_scale.max(1.0);
+            let scale = dx_scale(finite(ch.gamma * ch.inv_std), largest_g, ch.x_hat_scale);
             for &index in &places {
                 let through = if is_frozen { 0.0 } else { dbeta / m + x_hat(index) * dgamma / m };
                 let want = ch.gamma * ch.inv_std * (g(index) - through);
