@@ -1,6 +1,6 @@
 //! The backward passes of both forward passes.
 
-use super::{Epilogue, Map, Memory, Op, Problem, Role, Statistics, StatisticsKind, Traffic};
+use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Statistics, Traffic};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -57,13 +57,27 @@ pub struct Gradients<'a, M: Memory, T: Element> {
     pub dbeta: Option<M::Out<'a, T::Param>>,
 }
 
-pub(super) fn traffic(statistics: StatisticsKind, has_residual: bool) -> Traffic {
-    let cached = match statistics {
-        StatisticsKind::Batch => 2,
-        StatisticsKind::Running => 0,
-    };
-    Traffic { reads: 2, writes: 1 + u32::from(has_residual), cached }
-}
+/// Through the batch's statistics.
+pub(super) const FACTS: Facts = Facts {
+    summary: "The gradients of train",
+    is_backward: true,
+    needs_batch_statistics: true,
+    reduces: true,
+    writes_y: false,
+    tracks: false,
+    traffic: Traffic { reads: 2, writes: 1, cached: 2 },
+};
+
+/// Through running statistics.
+pub(super) const FACTS_RUNNING: Facts = Facts {
+    summary: "The gradients of infer",
+    is_backward: true,
+    needs_batch_statistics: false,
+    reduces: true,
+    writes_y: false,
+    tracks: false,
+    traffic: Traffic { reads: 2, writes: 1, cached: 0 },
+};
 
 /// Whether the mask that a backward pass of this epilogue reads is there. The mask of no value has no words, and who keeps it by
 /// its address has none.

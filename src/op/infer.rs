@@ -1,6 +1,6 @@
 //! The forward pass with running statistics.
 
-use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
+use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::Result;
 use crate::shape::Shape;
@@ -41,9 +41,15 @@ pub struct Infer<'a, M: Memory, T: Element> {
     pub relu_mask: Option<M::Out<'a, u32>>,
 }
 
-pub(super) fn traffic(has_residual: bool) -> Traffic {
-    Traffic { reads: 1 + u32::from(has_residual), writes: 1, cached: 0 }
-}
+pub(super) const FACTS: Facts = Facts {
+    summary: "Normalize with the running statistics",
+    is_backward: false,
+    needs_batch_statistics: false,
+    reduces: false,
+    writes_y: true,
+    tracks: false,
+    traffic: Traffic { reads: 1, writes: 1, cached: 0 },
+};
 
 impl<'a, M: Memory, T: Element> Infer<'a, M, T> {
     pub(super) fn problem(&self) -> Result<Problem> {

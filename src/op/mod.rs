@@ -95,16 +95,37 @@ named! {
     }
 }
 
+/// The facts of an operation without its tensors: each states its own, beside its type.
+struct Facts {
+    /// A line that says what it does.
+    summary: &'static str,
+    is_backward: bool,
+    /// See [`Op::needs_batch_statistics`].
+    needs_batch_statistics: bool,
+    /// See [`Op::reduces`].
+    reduces: bool,
+    /// See [`Op::writes_y`].
+    writes_y: bool,
+    /// See [`Op::tracks`].
+    tracks: bool,
+    /// The least that it moves, without a residual.
+    traffic: Traffic,
+}
+
 impl Op {
+    const fn facts(self) -> &'static Facts {
+        match self {
+            Self::Moments => &moments::FACTS,
+            Self::Train => &train::FACTS,
+            Self::Infer => &infer::FACTS,
+            Self::Backward(StatisticsKind::Batch) => &backward::FACTS,
+            Self::Backward(StatisticsKind::Running) => &backward::FACTS_RUNNING,
+        }
+    }
+
     /// A line that says what it does.
     pub fn summary(self) -> &'static str {
-        match self {
-            Self::Moments => "Mean and biased variance of each channel",
-            Self::Train => "Normalize with the batch's statistics; update the running ones",
-            Self::Infer => "Normalize with the running statistics",
-            Self::Backward(StatisticsKind::Batch) => "The gradients of train",
-            Self::Backward(StatisticsKind::Running) => "The gradients of infer",
-        }
+        self.facts().summary
     }
 
     /// Whether it has parameters, and whether something can be fused behind it: there is a y, or its gradient.
@@ -119,52 +140,37 @@ impl Op {
 
     /// Whether it updates running statistics.
     pub fn tracks(self) -> bool {
-        match self {
-            Self::Train => true,
-            Self::Moments | Self::Infer | Self::Backward(_) => false,
-        }
+        self.facts().tracks
     }
 
     /// Whether it is a backward pass.
     pub fn is_backward(self) -> bool {
-        match self {
-            Self::Backward(_) => true,
-            Self::Moments | Self::Train | Self::Infer => false,
-        }
+        self.facts().is_backward
     }
 
     /// Whether it reduces over the batch before it uses the values again, rather than normalize by running statistics: then
     /// there is a choice of [strategies](crate::Strategy).
     pub fn needs_batch_statistics(self) -> bool {
-        match self {
-            Self::Moments | Self::Train | Self::Backward(StatisticsKind::Batch) => true,
-            Self::Infer | Self::Backward(StatisticsKind::Running) => false,
-        }
+        self.facts().needs_batch_statistics
     }
 
     /// Whether CTAs leave partials of sums for each other.
     pub(crate) fn reduces(self) -> bool {
-        match self {
-            Self::Moments | Self::Train | Self::Backward(_) => true,
-            Self::Infer => false,
-        }
+        self.facts().reduces
     }
 
     /// Whether it writes `y`, and the relu mask where the epilogue keeps one.
     pub(crate) fn writes_y(self) -> bool {
-        match self {
-            Self::Train | Self::Infer => true,
-            Self::Moments | Self::Backward(_) => false,
-        }
+        self.facts().writes_y
     }
 
-    /// The least that it moves, with or without a residual.
+    /// The least that it moves, with or without a residual: z is read, or dz written.
     pub fn traffic(self, has_residual: bool) -> Traffic {
-        match self {
-            Self::Moments => moments::TRAFFIC,
-            Self::Train => train::traffic(has_residual),
-            Self::Infer => infer::traffic(has_residual),
-            Self::Backward(statistics) => backward::traffic(statistics, has_residual),
+        let Facts { is_backward, writes_y, traffic, .. } = self.facts();
+        Traffic {
+            reads: traffic.reads + u32::from(has_residual && *writes_y),
+            writes: traffic.writes + u32::from(has_residual && *is_backward),
+            cached: traffic.cached,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Mean and variance.
 
-use super::{Epilogue, Map, Memory, Op, Problem, Role, Traffic};
+use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::Result;
 use crate::shape::Shape;
@@ -30,7 +30,15 @@ pub struct Moments<'a, M: Memory, T: Element> {
     pub var: M::Out<'a, T::Param>,
 }
 
-pub(super) const TRAFFIC: Traffic = Traffic { reads: 1, writes: 0, cached: 0 };
+pub(super) const FACTS: Facts = Facts {
+    summary: "Mean and biased variance of each channel",
+    is_backward: false,
+    needs_batch_statistics: true,
+    reduces: true,
+    writes_y: false,
+    tracks: false,
+    traffic: Traffic { reads: 1, writes: 0, cached: 0 },
+};
 
 impl<'a, M: Memory, T: Element> Moments<'a, M, T> {
     pub(super) fn problem(&self) -> Result<Problem> {

@@ -46,9 +46,8 @@ impl Problem {
         if !op.epilogues().contains(&epilogue) {
             return Err(Error::Epilogue { op, actual: epilogue.name() });
         }
-        match (op, tracking) {
-            (Op::Train, Some(tracking)) => train::check(shape, tracking)?,
-            (Op::Moments | Op::Train | Op::Infer | Op::Backward(_), _) => {}
+        if let (true, Some(tracking)) = (op.tracks(), tracking) {
+            train::check(shape, tracking)?;
         }
         Ok(Self { op, shape, dtype, epilogue, eps, tracking, alignment: Self::MAX_ALIGNMENT })
     }

@@ -1,6 +1,6 @@
 //! The forward pass with the batch's statistics.
 
-use super::{Epilogue, Map, Memory, Op, Problem, Role, Tracking, Traffic};
+use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Tracking, Traffic};
 use crate::element::{Element, Param};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -64,9 +64,15 @@ pub struct Update<'a, M: Memory, P: Param> {
     pub num_batches_tracked: M::Out<'a, i64>,
 }
 
-pub(super) fn traffic(has_residual: bool) -> Traffic {
-    Traffic { reads: 1 + u32::from(has_residual), writes: 1, cached: 1 }
-}
+pub(super) const FACTS: Facts = Facts {
+    summary: "Normalize with the batch's statistics; update the running ones",
+    is_backward: false,
+    needs_batch_statistics: true,
+    reduces: true,
+    writes_y: true,
+    tracks: true,
+    traffic: Traffic { reads: 1, writes: 1, cached: 1 },
+};
 
 /// Whether running statistics can follow a batch of this shape so.
 pub(super) fn check(shape: Shape, tracking: Tracking) -> Result<()> {

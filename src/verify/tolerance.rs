@@ -19,7 +19,7 @@
 //! slack has `4 * u` of the per-channel dtype on top. Nothing here is ever widened to make a result pass.
 
 use crate::element::Dtype;
-use crate::op::{Op, StatisticsKind};
+use crate::op::Op;
 
 /// The arithmetic of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,8 @@ pub fn slack(arithmetic: Arithmetic, op: Op, param: Dtype, m: usize, kappa: f64)
         Arithmetic::F64 => Dtype::F64.unit_roundoff() * roundings * (1.0 + kappa),
         Arithmetic::F32 => Dtype::F32.unit_roundoff() * roundings + 2f64.powi(-44) * kappa,
     };
-    let of_saved = match op {
-        Op::Backward(StatisticsKind::Batch) => 4.0 * param.unit_roundoff(),
-        Op::Moments | Op::Train | Op::Infer | Op::Backward(StatisticsKind::Running) => 0.0,
-    };
+    let reads_saved = op.is_backward() && op.needs_batch_statistics();
+    let of_saved = if reads_saved { 4.0 * param.unit_roundoff() } else { 0.0 };
     of_arithmetic + of_saved
 }
 

@@ -7,24 +7,35 @@ use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
 use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
-use crate::{DeviceLimits, Error, Result};
+use crate::{DeviceLimits, Error, Op, Result, StatisticsKind};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
 
+/// The C function that prepares kernels, by its name.
+type Prepare = (&'static str, unsafe extern "C" fn(*const BnDevice, *mut BnResident) -> BnStatus);
+
+/// The preparation of an operation's kernels, where not another operation's covers them.
+fn of_operation(op: Op) -> Option<Prepare> {
+    match op {
+        Op::Moments => Some(("bn_moments_prepare", ffi::bn_moments_prepare)),
+        Op::Train => Some(("bn_train_prepare", ffi::bn_train_prepare)),
+        Op::Infer => Some(("bn_infer_prepare", ffi::bn_infer_prepare)),
+        Op::Backward(StatisticsKind::Batch) => Some(("bn_backward_prepare", ffi::bn_backward_prepare)),
+        Op::Backward(StatisticsKind::Running) => None, // of the same C function
+    }
+}
+
+/// The preparations of kernels that are no operation's.
+const OTHERS: &[Prepare] = &[
+    ("bn_fill_prepare", ffi::bn_fill_prepare),
+    #[cfg(feature = "bench")]
+    ("bn_probe_prepare", ffi::bn_probe_prepare),
+];
+
 /// Loads every kernel in a context, and lets each use the device's shared memory. Returns the clusters of each size that the
 /// device holds, the minimum over the kernels.
 pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> Result<[[u32; 4]; 2]> {
-    type Prepare = unsafe extern "C" fn(*const BnDevice, *mut BnResident) -> BnStatus;
-    const OPERATIONS: &[(&str, Prepare)] = &[
-        ("bn_moments_prepare", ffi::bn_moments_prepare),
-        ("bn_train_prepare", ffi::bn_train_prepare),
-        ("bn_infer_prepare", ffi::bn_infer_prepare),
-        ("bn_backward_prepare", ffi::bn_backward_prepare),
-        ("bn_fill_prepare", ffi::bn_fill_prepare),
-        #[cfg(feature = "bench")]
-        ("bn_probe_prepare", ffi::bn_probe_prepare),
-    ];
     context.bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
     let device = BnDevice {
         shared_bytes: limits.shared_per_cta,
@@ -32,7 +43,7 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
         has_clusters: u32::from(limits.compute_capability >= CLUSTERS),
     };
     let mut clusters = [[u32::MAX; 4]; 2];
-    for &(call, prepare) in OPERATIONS {
+    for (call, prepare) in Op::ALL.into_iter().filter_map(of_operation).chain(OTHERS.iter().copied()) {
         let mut resident = BnResident {
             kernel: ptr::null(),
             dtype: ptr::null(),
