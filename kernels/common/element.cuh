@@ -1,6 +1,7 @@
 // The data types: their conversions to and from f32, in which everything is computed.
 //
-// A new dtype is one specialization of Element, its place in Dtypes, and a value of BnDtype (abi.h).
+// A new dtype is one specialization of Element, its place in Dtypes, and a value of BnDtype with BN_DTYPES (abi.h); and
+// one of MaskBits (epilogue.cuh), where its vectors have another number of values.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
