@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use batchnorm::{Activation, Dtype, Epilogue, Op, StatisticsKind};
+use batchnorm::{Activation, Epilogue, Op, StatisticsKind};
 use fastrand::Rng;
 
 use crate::abuse::Trial;
