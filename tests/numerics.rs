@@ -7,8 +7,7 @@ use batchnorm::op::{Backward, Infer, Statistics, Train};
 use batchnorm::verify::oracle::{expected, indices};
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Failure, Group, Input, Inputs, compare, run};
-use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape, StatisticsKind};
-use half::{bf16, f16};
+use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape, StatisticsKind, with_element};
 
 const EPS: f64 = 1e-5;
 
@@ -185,10 +184,9 @@ fn a_constant_channel_gives_exactly_beta() {
             }
         }
     }
-    check::<f32>();
-    check::<f16>();
-    check::<bf16>();
-    check::<f64>();
+    for dtype in Dtype::ALL {
+        with_element!(dtype, T => check::<T>());
+    }
 }
 
 /// The bits of every output, by name.
@@ -261,10 +259,9 @@ fn a_variance_of_minus_eps_gives_beta_in_every_type() {
         check::<T>(|_| f64::NAN, |_| f64::NAN);
         check::<T>(|_| f64::INFINITY, |_| 0.25);
     }
-    all::<f32>();
-    all::<f16>();
-    all::<bf16>();
-    all::<f64>();
+    for dtype in Dtype::ALL {
+        with_element!(dtype, T => all::<T>());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ from math import prod
 
 LAYOUTS = ("channels-first", "channels-last")
 
+# Dtypes and their sizes, which tests/lists.rs holds against the crate's.
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 

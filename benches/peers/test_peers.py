@@ -20,7 +20,8 @@ try:
     import torch
 
     from bench import Bench
-    from inputs import needed_bytes
+    from inputs import DTYPES, needed_bytes
+    from reference import ALLOWED
     from torch_peers import Torch
 except ImportError:
     torch = None
@@ -53,6 +54,12 @@ class Rows(unittest.TestCase):
         for field, value in (*bad, ("layout", "nchw"), ("dtype", ["f32"]), ("offset", -1)):
             with self.subTest(field, value=value), self.assertRaisesRegex(BadRow, f"{field}.*not "):
                 row_of({**good, field: value})
+
+
+@needs_torch
+class Dtypes(unittest.TestCase):
+    def test_every_dtype_has_torchs_and_a_tolerance(self):
+        self.assertEqual((DTYPES.keys(), ALLOWED.keys()), (BYTES.keys(), BYTES.keys()))
 
 
 class CommandLine(unittest.TestCase):

@@ -8,6 +8,8 @@ import sys
 FORKS = """
 import itertools, os, random, signal, sys, threading, time, zlib
 import torch, batchnorm.torch as bn
+from batchnorm import _native
+from batchnorm.torch._kinds import PARAM_DTYPE
 
 forks, seed = int(sys.argv[1]), int(sys.argv[2])
 rng = random.Random(seed)
@@ -20,8 +22,9 @@ def case(shape, dtype, epilogue):
     def values(*shape):
         return torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     x, c = values(*shape), shape[1]
-    z = x.flip(0) if "add" in epilogue else None
-    weight, bias, mean, var = (torch.full((c,), value) for value in (1.5, -0.25, 0.5, 0.125))
+    z = x.flip(0) if epilogue.has_residual else None
+    epilogue = epilogue.name
+    weight, bias, mean, var = (torch.full((c,), value, dtype=PARAM_DTYPE[dtype]) for value in (1.5, -0.25, 0.5, 0.125))
     count = torch.zeros(1, dtype=torch.int64)
     def run():
         running = [mean.clone(), var.clone(), count.clone()]
@@ -33,7 +36,7 @@ def case(shape, dtype, epilogue):
         return [zlib.crc32(tensor.contiguous().view(torch.uint8).numpy()) for tensor in results if tensor.numel()]
     return run
 
-CASES = [case(*what) for what in itertools.product(SIZES, [torch.float32, torch.bfloat16], ["identity", "relu", "add", "add_relu"])]
+CASES = [case(*what) for what in itertools.product(SIZES, PARAM_DTYPE, _native.EPILOGUES)]
 with torch.no_grad():
     torch.set_num_threads(1)
     WANT = [run() for run in CASES]
@@ -42,7 +45,7 @@ with torch.no_grad():
 
 done = False
 def load(k):
-    large = case((40, 16, 24, 24), torch.float32, "add_relu")
+    large = case((40, 16, 24, 24), torch.float32, next(each for each in _native.EPILOGUES if each.name == "add_relu"))
     with torch.no_grad():
         while not done:
             torch.set_num_threads(2 + k)  # So that the pool is made anew again and again.

@@ -9,6 +9,7 @@ import torch
 import torch.utils.checkpoint
 
 import batchnorm.torch as bn
+from batchnorm.torch._kinds import PARAM_DTYPE
 from support import close, rand
 
 SHAPES = [
@@ -18,6 +19,7 @@ SHAPES = [
     (torch.nn.BatchNorm3d, bn.BatchNorm3d, (2, 5, 2, 3, 2)),
 ]
 DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+assert DTYPES.keys() == PARAM_DTYPE.keys(), "each dtype that is computed has a tolerance"
 
 
 def pair(theirs, ours, **options):

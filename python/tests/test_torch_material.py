@@ -8,13 +8,15 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 import batchnorm.torch as bn
+from batchnorm import _native
+from batchnorm.torch._kinds import PARAM_DTYPE
 
 OURS = {torch.nn.BatchNorm1d: bn.BatchNorm1d, torch.nn.BatchNorm2d: bn.BatchNorm2d, torch.nn.BatchNorm3d: bn.BatchNorm3d}
 FUNCTION = next(op for op in op_db if op.name == "nn.functional.batch_norm")
 MODULES = [info for info in module_db if info.module_cls in OURS]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", PARAM_DTYPE, ids=str)
 def test_samples_of_the_function(dtype):
     count = 0
     for sample in FUNCTION.sample_inputs("cpu", dtype, requires_grad=True):
@@ -40,7 +42,7 @@ def test_samples_of_the_function(dtype):
 
 
 @pytest.mark.parametrize("info", MODULES, ids=lambda info: info.name)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", dict.fromkeys(PARAM_DTYPE.values()), ids=str)
 @pytest.mark.parametrize("training", [True, False])
 def test_samples_of_the_modules(info, dtype, training):
     samples = info.module_inputs_func(info, device="cpu", dtype=dtype, requires_grad=True, training=training)
@@ -83,18 +85,18 @@ def test_error_inputs_of_the_function():
 
 def arguments(epilogue, format=torch.contiguous_format):
     x = torch.rand(3, 4, 5, 2).contiguous(memory_format=format).requires_grad_()
-    z = torch.rand(3, 4, 5, 2).contiguous(memory_format=format).requires_grad_() if "add" in epilogue else None
+    z = torch.rand(3, 4, 5, 2).contiguous(memory_format=format).requires_grad_() if epilogue.has_residual else None
     weight, bias = torch.rand(4).requires_grad_(), torch.rand(4).requires_grad_()
     return x, z, weight, bias, torch.zeros(4), torch.ones(4)
 
 
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("epilogue", ["identity", "relu", "add", "add_relu"])
+@pytest.mark.parametrize("epilogue", _native.EPILOGUES, ids=lambda epilogue: epilogue.name)
 def test_opcheck(epilogue, format):
     given = arguments(epilogue, format)
     counter = torch.zeros((), dtype=torch.int64)
-    torch.library.opcheck(torch.ops.batchnorm.train.default, (*given, counter, 0.1, 1e-5, epilogue, True))
-    torch.library.opcheck(torch.ops.batchnorm.infer.default, (*given, 1e-5, epilogue, True))
+    torch.library.opcheck(torch.ops.batchnorm.train.default, (*given, counter, 0.1, 1e-5, epilogue.name, True))
+    torch.library.opcheck(torch.ops.batchnorm.infer.default, (*given, 1e-5, epilogue.name, True))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

@@ -203,21 +203,29 @@ mod tests {
         let name = "_Z18train_fused_kernelIf10ContiguousEv7BnTrain";
         let epilogue = offset_of!(BnTrain, epilogue);
         let (activation, residual) = (offset_of!(BnEpilogue, activation), offset_of!(BnEpilogue, has_residual));
-        let strategies = ["block", "cluster", "grid", "two-read"];
-        let epilogues = [(0, 0, "identity"), (1, 0, "relu"), (0, 1, "add"), (1, 1, "add-relu")];
-        assert_eq!((STRATEGIES, EPILOGUES), (strategies, epilogues.map(|(_, _, name)| name)));
-        for (number, strategy) in strategies.into_iter().enumerate() {
-            for (is_relu, has_residual, name_of_it) in epilogues {
+        let number_of_strategy = |strategy| match strategy {
+            Strategy::Block => 0,
+            Strategy::Cluster => 1,
+            Strategy::Grid => 2,
+            Strategy::TwoPass => 3,
+        };
+        let number_of_activation = |activation| match activation {
+            Activation::Identity => 0,
+            Activation::Relu => 1,
+        };
+        for strategy in Strategy::ALL {
+            for kind in Epilogue::ALL {
                 let words = [
-                    (offset_of!(BnTiling, strategy), number as u32),
-                    (epilogue + activation, is_relu),
-                    (epilogue + residual, has_residual),
+                    (offset_of!(BnTiling, strategy), number_of_strategy(strategy)),
+                    (epilogue + activation, number_of_activation(kind.activation())),
+                    (epilogue + residual, u32::from(kind.residual().is_some())),
                 ];
-                let kind = of(&launch(name, size_of::<BnTrain>(), &words));
-                assert_eq!(kind.kernel, "train_fused_kernel");
-                assert_eq!((kind.strategy, kind.epilogue), (Some(strategy), Some(name_of_it)));
+                let told = of(&launch(name, size_of::<BnTrain>(), &words));
+                assert_eq!(told.kernel, "train_fused_kernel");
+                assert_eq!((told.strategy, told.epilogue), (Some(strategy.name()), Some(kind.name())));
             }
         }
+        assert_eq!((STRATEGIES, EPILOGUES), (Strategy::ALL.map(Strategy::name), Epilogue::ALL.map(|kind| kind.name())));
         let kind = of(&launch(name, size_of::<BnTrain>(), &[(offset_of!(BnTiling, strategy), 99), (epilogue, 99)]));
         assert_eq!((kind.strategy, kind.epilogue), (None, None));
     }

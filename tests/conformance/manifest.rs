@@ -169,13 +169,7 @@ fn roles(value: &Value) -> Roles {
 }
 
 fn dtype(name: &str) -> Dtype {
-    match name {
-        "float32" => Dtype::F32,
-        "float16" => Dtype::F16,
-        "bfloat16" => Dtype::Bf16,
-        "float64" => Dtype::F64,
-        _ => panic!("dtype {name}"),
-    }
+    Dtype::ALL.into_iter().find(|dtype| dtype.array_name() == name).unwrap_or_else(|| panic!("dtype {name}"))
 }
 
 /// A suite's tensors, read through this crate's own reader.

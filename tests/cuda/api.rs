@@ -2,11 +2,10 @@
 
 use batchnorm::{
     Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Problem, Saved, Shape,
-    Strategy, op::Moments,
+    Strategy, op::Moments, with_device_element,
 };
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
-use half::{bf16, f16};
 
 use crate::device::{cuda as device, strategies};
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
@@ -273,11 +272,11 @@ fn any_sequence_of_calls() {
         #[cfg(feature = "emulate")]
         cuda_emulator::set_seed(trial.rng.u64(..));
         let cuda = cuda.clone().with_strategy(*trial.rng.choice(&all).unwrap());
-        match trial.rng.u8(..3) {
-            0 => sequences::run::<Cuda, f16>(&cuda, trial),
-            1 => sequences::run::<Cuda, bf16>(&cuda, trial),
-            _ => sequences::run::<Cuda, f32>(&cuda, trial),
-        }
+        with_device_element!(
+            trial.rng.choice(Dtype::ON_CUDA).unwrap(),
+            T => sequences::run::<Cuda, T>(&cuda, trial),
+            f64 => unreachable!("no kernel computes f64")
+        );
     });
 }
 

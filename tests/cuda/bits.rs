@@ -44,7 +44,7 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
     for shape in shapes() {
         for dtype in Dtype::ON_CUDA {
             let group = Group { shape, dtype, input: Input::Normal };
-            // The plainest and the fullest case of each operation.
+            // The plainest case of each operation, and with each activation the fullest: behind a residual.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
                 let wanted = (case.epilogue == Epilogue::IDENTITY || case.epilogue.keeps_mask()) && case.affine;

@@ -1,12 +1,12 @@
 //! Bytes that the kernels load and store in global memory, as the emulated device counts them: "reads x once" as a
 //! test. Bytes a channel (parameters, statistics, partials) come on top, and are bounded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use batchnorm::op::{Backward, Gradients, Infer, Moments, Statistics, Train, Update};
 use batchnorm::{
     Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind,
-    Strategy, Tracking, relu_mask_len,
+    Strategy, Tracking, relu_mask_len, with_device_element,
 };
 use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};
@@ -183,7 +183,8 @@ where
 
 /// Threads that read the same byte of the mask: two for f32, whose vectors hold half a byte of it.
 fn mask_sharing<T: Element>() -> u64 {
-    if T::DTYPE == Dtype::F32 { 2 } else { 1 }
+    let values_a_vector = 16 / T::DTYPE.bytes();
+    u64::from((8 / values_a_vector).max(1))
 }
 
 fn shapes() -> [(Shape, bool); 4] {
@@ -210,8 +211,15 @@ fn check_reads(strategy: Strategy, reads: u64) {
             let problem = Problem::new(op, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
             assert_eq!(values_read(&cuda, &problem), reads * shape.len() as u64, "{strategy} {shape}");
         }
-        check::<f32>(&cuda, shape, &Epilogue::ALL, packs_mask);
-        check::<f16>(&cuda, shape, &Epilogue::ALL, packs_mask);
+        // Bytes depend on the dtype's size alone: one of each.
+        let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.map(|dtype| (dtype.bytes(), dtype)).into();
+        for dtype in sizes.into_values() {
+            with_device_element!(
+                dtype,
+                T => check::<T>(&cuda, shape, &Epilogue::ALL, packs_mask),
+                f64 => unreachable!("no kernel computes f64")
+            );
+        }
     }
 }
 

@@ -6,11 +6,12 @@ use batchnorm::verify::oracle::{expected, indices};
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
     Activation, Compute, Cpu, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
-    StatisticsKind, Tracking,
+    StatisticsKind, Tracking, with_device_element,
 };
-use half::{bf16, f16};
 
 use crate::device::{STRATEGIES, cuda};
+
+const NO_F64: &str = "no kernel computes f64";
 
 /// Shapes of one value a channel, which is reduced with no other; shapes that are taken as vectors of one channel, as vectors
 /// of several, and element by element; two whose channels several CTAs share.
@@ -87,7 +88,8 @@ fn the_tables_special_values_hold_under_every_strategy() {
     }
     let Some(cuda) = cuda() else { return };
     under_every_strategy(&cuda, |cuda, strategy| {
-        let count = check::<f32>(cuda, strategy) + check::<f16>(cuda, strategy) + check::<bf16>(cuda, strategy);
+        let of = |dtype| with_device_element!(dtype, T => check::<T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
+        let count: usize = Dtype::ON_CUDA.into_iter().map(of).sum();
         assert!(strategy != "auto" || count > 300, "{count}");
     });
 }
@@ -150,20 +152,21 @@ fn an_infinity_is_the_mean_of_its_channel_wherever_it_lies() {
         }
         1
     }
-    fn on<B>(backend: &B, name: &str, shape: Shape) -> usize
-    where
-        B: Verified + Compute<f32> + Compute<f16> + Compute<bf16>,
-    {
-        check::<B, f32>(backend, name, shape)
-            + check::<B, f16>(backend, name, shape)
-            + check::<B, bf16>(backend, name, shape)
-    }
     let Some(cuda) = cuda() else { return };
     for shape in shapes() {
-        on(&Cpu, "cpu", shape);
+        for dtype in Dtype::ON_CUDA {
+            with_device_element!(dtype, T => check::<Cpu, T>(&Cpu, "cpu", shape), f64 => unreachable!("{NO_F64}"));
+        }
         under_every_strategy(&cuda, |cuda, strategy| {
-            let count = on(cuda, strategy, shape);
-            assert!(strategy != "auto" || count == 3, "{count}");
+            let of = |dtype| {
+                with_device_element!(
+                    dtype,
+                    T => check::<Cuda, T>(cuda, strategy, shape),
+                    f64 => unreachable!("{NO_F64}")
+                )
+            };
+            let count: usize = Dtype::ON_CUDA.into_iter().map(of).sum();
+            assert!(strategy != "auto" || count == Dtype::ON_CUDA.len(), "{count}");
         });
     }
 }
@@ -243,12 +246,12 @@ fn a_variance_that_is_not_positive_has_one_meaning() {
         }
     }
     let Some(cuda) = cuda() else { return };
-    check::<_, f32>(&Cpu, "cpu");
-    check::<_, f16>(&Cpu, "cpu");
-    check::<_, bf16>(&Cpu, "cpu");
+    for dtype in Dtype::ON_CUDA {
+        with_device_element!(dtype, T => check::<Cpu, T>(&Cpu, "cpu"), f64 => unreachable!("{NO_F64}"));
+    }
     under_every_strategy(&cuda, |cuda, strategy| {
-        check::<_, f32>(cuda, strategy);
-        check::<_, f16>(cuda, strategy);
-        check::<_, bf16>(cuda, strategy);
+        for dtype in Dtype::ON_CUDA {
+            with_device_element!(dtype, T => check::<Cuda, T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
+        }
     });
 }

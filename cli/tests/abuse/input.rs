@@ -1,5 +1,6 @@
 //! Random input files: sound, of the wrong tensors, or wrong as files.
 
+use batchnorm::Dtype;
 use fastrand::Rng;
 use half::{bf16, f16};
 
@@ -10,14 +11,22 @@ pub(crate) struct Input {
     pub(crate) bytes: Vec<u8>,
     pub(crate) dims: Vec<u64>,
     /// Dtype of `x`.
-    pub(crate) dtype: &'static str,
+    pub(crate) dtype: Dtype,
     /// The tensors that are there, as they should be.
     pub(crate) names: Vec<&'static str>,
     /// Whether it is a file, and all of its tensors are as they should be.
     pub(crate) is_sound: bool,
 }
 
-const FLOATS: [&str; 4] = ["F32", "F16", "BF16", "F64"];
+/// The dtype's name in a file.
+fn name_in_file(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "F32",
+        Dtype::F16 => "F16",
+        Dtype::Bf16 => "BF16",
+        Dtype::F64 => "F64",
+    }
+}
 
 impl Input {
     /// A random input with the channels last or second among the dimensions. `is_file` for a sound file, in which the tensors
@@ -25,7 +34,7 @@ impl Input {
     pub(crate) fn new(rng: &mut Rng, is_channels_last: bool, is_file: bool) -> Self {
         let dims = dims(rng);
         let c = dims[if is_channels_last { dims.len() - 1 } else { 1 }];
-        let dtype = pick(rng, &FLOATS);
+        let dtype = pick(rng, &Dtype::ALL);
         let mut input = Self { bytes: vec![], dims, dtype, names: vec![], is_sound: c > 0 };
         let mut draft = Draft::default();
         if !is_file && rng.u8(..100) == 0 {
@@ -68,15 +77,16 @@ impl Input {
             self.names.push(name);
             return;
         }
-        let (mut dims, mut dtype) =
-            if is_data { (self.dims.clone(), self.dtype) } else { (vec![c], pick(rng, &FLOATS)) };
+        let (mut dims, dtype) =
+            if is_data { (self.dims.clone(), self.dtype) } else { (vec![c], pick(rng, &Dtype::ALL)) };
+        let mut dtype = name_in_file(dtype);
         if rng.u8(..40) == 0 {
             self.is_sound = false;
             match rng.u8(..4) {
                 0 => dims.push(2),
                 1 => drop(dims.pop()),
                 2 => dims.reverse(),
-                _ => dtype = pick(rng, &["F32", "F16", "BF16", "F64", "I64", "U8"]),
+                _ => dtype = pick(rng, &[&Dtype::ALL.map(name_in_file)[..], &["I64", "U8"]].concat()),
             }
         }
         let len = dims.iter().product::<u64>() as usize;
@@ -136,12 +146,12 @@ fn values(rng: &mut Rng, dtype: &str, len: usize) -> Vec<u8> {
         _ => rng.f64() * 4.0 - 2.0,
     };
     let values = (0..len).map(&mut value);
-    match dtype {
-        "F32" => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
-        "F16" => values.flat_map(|value| f16::from_f64(value).to_le_bytes()).collect(),
-        "BF16" => values.flat_map(|value| bf16::from_f64(value).to_le_bytes()).collect(),
-        "F64" => values.flat_map(f64::to_le_bytes).collect(),
-        "I64" => values.flat_map(|value| (value as i64).to_le_bytes()).collect(),
-        _ => values.map(|value| value as u8).collect(),
+    match Dtype::ALL.into_iter().find(|&of| name_in_file(of) == dtype) {
+        Some(Dtype::F32) => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
+        Some(Dtype::F16) => values.flat_map(|value| f16::from_f64(value).to_le_bytes()).collect(),
+        Some(Dtype::Bf16) => values.flat_map(|value| bf16::from_f64(value).to_le_bytes()).collect(),
+        Some(Dtype::F64) => values.flat_map(f64::to_le_bytes).collect(),
+        None if dtype == "I64" => values.flat_map(|value| (value as i64).to_le_bytes()).collect(),
+        None => values.map(|value| value as u8).collect(),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use batchnorm::Dtype;
 use fastrand::Rng;
 
 use crate::abuse::Trial;
 use crate::command::{Ended, Folder};
 use crate::file::pick;
-use crate::words::{EPILOGUES, LAYOUTS, OPS, STRATEGIES, Words, device};
+use crate::words::{LAYOUTS, Words, device, epilogues, ops, strategies};
 
 /// A shape as `--plan` takes it, of any size, or what looks like one.
 fn shape(rng: &mut Rng) -> String {
@@ -94,10 +95,10 @@ pub(crate) fn info(trial: &mut Trial) {
         words.is_odd = true;
     }
     for (option, of) in [
-        ("op", &OPS[..]),
+        ("op", &ops()[..]),
         ("layout", &LAYOUTS),
-        ("epilogue", &EPILOGUES),
-        ("dtype", &["f32", "f16", "bf16"]),
+        ("epilogue", &epilogues()),
+        ("dtype", &Dtype::ON_CUDA.map(Dtype::name)),
         ("gpu", &["a100", "h100", "h200", "b200", "rtx4090", "rtx5090", "cuda:0", "cuda:1", "cuda:99", "cpu"]),
     ] {
         if rng.u8(..3) == 0 {
@@ -123,7 +124,7 @@ pub(crate) fn verify(trial: &mut Trial) {
     words.number(rng, "every", &["997", "5000", "4294967295"], &["0", "-1", "4294967296", "1e3", "1.5"]);
     words.number(rng, "within", &["0", "1"], &["-1", "18446744073709551616", "0.5", "1e0"]);
     if rng.u8(..4) == 0 {
-        words.is_odd |= words.choice(rng, "strategy", &STRATEGIES) != "auto";
+        words.is_odd |= words.choice(rng, "strategy", &strategies()) != "auto";
     }
     files(rng, &folder, &mut words, &["json", "journal"]);
     finish(trial, &folder, &mut words);
@@ -149,7 +150,7 @@ pub(crate) fn bench(trial: &mut Trial) {
         words.choice(rng, "operation", &["train", "backward", "infer", "backward-add-relu"]);
     }
     if rng.u8(..4) == 0 {
-        words.is_odd |= words.choice(rng, "strategy", &STRATEGIES) != "auto";
+        words.is_odd |= words.choice(rng, "strategy", &strategies()) != "auto";
     }
     if rng.u8(..4) == 0 {
         words.choice(rng, "peer", &["torch", "cudnn", "jax"]);

@@ -1,27 +1,27 @@
 //! Outputs of `run`, as cli/README.md has them.
 
 use batchnorm::tensors::Tensors;
+use batchnorm::{Epilogue, Op};
 
 /// Holds the bytes of an output against those of its input.
-pub(crate) fn check(op: &str, epilogue: &str, is_channels_last: bool, input: &[u8], output: &[u8]) {
+pub(crate) fn check(op: Op, epilogue: Epilogue<()>, is_channels_last: bool, input: &[u8], output: &[u8]) {
     let input = Tensors::parse(input).unwrap();
     let output = Tensors::parse(output).unwrap_or_else(|error| panic!("the output: {error}"));
     let (dims, dtype) = (input.dims("x").unwrap(), input.dtype("x").unwrap());
     let c = dims[if is_channels_last { dims.len() - 1 } else { 1 }];
     let tracked = ["running_mean", "running_var", "num_batches_tracked"];
-    let has_residual = matches!(epilogue, "add" | "add-relu");
     let mut names = match op {
-        "moments" => vec!["mean", "var"],
-        "infer" => vec!["y"],
-        "train" if tracked.iter().any(|name| input.contains(name)) => {
+        Op::Moments => vec!["mean", "var"],
+        Op::Infer => vec!["y"],
+        Op::Train if tracked.iter().any(|name| input.contains(name)) => {
             [&["y", "mean", "inv_std"][..], &tracked].concat()
         }
-        "train" => vec!["y", "mean", "inv_std"],
-        _ if has_residual => vec!["dx", "dweight", "dbias", "dz"],
-        _ => vec!["dx", "dweight", "dbias"],
+        Op::Train => vec!["y", "mean", "inv_std"],
+        Op::Backward(_) if epilogue.residual().is_some() => vec!["dx", "dweight", "dbias", "dz"],
+        Op::Backward(_) => vec!["dx", "dweight", "dbias"],
     };
     names.sort_unstable();
-    assert_eq!(output.names(), names, "the output of {op} {epilogue}");
+    assert_eq!(output.names(), names, "the output of {} {}", op.name(), epilogue.name());
     let of_channels = dtype.param();
     for name in names {
         let got = output.dims(name).unwrap();

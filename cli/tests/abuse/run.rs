@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use batchnorm::{Activation, Epilogue, Op, StatisticsKind};
 use fastrand::Rng;
 
 use crate::abuse::Trial;
@@ -11,7 +12,7 @@ use crate::command::{Ended, Folder, told};
 use crate::file::pick;
 use crate::input::Input;
 use crate::outputs;
-use crate::words::{EPILOGUES, LAYOUTS, ODD, OPS, STRATEGIES, Words, device};
+use crate::words::{LAYOUTS, ODD, Words, device, epilogues, ops, strategies};
 
 const INPUT: &str = "in.safetensors";
 
@@ -36,32 +37,39 @@ fn output(rng: &mut Rng, folder: &Folder) -> (OsString, bool) {
 }
 
 /// Whether the file has what an operation reads, and this operation takes a batch like that.
-fn has_what_it_takes(input: &Input, op: &str, epilogue: &str, is_last: bool, is_unbiased: bool) -> bool {
+fn has_what_it_takes(input: &Input, op: Op, epilogue: Epilogue<()>, is_last: bool, is_unbiased: bool) -> bool {
     let has = |name| input.names.contains(&name);
     let running = has("running_mean") && has("running_var");
     let tracks = running || has("running_mean") || has("running_var") || has("num_batches_tracked");
-    let residual = !matches!(epilogue, "add" | "add-relu") || has("z");
+    let residual = epilogue.residual().is_none() || has("z");
+    // A backward pass reads z for an activation's derivative alone.
+    let derivative = match epilogue.activation() {
+        Activation::Identity => true,
+        Activation::Relu => residual,
+    };
     has("x")
         && match op {
-            "train" => residual && (!tracks || running && (!is_unbiased || input.m(is_last) != 1)),
-            "infer" => residual && running,
-            "backward" => has("dy") && (epilogue != "add-relu" || has("z")),
-            "backward-frozen" => has("dy") && running && (epilogue != "add-relu" || has("z")),
-            _ => epilogue == "identity",
+            Op::Train => residual && (!tracks || running && (!is_unbiased || input.m(is_last) != 1)),
+            Op::Infer => residual && running,
+            Op::Backward(StatisticsKind::Batch) => has("dy") && derivative,
+            Op::Backward(StatisticsKind::Running) => has("dy") && running && derivative,
+            Op::Moments => epilogue == Epilogue::IDENTITY,
         }
 }
 
 pub(crate) fn run(trial: &mut Trial) {
     let (folder, mut words) = (Folder::new(), Words::new("run"));
     let rng = &mut trial.rng;
-    let op = words.choice(rng, "op", &OPS);
+    let op = words.choice(rng, "op", &ops());
     let layout = words.choice(rng, "layout", &LAYOUTS);
     let is_last = matches!(layout, "channels-last" | "nhwc");
     let device = device(rng, &mut words);
-    let takes = if op == "moments" && rng.u8(..8) != 0 { 1 } else { EPILOGUES.len() };
-    let epilogue = if rng.bool() { words.choice(rng, "epilogue", &EPILOGUES[..takes]) } else { "identity" };
-    let few = if device == "cpu" && rng.u8(..20) != 0 { &STRATEGIES[..1] } else { &STRATEGIES[..] };
-    let strategy = if rng.u8(..3) == 0 { words.choice(rng, "strategy", few) } else { "auto" };
+    let op = Op::named(op).unwrap();
+    let epilogues = if !op.takes_epilogue() && rng.u8(..8) != 0 { vec!["identity"] } else { epilogues() };
+    let epilogue = if rng.bool() { words.choice(rng, "epilogue", &epilogues) } else { "identity" };
+    let epilogue = Epilogue::named(epilogue).unwrap();
+    let strategies = if device == "cpu" && rng.u8(..20) != 0 { vec!["auto"] } else { strategies() };
+    let strategy = if rng.u8(..3) == 0 { words.choice(rng, "strategy", &strategies) } else { "auto" };
     if rng.bool() {
         words.number(rng, "eps", &["1e-5", "1E-3", "0", "0.25", "3e-39", "1e-300", "1e30"], &ODD);
     }
@@ -81,7 +89,7 @@ pub(crate) fn run(trial: &mut Trial) {
 
     let fits = match device {
         "cpu" => strategy == "auto",
-        "cuda" | "cuda:0" => cfg!(feature = "emulate") && strategy == "auto" && input.dtype != "F64",
+        "cuda" | "cuda:0" => cfg!(feature = "emulate") && strategy == "auto" && input.dtype.is_on_cuda(),
         _ => false,
     };
     let is_sound = input.is_sound

@@ -3,14 +3,25 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use batchnorm::{Epilogue, Op, Strategy};
 use fastrand::Rng;
 
 use crate::file::pick;
 
-pub(crate) const OPS: [&str; 5] = ["train", "infer", "backward", "backward-frozen", "moments"];
 pub(crate) const LAYOUTS: [&str; 4] = ["channels-first", "channels-last", "nchw", "nhwc"];
-pub(crate) const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
-pub(crate) const STRATEGIES: [&str; 5] = ["auto", "block", "cluster", "grid", "two-read"];
+
+pub(crate) fn ops() -> Vec<&'static str> {
+    Op::ALL.map(Op::name).into()
+}
+
+pub(crate) fn epilogues() -> Vec<&'static str> {
+    Epilogue::ALL.map(|kind| kind.name()).into()
+}
+
+/// `auto` before the strategies.
+pub(crate) fn strategies() -> Vec<&'static str> {
+    [&["auto"][..], &Strategy::ALL.map(Strategy::name)].concat()
+}
 
 /// No value of any option that chooses from a list.
 const NONSENSE: [&str; 12] =

@@ -1,31 +1,28 @@
 //! Outputs of `run` and `info`: names, dtypes, dimensions and values.
 
-use batchnorm::Element;
 use batchnorm::tensors::{TensorFile, Tensors, read};
-use half::{bf16, f16};
+use batchnorm::{Dtype, Element, Epilogue, Op, with_element};
+use half::f16;
 
-use crate::formulas::{ALL, EPS, Example, MOMENTUM};
+use crate::formulas::{ALL, EPS, Example, MOMENTUM, needed};
 use crate::harness::{DEVICES, Folder, batchnorm, file, printed};
 
-const OPS: [&str; 5] = ["train", "infer", "backward", "backward-frozen", "moments"];
-const EPILOGUES: [&str; 4] = ["identity", "relu", "add", "add-relu"];
-
-fn options(op: &str, layout: &str, epilogue: &str) -> Vec<String> {
+fn options(op: Op, layout: &str, epilogue: Epilogue<()>) -> Vec<String> {
     let (eps, momentum) = (EPS.to_string(), MOMENTUM.to_string());
-    ["--op", op, "--layout", layout, "--epilogue", epilogue, "--eps", &eps, "--momentum", &momentum]
+    ["--op", op.name(), "--layout", layout, "--epilogue", epilogue.name(), "--eps", &eps, "--momentum", &momentum]
         .map(String::from)
         .into()
 }
 
 /// The output has exactly these tensors, in the contracted types, and these values.
 #[track_caller]
-fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &str, affine: bool, tracked: bool) {
+fn check<T: Element>(folder: &Folder, example: &Example, op: Op, epilogue: Epilogue<()>, affine: bool, tracked: bool) {
     let bytes = read(folder.output()).unwrap();
     let tensors = Tensors::parse(&bytes).unwrap();
     let mut expected = example.expected(op, epilogue, affine);
     expected.retain(|name, _| tracked || !name.starts_with("running"));
     let mut names: Vec<_> = expected.keys().copied().collect();
-    if op == "train" && tracked {
+    if op == Op::Train && tracked {
         names.push("num_batches_tracked");
         assert!(tensors.dims("num_batches_tracked").unwrap().is_empty());
         assert_eq!(tensors.count("num_batches_tracked").unwrap(), example.count + 1);
@@ -47,7 +44,8 @@ fn check<T: Element>(folder: &Folder, example: &Example, op: &str, epilogue: &st
             // One rounding to the tensor's type, and the f32 statistics that a backward pass reads. The few roundings of
             // f32 arithmetic on 8 values a channel find room in the latter.
             let allowed = (dtype.unit_roundoff() + 16.0 * param.unit_roundoff()) * want.abs().max(1.0);
-            assert!((got - want).abs() <= allowed, "{op} {epilogue} {name}[{i}]: expected {want}, got {got}");
+            let of = format!("{} {} {name}", op.name(), epilogue.name());
+            assert!((got - want).abs() <= allowed, "{of}[{i}]: expected {want}, got {got}");
         }
     }
 }
@@ -57,8 +55,8 @@ fn every_operation<T: Element, P: Element>(device: &str) {
     let layouts = ["channels-first", "channels-last", "nchw", "nhwc"];
     for layout in layouts.into_iter().take(if device == "cpu" { 4 } else { 2 }) {
         let example = Example::new(layout);
-        for op in OPS {
-            for epilogue in EPILOGUES.into_iter().take(if op == "moments" { 1 } else { 4 }) {
+        for op in Op::ALL {
+            for &epilogue in op.epilogues() {
                 let folder = Folder::new(&file::<T, P>(&example, &ALL));
                 let options = options(op, layout, epilogue);
                 printed(&folder.run_on(device, &options.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -69,44 +67,33 @@ fn every_operation<T: Element, P: Element>(device: &str) {
 }
 
 #[test]
-fn every_operation_of_f32() {
-    DEVICES.iter().for_each(|device| every_operation::<f32, f32>(device));
-}
-
-#[test]
-fn every_operation_of_f16_with_bf16_channels() {
-    DEVICES.iter().for_each(|device| every_operation::<f16, bf16>(device));
-}
-
-#[test]
-fn every_operation_of_bf16_with_f64_channels() {
-    DEVICES.iter().for_each(|device| every_operation::<bf16, f64>(device));
-}
-
-#[test]
-fn every_operation_of_f64_with_f16_channels() {
-    every_operation::<f64, f16>("cpu");
+fn every_operation_of_every_dtype() {
+    for dtype in Dtype::ALL {
+        // Per-channel tensors may be of another dtype.
+        let of_channels = match dtype {
+            Dtype::F32 => Dtype::F32,
+            Dtype::F16 => Dtype::Bf16,
+            Dtype::Bf16 => Dtype::F64,
+            Dtype::F64 => Dtype::F16,
+        };
+        for device in DEVICES.iter().filter(|&&device| device == "cpu" || dtype.is_on_cuda()) {
+            with_element!(dtype, T => with_element!(of_channels, P => every_operation::<T, P>(device)));
+        }
+    }
 }
 
 #[test]
 fn only_what_an_operation_needs_is_needed() {
     let example = Example::new("nchw");
-    for (op, epilogue, names) in [
-        ("train", "relu", &["x"][..]),
-        ("train", "add", &["x", "z"]),
-        ("infer", "identity", &["x", "running_mean", "running_var"]),
-        ("backward", "add", &["x", "dy"]),
-        ("backward", "add-relu", &["x", "dy", "z"]),
-        ("backward-frozen", "add", &["x", "dy", "running_mean", "running_var"]),
-        ("backward-frozen", "add-relu", &["x", "dy", "z", "running_mean", "running_var"]),
-        ("moments", "identity", &["x"]),
-    ] {
-        let folder = Folder::new(&file::<f32, f32>(&example, names));
-        let options = options(op, "nchw", epilogue);
-        for device in DEVICES {
-            let text = printed(&folder.run_on(device, &options.iter().map(String::as_str).collect::<Vec<_>>()));
-            check::<f32>(&folder, &example, op, epilogue, false, false);
-            assert_eq!(text.contains("not tracked"), op == "train", "{text}");
+    for op in Op::ALL {
+        for &epilogue in op.epilogues() {
+            let folder = Folder::new(&file::<f32, f32>(&example, &needed(op, epilogue)));
+            let options = options(op, "nchw", epilogue);
+            for device in DEVICES {
+                let text = printed(&folder.run_on(device, &options.iter().map(String::as_str).collect::<Vec<_>>()));
+                check::<f32>(&folder, &example, op, epilogue, false, false);
+                assert_eq!(text.contains("not tracked"), op == Op::Train, "{text}");
+            }
         }
     }
 }
@@ -181,21 +168,21 @@ fn edges(device: &str) {
     one.push("running_var", &[2], &[1.0f32; 2]).unwrap();
     printed(&Folder::new(&one).run_on(device, &["--op", "train", "--layout", "nchw", "--running-var", "biased"]));
 
-    for op in OPS {
+    for op in Op::ALL {
         let mut none = TensorFile::default();
         none.push::<f16>("x", &[0, 3, 2], &[]).unwrap();
         none.push::<f16>("dy", &[0, 3, 2], &[]).unwrap();
         none.push("running_mean", &[3], &[0.5f32; 3]).unwrap();
         none.push("running_var", &[3], &[2.0f32; 3]).unwrap();
         let folder = Folder::new(&none);
-        printed(&folder.run_on(device, &["--op", op, "--layout", "nchw"]));
+        printed(&folder.run_on(device, &["--op", op.name(), "--layout", "nchw"]));
         let bytes = read(folder.output()).unwrap();
         let tensors = Tensors::parse(&bytes).unwrap();
         match op {
-            "train" => assert_eq!(tensors.channels::<f64>("running_mean", 3).unwrap(), [0.5; 3]),
-            "backward" | "backward-frozen" => assert_eq!(tensors.channels::<f64>("dweight", 3).unwrap(), [0.0; 3]),
-            "moments" => assert!(tensors.channels::<f64>("var", 3).unwrap()[0].is_nan()),
-            _ => assert_eq!(tensors.dims("y").unwrap(), [0, 3, 2]),
+            Op::Train => assert_eq!(tensors.channels::<f64>("running_mean", 3).unwrap(), [0.5; 3]),
+            Op::Backward(_) => assert_eq!(tensors.channels::<f64>("dweight", 3).unwrap(), [0.0; 3]),
+            Op::Moments => assert!(tensors.channels::<f64>("var", 3).unwrap()[0].is_nan()),
+            Op::Infer => assert_eq!(tensors.dims("y").unwrap(), [0, 3, 2]),
         }
     }
 }
@@ -228,7 +215,7 @@ fn info_is_text_and_json() {
     assert_eq!(info["features"], serde_json::json!(built));
     assert_eq!(info["devices"][0]["name"], "cpu");
     assert!(info["devices"][0]["threads"].as_u64().unwrap() > 0);
-    assert_eq!(info["dtypes"], serde_json::json!(["f32", "f16", "bf16", "f64"]));
+    assert_eq!(info["dtypes"], serde_json::json!(Dtype::ALL.map(Dtype::name)));
 
     let text = printed(&batchnorm(&["info", "--device", "cpu"]));
     assert!(text.contains("device cpu") && !text.contains("device cuda"), "{text}");

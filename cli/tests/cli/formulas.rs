@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use batchnorm::{Activation, Epilogue, Op, StatisticsKind};
+
 /// Every value is exact in bf16, so that it is the same example in every dtype.
 pub(crate) struct Example {
     pub(crate) dims: Vec<usize>,
@@ -15,6 +17,23 @@ pub(crate) const EPS: f64 = 0.25;
 pub(crate) const MOMENTUM: f64 = 0.375;
 pub(crate) const ALL: [&str; 8] =
     ["x", "z", "dy", "weight", "bias", "running_mean", "running_var", "num_batches_tracked"];
+
+/// The tensors without which an operation cannot be run. A backward pass reads z for an activation's derivative alone.
+pub(crate) fn needed(op: Op, epilogue: Epilogue<()>) -> Vec<&'static str> {
+    let z = if epilogue.residual().is_some() { &["z"][..] } else { &[] };
+    let z_of_backward = match epilogue.activation() {
+        Activation::Identity => &[],
+        Activation::Relu => z,
+    };
+    let running = ["running_mean", "running_var"];
+    match op {
+        Op::Moments => vec!["x"],
+        Op::Train => [&["x"], z].concat(),
+        Op::Infer => [&["x"], z, &running].concat(),
+        Op::Backward(StatisticsKind::Batch) => [&["x", "dy"], z_of_backward].concat(),
+        Op::Backward(StatisticsKind::Running) => [&["x", "dy"], z_of_backward, &running].concat(),
+    }
+}
 
 impl Example {
     /// `[2, 3, 2, 2]` or `[2, 2, 2, 3]`: 3 channels of 8 values.
@@ -43,7 +62,7 @@ impl Example {
     }
 
     /// Every tensor that the operation writes, by name.
-    pub(crate) fn expected(&self, op: &str, epilogue: &str, affine: bool) -> BTreeMap<&'static str, Vec<f64>> {
+    pub(crate) fn expected(&self, op: Op, epilogue: Epilogue<()>, affine: bool) -> BTreeMap<&'static str, Vec<f64>> {
         let [x, z, dy] = ["x", "z", "dy"].map(|name| self.tensor(name));
         let m = 8.0;
         let sum = |f: &dyn Fn(usize) -> f64| {
@@ -53,7 +72,11 @@ impl Example {
         let each = |f: &dyn Fn(usize) -> f64| (0..24).map(f).collect::<Vec<_>>();
         let batch_mean: Vec<_> = sum(&|i| x[i]).iter().map(|sum| sum / m).collect();
         let batch_var: Vec<_> = sum(&|i| (x[i] - batch_mean[self.channel(i)]).powi(2)).iter().map(|v| v / m).collect();
-        let frozen = matches!(op, "infer" | "backward-frozen");
+        let frozen = match op {
+            Op::Moments | Op::Train | Op::Backward(StatisticsKind::Batch) => false,
+            Op::Infer | Op::Backward(StatisticsKind::Running) => true,
+        };
+        let has_residual = epilogue.residual().is_some();
         let (mean, var) = match frozen {
             true => (self.tensor("running_mean").to_vec(), self.tensor("running_var").to_vec()),
             false => (batch_mean.clone(), batch_var.clone()),
@@ -62,14 +85,25 @@ impl Example {
         let gamma = |c: usize| if affine { self.tensor("weight")[c] } else { 1.0 };
         let beta = |c: usize| if affine { self.tensor("bias")[c] } else { 0.0 };
         let xhat = |i: usize| (x[i] - mean[self.channel(i)]) * inv_std[self.channel(i)];
-        let before_relu = |i: usize| {
+        let before_activation = |i: usize| {
             let v = xhat(i) * gamma(self.channel(i)) + beta(self.channel(i));
-            if epilogue.starts_with("add") { v + z[i] } else { v }
+            if has_residual { v + z[i] } else { v }
         };
-        let relu = epilogue.ends_with("relu");
-        let g = |i: usize| if relu && before_relu(i) <= 0.0 { 0.0 } else { dy[i] };
+        let g = |i: usize| match epilogue.activation() {
+            Activation::Identity => dy[i],
+            Activation::Relu => {
+                if before_activation(i) <= 0.0 {
+                    0.0
+                } else {
+                    dy[i]
+                }
+            }
+        };
         let (dbias, dweight) = (sum(&g), sum(&|i| g(i) * xhat(i)));
-        let y = each(&|i| if relu { before_relu(i).max(0.0) } else { before_relu(i) });
+        let y = each(&|i| match epilogue.activation() {
+            Activation::Identity => before_activation(i),
+            Activation::Relu => before_activation(i).max(0.0),
+        });
         let follow = |old: &str, new: &[f64], k: f64| -> Vec<f64> {
             self.tensor(old).iter().zip(new).map(|(old, new)| (1.0 - MOMENTUM) * old + MOMENTUM * new * k).collect()
         };
@@ -79,13 +113,13 @@ impl Example {
             gamma(c) * inv_std[c] * (g(i) - batch)
         });
         let mut gradients = vec![("dx", dx), ("dweight", dweight.clone()), ("dbias", dbias.clone())];
-        if epilogue.starts_with("add") {
+        if has_residual {
             gradients.push(("dz", each(&g)));
         }
         match op {
-            "moments" => [("mean", mean), ("var", var)].into(),
-            "infer" => [("y", y)].into(),
-            "train" => [
+            Op::Moments => [("mean", mean), ("var", var)].into(),
+            Op::Infer => [("y", y)].into(),
+            Op::Train => [
                 ("running_mean", follow("running_mean", &mean, 1.0)),
                 ("running_var", follow("running_var", &var, m / (m - 1.0))),
                 ("y", y),
@@ -93,7 +127,7 @@ impl Example {
                 ("inv_std", inv_std),
             ]
             .into(),
-            _ => gradients.into_iter().collect(),
+            Op::Backward(_) => gradients.into_iter().collect(),
         }
     }
 }

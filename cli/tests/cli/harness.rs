@@ -87,6 +87,12 @@ pub(crate) fn file<T: Element, P: Element>(example: &Example, names: &[&str]) ->
     file
 }
 
+/// Names as a message lists them: "f32, f16 or bf16".
+pub(crate) fn one_of(names: &[&str]) -> String {
+    let (last, others) = names.split_last().unwrap();
+    format!("{} or {last}", others.join(", "))
+}
+
 /// The output of a successful command.
 pub(crate) fn printed(output: &Output) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -3,11 +3,12 @@
 use std::fs;
 
 use batchnorm::tensors::TensorFile;
+use batchnorm::{Dtype, Epilogue, Op, Strategy};
 
-use crate::formulas::{ALL, Example};
+use crate::formulas::{ALL, Example, needed};
 #[cfg(not(feature = "cuda"))]
 use crate::harness::printed;
-use crate::harness::{Folder, batchnorm, file, refused};
+use crate::harness::{Folder, batchnorm, file, one_of, refused};
 
 /// Refused with these words, without an output, and with an output that was there left as it was.
 #[track_caller]
@@ -40,26 +41,16 @@ fn with(names: &[&str], change: impl FnOnce(&mut TensorFile)) -> Folder {
 
 #[test]
 fn missing_tensors() {
-    for (op, epilogue, absent) in [
-        ("train", "identity", "x"),
-        ("train", "add", "z"),
-        ("train", "add-relu", "z"),
-        ("train", "identity", "running_mean"),
-        ("train", "identity", "running_var"),
-        ("infer", "identity", "running_mean"),
-        ("infer", "identity", "running_var"),
-        ("infer", "add", "z"),
-        ("backward", "identity", "x"),
-        ("backward", "identity", "dy"),
-        ("backward", "add-relu", "z"),
-        ("backward-frozen", "identity", "dy"),
-        ("backward-frozen", "identity", "running_var"),
-        ("backward-frozen", "add-relu", "z"),
-        ("moments", "identity", "x"),
-    ] {
-        let names: Vec<_> = ALL.into_iter().filter(|&name| name != absent).collect();
-        let args = ["--op", op, "--layout", "nchw", "--epilogue", epilogue];
-        refuses(&with(&names, |_| ()), &args, &[&format!("{absent}: expected in the file, which has"), "bias"]);
+    for op in Op::ALL {
+        for &epilogue in op.epilogues() {
+            // Running statistics are followed where any of them is there: then all of them are needed.
+            let tracked = if op.tracks() { &["running_mean", "running_var"][..] } else { &[] };
+            for absent in [&needed(op, epilogue), tracked].concat() {
+                let names: Vec<_> = ALL.into_iter().filter(|&name| name != absent).collect();
+                let args = ["--op", op.name(), "--layout", "nchw", "--epilogue", epilogue.name()];
+                refuses(&with(&names, |_| ()), &args, &[&format!("{absent}: expected in the file, which has"), "bias"]);
+            }
+        }
     }
     let counted = with(&["x", "num_batches_tracked"], |_| ());
     refuses(&counted, &["--op", "train", "--layout", "nchw"], &["running_mean: expected", "num_batches_tracked, x"]);
@@ -81,8 +72,9 @@ fn misshapen_and_mistyped_tensors() {
     let wide = instead("dy", |file| file.push("dy", &[2, 3, 2, 2], &[1.0f64; 24]));
     refuses(&wide, &backward, &["dy: ", "expected dtype f32", "got dtype f64"]);
     let counted = |name: &'static str| instead(name, |file| file.push_count(name, 3));
-    refuses(&counted("x"), &train, &["x: ", "expected f32, f16, bf16 or f64", "I64"]);
-    refuses(&counted("weight"), &train, &["weight: ", "expected f32, f16, bf16 or f64", "I64"]);
+    let dtypes = format!("expected {}", one_of(&Dtype::ALL.map(Dtype::name)));
+    refuses(&counted("x"), &train, &["x: ", &dtypes, "I64"]);
+    refuses(&counted("weight"), &train, &["weight: ", &dtypes, "I64"]);
     let count = "num_batches_tracked";
     refuses(&instead(count, |file| file.push(count, &[1], &[1.0f32])), &train, &[count, "expected dtype i64", "F32"]);
     refuses(&instead(count, |file| file.push_count(count, -3)), &train, &[count, "count >= 0", "got -3"]);
@@ -112,6 +104,8 @@ fn shapes() {
 #[test]
 fn options_out_of_range() {
     let op = ["--op", "train", "--layout", "nchw"];
+    let epilogues = Epilogue::ALL.map(|kind| kind.name()).join(", ");
+    let strategies = format!("auto, {}", Strategy::ALL.map(Strategy::name).join(", "));
     for (options, words) in [
         (&["--eps", "-1"][..], &["eps", "expected a finite value >= 0", "got -1"][..]),
         (&["--eps", "nan"], &["eps", "got NaN"]),
@@ -122,22 +116,27 @@ fn options_out_of_range() {
         (&["--eps", "small"], &["--eps", "expected a number", "'small'"]),
         (&["--momentum", "fast"], &["--momentum", "expected a number or cumulative", "'fast'"]),
         (&["--running-var", "none"], &["--running-var", "unbiased, biased", "'none'"]),
-        (&["--epilogue", "gelu"], &["--epilogue", "identity, relu, add, add-relu", "'gelu'"]),
+        (&["--epilogue", "gelu"], &["--epilogue", &epilogues, "'gelu'"]),
         (&["--epilogue", "a\nb\u{1b}[31m"], &["--epilogue"]),
         (&["--device", "tpu"], &["--device", "expected cpu, cuda or cuda:N", "'tpu'"]),
         (&["--strategy", "block"], &["--strategy", "expected auto", "got block"]),
         (&["--strategy", "two-read"], &["--strategy", "expected auto", "got two-read"]),
-        (&["--strategy", "magic"], &["--strategy", "auto, block, cluster, grid, two-read", "'magic'"]),
+        (&["--strategy", "magic"], &["--strategy", &strategies, "'magic'"]),
         (&["--fast"], &["unexpected argument '--fast'"]),
     ] {
         refuses(&full(), &[&op, options].concat(), words);
     }
     let everywhere = ["--layout", "nchw", "--eps", "-1"];
-    for op in ["infer", "backward", "backward-frozen", "moments"] {
-        refuses(&full(), &[&["--op", op], &everywhere[..]].concat(), &["eps", "got -1"]);
+    for op in Op::ALL {
+        refuses(&full(), &[&["--op", op.name()], &everywhere[..]].concat(), &["eps", "got -1"]);
     }
-    refuses(&full(), &["--op", "moments", "--layout", "nchw", "--epilogue", "relu"], &["no epilogue", "got relu"]);
-    refuses(&full(), &["--op", "fuse", "--layout", "nchw"], &["--op", "train, infer, backward", "'fuse'"]);
+    let moments = ["--op", "moments", "--layout", "nchw", "--epilogue"];
+    for epilogue in Epilogue::ALL.iter().filter(|kind| !Op::Moments.epilogues().contains(kind)) {
+        let got = format!("got {}", epilogue.name());
+        refuses(&full(), &[&moments[..], &[epilogue.name()]].concat(), &["no epilogue", &got]);
+    }
+    let ops = Op::ALL.map(Op::name).join(", ");
+    refuses(&full(), &["--op", "fuse", "--layout", "nchw"], &["--op", &ops, "'fuse'"]);
     refuses(&full(), &["--op", "train", "--layout", "nwc"], &["--layout", "channels-first, channels-last", "'nwc'"]);
     refuses(&full(), &["--op", "train"], &["required", "--layout"]);
 }

@@ -1,5 +1,6 @@
 //! The layer compared with candle_nn's: as its replacement, and where it differs.
 
+use batchnorm::Dtype;
 use candle_batchnorm::{BatchNorm, batch_norm};
 use candle_core::{DType, Error, Result, Tensor};
 use candle_nn::{Module, ModuleT, VarBuilder, VarMap};
@@ -57,8 +58,8 @@ fn half_trains_and_evaluates_where_candle_nn_does_one_of_them() -> Result<()> {
     assert!(trains_only.forward_t(&x, false).is_err());
     let evaluates_only = candle_nn::batch_norm(C, 1e-5, vb(DType::F16))?;
     assert!(evaluates_only.forward_t(&x, true).is_err());
-    for dtype in [DType::F32, DType::F16, DType::BF16] {
-        let ours = batch_norm(C, 1e-5, vb(dtype))?;
+    for dtype in Dtype::ALL.into_iter().filter(|dtype| dtype.param() == Dtype::F32) {
+        let ours = batch_norm(C, 1e-5, vb(dtype.name().parse::<DType>().unwrap()))?;
         assert_eq!((ours.running_var().dtype(), ours.weight_and_bias().unwrap().0.dtype()), (DType::F32, DType::F32));
         for train in [true, false] {
             assert_eq!(ours.forward_t(&x, train)?.dtype(), DType::F16);

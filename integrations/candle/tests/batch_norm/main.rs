@@ -5,6 +5,7 @@ mod refusals;
 mod threads;
 mod values;
 
+use batchnorm::{Activation, Epilogue};
 use candle_batchnorm::BatchNorm;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::ModuleT;
@@ -100,16 +101,12 @@ impl Composite {
     }
 }
 
-type Fused = (&'static str, bool, bool);
-/// Name, whether there is a residual, whether there is a relu.
-const FUSED: [Fused; 4] =
-    [("identity", false, false), ("relu", false, true), ("add", true, false), ("add_relu", true, true)];
-
-fn run(ours: &BatchNorm, fused: Fused, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
-    match fused.0 {
-        "relu" => ours.relu(x, train),
-        "add" => ours.add(x, z, train),
-        "add_relu" => ours.add_relu(x, z, train),
-        _ => ours.forward_t(x, train),
+/// The layer's method of an epilogue.
+fn run(ours: &BatchNorm, epilogue: Epilogue<()>, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
+    match (epilogue.activation(), epilogue.residual().is_some()) {
+        (Activation::Identity, false) => ours.forward_t(x, train),
+        (Activation::Relu, false) => ours.relu(x, train),
+        (Activation::Identity, true) => ours.add(x, z, train),
+        (Activation::Relu, true) => ours.add_relu(x, z, train),
     }
 }
