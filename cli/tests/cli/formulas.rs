@@ -91,13 +91,8 @@ impl Example {
         };
         let g = |i: usize| match epilogue.activation() {
             Activation::Identity => dy[i],
-            Activation::Relu => {
-                if before_activation(i) <= 0.0 {
-                    0.0
-                } else {
-                    dy[i]
-                }
-            }
+            Activation::Relu if before_activation(i) <= 0.0 => 0.0,
+            Activation::Relu => dy[i],
         };
         let (dbias, dweight) = (sum(&g), sum(&|i| g(i) * xhat(i)));
         let y = each(&|i| match epilogue.activation() {
