@@ -51,7 +51,7 @@ impl Dtype {
         }
     }
 
-    /// The dtype of per-channel values beside such data: that of [`Element::Param`].
+    /// The dtype of per-channel values that go with such data: that of [`Element::Param`].
     pub fn param(self) -> Self {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => Self::F32,
@@ -264,7 +264,7 @@ mod tests {
             assert!(T::from_f64(f64::NAN).to_f64().is_nan());
             assert_eq!(T::DTYPE.bytes() as usize, size_of::<T>());
             assert_eq!(T::DTYPE.param(), T::Param::DTYPE);
-            // A hair above a tie of T, which an f32 cannot hold beside 1: it is the tie for what goes through f32.
+            // A hair above a tie of T, which an f32 cannot hold so close to 1: it is the tie for what goes through f32.
             let above = T::from_f64(1.0 + u + 2f64.powi(-40)).to_f64();
             assert_eq!(above == 1.0, T::DTYPE.rounds_through_f32(), "{}", T::DTYPE);
         }

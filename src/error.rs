@@ -93,7 +93,7 @@ pub enum Error {
         actual: f64,
     },
     /// The operation takes no such epilogue.
-    #[error("{op:?}: expected {}, got {actual}", epilogues(*op))]
+    #[error("{op:?}: expected no epilogue, got {actual}")]
     Epilogue {
         /// The operation.
         op: Op,
@@ -413,14 +413,6 @@ fn written_by(pass: &Option<ForwardPass>) -> String {
     match pass {
         Some(pass) => format!("those of {pass}"),
         None => "none, since no forward pass has written them or the last one failed".into(),
-    }
-}
-
-/// The epilogues that an operation takes, for a message.
-fn epilogues(op: Op) -> String {
-    match op.epilogues() {
-        [Epilogue::IDENTITY] => "no epilogue".into(),
-        kinds => kinds.iter().map(Epilogue::name).collect::<Vec<_>>().join(", "),
     }
 }
 

@@ -47,19 +47,18 @@ struct Gradient {
           mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
           derivative(recomputes_v(args.epilogue) ? args.epilogue.activation : BN_IDENTITY) {}
 
-    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x, and of g or dy, from shared memory
-    // where they are kept.
+    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x and g from shared memory where they
+    // are kept.
     __device__ __forceinline__ void load(GradientBatch<Iter>& batch, int i, const Iter& iter, uint32_t iteration,
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) const {
         const int64_t offset = iter.offset;
         batch.offset[i] = offset;
-        const bool is_kept = smem_g.contains(iteration);
-        batch.is_g[i] = is_kept && selects_dy(derivative);
+        batch.is_g[i] = smem_g.contains(iteration);
         batch.x[i] = batch.dy[i] = V::zero();
         batch.bits[i] = 0;
         if (!batch.valid[i]) return;
         batch.x[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset * Iter::kVec);
-        if (is_kept) {
+        if (batch.is_g[i]) {
             batch.dy[i] = smem_g.at(iteration);
         } else {
             batch.dy[i] = V::load(dy + offset * Iter::kVec);
@@ -80,12 +79,11 @@ struct Gradient {
         apply_derivative<T>(derivative, [&](int e) { return normalized(affines.at(e), x[e]); }, g);
     }
 
-    // What is kept in shared memory: g where rounding it changes nothing, and else dy, of which g is made again. The
-    // strategies would differ by that rounding.
+    // g as it is kept in shared memory. Rounding it changes nothing: g is dy or 0, whether by the mask or by relu. With
+    // another derivative dy is to be kept instead, or the strategies differ by that rounding.
     __device__ __forceinline__ typename V::Raw packed(const GradientBatch<Iter>& batch, int i,
                                                       const float (&g)[Iter::kVec]) const {
-        const bool is_dy = mask == nullptr && derivative == BN_IDENTITY;
-        return is_dy || !selects_dy(derivative) ? batch.dy[i] : V::pack(g);
+        return mask != nullptr || derivative != BN_IDENTITY ? V::pack(g) : batch.dy[i];
     }
 
     __device__ __forceinline__ void store_dz(int64_t offset, const float (&g)[Iter::kVec]) const {

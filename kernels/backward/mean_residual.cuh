@@ -56,10 +56,10 @@ __device__ __forceinline__ void write_saved_affines(const BnBackward& args, Tile
     });
 }
 
-// Reads a CTA's chunk of x, keeps its first vectors in `smem_x`, and gives the threads of each channel
 // Vectors of x that a thread has in flight.
 constexpr int kMeanResidualUnroll = 8;
 
+// Reads a CTA's chunk of x, keeps its first vectors in `smem_x`, and gives the threads of each channel
 // sum(x - saved_mean).
 template <class Iter>
 __device__ __forceinline__ Sums<1> reduce_xmu(const BnBackward& args, Iter iter, const ChannelThreads& threads,

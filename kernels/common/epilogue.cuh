@@ -23,34 +23,12 @@ __host__ __device__ __forceinline__ Derivative derivative_of(BnActivation activa
 // Whether a backward pass computes v again from x for the activation's derivative: without a residual v depends on x
 // alone.
 __host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue) {
-    switch (derivative_of(epilogue.activation)) {
-        case Derivative::kOne:
-            return false;
-        case Derivative::kZeroOrOne:
-            return epilogue.has_residual == 0;
-    }
-    return false; // not reached
+    return derivative_of(epilogue.activation) != Derivative::kOne && epilogue.has_residual == 0;
 }
 
 // Whether a backward pass reads the mask that its forward pass kept: with a residual, which it does not read again.
 __host__ __device__ __forceinline__ bool reads_mask(const BnEpilogue& epilogue) {
-    switch (derivative_of(epilogue.activation)) {
-        case Derivative::kOne:
-            return false;
-        case Derivative::kZeroOrOne:
-            return epilogue.has_residual != 0;
-    }
-    return false; // not reached
-}
-
-// Whether g is dy or 0, which the dtype of dy holds without a rounding.
-__host__ __device__ __forceinline__ bool selects_dy(BnActivation activation) {
-    switch (derivative_of(activation)) {
-        case Derivative::kOne:
-        case Derivative::kZeroOrOne:
-            return true;
-    }
-    return false; // not reached
+    return derivative_of(epilogue.activation) == Derivative::kZeroOrOne && epilogue.has_residual != 0;
 }
 
 // max(v, 0) that keeps NaN: fmaxf would hide one.

@@ -1,4 +1,5 @@
-// The walk over x that reduces a CTA's chunk to the moments of each channel: Welford's algorithm, kValuesPerMerge values at once.
+// The walk over x that reduces a CTA's chunk to the moments of each channel: Welford's algorithm, with
+// kValuesPerMerge values at once.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>

@@ -57,7 +57,7 @@ pub struct Gradients<'a, M: Memory, T: Element> {
     pub dbeta: Option<M::Out<'a, T::Param>>,
 }
 
-/// Through the batch's statistics.
+/// The facts of the pass through the batch's statistics.
 pub(super) const FACTS: Facts = Facts {
     summary: "The gradients of train",
     is_backward: true,
@@ -68,7 +68,7 @@ pub(super) const FACTS: Facts = Facts {
     traffic: Traffic { reads: 2, writes: 1, cached: 2 },
 };
 
-/// Through running statistics.
+/// The facts of the pass through running statistics.
 pub(super) const FACTS_RUNNING: Facts = Facts {
     summary: "The gradients of infer",
     is_backward: true,

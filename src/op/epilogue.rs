@@ -27,13 +27,6 @@ impl Activation {
         }
     }
 
-    /// Whether there may be a residual before it: a mask is then all that its backward pass has of its argument.
-    pub const fn takes_residual(self) -> bool {
-        match self.derivative() {
-            Derivative::One | Derivative::ZeroOrOne => true,
-        }
-    }
-
     /// The formula over an argument, such as `max(v, 0)`.
     pub fn formula(self, v: &str) -> String {
         match self {
@@ -116,19 +109,13 @@ impl<Z> Epilogue<Z> {
 
     /// Whether a backward pass computes v again from x, for the activation's derivative: without a residual that is all it takes.
     pub fn recomputes_v(&self) -> bool {
-        match self.activation.derivative() {
-            Derivative::One => false,
-            Derivative::ZeroOrOne => self.residual.is_none(),
-        }
+        self.activation.derivative() != Derivative::One && self.residual.is_none()
     }
 
     /// Whether the forward pass keeps a mask for the backward pass: of an activation behind a residual, which backward does not
     /// read.
     pub fn keeps_mask(&self) -> bool {
-        match self.activation.derivative() {
-            Derivative::One => false,
-            Derivative::ZeroOrOne => self.residual.is_some(),
-        }
+        self.activation.derivative() == Derivative::ZeroOrOne && self.residual.is_some()
     }
 
     /// The name on the command line and in error messages.
@@ -146,30 +133,18 @@ impl<Z> Epilogue<Z> {
     }
 }
 
-/// How many kinds there are.
-const KINDS: usize = {
-    let (mut kinds, mut i) = (Activation::ALL.len(), 0);
-    while i < Activation::ALL.len() {
-        kinds += Activation::ALL[i].takes_residual() as usize;
-        i += 1;
-    }
-    kinds
-};
-
 impl Epilogue<()> {
     /// The kind of [`Epilogue::add`].
     pub const ADD: Self = Self::add(());
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
-    /// Every kind: each activation without a residual, then each that takes one behind one.
-    pub const ALL: [Self; KINDS] = {
-        let (mut all, mut kinds, mut i) = ([Self::IDENTITY; KINDS], Activation::ALL.len(), 0);
-        while i < Activation::ALL.len() {
+    /// Every kind: each activation without a residual, then each behind one.
+    pub const ALL: [Self; 2 * Activation::ALL.len()] = {
+        const ACTIVATIONS: usize = Activation::ALL.len();
+        let (mut all, mut i) = ([Self::IDENTITY; 2 * ACTIVATIONS], 0);
+        while i < ACTIVATIONS {
             all[i] = Self::new(Activation::ALL[i], None);
-            if Activation::ALL[i].takes_residual() {
-                all[kinds] = Self::new(Activation::ALL[i], Some(()));
-                kinds += 1;
-            }
+            all[ACTIVATIONS + i] = Self::new(Activation::ALL[i], Some(()));
             i += 1;
         }
         all

@@ -95,10 +95,11 @@ named! {
     }
 }
 
-/// The facts of an operation without its tensors: each states its own, beside its type.
+/// The facts of an operation without its tensors, stated in its file.
 struct Facts {
     /// A line that says what it does.
     summary: &'static str,
+    /// See [`Op::is_backward`].
     is_backward: bool,
     /// See [`Op::needs_batch_statistics`].
     needs_batch_statistics: bool,

@@ -13,14 +13,15 @@ fn refusals_say_expected_and_actual_and_change_nothing() -> Result<()> {
     let ours = &setting.ours;
     let x = values(&[2, C, 3], 0.0, 80);
     let text = |result: Result<Tensor>| result.unwrap_err().to_string();
-    let beside_f32: Vec<_> = Dtype::ALL.into_iter().filter(|dtype| dtype.param() == Dtype::F32).collect();
-    let (last, others) = beside_f32.split_last().unwrap();
+    let with_f32_statistics: Vec<_> = Dtype::ALL.into_iter().filter(|dtype| dtype.param() == Dtype::F32).collect();
+    let (last, others) = with_f32_statistics.split_last().unwrap();
     let others: Vec<_> = others.iter().map(|dtype| dtype.name()).collect();
-    let beside_f32 = format!("x in {} or {last}, as its statistics are in f32, expected: F32", others.join(", "));
+    let with_f32_statistics =
+        format!("x in {} or {last}, as its statistics are in f32, expected: F32", others.join(", "));
     let refused = [
         (text(ours.forward_t(&values(&[C], 0.0, 1), true)), "unexpected rank, expected: 2, got: 1"),
         (text(ours.forward_t(&values(&[2, 4], 0.0, 1), true)), "channels of x, expected: [2, 5], got: [2, 4]"),
-        (text(ours.forward_t(&x.to_dtype(DType::U32)?, true)), &beside_f32),
+        (text(ours.forward_t(&x.to_dtype(DType::U32)?, true)), &with_f32_statistics),
         (text(ours.forward_t(&x.to_dtype(DType::F64)?, true)), "got: F64"),
         (text(ours.add(&x, &values(&[2, C], 0.0, 1), true)), "[2, 5, 3], got: [2, 5]"),
         (text(ours.add(&x, &x.to_dtype(DType::F16)?, true)), "dtype mismatch"),

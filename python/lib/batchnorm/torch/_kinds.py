@@ -4,7 +4,7 @@ import torch
 
 from batchnorm import _native
 
-# The dtype of per-channel values beside data of a dtype; of the dtypes that are computed, and no others.
+# The dtype of the per-channel values that go with data of a dtype; of the dtypes that are computed, and no others.
 PARAM_DTYPE = {getattr(torch, name): getattr(torch, param) for name, param in _native.DTYPES}
 
 # The name of an activation with a residual before it, or without.
