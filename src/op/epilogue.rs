@@ -27,6 +27,13 @@ impl Activation {
         }
     }
 
+    /// Whether a residual can stand before it: elsewhere its derivative would take another read of the residual.
+    pub const fn takes_residual(self) -> bool {
+        match self {
+            Self::Identity | Self::Relu => true,
+        }
+    }
+
     /// The formula over an argument, such as `max(v, 0)`.
     pub fn formula(self, v: &str) -> String {
         match self {
@@ -133,18 +140,32 @@ impl<Z> Epilogue<Z> {
     }
 }
 
+const ACTIVATIONS: usize = Activation::ALL.len();
+
+/// Activations that take a residual.
+const TAKING_RESIDUAL: usize = {
+    let (mut count, mut i) = (0, 0);
+    while i < ACTIVATIONS {
+        count += Activation::ALL[i].takes_residual() as usize;
+        i += 1;
+    }
+    count
+};
+
 impl Epilogue<()> {
     /// The kind of [`Epilogue::add`].
     pub const ADD: Self = Self::add(());
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
-    /// Every kind: each activation without a residual, then each behind one.
-    pub const ALL: [Self; 2 * Activation::ALL.len()] = {
-        const ACTIVATIONS: usize = Activation::ALL.len();
-        let (mut all, mut i) = ([Self::IDENTITY; 2 * ACTIVATIONS], 0);
+    /// Every kind that an operation can have: each activation without a residual, then those that take one behind it.
+    pub const ALL: [Self; ACTIVATIONS + TAKING_RESIDUAL] = {
+        let (mut all, mut i, mut behind) = ([Self::IDENTITY; ACTIVATIONS + TAKING_RESIDUAL], 0, ACTIVATIONS);
         while i < ACTIVATIONS {
             all[i] = Self::new(Activation::ALL[i], None);
-            all[ACTIVATIONS + i] = Self::new(Activation::ALL[i], Some(()));
+            if Activation::ALL[i].takes_residual() {
+                all[behind] = Self::new(Activation::ALL[i], Some(()));
+                behind += 1;
+            }
             i += 1;
         }
         all

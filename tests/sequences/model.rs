@@ -165,9 +165,8 @@ impl Forward {
 
     /// Whether either side of a jump of the activation's derivative would be right.
     pub(crate) fn is_close_to_jump(&self, index: usize, dtype: Dtype) -> bool {
-        let close = 1e-4 * self.channels[channel_of(self.shape, index)].y_scale() + 4.0 * dtype.min_subnormal();
-        let v = self.before_activation(index);
-        activation::jumps(self.epilogue.activation()).iter().any(|jump| (v - jump).abs() <= close)
+        let (ch, v) = (&self.channels[channel_of(self.shape, index)], self.before_activation(index));
+        activation::is_close_to_jump(self.epilogue.activation(), v, ch.y_scale(), dtype)
     }
 }
 
