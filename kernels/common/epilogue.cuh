@@ -15,6 +15,7 @@ __host__ __device__ __forceinline__ Derivative derivative_of(BnActivation activa
         case BN_IDENTITY:
             return Derivative::kOne;
         case BN_RELU:
+        case BN_RELU6:
             return Derivative::kZeroOrOne;
     }
     return Derivative::kOne; // not reached
@@ -37,6 +38,12 @@ __device__ __forceinline__ float relu(float v) { return v <= 0.0f ? 0.0f : v; }
 // Whether relu lets a gradient pass, by y as it is stored, or by v rounded as y: where it is positive, or NaN.
 __device__ __forceinline__ bool relu_passes(float y) { return !(y <= 0.0f); }
 
+// min(max(v, 0), 6) that keeps NaN.
+__device__ __forceinline__ float relu6(float v) { return v >= 6.0f ? 6.0f : relu(v); }
+
+// Whether relu6 lets a gradient pass, by y as it is stored, or by v rounded as y: where 0 < y < 6, or y is NaN.
+__device__ __forceinline__ bool relu6_passes(float y) { return relu_passes(y) && !(y >= 6.0f); }
+
 // activation(v) of one vector, in place. The branch is uniform.
 template <int kVec>
 __device__ __forceinline__ void apply_activation(BnActivation activation, float (&v)[kVec]) {
@@ -47,11 +54,16 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
 #pragma unroll
             for (int e = 0; e < kVec; e++) v[e] = relu(v[e]);
             return;
+        case BN_RELU6:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) v[e] = relu6(v[e]);
+            return;
     }
 }
 
 // g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it.
-// Derivatives are those of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN passes.
+// Where a derivative jumps it is that of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN
+// passes.
 template <class T, int kVec, class V>
 __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, float (&g)[kVec]) {
     switch (activation) {
@@ -60,6 +72,10 @@ __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, f
         case BN_RELU:
 #pragma unroll
             for (int e = 0; e < kVec; e++) g[e] = relu_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
+            return;
+        case BN_RELU6:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) g[e] = relu6_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
             return;
     }
 }

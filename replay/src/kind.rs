@@ -212,6 +212,7 @@ mod tests {
         let number_of_activation = |activation| match activation {
             Activation::Identity => 0,
             Activation::Relu => 1,
+            Activation::Relu6 => 2,
         };
         for strategy in Strategy::ALL {
             for kind in Epilogue::ALL {

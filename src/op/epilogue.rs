@@ -10,12 +10,15 @@ pub enum Activation {
     Identity,
     /// `max(v, 0)`; NaN stays NaN.
     Relu,
+    /// `min(max(v, 0), 6)`; NaN stays NaN. Its gradient passes where `0 < y < 6`, or `y` is NaN.
+    Relu6,
 }
 
 named! {
     Activation {
         Identity => "identity",
         Relu => "relu",
+        Relu6 => "relu6",
     }
 }
 
@@ -23,7 +26,7 @@ impl Activation {
     const fn derivative(self) -> Derivative {
         match self {
             Self::Identity => Derivative::One,
-            Self::Relu => Derivative::ZeroOrOne,
+            Self::Relu | Self::Relu6 => Derivative::ZeroOrOne,
         }
     }
 
@@ -31,6 +34,7 @@ impl Activation {
     pub const fn takes_residual(self) -> bool {
         match self {
             Self::Identity | Self::Relu => true,
+            Self::Relu6 => false,
         }
     }
 
@@ -39,6 +43,7 @@ impl Activation {
         match self {
             Self::Identity => v.into(),
             Self::Relu => format!("max({v}, 0)"),
+            Self::Relu6 => format!("min(max({v}, 0), 6)"),
         }
     }
 }
@@ -73,6 +78,8 @@ impl<Z> Epilogue<Z> {
     pub const IDENTITY: Self = Self::new(Activation::Identity, None);
     /// `y = max(v, 0)`; NaN stays NaN.
     pub const RELU: Self = Self::new(Activation::Relu, None);
+    /// `y = min(max(v, 0), 6)`; NaN stays NaN.
+    pub const RELU6: Self = Self::new(Activation::Relu6, None);
 
     /// Out of its parts.
     pub const fn new(activation: Activation, residual: Option<Z>) -> Self {
@@ -131,6 +138,7 @@ impl<Z> Epilogue<Z> {
             (activation, false) => activation.name(),
             (Activation::Identity, true) => "add",
             (Activation::Relu, true) => "add-relu",
+            (Activation::Relu6, true) => "add-relu6",
         }
     }
 
@@ -210,8 +218,12 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
-        assert_eq!(Epilogue::ALL, [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU]);
-        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), ["y", "max(y, 0)", "y + z", "max(y + z, 0)"]);
+        assert_eq!(
+            Epilogue::ALL,
+            [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::RELU6, Epilogue::ADD, Epilogue::ADD_RELU]
+        );
+        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "y + z", "max(y + z, 0)"];
+        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), formulas);
         for kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));
             assert!(!(kind.recomputes_v() && kind.keeps_mask()));

@@ -10,6 +10,8 @@ pub fn apply(activation: Activation, v: f64) -> f64 {
         Activation::Identity => v,
         Activation::Relu if v <= 0.0 => 0.0,
         Activation::Relu => v,
+        Activation::Relu6 if v >= 6.0 => 6.0,
+        Activation::Relu6 => apply(Activation::Relu, v),
     }
 }
 
@@ -18,7 +20,8 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
     match activation {
         Activation::Identity => dy,
         Activation::Relu if v <= 0.0 => 0.0,
-        Activation::Relu => dy,
+        Activation::Relu6 if v <= 0.0 || v >= 6.0 => 0.0,
+        Activation::Relu | Activation::Relu6 => dy,
     }
 }
 
@@ -35,5 +38,6 @@ pub(super) fn jumps(activation: Activation) -> &'static [f64] {
     match activation {
         Activation::Identity => &[],
         Activation::Relu => &[0.0],
+        Activation::Relu6 => &[0.0, 6.0],
     }
 }

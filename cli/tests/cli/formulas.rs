@@ -36,6 +36,7 @@ fn apply(activation: Activation, v: f64) -> f64 {
     match activation {
         Activation::Identity => v,
         Activation::Relu => v.max(0.0),
+        Activation::Relu6 => v.clamp(0.0, 6.0),
     }
 }
 
@@ -43,6 +44,7 @@ fn derivative(activation: Activation, v: f64) -> f64 {
     match activation {
         Activation::Identity => 1.0,
         Activation::Relu => f64::from(v > 0.0),
+        Activation::Relu6 => f64::from(v > 0.0 && v < 6.0),
     }
 }
 

@@ -8,6 +8,7 @@ impl From<Activation> for ffi::BnActivation {
         match activation {
             Activation::Identity => Self::BN_IDENTITY,
             Activation::Relu => Self::BN_RELU,
+            Activation::Relu6 => Self::BN_RELU6,
         }
     }
 }
