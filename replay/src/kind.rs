@@ -213,6 +213,7 @@ mod tests {
             Activation::Identity => 0,
             Activation::Relu => 1,
             Activation::Relu6 => 2,
+            Activation::Silu => 3,
         };
         for strategy in Strategy::ALL {
             for kind in Epilogue::ALL {

@@ -75,6 +75,61 @@ impl Function for Relu6 {
     }
 }
 
+/// `exp(-|v|)`, as 0 where that is no normal number; something finite for NaN.
+///
+/// Not the system's, which takes other instructions on other processors, and is no vector code. `|v| = -n ln(2) - r`, and `exp(r)` by
+/// its Taylor series, of which the first term left out is `2^-57` at `|r| = ln(2)/2`.
+#[inline(always)]
+fn exp_of_minus_abs(v: f64) -> f64 {
+    /// `1.5 * 2^52`: the sum with it is rounded to a whole number, which its last bits are.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    /// `ln(2)` in two parts. The first has 21 bits to spare, so that its product with n is exact.
+    const LN_2: [f64; 2] = [f64::from_bits(0x3fe6_2e42_fee0_0000), 1.908_214_929_270_587_7e-10];
+    const INVERSE_FACTORIALS: [f64; 14] = {
+        let (mut of, mut i) = ([1.0; 14], 1);
+        while i < 14 {
+            of[i] = of[i - 1] / i as f64;
+            i += 1;
+        }
+        of
+    };
+    let abs = v.abs();
+    let shifted = ROUND - abs * core::f64::consts::LOG2_E;
+    let n = shifted - ROUND;
+    let r = (-abs - n * LN_2[0]) - n * LN_2[1];
+    let mut exp_of_r = INVERSE_FACTORIALS[13];
+    for term in INVERSE_FACTORIALS[..13].iter().rev() {
+        exp_of_r = exp_of_r * r + term;
+    }
+    let exp = f64::from_bits(exp_of_r.to_bits().wrapping_add(shifted.to_bits() << 52));
+    if abs > 708.0 { 0.0 } else { exp }
+}
+
+/// `[sigmoid(v), sigmoid(-v)]`: their sum is 1, and neither loses digits.
+#[inline(always)]
+fn sigmoids(v: f64) -> [f64; 2] {
+    let exp = exp_of_minus_abs(v);
+    let (large, small) = (1.0 / (1.0 + exp), exp / (1.0 + exp));
+    if v >= 0.0 { [large, small] } else { [small, large] }
+}
+
+/// `v * sigmoid(v)`
+pub(super) struct Silu;
+
+impl Function for Silu {
+    const DERIVATIVE_READS_V: bool = true;
+
+    #[inline(always)]
+    fn apply(v: f64) -> f64 {
+        v * sigmoids(v)[0]
+    }
+    #[inline(always)]
+    fn gradient<T: SimdElement>(v: f64, dy: f64) -> f64 {
+        let [sigmoid, rest] = sigmoids(v);
+        dy * (sigmoid * (1.0 + v * rest))
+    }
+}
+
 /// An expression over the type of an [`Activation`](crate::op::Activation): it is compiled once for each, under the name that
 /// stands before `=>`.
 macro_rules! with_activation {
@@ -90,6 +145,10 @@ macro_rules! with_activation {
             }
             $crate::op::Activation::Relu6 => {
                 type $A = $crate::cpu::activation::Relu6;
+                $run
+            }
+            $crate::op::Activation::Silu => {
+                type $A = $crate::cpu::activation::Silu;
                 $run
             }
         }
@@ -124,5 +183,28 @@ mod tests {
         check::<f16>();
         check::<bf16>();
         check::<f64>();
+    }
+
+    #[test]
+    fn exp_is_within_two_units_of_the_systems() {
+        let steps = (0..=100_000).map(|i| f64::from(i) * 708.0 / 100_000.0);
+        let small = (0..1000).map(|i| 2f64.powf(-f64::from(i) / 10.0));
+        for v in steps.chain(small).chain([0.0, 5e-324]) {
+            let (want, got) = ((-v).exp(), exp_of_minus_abs(v));
+            assert!((got - want).abs() <= 2.0 * f64::EPSILON * want, "{v:e}: {got:e} for {want:e}");
+            assert_eq!(exp_of_minus_abs(-v).to_bits(), got.to_bits());
+        }
+        for v in [708.1, 745.0, 1e300, f64::INFINITY] {
+            assert_eq!(exp_of_minus_abs(v), 0.0);
+        }
+    }
+
+    #[test]
+    fn silu_keeps_nan_and_its_limits() {
+        assert_eq!((Silu::apply(0.0), Silu::apply(1e300), Silu::apply(f64::INFINITY)), (0.0, 1e300, f64::INFINITY));
+        assert_eq!(Silu::apply(-1e300).to_bits(), (-0f64).to_bits());
+        assert!([f64::NAN, -f64::NAN, f64::NEG_INFINITY].into_iter().all(|v| Silu::apply(v).is_nan()));
+        assert!(Silu::gradient::<f32>(f64::NAN, 1.0).is_nan());
+        assert_eq!([0.0, 800.0, -800.0].map(|v| Silu::gradient::<f32>(v, 1.0)), [0.5, 1.0, 0.0]);
     }
 }

@@ -12,6 +12,9 @@ pub enum Activation {
     Relu,
     /// `min(max(v, 0), 6)`; NaN stays NaN. Its gradient passes where `0 < y < 6`, or `y` is NaN.
     Relu6,
+    /// `v / (1 + exp(-v))`, also called swish; NaN at `-inf`, as in every framework. Its gradient is that at `v` before rounding.
+    #[doc(alias = "swish")]
+    Silu,
 }
 
 named! {
@@ -19,6 +22,7 @@ named! {
         Identity => "identity",
         Relu => "relu",
         Relu6 => "relu6",
+        Silu => "silu",
     }
 }
 
@@ -27,6 +31,7 @@ impl Activation {
         match self {
             Self::Identity => Derivative::One,
             Self::Relu | Self::Relu6 => Derivative::ZeroOrOne,
+            Self::Silu => Derivative::Real,
         }
     }
 
@@ -34,7 +39,7 @@ impl Activation {
     pub const fn takes_residual(self) -> bool {
         match self {
             Self::Identity | Self::Relu => true,
-            Self::Relu6 => false,
+            Self::Relu6 | Self::Silu => false,
         }
     }
 
@@ -44,6 +49,7 @@ impl Activation {
             Self::Identity => v.into(),
             Self::Relu => format!("max({v}, 0)"),
             Self::Relu6 => format!("min(max({v}, 0), 6)"),
+            Self::Silu => format!("silu({v})"),
         }
     }
 }
@@ -55,6 +61,8 @@ enum Derivative {
     One,
     /// 0 or 1: a bit.
     ZeroOrOne,
+    /// Any: `v` itself.
+    Real,
 }
 
 /// `y = activation(v)`, or with a residual `y = activation(v + z)`. `Z` is the residual's buffer, or its gradient's, or `()` for
@@ -80,6 +88,9 @@ impl<Z> Epilogue<Z> {
     pub const RELU: Self = Self::new(Activation::Relu, None);
     /// `y = min(max(v, 0), 6)`; NaN stays NaN.
     pub const RELU6: Self = Self::new(Activation::Relu6, None);
+    /// `y = v / (1 + exp(-v))`
+    #[doc(alias = "swish")]
+    pub const SILU: Self = Self::new(Activation::Silu, None);
 
     /// Out of its parts.
     pub const fn new(activation: Activation, residual: Option<Z>) -> Self {
@@ -139,6 +150,7 @@ impl<Z> Epilogue<Z> {
             (Activation::Identity, true) => "add",
             (Activation::Relu, true) => "add-relu",
             (Activation::Relu6, true) => "add-relu6",
+            (Activation::Silu, true) => "add-silu",
         }
     }
 
@@ -220,9 +232,9 @@ mod tests {
     fn every_kind_has_a_name_of_its_own() {
         assert_eq!(
             Epilogue::ALL,
-            [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::RELU6, Epilogue::ADD, Epilogue::ADD_RELU]
+            [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::RELU6, Epilogue::SILU, Epilogue::ADD, Epilogue::ADD_RELU]
         );
-        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "y + z", "max(y + z, 0)"];
+        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "silu(y)", "y + z", "max(y + z, 0)"];
         assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), formulas);
         for kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));

@@ -12,6 +12,7 @@ pub fn apply(activation: Activation, v: f64) -> f64 {
         Activation::Relu => v,
         Activation::Relu6 if v >= 6.0 => 6.0,
         Activation::Relu6 => apply(Activation::Relu, v),
+        Activation::Silu => v * sigmoid(v),
     }
 }
 
@@ -22,6 +23,7 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
         Activation::Relu if v <= 0.0 => 0.0,
         Activation::Relu6 if v <= 0.0 || v >= 6.0 => 0.0,
         Activation::Relu | Activation::Relu6 => dy,
+        Activation::Silu => dy * sigmoid(v) * (1.0 + v * sigmoid(-v)),
     }
 }
 
@@ -39,5 +41,10 @@ pub(super) fn jumps(activation: Activation) -> &'static [f64] {
         Activation::Identity => &[],
         Activation::Relu => &[0.0],
         Activation::Relu6 => &[0.0, 6.0],
+        Activation::Silu => &[],
     }
+}
+
+fn sigmoid(v: f64) -> f64 {
+    1.0 / (1.0 + (-v).exp())
 }

@@ -37,6 +37,7 @@ fn apply(activation: Activation, v: f64) -> f64 {
         Activation::Identity => v,
         Activation::Relu => v.max(0.0),
         Activation::Relu6 => v.clamp(0.0, 6.0),
+        Activation::Silu => v / (1.0 + (-v).exp()),
     }
 }
 
@@ -45,6 +46,7 @@ fn derivative(activation: Activation, v: f64) -> f64 {
         Activation::Identity => 1.0,
         Activation::Relu => f64::from(v > 0.0),
         Activation::Relu6 => f64::from(v > 0.0 && v < 6.0),
+        Activation::Silu => (1.0 + (-v).exp() * (1.0 + v)) / (1.0 + (-v).exp()).powi(2),
     }
 }
 

@@ -9,6 +9,7 @@ impl From<Activation> for ffi::BnActivation {
             Activation::Identity => Self::BN_IDENTITY,
             Activation::Relu => Self::BN_RELU,
             Activation::Relu6 => Self::BN_RELU6,
+            Activation::Silu => Self::BN_SILU,
         }
     }
 }
