@@ -18,6 +18,7 @@ __host__ __device__ __forceinline__ Derivative derivative_of(BnActivation activa
         case BN_RELU6:
             return Derivative::kZeroOrOne;
         case BN_SILU:
+        case BN_HARDSWISH:
             return Derivative::kReal;
     }
     return Derivative::kOne; // not reached
@@ -95,6 +96,17 @@ __device__ __forceinline__ float silu_derivative(float v) {
     return sigmoid.of_v * fmaf(v, sigmoid.of_minus_v, 1.0f);
 }
 
+// v * min(max(v + 3, 0), 6) / 6. The factor is exactly 1 from 3 on; a NaN, which fminf and fmaxf hide, comes back by v.
+__device__ __forceinline__ float hardswish(float v) {
+    constexpr float kSixth = 0.166666672f;
+    return v * (fminf(fmaxf(v + 3.0f, 0.0f), 6.0f) * kSixth);
+}
+
+__device__ __forceinline__ float hardswish_derivative(float v) {
+    constexpr float kThird = 0.333333343f;
+    return v <= -3.0f ? 0.0f : v >= 3.0f ? 1.0f : fmaf(v, kThird, 0.5f);
+}
+
 // activation(v) of one vector, in place. The branch is uniform.
 template <int kVec>
 __device__ __forceinline__ void apply_activation(BnActivation activation, float (&v)[kVec]) {
@@ -112,6 +124,10 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
         case BN_SILU:
 #pragma unroll
             for (int e = 0; e < kVec; e++) v[e] = silu(v[e]);
+            return;
+        case BN_HARDSWISH:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) v[e] = hardswish(v[e]);
             return;
     }
 }
@@ -135,6 +151,10 @@ __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, f
         case BN_SILU:
 #pragma unroll
             for (int e = 0; e < kVec; e++) g[e] *= silu_derivative(v(e));
+            return;
+        case BN_HARDSWISH:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) g[e] *= hardswish_derivative(v(e));
             return;
     }
 }

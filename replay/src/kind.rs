@@ -214,6 +214,7 @@ mod tests {
             Activation::Relu => 1,
             Activation::Relu6 => 2,
             Activation::Silu => 3,
+            Activation::Hardswish => 4,
         };
         for strategy in Strategy::ALL {
             for kind in Epilogue::ALL {

@@ -130,6 +130,28 @@ impl Function for Silu {
     }
 }
 
+/// `v * min(max(v + 3, 0), 6) / 6`
+pub(super) struct Hardswish;
+
+impl Function for Hardswish {
+    const DERIVATIVE_READS_V: bool = true;
+
+    #[inline(always)]
+    fn apply(v: f64) -> f64 {
+        v * ((v + 3.0).clamp(0.0, 6.0) / 6.0)
+    }
+    #[inline(always)]
+    fn gradient<T: SimdElement>(v: f64, dy: f64) -> f64 {
+        if v <= -3.0 {
+            0.0
+        } else if v >= 3.0 {
+            dy
+        } else {
+            dy * (v / 3.0 + 0.5)
+        }
+    }
+}
+
 /// An expression over the type of an [`Activation`](crate::op::Activation): it is compiled once for each, under the name that
 /// stands before `=>`.
 macro_rules! with_activation {
@@ -149,6 +171,10 @@ macro_rules! with_activation {
             }
             $crate::op::Activation::Silu => {
                 type $A = $crate::cpu::activation::Silu;
+                $run
+            }
+            $crate::op::Activation::Hardswish => {
+                type $A = $crate::cpu::activation::Hardswish;
                 $run
             }
         }
@@ -183,6 +209,14 @@ mod tests {
         check::<f16>();
         check::<bf16>();
         check::<f64>();
+    }
+
+    #[test]
+    fn hardswish_keeps_nan_and_its_limits() {
+        let at = |v| (Hardswish::apply(v), Hardswish::gradient::<f32>(v, 1.0));
+        assert_eq!([-1e300, -3.0, 3.0, 1e300].map(at), [(0.0, 0.0), (0.0, 0.0), (3.0, 1.0), (1e300, 1.0)]);
+        assert_eq!(at(0.0), (0.0, 0.5));
+        assert!(at(f64::NAN).0.is_nan() && at(f64::NAN).1.is_nan() && at(f64::NEG_INFINITY).0.is_nan());
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub enum Activation {
     /// `v / (1 + exp(-v))`, also called swish; NaN at `-inf`, as in every framework. Its gradient is that at `v` before rounding.
     #[doc(alias = "swish")]
     Silu,
+    /// `v * min(max(v + 3, 0), 6) / 6`; NaN at `-inf`, as in PyTorch. Its gradient is that at `v` before rounding: `v/3 + 1/2`
+    /// between -3 and 3.
+    Hardswish,
 }
 
 named! {
@@ -23,6 +26,7 @@ named! {
         Relu => "relu",
         Relu6 => "relu6",
         Silu => "silu",
+        Hardswish => "hardswish",
     }
 }
 
@@ -31,7 +35,7 @@ impl Activation {
         match self {
             Self::Identity => Derivative::One,
             Self::Relu | Self::Relu6 => Derivative::ZeroOrOne,
-            Self::Silu => Derivative::Real,
+            Self::Silu | Self::Hardswish => Derivative::Real,
         }
     }
 
@@ -39,7 +43,7 @@ impl Activation {
     pub const fn takes_residual(self) -> bool {
         match self {
             Self::Identity | Self::Relu => true,
-            Self::Relu6 | Self::Silu => false,
+            Self::Relu6 | Self::Silu | Self::Hardswish => false,
         }
     }
 
@@ -50,6 +54,7 @@ impl Activation {
             Self::Relu => format!("max({v}, 0)"),
             Self::Relu6 => format!("min(max({v}, 0), 6)"),
             Self::Silu => format!("silu({v})"),
+            Self::Hardswish => format!("hardswish({v})"),
         }
     }
 }
@@ -91,6 +96,8 @@ impl<Z> Epilogue<Z> {
     /// `y = v / (1 + exp(-v))`
     #[doc(alias = "swish")]
     pub const SILU: Self = Self::new(Activation::Silu, None);
+    /// `y = v * min(max(v + 3, 0), 6) / 6`
+    pub const HARDSWISH: Self = Self::new(Activation::Hardswish, None);
 
     /// Out of its parts.
     pub const fn new(activation: Activation, residual: Option<Z>) -> Self {
@@ -151,6 +158,7 @@ impl<Z> Epilogue<Z> {
             (Activation::Relu, true) => "add-relu",
             (Activation::Relu6, true) => "add-relu6",
             (Activation::Silu, true) => "add-silu",
+            (Activation::Hardswish, true) => "add-hardswish",
         }
     }
 
@@ -230,11 +238,9 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
-        assert_eq!(
-            Epilogue::ALL,
-            [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::RELU6, Epilogue::SILU, Epilogue::ADD, Epilogue::ADD_RELU]
-        );
-        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "silu(y)", "y + z", "max(y + z, 0)"];
+        let names = ["identity", "relu", "relu6", "silu", "hardswish", "add", "add-relu"];
+        assert_eq!(Epilogue::ALL.map(|kind| kind.name()), names);
+        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "silu(y)", "hardswish(y)", "y + z", "max(y + z, 0)"];
         assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), formulas);
         for kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));

@@ -13,6 +13,7 @@ pub fn apply(activation: Activation, v: f64) -> f64 {
         Activation::Relu6 if v >= 6.0 => 6.0,
         Activation::Relu6 => apply(Activation::Relu, v),
         Activation::Silu => v * sigmoid(v),
+        Activation::Hardswish => v * (v + 3.0).clamp(0.0, 6.0) / 6.0,
     }
 }
 
@@ -24,6 +25,9 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
         Activation::Relu6 if v <= 0.0 || v >= 6.0 => 0.0,
         Activation::Relu | Activation::Relu6 => dy,
         Activation::Silu => dy * sigmoid(v) * (1.0 + v * sigmoid(-v)),
+        Activation::Hardswish if v <= -3.0 => 0.0,
+        Activation::Hardswish if v >= 3.0 => dy,
+        Activation::Hardswish => dy * (2.0 * v + 3.0) / 6.0,
     }
 }
 
@@ -42,6 +46,7 @@ pub(super) fn jumps(activation: Activation) -> &'static [f64] {
         Activation::Relu => &[0.0],
         Activation::Relu6 => &[0.0, 6.0],
         Activation::Silu => &[],
+        Activation::Hardswish => &[-3.0, 3.0],
     }
 }
 

@@ -87,6 +87,7 @@ pub fn g_error(activation: Activation, v_scale: f64) -> f64 {
         Activation::Identity | Activation::Relu | Activation::Relu6 => 0.0,
         // The second derivative is 0.5 at most, at 0; the derivative has fewer roundings than every slack counts.
         Activation::Silu => 0.5 * v_scale + 1.0,
+        Activation::Hardswish => v_scale / 3.0 + 1.0,
     }
 }
 

@@ -38,6 +38,7 @@ fn apply(activation: Activation, v: f64) -> f64 {
         Activation::Relu => v.max(0.0),
         Activation::Relu6 => v.clamp(0.0, 6.0),
         Activation::Silu => v / (1.0 + (-v).exp()),
+        Activation::Hardswish => v * (v + 3.0).clamp(0.0, 6.0) / 6.0,
     }
 }
 
@@ -46,6 +47,8 @@ fn derivative(activation: Activation, v: f64) -> f64 {
         Activation::Identity => 1.0,
         Activation::Relu => f64::from(v > 0.0),
         Activation::Relu6 => f64::from(v > 0.0 && v < 6.0),
+        Activation::Hardswish if v.abs() >= 3.0 => f64::from(v > 0.0),
+        Activation::Hardswish => v / 3.0 + 0.5,
         Activation::Silu => (1.0 + (-v).exp() * (1.0 + v)) / (1.0 + (-v).exp()).powi(2),
     }
 }

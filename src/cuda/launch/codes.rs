@@ -10,6 +10,7 @@ impl From<Activation> for ffi::BnActivation {
             Activation::Relu => Self::BN_RELU,
             Activation::Relu6 => Self::BN_RELU6,
             Activation::Silu => Self::BN_SILU,
+            Activation::Hardswish => Self::BN_HARDSWISH,
         }
     }
 }
