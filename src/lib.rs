@@ -10,13 +10,13 @@
 //! inv_std   = 1 / sqrt(var + eps)                         0 where var + eps = 0, so y = beta; NaN below
 //! y         = epilogue((x - mean) * inv_std * gamma + beta)
 //! epilogue  = activation(v) | activation(v + z)           z: a residual shaped like x
-//! activation = identity | relu
+//! activation = identity | relu | relu6 | silu | hardswish           with a residual: identity or relu
 //!
 //! running_mean <- (1 - a) * running_mean + a * mean
 //! running_var  <- (1 - a) * running_var  + a * var * k    k = m/(m-1) unbiased, 1 biased
 //! num_batches_tracked <- num_batches_tracked + 1          a = momentum, or 1/num_batches_tracked after the step
 //!
-//! g         = dy, masked by the epilogue's relu           dz = g
+//! g         = dy * activation'(v + z)                     dz = g
 //! dbeta     = sum(g)
 //! dgamma    = sum(g * (x - mean)) * inv_std
 //! dx        = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)     batch statistics

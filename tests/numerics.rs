@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use batchnorm::op::{Backward, Infer, Statistics, Train};
-use batchnorm::verify::oracle::{expected, indices};
+use batchnorm::verify::oracle::{Channel, expected, indices};
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Failure, Group, Input, Inputs, compare, run};
 use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape, StatisticsKind, with_element};
@@ -308,8 +308,16 @@ fn gradients_are_those_of_finite_differences() {
             if !(frozen || case.op == Op::Backward(StatisticsKind::Batch)) || !case.affine {
                 continue;
             }
-            let inputs = Inputs::<f64>::new(&group);
+            let mut inputs = Inputs::<f64>::new(&group);
+            // So that activations are taken on every side of their jumps.
+            inputs.gamma.iter_mut().for_each(|gamma| *gamma *= 6.0);
             let outputs = run(&Cpu, &case, &inputs, &inputs.dy, 0).unwrap();
+            let channel = |ch| Channel::new(&case, &inputs, ch);
+            let v = |ch| indices(group.shape, ch).map(move |i| channel(ch).before_activation(&case, &inputs, i));
+            let all_v: Vec<f64> = (0..group.shape.c()).flat_map(v).collect();
+            for side in [f64::NEG_INFINITY..-3.0, -3.0..0.0, 0.0..3.0, 3.0..6.0, 6.0..f64::INFINITY] {
+                assert!(all_v.iter().any(|v| side.contains(v)), "{case}: none of {all_v:?} is in {side:?}");
+            }
             let difference = |change: &dyn Fn(&mut Inputs<f64>, f64)| {
                 let at = |step| {
                     let mut inputs = inputs.clone();

@@ -1,12 +1,13 @@
-//! The activations with their derivatives: a type each, so that each is compiled into the loop that it ends.
+//! The activations with their derivatives: a type each. Those that most networks have are compiled into the loops that they end.
+
+use multiversion::multiversion;
 
 use super::convert::SimdElement;
+use super::lanes::PerLane;
+use crate::op::Activation;
 
 /// An activation.
-pub(super) trait Function {
-    /// Whether the derivative depends on `v`.
-    const DERIVATIVE_READS_V: bool;
-
+pub(super) trait Function: Sync {
     /// `activation(v)`
     fn apply(v: f64) -> f64;
 
@@ -18,8 +19,6 @@ pub(super) trait Function {
 pub(super) struct Identity;
 
 impl Function for Identity {
-    const DERIVATIVE_READS_V: bool = false;
-
     #[inline(always)]
     fn apply(v: f64) -> f64 {
         v
@@ -40,8 +39,6 @@ pub(super) fn relu_passes<T: SimdElement>(v: f64) -> bool {
 pub(super) struct Relu;
 
 impl Function for Relu {
-    const DERIVATIVE_READS_V: bool = true;
-
     #[inline(always)]
     fn apply(v: f64) -> f64 {
         if v <= 0.0 { 0.0 } else { v }
@@ -63,8 +60,6 @@ fn rounds_to_at_least_six<T: SimdElement>(v: f64) -> bool {
 pub(super) struct Relu6;
 
 impl Function for Relu6 {
-    const DERIVATIVE_READS_V: bool = true;
-
     #[inline(always)]
     fn apply(v: f64) -> f64 {
         if v >= 6.0 { 6.0 } else { Relu::apply(v) }
@@ -117,8 +112,6 @@ fn sigmoids(v: f64) -> [f64; 2] {
 pub(super) struct Silu;
 
 impl Function for Silu {
-    const DERIVATIVE_READS_V: bool = true;
-
     #[inline(always)]
     fn apply(v: f64) -> f64 {
         v * sigmoids(v)[0]
@@ -134,8 +127,6 @@ impl Function for Silu {
 pub(super) struct Hardswish;
 
 impl Function for Hardswish {
-    const DERIVATIVE_READS_V: bool = true;
-
     #[inline(always)]
     fn apply(v: f64) -> f64 {
         v * ((v + 3.0).clamp(0.0, 6.0) / 6.0)
@@ -152,36 +143,57 @@ impl Function for Hardswish {
     }
 }
 
-/// An expression over the type of an [`Activation`](crate::op::Activation): it is compiled once for each, under the name that
-/// stands before `=>`.
-macro_rules! with_activation {
-    ($activation:expr, $A:ident => $run:expr) => {
-        match $activation {
-            $crate::op::Activation::Identity => {
-                type $A = $crate::cpu::activation::Identity;
-                $run
-            }
-            $crate::op::Activation::Relu => {
-                type $A = $crate::cpu::activation::Relu;
-                $run
-            }
-            $crate::op::Activation::Relu6 => {
-                type $A = $crate::cpu::activation::Relu6;
-                $run
-            }
-            $crate::op::Activation::Silu => {
-                type $A = $crate::cpu::activation::Silu;
-                $run
-            }
-            $crate::op::Activation::Hardswish => {
-                type $A = $crate::cpu::activation::Hardswish;
-                $run
-            }
-        }
-    };
+/// A function and its derivative over whole vectors, which loops over a tensor call: so that none is compiled for each of them.
+#[derive(Clone, Copy)]
+pub(super) struct VectorFunction {
+    /// `activation(v)` in place of `v`.
+    pub(super) apply: fn(&mut PerLane),
+    /// `dy * activation'(v)` in place of `dy`.
+    pub(super) gradient: fn(&PerLane, &mut PerLane),
 }
 
-pub(super) use with_activation;
+impl VectorFunction {
+    fn of<T: SimdElement, A: Function>() -> Self {
+        Self { apply: apply_to_vector::<A>, gradient: gradient_of_vector::<T, A> }
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+f16c"))]
+fn apply_to_vector<A: Function>(v: &mut PerLane) {
+    for v in v {
+        *v = A::apply(*v);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+f16c"))]
+fn gradient_of_vector<T: SimdElement, A: Function>(v: &PerLane, dy: &mut PerLane) {
+    for (v, dy) in v.iter().zip(dy) {
+        *dy = A::gradient::<T>(*v, *dy);
+    }
+}
+
+/// The way that loops compute an activation.
+pub(super) enum Kind {
+    /// In each loop: [`Identity`].
+    Identity,
+    /// In each loop: [`Relu`].
+    Relu,
+    /// By a call for each vector.
+    Vector(VectorFunction),
+}
+
+impl Kind {
+    /// The way of an activation behind data of type `T`.
+    pub(super) fn of<T: SimdElement>(activation: Activation) -> Self {
+        match activation {
+            Activation::Identity => Self::Identity,
+            Activation::Relu => Self::Relu,
+            Activation::Relu6 => Self::Vector(VectorFunction::of::<T, Relu6>()),
+            Activation::Silu => Self::Vector(VectorFunction::of::<T, Silu>()),
+            Activation::Hardswish => Self::Vector(VectorFunction::of::<T, Hardswish>()),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

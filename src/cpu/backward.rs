@@ -1,11 +1,14 @@
 //! The backward passes.
 
+use core::marker::PhantomData;
+
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::activation::{Function, with_activation};
+use super::activation::{Function, Identity, Kind, Relu, VectorFunction};
 use super::convert::SimdElement;
-use super::forward::{Channels, normalized};
+use super::forward::{Channels, normalized, vector_of_v};
+use super::lanes::{PerLane, Prepare};
 use super::sweep::{ChannelBlock, by_block_into};
 use super::threads;
 use crate::element::Element;
@@ -51,9 +54,18 @@ pub(super) fn gradients<T: SimdElement>(
             (Activation::Identity, &*dz)
         }
     };
-    let of_channels = with_activation!(activation, A => by_block_into(shape, gradients.dx, |block, dx| {
-        block_gradients::<T, A>(block, statistics, affine, [x, dy], dx)
-    }));
+    let (inputs, dx) = ([x, dy], gradients.dx);
+    let of_channels = match Kind::of::<T>(activation) {
+        Kind::Identity => by_block_into(shape, dx, |block, dx| {
+            block_gradients(block, statistics, affine, inputs, dx, &ByValues::<Identity>(PhantomData))
+        }),
+        Kind::Relu => by_block_into(shape, dx, |block, dx| {
+            block_gradients(block, statistics, affine, inputs, dx, &ByValues::<Relu>(PhantomData))
+        }),
+        Kind::Vector(function) => by_block_into(shape, dx, |block, dx| {
+            block_gradients(block, statistics, affine, inputs, dx, &ByVectors(function))
+        }),
+    };
     for (out, [dgamma, _]) in gradients.dgamma.into_iter().flatten().zip(&of_channels) {
         *out = Element::from_f64(*dgamma);
     }
@@ -62,20 +74,75 @@ pub(super) fn gradients<T: SimdElement>(
     }
 }
 
+/// The gradient behind the activation: `g = dy * activation'(v)`.
+trait Gradient: Prepare<3, 2> + Prepare<5, 2> {
+    /// Whether it depends on `v`.
+    const READS_V: bool;
+
+    /// `g` out of `v`, and of `dy` as it was prepared.
+    fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64;
+}
+
+/// An activation that is compiled into the loops.
+struct ByValues<A>(PhantomData<A>);
+
+impl<const Q: usize, A: Sync> Prepare<Q, 2> for ByValues<A> {
+    #[inline(always)]
+    fn prepare(&self, _: &mut [PerLane; 2], _: &[PerLane; Q]) {}
+}
+
+impl Gradient for ByValues<Identity> {
+    const READS_V: bool = false;
+
+    #[inline(always)]
+    fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64 {
+        Identity::gradient::<T>(v, dy)
+    }
+}
+
+impl Gradient for ByValues<Relu> {
+    const READS_V: bool = true;
+
+    #[inline(always)]
+    fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64 {
+        Relu::gradient::<T>(v, dy)
+    }
+}
+
+/// An activation by a call for each vector, which makes `g` of `dy`.
+struct ByVectors(VectorFunction);
+
+impl<const Q: usize> Prepare<Q, 2> for ByVectors {
+    #[inline(always)]
+    fn prepare(&self, [x, dy]: &mut [PerLane; 2], parameters: &[PerLane; Q]) {
+        (self.0.gradient)(&vector_of_v(x, parameters), dy);
+    }
+}
+
+impl Gradient for ByVectors {
+    const READS_V: bool = true;
+
+    #[inline(always)]
+    fn of_value<T: SimdElement>(_: f64, g: f64) -> f64 {
+        g
+    }
+}
+
 /// `dgamma` and `dbeta` of a block's channels, and its `dx`, from `dy` behind the activation, whose argument is computed again
 /// from `x`.
-fn block_gradients<T: SimdElement, A: Function>(
+fn block_gradients<T: SimdElement, G: Gradient>(
     block: &ChannelBlock,
     statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
     inputs: [&[T]; 2],
     dx: Vec<&mut [T]>,
+    gradient: &G,
 ) -> Vec<[f64; 2]> {
     let channels = match statistics {
         Statistics::Batch { mean: saved_mean, inv_std: saved_inv_std } => {
             let of_block = |values: &[T::Param]| values[block.channels()].iter().map(|value| value.to_f64()).collect();
             let mut mean: Vec<f64> = of_block(saved_mean);
-            if A::DERIVATIVE_READS_V {
+            if G::READS_V {
                 // v needs the mean before the sums are there.
                 let residuals = block.sums([&mean], [inputs[0]], |[mean], [x]| [x - mean]);
                 add_mean_residuals::<T>(&mut mean, residuals.iter().map(|[sum]| sum / block.m() as f64));
@@ -84,9 +151,9 @@ fn block_gradients<T: SimdElement, A: Function>(
         }
         Statistics::Running { mean, var, eps } => Channels::running(block.channels(), eps, affine, [mean, var]),
     };
-    let g = |parameters: [f64; 3], x: f64, dy: f64| A::gradient::<T>(normalized(parameters, x), dy);
-    let sums = if A::DERIVATIVE_READS_V {
-        let sums = block.sums(channels.parameters(), inputs, |p @ [mean, ..], [x, dy]| {
+    let g = |parameters: [f64; 3], x: f64, dy: f64| G::of_value::<T>(normalized(parameters, x), dy);
+    let sums = if G::READS_V {
+        let sums = block.sums_prepared(channels.parameters(), inputs, gradient, |p @ [mean, ..], [x, dy]| {
             let g = g(p, x, dy);
             [g, g * (x - mean)]
         });
@@ -98,7 +165,8 @@ fn block_gradients<T: SimdElement, A: Function>(
     let Channels { mut mean, inv_std, scale, beta } = channels;
     match statistics {
         Statistics::Running { .. } => {
-            block.map([&mean, &scale, &beta], inputs, dx, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+            let parameters = [&mean, &scale, &beta].map(|of_channels| &of_channels[..]);
+            block.map_prepared(parameters, inputs, dx, gradient, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
             sums.iter().zip(inv_std).map(|([sum_dy, sum_dy_xmu, _], inv_std)| [sum_dy_xmu * inv_std, *sum_dy]).collect()
         }
         Statistics::Batch { .. } => {
@@ -113,7 +181,7 @@ fn block_gradients<T: SimdElement, A: Function>(
             let proj: Vec<f64> =
                 of_channels.iter().zip(&inv_std).map(|([dgamma, _], inv_std)| inv_std * (dgamma / m)).collect();
             let parameters = [&mean, &scale, &beta, &mean_dy, &proj].map(|of_channels| &of_channels[..]);
-            block.map(parameters, inputs, dx, |[mean, scale, beta, mean_dy, proj], [x, dy]| {
+            block.map_prepared(parameters, inputs, dx, gradient, |[mean, scale, beta, mean_dy, proj], [x, dy]| {
                 scale * (g([mean, scale, beta], x, dy) - mean_dy - (x - mean) * proj)
             });
             of_channels

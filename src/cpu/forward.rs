@@ -4,8 +4,9 @@ use core::ops::Range;
 
 use rayon::prelude::*;
 
-use super::activation::{Function, relu_passes, with_activation};
-use super::convert::SimdElement;
+use super::activation::{Function, Identity, Kind, Relu, VectorFunction, relu_passes};
+use super::convert::{LANES, SimdElement};
+use super::lanes::{PerLane, Prepare};
 use super::sweep::{ChannelBlock, Chunk, by_block, by_block_into};
 use super::threads;
 use crate::element::Param;
@@ -201,10 +202,48 @@ fn normalize<T: SimdElement>(
     y: Vec<&mut [T]>,
 ) {
     let parameters = channels.parameters();
-    with_activation!(epilogue.activation(), A => match epilogue.into_residual() {
+    match Kind::of::<T>(epilogue.activation()) {
+        Kind::Identity => by_values::<T, Identity>(block, x, parameters, epilogue.into_residual(), y),
+        Kind::Relu => by_values::<T, Relu>(block, x, parameters, epilogue.into_residual(), y),
+        // Problem lets no residual come before these.
+        Kind::Vector(function) => block.map_prepared(parameters, [x], y, &Activated(function), |_, [y]| y),
+    }
+}
+
+/// [`normalize`] with an activation that is compiled into the loop.
+fn by_values<T: SimdElement, A: Function>(
+    block: &ChannelBlock,
+    x: &[T],
+    parameters: [&[f64]; 3],
+    z: Option<&[T]>,
+    y: Vec<&mut [T]>,
+) {
+    match z {
         None => block.map(parameters, [x], y, |p, [x]| A::apply(normalized(p, x))),
         Some(z) => block.map(parameters, [x, z], y, |p, [x, z]| A::apply(normalized(p, x) + z)),
-    });
+    }
+}
+
+/// `activation(v)` in place of x.
+struct Activated(VectorFunction);
+
+impl Prepare<3, 1> for Activated {
+    #[inline(always)]
+    fn prepare(&self, [x]: &mut [PerLane; 1], parameters: &[PerLane; 3]) {
+        let mut v = vector_of_v(x, parameters);
+        (self.0.apply)(&mut v);
+        *x = v;
+    }
+}
+
+/// [`normalized`] of each lane. The parameters are its first.
+#[inline(always)]
+pub(super) fn vector_of_v<const Q: usize>(x: &PerLane, parameters: &[PerLane; Q]) -> PerLane {
+    let mut v = [0.0; LANES];
+    for lane in 0..LANES {
+        v[lane] = normalized([parameters[0][lane], parameters[1][lane], parameters[2][lane]], x[lane]);
+    }
+    v
 }
 
 /// One bit an element of whether relu let it pass.

@@ -10,6 +10,21 @@ use super::convert::{F16Converter, LANES, SimdElement};
 /// One value a lane.
 pub(super) type PerLane = [f64; LANES];
 
+/// What is done to the values of a vector before they enter a formula, by the parameters of each lane: where that is too much code to
+/// be compiled into every loop.
+pub(super) trait Prepare<const Q: usize, const J: usize>: Sync {
+    /// Changes the values in place.
+    fn prepare(&self, values: &mut [PerLane; J], parameters: &[PerLane; Q]);
+}
+
+/// The values as they are.
+pub(super) struct Unprepared;
+
+impl<const Q: usize, const J: usize> Prepare<Q, J> for Unprepared {
+    #[inline(always)]
+    fn prepare(&self, _: &mut [PerLane; J], _: &[PerLane; Q]) {}
+}
+
 #[inline(always)]
 fn terms<const Q: usize, const J: usize, const K: usize>(
     values: &[PerLane; J],

@@ -8,7 +8,8 @@
 //! 1. [`LANES`] values are taken at a time. With `s > 1` they are of one channel, plane by plane; with `s = 1` of neighbouring
 //!    channels, which make a [`ChannelVector`] with the parameters of each lane.
 //! 2. The last values of a plane, or the last vector of a row, reach back over those before them where there are too few.
-//! 3. Sums stay in registers for [`SUM_BLOCK`] values, or [`TILE_ROWS`] rows of a vector, before they join the rest.
+//! 3. The values of a vector may be prepared as a whole, by a function that is not compiled into each loop ([`Prepare`]).
+//! 4. Sums stay in registers for [`SUM_BLOCK`] values, or [`TILE_ROWS`] rows of a vector, before they join the rest.
 
 use core::hint::black_box;
 use core::iter::StepBy;
@@ -18,8 +19,8 @@ use multiversion::multiversion;
 
 use super::convert::{LANES, SimdElement, f16_converter};
 use super::lanes::{
-    PerLane, add, add_last_terms, add_terms, get, hsum, load_lanes, load_padded, mapped, of_channel, store_lanes,
-    store_last,
+    PerLane, Prepare, add, add_last_terms, add_terms, get, hsum, load_lanes, load_padded, mapped, of_channel,
+    store_lanes, store_last,
 };
 
 /// Values of a plane that are summed before they are added to the others: so roundings grow in short sums.
@@ -75,16 +76,17 @@ impl<'a, const Q: usize> Rows<'a, Q> {
         inputs: [&[T]; J],
         offsets: StepBy<Range<usize>>,
         values: Range<usize>,
+        prepare: &impl Prepare<Q, J>,
         term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
     ) -> Vec<[f64; K]> {
         let zero = [[0.0; LANES]; K];
         if self.s > 1 {
             let mut sums = vec![zero; self.c];
-            sum_planes(inputs, offsets, self.s, values, self.parameters, &mut sums, term);
+            sum_planes(inputs, (offsets, values), self.s, self.parameters, &mut sums, prepare, term);
             return sums.into_iter().map(|of_channel| of_channel.map(hsum)).collect();
         }
         let mut sums = vec![zero; self.channel_vectors.len()];
-        sum_channel_vectors(inputs, offsets, self.c, &self.channel_vectors, &mut sums, term);
+        sum_channel_vectors(inputs, offsets, self.c, &self.channel_vectors, &mut sums, prepare, term);
         let mut of_channels = vec![[0.0; K]; self.c];
         for (channel_vector, sums) in self.channel_vectors.iter().zip(&sums) {
             let here = &mut of_channels[channel_vector.start..self.c.min(channel_vector.start + LANES)];
@@ -101,12 +103,13 @@ impl<'a, const Q: usize> Rows<'a, Q> {
         &self,
         inputs: [&[T]; J],
         output: &mut [T],
+        prepare: &impl Prepare<Q, J>,
         f: &impl Fn([f64; Q], [f64; J]) -> f64,
     ) {
         if self.s > 1 {
-            map_planes(inputs, [self.c, self.s], self.parameters, output, f);
+            map_planes(inputs, [self.c, self.s], self.parameters, output, prepare, f);
         } else {
-            map_channel_vectors(inputs, self.c, &self.channel_vectors, output, f);
+            map_channel_vectors(inputs, self.c, &self.channel_vectors, output, prepare, f);
         }
     }
 }
@@ -118,6 +121,7 @@ fn sum_channel_vectors<T: SimdElement, const Q: usize, const J: usize, const K: 
     c: usize,
     channel_vectors: &[ChannelVector<Q>],
     sums: &mut [[PerLane; K]],
+    prepare: &impl Prepare<Q, J>,
     term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
 ) {
     let f16_converter = f16_converter!();
@@ -129,14 +133,13 @@ fn sum_channel_vectors<T: SimdElement, const Q: usize, const J: usize, const K: 
             for row in rows.clone() {
                 let parameters = |lane| get(&channel_vector.parameters, lane);
                 if c >= LANES {
-                    add_terms(
-                        &mut of_rows,
-                        &load_lanes(inputs, row + channel_vector.start, &f16_converter),
-                        parameters,
-                        term,
-                    );
+                    let mut values = load_lanes(inputs, row + channel_vector.start, &f16_converter);
+                    prepare.prepare(&mut values, &channel_vector.parameters);
+                    add_terms(&mut of_rows, &values, parameters, term);
                 } else {
-                    add_terms(&mut of_rows, &load_padded(inputs, row, c, &f16_converter), parameters, term);
+                    let mut values = load_padded(inputs, row, c, &f16_converter);
+                    prepare.prepare(&mut values, &channel_vector.parameters);
+                    add_terms(&mut of_rows, &values, parameters, term);
                 }
             }
             add(sums, &of_rows);
@@ -148,11 +151,11 @@ fn sum_channel_vectors<T: SimdElement, const Q: usize, const J: usize, const K: 
 #[multiversion(targets("x86_64+avx2+f16c"))]
 fn sum_planes<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
     inputs: [&[T]; J],
-    offsets: StepBy<Range<usize>>,
+    (offsets, values): (StepBy<Range<usize>>, Range<usize>),
     s: usize,
-    values: Range<usize>,
     parameters: [&[f64]; Q],
     sums: &mut [[PerLane; K]],
+    prepare: &impl Prepare<Q, J>,
     term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
 ) {
     let f16_converter = f16_converter!();
@@ -160,21 +163,27 @@ fn sum_planes<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
     for row in offsets {
         for (ch, sums) in sums.iter_mut().enumerate() {
             let of_channel = of_channel(parameters, ch);
-            let parameters = |_| of_channel;
+            let (parameters, of_lanes) = (|_| of_channel, of_channel.map(|parameter| [parameter; LANES]));
             let plane = row + ch * s + values.start..row + ch * s + values.end;
             let full = plane.start + len / LANES * LANES;
             for offsets in ranges(plane.start..full, SUM_BLOCK) {
                 let mut of_offsets = [[0.0; LANES]; K];
                 for offset in offsets.step_by(LANES) {
-                    add_terms(&mut of_offsets, &load_lanes(inputs, offset, &f16_converter), parameters, term);
+                    let mut values = load_lanes(inputs, offset, &f16_converter);
+                    prepare.prepare(&mut values, &of_lanes);
+                    add_terms(&mut of_offsets, &values, parameters, term);
                 }
                 add(sums, &of_offsets);
             }
             let rest = plane.end - full;
             if rest > 0 && len >= LANES {
-                add_last_terms(sums, rest, &load_lanes(inputs, plane.end - LANES, &f16_converter), parameters, term);
+                let mut values = load_lanes(inputs, plane.end - LANES, &f16_converter);
+                prepare.prepare(&mut values, &of_lanes);
+                add_last_terms(sums, rest, &values, parameters, term);
             } else if rest > 0 {
-                add_last_terms(sums, rest, &load_padded(inputs, full, rest, &f16_converter), parameters, term);
+                let mut values = load_padded(inputs, full, rest, &f16_converter);
+                prepare.prepare(&mut values, &of_lanes);
+                add_last_terms(sums, rest, &values, parameters, term);
             }
         }
     }
@@ -186,6 +195,7 @@ fn map_channel_vectors<T: SimdElement, const Q: usize, const J: usize>(
     c: usize,
     channel_vectors: &[ChannelVector<Q>],
     output: &mut [T],
+    prepare: &impl Prepare<Q, J>,
     f: &impl Fn([f64; Q], [f64; J]) -> f64,
 ) {
     let f16_converter = f16_converter!();
@@ -194,18 +204,13 @@ fn map_channel_vectors<T: SimdElement, const Q: usize, const J: usize>(
             let parameters = |lane| get(&channel_vector.parameters, lane);
             if c >= LANES {
                 let offset = row + channel_vector.start;
-                store_lanes(
-                    output,
-                    offset,
-                    mapped(&load_lanes(inputs, offset, &f16_converter), parameters, f, &f16_converter),
-                );
+                let mut values = load_lanes(inputs, offset, &f16_converter);
+                prepare.prepare(&mut values, &channel_vector.parameters);
+                store_lanes(output, offset, mapped(&values, parameters, f, &f16_converter));
             } else {
-                store_last(
-                    output,
-                    row,
-                    c,
-                    mapped(&load_padded(inputs, row, c, &f16_converter), parameters, f, &f16_converter),
-                );
+                let mut values = load_padded(inputs, row, c, &f16_converter);
+                prepare.prepare(&mut values, &channel_vector.parameters);
+                store_last(output, row, c, mapped(&values, parameters, f, &f16_converter));
             }
         }
     }
@@ -217,38 +222,32 @@ fn map_planes<T: SimdElement, const Q: usize, const J: usize>(
     [c, s]: [usize; 2],
     parameters: [&[f64]; Q],
     output: &mut [T],
+    prepare: &impl Prepare<Q, J>,
     f: &impl Fn([f64; Q], [f64; J]) -> f64,
 ) {
     let f16_converter = f16_converter!();
     for (i, plane) in ranges(0..output.len(), s).enumerate() {
         let of_channel = of_channel(parameters, i % c);
-        let parameters = |_| of_channel;
+        let (parameters, of_lanes) = (|_| of_channel, of_channel.map(|parameter| [parameter; LANES]));
         let len = plane.len();
         let full = plane.start + len / LANES * LANES;
         for offset in (plane.start..full).step_by(LANES) {
             // The compiler would make vectors of offsets with a distance of LANES, at twice the time.
             let offset = black_box(offset);
-            store_lanes(
-                output,
-                offset,
-                mapped(&load_lanes(inputs, offset, &f16_converter), parameters, f, &f16_converter),
-            );
+            let mut values = load_lanes(inputs, offset, &f16_converter);
+            prepare.prepare(&mut values, &of_lanes);
+            store_lanes(output, offset, mapped(&values, parameters, f, &f16_converter));
         }
         let rest = plane.end - full;
         if rest > 0 && len >= LANES {
             let offset = plane.end - LANES;
-            store_lanes(
-                output,
-                offset,
-                mapped(&load_lanes(inputs, offset, &f16_converter), parameters, f, &f16_converter),
-            );
+            let mut values = load_lanes(inputs, offset, &f16_converter);
+            prepare.prepare(&mut values, &of_lanes);
+            store_lanes(output, offset, mapped(&values, parameters, f, &f16_converter));
         } else if rest > 0 {
-            store_last(
-                output,
-                full,
-                rest,
-                mapped(&load_padded(inputs, full, rest, &f16_converter), parameters, f, &f16_converter),
-            );
+            let mut values = load_padded(inputs, full, rest, &f16_converter);
+            prepare.prepare(&mut values, &of_lanes);
+            store_last(output, full, rest, mapped(&values, parameters, f, &f16_converter));
         }
     }
 }

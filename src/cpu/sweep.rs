@@ -14,6 +14,7 @@ use core::ops::{Range, RangeInclusive};
 use rayon::prelude::*;
 
 use super::convert::SimdElement;
+use super::lanes::{Prepare, Unprepared};
 use super::rows::{Rows, ranges};
 use super::{Cpu, threads};
 use crate::shape::{RowView, Shape};
@@ -181,8 +182,19 @@ impl ChannelBlock {
         inputs: [&[T]; J],
         term: impl Fn([f64; Q], [f64; J]) -> [f64; K] + Sync,
     ) -> Vec<[f64; K]> {
+        self.sums_prepared(parameters, inputs, &Unprepared, term)
+    }
+
+    /// [`ChannelBlock::sums`] over prepared values.
+    pub(super) fn sums_prepared<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
+        &self,
+        parameters: [&[f64]; Q],
+        inputs: [&[T]; J],
+        prepare: &impl Prepare<Q, J>,
+        term: impl Fn([f64; Q], [f64; J]) -> [f64; K] + Sync,
+    ) -> Vec<[f64; K]> {
         let mut sums = vec![[0.0; K]; self.channels.len()];
-        for chunk in self.by_chunk(|chunk| chunk.sums(parameters, inputs, &term)) {
+        for chunk in self.by_chunk(|chunk| chunk.sums_prepared(parameters, inputs, prepare, &term)) {
             for (sums, chunk) in sums.iter_mut().zip(chunk) {
                 sums.iter_mut().zip(chunk).for_each(|(sum, chunk)| *sum += chunk);
             }
@@ -199,6 +211,18 @@ impl ChannelBlock {
         output: Vec<&mut [T]>,
         f: impl Fn([f64; Q], [f64; J]) -> f64 + Sync,
     ) {
+        self.map_prepared(parameters, inputs, output, &Unprepared, f);
+    }
+
+    /// [`ChannelBlock::map`] over prepared values.
+    pub(super) fn map_prepared<T: SimdElement, const Q: usize, const J: usize>(
+        &self,
+        parameters: [&[f64]; Q],
+        inputs: [&[T]; J],
+        output: Vec<&mut [T]>,
+        prepare: &impl Prepare<Q, J>,
+        f: impl Fn([f64; Q], [f64; J]) -> f64 + Sync,
+    ) {
         let (c, s) = (self.channels.len(), self.view.s);
         let width = c * s;
         let view = Rows::new(c, s, parameters);
@@ -209,7 +233,7 @@ impl ChannelBlock {
             threads::for_each(output.par_chunks_mut(piece).enumerate().rev(), |(i, output)| {
                 let start = self.start(row) + i * piece;
                 let inputs = inputs.map(|input| &input[start..start + output.len()]);
-                view.map(inputs, output, &f);
+                view.map(inputs, output, prepare, &f);
             });
         });
     }
@@ -238,8 +262,19 @@ impl Chunk<'_> {
         inputs: [&[T]; J],
         term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
     ) -> Vec<[f64; K]> {
+        self.sums_prepared(parameters, inputs, &Unprepared, term)
+    }
+
+    /// [`Chunk::sums`] over prepared values.
+    fn sums_prepared<T: SimdElement, const Q: usize, const J: usize, const K: usize>(
+        &self,
+        parameters: [&[f64]; Q],
+        inputs: [&[T]; J],
+        prepare: &impl Prepare<Q, J>,
+        term: &impl Fn([f64; Q], [f64; J]) -> [f64; K],
+    ) -> Vec<[f64; K]> {
         let RowView { c, s, .. } = self.block.view;
         let offsets = (self.block.start(self.rows.start)..self.block.start(self.rows.end)).step_by(c * s);
-        Rows::new(self.block.channels.len(), s, parameters).sums(inputs, offsets, self.values.clone(), term)
+        Rows::new(self.block.channels.len(), s, parameters).sums(inputs, offsets, self.values.clone(), prepare, term)
     }
 }

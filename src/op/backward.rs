@@ -8,14 +8,14 @@ use crate::shape::Shape;
 /// The backward pass of [`Train`](super::Train) or [`Infer`](super::Infer), through the statistics that normalized:
 ///
 /// ```text
-/// g      = dy, zero where the epilogue's relu gave y <= 0         dz = g
+/// g      = dy * activation'(v + z)         dz = g
 /// dbeta  = sum(g)
 /// dgamma = sum(g * (x - mean)) * inv_std
 /// dx     = gamma * inv_std * (g - dbeta/m - (x - mean) * inv_std * dgamma/m)      the batch's statistics
 /// dx     = gamma * inv_std * g                                                    running ones, which are constants
 /// ```
 ///
-/// Gradients overwrite, they do not accumulate. A saved mean is a rounded mean: what the rounding left is found again from
+/// Where the derivative of relu or relu6 jumps it is that of `y` as it was rounded. Gradients overwrite, they do not accumulate. A saved mean is a rounded mean: what the rounding left is found again from
 /// `sum(x - mean)`, unless that is more than a rounding, when the saved mean is taken as given. With running statistics
 /// `inv_std = 1 / sqrt(var + eps)`: 0 where the sum is 0, and so are `dgamma` and `dx`; NaN where it is less, or NaN, and so are
 /// `dgamma` and `dx`.
@@ -37,7 +37,7 @@ pub struct Backward<'a, M: Memory, T: Element> {
     pub epilogue: Epilogue<M::Out<'a, T>>,
     /// The scale of each channel.
     pub gamma: Option<M::In<'a, T::Param>>,
-    /// The offset of each channel: with [`Epilogue::RELU`] the mask is computed again from `x`.
+    /// The offset of each channel: for the derivative of an activation without a residual `v` is computed again from `x`.
     pub beta: Option<M::In<'a, T::Param>>,
     /// The statistics that normalized.
     pub statistics: Statistics<M::In<'a, T::Param>>,

@@ -12,7 +12,7 @@
 //! var       = sum((x - mean)^2) / m
 //! inv_std   = 1 / sqrt(var + eps)                    0 where var + eps = 0, so that y = beta; NaN below
 //! v         = (x - mean) * inv_std * gamma + beta
-//! y         = activation(v) | activation(v + z)
+//! y         = activation(v) | activation(v + z)          see Activation; with a residual identity or relu
 //! ```
 //!
 //! `eps` is rounded to the type of per-channel values first, f32 for all data but f64: so `var + eps` is 0 for the same
@@ -23,13 +23,14 @@
 //!
 //! Values that are no numbers stay in their channel. An infinity in `x` is the channel's mean; infinities of both signs, or a
 //! NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
-//! `dy`, since relu lets a gradient pass where `y` is NaN.
+//! `dy`, since relu and relu6 let a gradient pass where `y` is NaN, but with silu and hardswish NaN too.
 //!
 //! # Errors
 //! Every operation checks all of its arguments before it writes any: where it refuses them, nothing has changed. Common to all:
 //! [`Error::Length`](crate::Error::Length) for a tensor that is not of the shape's size,
 //! [`Error::Aliasing`](crate::Error::Aliasing) for an output that overlaps another tensor,
-//! [`Error::Eps`](crate::Error::Eps), and [`Error::Unexpected`](crate::Error::Unexpected) for a relu mask where the
+//! [`Error::Eps`](crate::Error::Eps), [`Error::Epilogue`](crate::Error::Epilogue) for an activation behind a residual that takes
+//! none, and [`Error::Unexpected`](crate::Error::Unexpected) for a relu mask where the
 //! epilogue is not add-relu. On CUDA also [`Error::Workspace`](crate::Error::Workspace) for a workspace that is too small,
 //! [`Error::Strategy`](crate::Error::Strategy) for a forced strategy that cannot hold the problem,
 //! [`Error::ForeignDevice`](crate::Error::ForeignDevice), [`Error::ForeignContext`](crate::Error::ForeignContext) and

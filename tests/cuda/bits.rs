@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use batchnorm::verify::{Case, Group, Input, Inputs, run};
-use batchnorm::{Compute, Cuda, Dtype, Element, Epilogue, Layout, Shape, with_device_element};
+use batchnorm::{Activation, Compute, Cuda, Dtype, Element, Epilogue, Layout, Shape, with_device_element};
 
 use crate::device::{EMULATED, STRATEGIES, cuda};
 
@@ -44,10 +44,12 @@ fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<S
     for shape in shapes() {
         for dtype in Dtype::ON_CUDA {
             let group = Group { shape, dtype, input: Input::Normal };
-            // The plainest case of each operation, and with each activation the fullest: behind a residual.
+            // The plainest case of each operation, and with each activation the fullest: behind a residual where it takes one.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());
             for case in &all {
-                let wanted = (case.epilogue == Epilogue::IDENTITY || case.epilogue.keeps_mask()) && case.affine;
+                let (activation, has_residual) = (case.epilogue.activation(), case.epilogue.residual().is_some());
+                let is_fullest = activation != Activation::Identity && has_residual == activation.takes_residual();
+                let wanted = (case.epilogue == Epilogue::IDENTITY || is_fullest) && case.affine;
                 if wanted && (case.tracking.is_some() || case.op != batchnorm::Op::Train) {
                     cases.push(*case);
                 }
