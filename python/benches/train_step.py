@@ -65,7 +65,7 @@ def variants(model, device):
     made = {
         "none": replaced(copy.deepcopy(model), lambda _: nn.Identity()),
         "torch.nn native": replaced(copy.deepcopy(model), lambda norm: Native(norm.num_features).to(device)),
-        "ours": bn.convert(copy.deepcopy(model), fuse_relu=False),
+        "ours": bn.convert(copy.deepcopy(model), fuse=False),
         "ours, relu fused": bn.convert(copy.deepcopy(model)),
     }
     if device.type == "cuda":

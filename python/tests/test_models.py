@@ -8,6 +8,7 @@ import torch.nn.utils.prune
 from torch import nn
 
 import batchnorm.torch as bn
+from batchnorm.torch._modules import FUSED
 
 
 class Block(nn.Module):
@@ -34,13 +35,13 @@ def resnet():
     return nn.Sequential(stem, Block(8, 16, 1), Block(16, 32, 2), head)
 
 
-@pytest.mark.parametrize("fuse_relu", [True, False])
-def test_a_converted_resnet_trains_as_the_original(fuse_relu):
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_converted_resnet_trains_as_the_original(fuse):
     original = resnet()
-    converted = bn.convert(copy.deepcopy(original), fuse_relu=fuse_relu)
+    converted = bn.convert(copy.deepcopy(original), fuse=fuse)
     kinds = [type(module) for module in converted.modules()]
     assert nn.BatchNorm2d not in kinds and bn.BatchNorm2d in kinds
-    assert (bn.BatchNormReLU in kinds) == fuse_relu
+    assert (bn.BatchNormReLU in kinds) == fuse
     assert list(converted.state_dict()) == list(original.state_dict())
     models = original, converted
     optimizers = [torch.optim.SGD(model.parameters(), 0.05, momentum=0.9) for model in models]
@@ -119,14 +120,55 @@ def test_where_running_var_and_eps_cancel_a_folded_layer_gives_the_bias():
     torch.testing.assert_close(folded[:, 2], pair[:, 2], rtol=1e-5, atol=1e-5)
 
 
-def test_folding_leaves_a_fused_relu_behind_the_layer():
-    conv, norm = nn.Conv2d(3, 4, 1), bn.BatchNormReLU(4)
+@pytest.mark.parametrize("activation, fused", FUSED.items())
+def test_folding_leaves_a_fused_activation_behind_the_layer(activation, fused):
+    conv, norm = nn.Conv2d(3, 4, 1), fused(4)
     x = torch.randn(2, 3, 5, 5)
     norm(conv(x))
     folded = bn.fold(conv, norm.eval())
-    want = norm(conv(x))
-    assert (want == 0).any()
-    torch.testing.assert_close(folded(x), want, rtol=1e-5, atol=1e-5)
+    assert type(folded[1]) is activation
+    torch.testing.assert_close(folded(x), norm(conv(x)), rtol=1e-5, atol=1e-5)
+
+
+class ConvNormActivation(nn.Sequential):
+    """A block as torchvision's models have it: a class of its own without a forward."""
+
+    def __init__(self, c_in, c_out, activation):
+        super().__init__(nn.Conv2d(c_in, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out), activation(inplace=True))
+
+
+@pytest.mark.parametrize("activation, fused", FUSED.items())
+def test_convert_fuses_each_activation_in_blocks_of_their_own_class(activation, fused):
+    torch.manual_seed(4)
+    model = nn.Sequential(ConvNormActivation(3, 4, activation), ConvNormActivation(4, 2, activation))
+    converted = bn.convert(copy.deepcopy(model))
+    assert all(type(block[1]) is fused and type(block[2]) is nn.Identity for block in converted)
+    x = torch.randn(2, 3, 5, 5)
+    for training in (True, False):
+        y, want = converted.train(training)(x), model.train(training)(x)
+        torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5)
+        y.square().sum().backward(), want.square().sum().backward()
+    for got, wanted in zip(converted.parameters(), model.parameters()):
+        torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sequential_with_a_forward_of_its_own_is_not_fused():
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return self[0](x) + super().forward(x)
+
+    model = Twice(nn.BatchNorm1d(3), nn.SiLU()).eval()
+    x = torch.randn(4, 3)
+    want = model(x)
+    torch.testing.assert_close(bn.convert(model)(x), want)
+    assert [type(module) for module in model] == [bn.BatchNorm1d, nn.SiLU]
+
+
+def test_a_norm_before_two_activations_is_not_fused():
+    shared = nn.BatchNorm1d(3)
+    model = nn.ModuleDict({"a": nn.Sequential(shared, nn.ReLU()), "b": nn.Sequential(shared, nn.SiLU())})
+    bn.convert(model)
+    assert type(model["a"][0]) is bn.BatchNorm1d and type(model["a"][1]) is nn.ReLU and type(model["b"][1]) is nn.SiLU
 
 
 def test_what_replaces_batch_norms_loses_no_relu():

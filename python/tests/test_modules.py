@@ -9,7 +9,8 @@ import torch
 import torch.utils.checkpoint
 
 import batchnorm.torch as bn
-from batchnorm.torch._kinds import PARAM_DTYPE
+from batchnorm.torch._kinds import ACTIVATIONS, EPILOGUE, PARAM_DTYPE
+from batchnorm.torch._modules import FUSED
 from support import close, rand
 
 SHAPES = [
@@ -65,18 +66,27 @@ def test_steps_and_gradients_are_those_of_torch_in_float64(theirs_class, ours_cl
             close(buffer, expected, max(1e-6, DTYPES[dtype]), name)
 
 
+def test_each_activation_has_a_module():
+    names = [activation.__name__.lower() for activation in FUSED]
+    assert names == [name for name in ACTIVATIONS if name != "identity"]
+    assert [fused.__name__ for fused in FUSED.values()] == [f"BatchNorm{activation.__name__}" for activation in FUSED]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shape", [(6, 5), (3, 5, 4, 3)])
-@pytest.mark.parametrize("residual", [True, False])
-def test_fused_modules_are_their_parts(training, shape, residual):
-    theirs, ours = pair(torch.nn.BatchNorm2d if len(shape) == 4 else torch.nn.BatchNorm1d,
-                        bn.BatchNormAddReLU if residual else bn.BatchNormReLU)
+@pytest.mark.parametrize("activation, fused", [*FUSED.items(), (torch.nn.ReLU, bn.BatchNormAddReLU)])
+def test_fused_modules_are_their_parts(training, shape, activation, fused):
+    theirs, ours = pair(torch.nn.BatchNorm2d if len(shape) == 4 else torch.nn.BatchNorm1d, fused)
+    with torch.no_grad():  # So that values are on all sides of 0, 3 and 6.
+        theirs.weight.mul_(4.0), theirs.bias.mul_(2.0)
+        ours.load_state_dict(theirs.state_dict())
     theirs, ours = theirs.double().train(training), ours.double().train(training)
+    residual = fused is bn.BatchNormAddReLU
     x, z = rand(*shape, seed=3, dtype=torch.float64), rand(*shape, seed=4, dtype=torch.float64)
     inputs = [t.clone().requires_grad_() for t in ((x, z) if residual else (x,))]
     expected = [t.clone().requires_grad_() for t in ((x, z) if residual else (x,))]
     y = ours(*inputs)
-    want = torch.relu(theirs(expected[0]) + (expected[1] if residual else 0.0))
+    want = activation()(theirs(expected[0]) + (expected[1] if residual else 0.0))
     close(y, want, 1e-12, "y")
     dy = rand(*shape, seed=5, dtype=torch.float64)
     y.backward(dy), want.backward(dy)
@@ -123,18 +133,29 @@ def test_empty_batches_move_nothing():
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 5, 3, 2)])
-@pytest.mark.parametrize("training, residual, relu", list(itertools.product([True, False], repeat=3)))
-def test_gradcheck(shape, training, residual, relu):
+@pytest.mark.parametrize("training, kind", list(itertools.product([True, False], EPILOGUE)))
+def test_gradcheck(shape, training, kind):
+    activation, residual = kind
     x, z = rand(*shape, dtype=torch.float64).requires_grad_(), rand(*shape, seed=1, dtype=torch.float64).requires_grad_()
     weight, bias = (rand(5, seed=s, dtype=torch.float64).requires_grad_() for s in (2, 3))
     mean, var = rand(5, seed=4, dtype=torch.float64), rand(5, seed=5, dtype=torch.float64).abs() + 0.5
 
     def f(x, z, weight, bias):
         return bn.batch_norm(
-            x, mean.clone(), var.clone(), weight, bias, training, residual=z if residual else None, relu=relu
+            x, mean.clone(), var.clone(), weight, bias, training, residual=z if residual else None, activation=activation
         )
 
     assert torch.autograd.gradcheck(f, (x, z, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("activation, fused", FUSED.items())
+def test_values_without_a_number_are_those_of_torch(dtype, activation, fused):
+    """In evaluation, where infinities stay in their place; and what is too far from 0 for exp."""
+    x = torch.tensor([[float("nan"), float("inf"), float("-inf"), 90.0, -90.0], [800.0, -800.0, 6.0, 3.0, -3.0]], dtype=dtype)
+    theirs, ours = torch.nn.Sequential(torch.nn.BatchNorm1d(5, eps=0.0), activation()).eval(), fused(5, eps=1e-30).eval()
+    want = theirs.double()(x.double()).to(dtype)
+    torch.testing.assert_close(ours(x), want, equal_nan=True)
 
 
 def test_autocast_gives_what_comes():

@@ -48,6 +48,13 @@ def test_statistics_that_moved_before_a_backward_pass_are_noticed():
         (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), 1.0), TypeError, "'residual'.* must be Tensor, not float"),
         (lambda m: bn.batch_norm(rand(2, 5), training=True, weight=rand(5).to(torch.float8_e5m2)), RuntimeError, "expected weight"),
         (lambda m: bn.BatchNormAddReLU(5)(rand(2, 5), None), TypeError, "expected a residual tensor, got None"),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, activation="gelu"), ValueError, "relu6, silu, hardswish, got 'gelu'"),
+        (
+            lambda m: bn.batch_norm(rand(2, 5), training=True, residual=rand(2, 5), activation="silu"),
+            ValueError,
+            "expected one of the activations identity, relu behind a residual, got 'silu'",
+        ),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, relu=True, activation="silu"), ValueError, "expected relu=False"),
     ],
 )
 def test_refusals_have_the_words_of_torch_and_change_nothing(call, kind, words):

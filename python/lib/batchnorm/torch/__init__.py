@@ -1,21 +1,33 @@
 """Batch normalization for PyTorch.
 
-`BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` take the places of those of `torch.nn`; `BatchNormReLU` and
-`BatchNormAddReLU` fuse what often follows; `convert` replaces the batch norms of a model, and `fold` merges one into the
+`BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` take the places of those of `torch.nn`; `BatchNormReLU`, `BatchNormReLU6`,
+`BatchNormSiLU`, `BatchNormHardswish` and `BatchNormAddReLU` fuse what often follows; `convert` replaces the batch norms of a model, and `fold` merges one into the
 layer before it.
 """
 
 from batchnorm.torch._convert import convert
 from batchnorm.torch._fold import fold
 from batchnorm.torch._functional import batch_norm
-from batchnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormAddReLU, BatchNormReLU
+from batchnorm.torch._modules import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchNormAddReLU,
+    BatchNormHardswish,
+    BatchNormReLU,
+    BatchNormReLU6,
+    BatchNormSiLU,
+)
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "BatchNormAddReLU",
+    "BatchNormHardswish",
     "BatchNormReLU",
+    "BatchNormReLU6",
+    "BatchNormSiLU",
     "batch_norm",
     "convert",
     "fold",

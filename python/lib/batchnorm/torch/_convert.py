@@ -2,38 +2,42 @@
 
 import torch
 
-from batchnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormReLU
+from batchnorm.torch._modules import FUSED, BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _REPLACED = {
     torch.nn.BatchNorm1d: BatchNorm1d,
     torch.nn.BatchNorm2d: BatchNorm2d,
     torch.nn.BatchNorm3d: BatchNorm3d,
-    # Ours stay what they are, unless a relu follows.
+    # Ours stay what they are, unless an activation follows.
     BatchNorm1d: BatchNorm1d,
     BatchNorm2d: BatchNorm2d,
     BatchNorm3d: BatchNorm3d,
 }
 
 
-def convert(model, fuse_relu=True):
+def convert(model, fuse=True, *, fuse_relu=None):
     """Replaces every `torch.nn.BatchNorm1d`, `2d` and `3d` in `model`, which is changed in place, and returns it.
 
-    Parameters and buffers stay the same tensors, so that an optimizer and a state_dict still fit. With `fuse_relu` a batch
-    norm with a `torch.nn.ReLU` right behind it in a `torch.nn.Sequential` becomes a `BatchNormReLU`, and the relu a
-    `torch.nn.Identity`: not for a model that takes single modules out of a `Sequential`, nor for code that looks for
-    `torch.nn`'s batch norms, which a `BatchNormReLU` is none of. Subclasses of torch's, and modules whose `forward` was
-    replaced, are left alone; nothing with hooks is fused. A module that is used twice is replaced by one.
+    Parameters and buffers stay the same tensors, so that an optimizer and a state_dict still fit. With `fuse`, of which
+    `fuse_relu` is another name, a batch norm with a `torch.nn.ReLU`, `ReLU6`, `SiLU` or `Hardswish` right behind it in a
+    `torch.nn.Sequential` becomes a `BatchNormReLU`, and so on, and the activation a `torch.nn.Identity`: not for a model that
+    takes single modules out of a `Sequential`, nor for code that looks for `torch.nn`'s batch norms, which the fused ones are
+    none of. Subclasses of torch's, and modules whose `forward` was replaced, are left alone, but for a `Sequential` that has the
+    `forward` of its class; nothing with hooks is fused. A module that is used twice is replaced by one.
     """
+    fuse = fuse if fuse_relu is None else fuse_relu
     if _is_replaced(model):
         return _replaced(model, _REPLACED[type(model)])
     found = [(module, name, child, behind) for module in model.modules() for name, child, behind in _children(module)]
-    # A batch norm that is used elsewhere without a relu is not fused.
-    unfused = {id(child) for module, _, child, behind in found if not (fuse_relu and _is_fused(module, child, behind))}
+    classes = {}
+    for module, _, child, behind in found:
+        classes.setdefault(id(child), set()).add(_fused(module, child, behind) if fuse else None)
     new = {}
     for module, name, child, behind in found:
-        fused = id(child) not in unfused
+        # A batch norm that is used elsewhere too, without the activation or with another, is not fused.
+        fused = next(iter(classes[id(child)])) if len(classes[id(child)]) == 1 else None
         if id(child) not in new:
-            new[id(child)] = _replaced(child, BatchNormReLU if fused else _REPLACED[type(child)])
+            new[id(child)] = _replaced(child, fused or _REPLACED[type(child)])
         module._modules[name] = new[id(child)]
         if fused:
             module._modules[behind] = torch.nn.Identity()
@@ -52,18 +56,20 @@ def _is_replaced(module):
     return type(module) in _REPLACED and "forward" not in module.__dict__
 
 
-def _is_fused(module, norm, behind):
-    relu = module._modules.get(behind)
-    if type(module) is not torch.nn.Sequential or type(relu) is not torch.nn.ReLU:
-        return False
-    return not any("forward" in each.__dict__ for each in (module, relu)) and not _has_hooks(norm, relu)
+def _fused(module, norm, behind):
+    """The class of a batch norm and what is right behind it in one; `None` where they are not to be fused."""
+    activation = module._modules.get(behind)
+    in_order = isinstance(module, torch.nn.Sequential) and type(module).forward is torch.nn.Sequential.forward
+    if activation is None or not in_order or any("forward" in each.__dict__ for each in (module, activation)):
+        return None
+    return None if _has_hooks(norm, activation) else FUSED.get(type(activation))
 
 
 def _replaced(old, cls):
     new = cls.__new__(cls)
     # All that there is: settings, parameters, buffers, hooks, whether it trains.
     new.__dict__.update(old.__dict__)
-    if cls is BatchNormReLU:
+    if cls in FUSED.values():
         new._unfused = _REPLACED[type(old)]
     return new
 

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from batchnorm import _native
-from batchnorm.torch._modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, BatchNormReLU
+from batchnorm.torch._modules import FUSED, BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _TRANSPOSED = {torch.nn.ConvTranspose1d: 1, torch.nn.ConvTranspose2d: 2, torch.nn.ConvTranspose3d: 3}
 # Modules, each with the N of the BatchNormNd that fits it; `None` fits any.
@@ -17,7 +17,7 @@ _NORMS = {
     BatchNorm1d: 1,
     BatchNorm2d: 2,
     BatchNorm3d: 3,
-    BatchNormReLU: None,
+    **dict.fromkeys(FUSED.values()),
     torch.nn.SyncBatchNorm: None,
 }
 
@@ -28,7 +28,8 @@ def fold(layer, norm):
     `layer` is a `torch.nn.Linear`, a convolution or a transposed convolution of torch.nn; `norm` a batch norm of torch.nn or of
     this package with running statistics. Neither is of a subclass or has hooks. `weight = weight * scale` and
     `bias = (bias - running_mean) * scale + norm.bias`, with `scale = norm.weight / sqrt(running_var + eps)` for each output,
-    computed in float64 and rounded once. Of a `BatchNormReLU` its relu is left, in a `torch.nn.Sequential` behind the layer.
+    computed in float64 and rounded once. Of a fused one, as `BatchNormReLU`, its activation is left, in a
+    `torch.nn.Sequential` behind the layer.
     """
     _check(layer, norm)
     outputs = layer.out_features if type(layer) is torch.nn.Linear else layer.out_channels
@@ -52,7 +53,8 @@ def fold(layer, norm):
         folded = copy.deepcopy(layer)
         folded.weight.copy_(weight)
         folded.bias = torch.nn.Parameter(bias.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
-    return torch.nn.Sequential(folded, torch.nn.ReLU()) if type(norm) is BatchNormReLU else folded
+    activation = next((of for of, fused in FUSED.items() if type(norm) is fused), None)
+    return torch.nn.Sequential(folded, activation()) if activation else folded
 
 
 def _check(layer, norm):

@@ -3,7 +3,7 @@
 import torch
 
 from batchnorm.torch import _autograd
-from batchnorm.torch._kinds import EPILOGUE, PARAM_DTYPE
+from batchnorm.torch._kinds import ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, PARAM_DTYPE
 
 
 def batch_norm(
@@ -19,10 +19,12 @@ def batch_norm(
     num_batches_tracked=None,
     residual=None,
     relu=False,
+    activation="identity",
 ):
-    """Batch normalization, as `torch.nn.functional.batch_norm`, with a residual and a relu fused behind it.
+    """Batch normalization, as `torch.nn.functional.batch_norm`, with a residual and an activation fused behind it.
 
-    `y = relu((input - mean) / sqrt(var + eps) * weight + bias + residual)`, relu and residual where they are asked for. With
+    `y = activation((input - mean) / sqrt(var + eps) * weight + bias + residual)`. `activation` is identity, relu, relu6, silu or
+    hardswish, as in `torch.nn.functional`, and behind a residual identity or relu; `relu=True` is `activation="relu"`. With
     `training` mean and biased variance are the batch's, and the running ones, where given, are moved by `momentum` with the
     unbiased variance, in the same operation: `momentum=None` is the plain average over `num_batches_tracked`, which is
     counted up where given. Without, the running ones normalize.
@@ -35,7 +37,7 @@ def batch_norm(
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    epilogue = EPILOGUE["relu" if relu else "identity", residual is not None]
+    epilogue = _epilogue(activation, relu, residual is not None)
     differentiated = [tensor for tensor in (input, residual, weight, bias) if tensor is not None]
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
     if needs_backward:
@@ -57,6 +59,19 @@ def batch_norm(
     return _autograd.infer(
         input, residual, weight, bias, running_mean, running_var, eps, epilogue, needs_backward
     )[0]
+
+
+def _epilogue(activation, relu, has_residual):
+    if relu:
+        if activation not in ("identity", "relu"):
+            raise ValueError(f"expected relu=False with the activation {activation!r}, got relu=True")
+        activation = "relu"
+    epilogue = EPILOGUE.get((activation, has_residual))
+    if epilogue is None:
+        names = ", ".join(ACTIVATIONS_OF_RESIDUALS if has_residual else ACTIVATIONS)
+        behind = " behind a residual" if has_residual else ""
+        raise ValueError(f"expected one of the activations {names}{behind}, got {activation!r}")
+    return epilogue
 
 
 def _check(input, running_mean, running_var, weight, bias, training, residual):

@@ -10,6 +10,9 @@ PARAM_DTYPE = {getattr(torch, name): getattr(torch, param) for name, param in _n
 # The name of an activation with a residual before it, or without.
 EPILOGUE = {(each.activation, each.has_residual): each.name for each in _native.EPILOGUES}
 
+# The names of the activations, and of those that take a residual before them.
+ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS = ([name for name, has in EPILOGUE if has == residual] for residual in (False, True))
+
 # Epilogues whose backward pass computes the activation's argument again, from x, the weight and the bias.
 RECOMPUTES_V = frozenset(each.name for each in _native.EPILOGUES if each.recomputes_v)
 

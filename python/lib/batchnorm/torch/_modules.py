@@ -8,7 +8,7 @@ from batchnorm.torch._functional import batch_norm
 class _BatchNorm:
     """The part that the modules add to those of torch.nn: the forward pass."""
 
-    def _normalize(self, input, residual=None, relu=False):
+    def _normalize(self, input, residual=None, activation="identity"):
         self._check_input_dim(input)
         momentum = self.momentum
         if momentum is None and self.num_batches_tracked is None:
@@ -28,7 +28,7 @@ class _BatchNorm:
             self.eps,
             num_batches_tracked=counter,
             residual=residual,
-            relu=relu,
+            activation=activation,
         )
 
     def forward(self, input):
@@ -48,7 +48,7 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 
 
 class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):
-    """No `torch.nn.modules.batchnorm._BatchNorm`: what replaces those, as `SyncBatchNorm` does, would lose the relu."""
+    """No `torch.nn.modules.batchnorm._BatchNorm`: what replaces those, as `SyncBatchNorm` does, would lose the activation."""
 
     # A module that `convert` has fused takes the arguments that it took before.
     _unfused = None
@@ -64,7 +64,37 @@ class BatchNormReLU(_Fused):
     """`relu(batch_norm(input))` in one operation, for input of any rank from 2 on. NaN stays NaN."""
 
     def forward(self, input):
-        return self._normalize(input, relu=True)
+        return self._normalize(input, activation="relu")
+
+
+class BatchNormReLU6(_Fused):
+    """`relu6(batch_norm(input))` in one operation, for input of any rank from 2 on. NaN stays NaN."""
+
+    def forward(self, input):
+        return self._normalize(input, activation="relu6")
+
+
+class BatchNormSiLU(_Fused):
+    """`silu(batch_norm(input))` in one operation, for input of any rank from 2 on."""
+
+    def forward(self, input):
+        return self._normalize(input, activation="silu")
+
+
+class BatchNormHardswish(_Fused):
+    """`hardswish(batch_norm(input))` in one operation, for input of any rank from 2 on."""
+
+    def forward(self, input):
+        return self._normalize(input, activation="hardswish")
+
+
+# A batch norm with an activation of torch.nn behind it, in one module.
+FUSED = {
+    torch.nn.ReLU: BatchNormReLU,
+    torch.nn.ReLU6: BatchNormReLU6,
+    torch.nn.SiLU: BatchNormSiLU,
+    torch.nn.Hardswish: BatchNormHardswish,
+}
 
 
 class BatchNormAddReLU(_Fused):
@@ -73,4 +103,4 @@ class BatchNormAddReLU(_Fused):
     def forward(self, input, residual):
         if residual is None:
             raise TypeError("expected a residual tensor, got None: without one, use BatchNormReLU")
-        return self._normalize(input, residual=residual, relu=True)
+        return self._normalize(input, residual=residual, activation="relu")
