@@ -28,7 +28,7 @@
 //! use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape};
 //!
 //! let shape = Shape::nchw(8, 3, 4, 4)?;
-//! let mut layer = BatchNorm::<_>::new(Cpu, shape.c(), Options::default())?;
+//! let mut layer = BatchNorm::new(Cpu, shape.c(), Options::default())?;
 //! let mut saved = layer.saved(shape, Epilogue::RELU)?;
 //!
 //! let x: Vec<f32> = (0..shape.len()).map(|i| (i % 7) as f32).collect();
@@ -36,8 +36,14 @@
 //! let (mut dgamma, mut dbeta) = ([0.0; 3], [0.0; 3]);
 //!
 //! layer.train(shape, &x, Epilogue::RELU, &mut y, &mut saved)?;
-//! let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
-//! layer.backward(shape, &x, &dy, Epilogue::RELU, &saved, gradients)?;
+//! layer.backward(
+//!     shape,
+//!     &x,
+//!     &dy,
+//!     Epilogue::RELU,
+//!     &saved,
+//!     Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+//! )?;
 //! layer.infer(shape, &x, Epilogue::RELU, &mut y)?;
 //! # Ok::<(), batchnorm::Error>(())
 //! ```
@@ -85,7 +91,7 @@ pub use cpu::Cpu;
 pub use cuda::{Cuda, CudaWorkspace, DeviceRef};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
-pub use layer::{BatchNorm, Options, Saved, State, StateDict};
+pub use layer::{BatchNorm, Options, Params, Saved, State, StateDict};
 pub use op::{
     Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Problem, Running, RunningVar, Statistics,
     StatisticsKind, Tracking,

@@ -54,7 +54,7 @@ fn a_folded_layer_gives_what_the_pair_gives() {
             state.gamma = state.gamma.filter(|_| options.gamma);
             state.beta = state.beta.filter(|_| options.beta);
             let (mut weight, mut bias): ([f64; IN * OUT], [f64; OUT]) = (values(2), values(3));
-            let mut layer = BatchNorm::<Cpu, f64>::new(Cpu, OUT, Options { eps: EPS, ..options }).unwrap();
+            let mut layer = BatchNorm::<_, f64>::with_param_type(Cpu, OUT, Options { eps: EPS, ..options }).unwrap();
             layer.load_state_dict(&state).unwrap();
             let before = dense(&x, |i, o| weight[index(i, o)], &bias);
             let mut pair = vec![0.0; N * OUT];

@@ -26,7 +26,7 @@ struct Step {
 fn step(shape: Shape, epilogue: Epilogue<()>, x: &[f32]) -> Step {
     let residual = |tensor| epilogue.map(|()| tensor);
     let (len, c) = (shape.len(), shape.c());
-    let mut layer = BatchNorm::<Cpu>::new(Cpu, c, Options::default()).unwrap();
+    let mut layer = BatchNorm::new(Cpu, c, Options::default()).unwrap();
     let mut saved = layer.saved(shape, epilogue).unwrap();
     let mut data = vec![vec![0.0; len]; 7];
     let mut channels = vec![vec![0.0; c]; 4];

@@ -8,6 +8,7 @@ use batchnorm::{
 };
 
 mod abuse;
+mod handling;
 mod passes;
 mod sequences;
 
@@ -419,6 +420,16 @@ fn a_refused_forward_pass_leaves_what_was_saved() {
 }
 
 #[test]
+fn a_copy_is_a_layer_of_its_own() {
+    handling::assert_a_copy_is_one_of_its_own(&Cpu);
+}
+
+#[test]
+fn what_is_printed_has_no_contents() {
+    handling::assert_what_is_printed_has_no_contents(&Cpu);
+}
+
+#[test]
 fn any_sequence_of_calls() {
     abuse::Part { name: "layer", test: "any_sequence_of_calls", few: 150 }.run(|trial| {
         let dtype = trial.rng.choice(Dtype::ALL).unwrap();
@@ -428,7 +439,7 @@ fn any_sequence_of_calls() {
 
 #[test]
 fn a_layer_of_f64_takes_f64() {
-    let mut layer = BatchNorm::<Cpu, f64>::new(Cpu, 2, Options::default()).unwrap();
+    let mut layer = BatchNorm::<_, f64>::with_param_type(Cpu, 2, Options::default()).unwrap();
     let shape = Shape::nc(2, 2).unwrap();
     let (mut saved, mut y) = (layer.saved(shape, Epilogue::IDENTITY).unwrap(), [0.0f64; 4]);
     layer.train(shape, &[0.1, 1.0, 0.3, 5.0], Epilogue::IDENTITY, &mut y, &mut saved).unwrap();

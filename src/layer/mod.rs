@@ -6,7 +6,9 @@ mod state;
 mod state_dict;
 
 pub use saved::Saved;
-pub use state_dict::{State, StateDict};
+pub use state_dict::{Params, State, StateDict};
+
+use core::fmt;
 
 use crate::backend::{Backend, Compute};
 use crate::element::{Element, Param};
@@ -49,7 +51,7 @@ impl Default for Options {
 /// ```
 /// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
 ///
-/// let mut layer = BatchNorm::<_>::new(Cpu, 2, Options::default())?;
+/// let mut layer = BatchNorm::new(Cpu, 2, Options::default())?;
 /// let shape = Shape::nc(3, 2)?;
 /// let x = [1.0f32, 10.0, 2.0, 20.0, 3.0, 30.0];
 /// let (mut y, mut saved) = ([0.0; 6], layer.saved(shape, Epilogue::IDENTITY)?);
@@ -65,12 +67,29 @@ pub struct BatchNorm<B: Backend, P: Param = f32> {
     workspace: B::Workspace,
 }
 
-impl<B: Backend, P: Param> BatchNorm<B, P> {
-    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted.
+impl<B: Backend> BatchNorm<B> {
+    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32, for
+    /// data of f32, f16 and bf16.
     ///
     /// # Errors
     /// [`Error::ZeroChannels`], [`Error::Eps`], [`Error::Momentum`]; where the device has no memory left.
     pub fn new(backend: B, c: usize, options: Options) -> Result<Self> {
+        Self::with_param_type(backend, c, options)
+    }
+}
+
+impl<B: Backend, P: Param> BatchNorm<B, P> {
+    /// [`BatchNorm::new`] with parameters of any type: f64 for f64 data.
+    ///
+    /// ```
+    /// # use batchnorm::{BatchNorm, Cpu, Options};
+    /// let layer = BatchNorm::<_, f64>::with_param_type(Cpu, 64, Options::default())?;
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`BatchNorm::new`].
+    pub fn with_param_type(backend: B, c: usize, options: Options) -> Result<Self> {
         Shape::nc(2, c)?; // which refuses no channels
         Problem::check_options(options.eps, options.tracking)?;
         let state = StateDict::new(c, &options)?;
@@ -291,5 +310,16 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
 
     fn check_channels(&self, shape: Shape) -> Result<()> {
         if shape.c() == self.c { Ok(()) } else { Err(Error::Channels { shape, expected: self.c }) }
+    }
+}
+
+/// Channels, dtype of the parameters, and options: nothing of what is on a device.
+impl<B: Backend, P: Param> fmt::Debug for BatchNorm<B, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchNorm")
+            .field("channels", &self.c)
+            .field("params", &P::DTYPE)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,7 @@
 //! The statistics that a forward pass leaves for its backward pass.
 
+use core::fmt;
+
 use crate::backend::Backend;
 use crate::element::Param;
 use crate::error::{Error, Result};
@@ -54,6 +56,18 @@ impl<B: Backend, P: Param> Saved<B, P> {
     pub(super) fn pass_with(&self, epilogue: Epilogue<()>) -> Result<ForwardPass> {
         let of_it = self.pass.filter(|pass| pass.epilogue == epilogue);
         of_it.ok_or(Error::SavedPass { expected: epilogue, actual: self.pass })
+    }
+}
+
+/// Shape, dtype of the statistics, and pass: nothing of what is on a device.
+impl<B: Backend, P: Param> fmt::Debug for Saved<B, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saved")
+            .field("shape", &self.shape)
+            .field("params", &P::DTYPE)
+            .field("keeps_mask", &self.relu_mask.is_some())
+            .field("pass", &self.pass)
+            .finish_non_exhaustive()
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) use tensor::{Extent, Map, Role, TensorList};
 pub(crate) use tensor::{StreamKey, Tensor};
 pub(crate) use tracking::{Coefficients, Weights};
 
+use core::fmt;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::named::named;
@@ -218,6 +220,14 @@ macro_rules! operations {
             pub(crate) fn fill_empty(self, fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
                 match self {
                     $(Self::$op(op) => op.fill_empty(fill),)*
+                }
+            }
+        }
+
+        impl<M: Memory, T: Element> fmt::Debug for Operation<'_, M, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$op(op) => op.fmt(f),)*
                 }
             }
         }

@@ -1,6 +1,9 @@
 //! The tensors of an operation: what each of them is, and the facts of its memory that a [`Problem`](super::Problem) is checked
 //! over.
 
+use core::fmt;
+
+use super::Epilogue;
 use crate::backend::Sealed;
 use crate::element::Stored;
 
@@ -84,6 +87,27 @@ pub(crate) struct StreamKey {
     pub(crate) stream: usize,
     /// Whether the context keeps its streams in order, by events.
     pub(crate) is_tracked: bool,
+}
+
+/// A tensor in messages: the number of its values. Its memory is not touched.
+pub(crate) struct Values(usize);
+
+impl Values {
+    pub(crate) fn read<M: Memory, T: Stored>(memory: &M::In<'_, T>) -> Self {
+        Self(M::extent_of_in(memory).len)
+    }
+    pub(crate) fn written<M: Memory, T: Stored>(memory: &M::Out<'_, T>) -> Self {
+        Self(M::extent_of_out(memory).len)
+    }
+    pub(crate) fn of_residual<Z>(epilogue: &Epilogue<Z>, values: impl FnOnce(&Z) -> Self) -> Epilogue<Self> {
+        Epilogue::new(epilogue.activation(), epilogue.residual().map(values))
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values", self.0)
+    }
 }
 
 /// Makes tensors in one memory of those in another: an operation calls it for each of its own, in the order of its list.

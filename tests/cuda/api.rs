@@ -9,7 +9,7 @@ use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
 use crate::device::{cuda as device, strategies};
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
-use crate::{abuse, passes, sequences};
+use crate::{abuse, handling, passes, sequences};
 
 /// A training step, and whether it is the CPU's.
 fn assert_step(mut layer: BatchNorm<Cuda>) {
@@ -40,7 +40,7 @@ fn parts_of_a_state_are_where_they_belong() {
     {
         let usual = Options::default();
         let options = Options { gamma, beta, tracking: usual.tracking.filter(|_| tracks), ..usual };
-        let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), 6, options).unwrap();
+        let mut layer = BatchNorm::new(cuda.clone(), 6, options).unwrap();
         let wanted = state();
         let wanted = batchnorm::State {
             gamma: wanted.gamma.filter(|_| gamma),
@@ -91,7 +91,7 @@ fn what_is_refused_changes_nothing() {
     let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut onto, &mut saved).unwrap_err();
     assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes } if bytes == 4 * shape.len()), "{error}");
 
-    let mut bare = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
+    let mut bare = BatchNorm::new(cuda.clone(), shape.c(), Options::default()).unwrap();
     let error = refuse(&mut bare, &mut saved, &mut y);
     assert!(matches!(error, Error::Workspace { needed: 1.., actual: 0 }), "{error}");
 
@@ -107,7 +107,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
     let shape = Shape::nchw(4, 1, 256, 512).unwrap(); // 2 MB a channel
     let forced = cuda.clone().with_strategy(Some(Strategy::Block));
     assert_eq!(forced.strategy(), Some(Strategy::Block));
-    let mut layer = BatchNorm::<Cuda>::new(forced, 1, Options::default()).unwrap();
+    let mut layer = BatchNorm::new(forced, 1, Options::default()).unwrap();
     let limits = cuda.limits();
     let is_refused = |error: Error| {
         assert!(
@@ -262,6 +262,18 @@ fn each_backward_pass_has_its_forward_pass() {
 fn a_refused_forward_pass_leaves_what_was_saved() {
     let Some(cuda) = device() else { return };
     passes::assert_a_refusal_leaves_what_was_saved(&*cuda);
+}
+
+#[test]
+fn a_copy_is_a_layer_of_its_own() {
+    let Some(cuda) = device() else { return };
+    handling::assert_a_copy_is_one_of_its_own(&*cuda);
+}
+
+#[test]
+fn what_is_printed_has_no_contents() {
+    let Some(cuda) = device() else { return };
+    handling::assert_what_is_printed_has_no_contents(&*cuda);
 }
 
 #[test]

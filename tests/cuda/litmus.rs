@@ -156,7 +156,7 @@ fn check_counter(cuda: &Cuda, shape: Shape, launches: usize) {
     let (c, plane, strategy) = (shape.c(), shape.s(), cuda.strategy());
     let tracking = Some(Tracking { momentum: Momentum::Cumulative, ..Tracking::default() });
     let options = Options { tracking, ..Options::default() };
-    let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), c, options).unwrap();
+    let mut layer = BatchNorm::new(cuda.clone(), c, options).unwrap();
     layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
     let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
     let batches: Vec<_> = (0..4)

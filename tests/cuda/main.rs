@@ -19,6 +19,8 @@ mod device;
 mod faults;
 mod forked;
 mod graphs;
+#[path = "../handling/mod.rs"]
+mod handling;
 mod journal;
 mod litmus;
 #[path = "../passes/mod.rs"]

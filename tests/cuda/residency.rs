@@ -35,7 +35,7 @@ fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
     let shape = Shape::nchw(16, 2, 64, 64).unwrap();
     let train = move |held: Option<u32>| {
         let cuda = crate::device::cuda().unwrap().with_strategy(Some(Strategy::Grid));
-        let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
+        let mut layer = BatchNorm::new(cuda.clone(), shape.c(), Options::default()).unwrap();
         layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
         let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
         let x = cuda.upload(&crate::step::values(shape, 1)).unwrap();

@@ -33,7 +33,7 @@ struct Bench<B: Compute<f32>> {
 
 impl<B: Compute<f32>> Bench<B> {
     fn new(backend: &B, shape: Shape) -> Self {
-        let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default()).unwrap();
+        let mut layer = BatchNorm::new(backend.clone(), shape.c(), Options::default()).unwrap();
         layer.reserve::<f32>(shape, Epilogue::ADD_RELU).unwrap();
         let x: Vec<f32> = (0..shape.len()).map(|i| ((i * 37) % 101) as f32 / 16.0 - 3.0).collect();
         let (x, y) = (backend.upload(&x).unwrap(), backend.upload(&vec![0.0; shape.len()]).unwrap());

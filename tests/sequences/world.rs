@@ -38,7 +38,7 @@ pub(crate) struct Slot<B: Backend, T: Element> {
 impl<B: Verified + Compute<T>, T: Element> World<B, T> {
     pub(crate) fn new(backend: &B, rng: &mut Rng) -> Self {
         let (options, c) = (draw::options(rng), rng.usize(1..14));
-        let layer = BatchNorm::<B, T::Param>::new(backend.clone(), c, options).unwrap();
+        let layer = BatchNorm::<_, T::Param>::with_param_type(backend.clone(), c, options).unwrap();
         let known = StateDict::new(c, &options).unwrap();
         let shapes = [draw::shape(rng, c), draw::shape(rng, c)];
         let slots = (0..4).map(|number| {

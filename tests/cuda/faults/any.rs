@@ -73,7 +73,7 @@ where
         cuda = Cuda::on(untracked(&cuda).default_stream()).unwrap();
     }
     let cuda = cuda.with_strategy(drawn.strategy);
-    let mut layer = BatchNorm::<Cuda>::new(cuda, drawn.shape.c(), Options::default()).unwrap();
+    let mut layer = BatchNorm::new(cuda, drawn.shape.c(), Options::default()).unwrap();
     match layer.reserve::<T>(drawn.shape, drawn.epilogue) {
         Err(Error::Strategy { .. }) => return, // No room for this shape.
         result => result.unwrap(),
