@@ -1,5 +1,7 @@
 //! The two sealed traits: [`Backend`], a device that holds buffers, and [`Compute`], the dtypes that it computes.
 
+use core::ops::Range;
+
 use crate::element::{Element, Stored};
 use crate::error::Result;
 use crate::memory;
@@ -15,6 +17,12 @@ pub trait Backend: Memory + Clone + Send + Sync {
     type Buf<T: Stored>: Send + Sync;
     /// Scratch memory of one layer or one caller, never of a stream.
     type Workspace: Send;
+    /// A part of a buffer, to be read.
+    #[doc(hidden)]
+    type View<'a, T: Stored>;
+    /// A part of a buffer, to be written.
+    #[doc(hidden)]
+    type ViewMut<'a, T: Stored>;
 
     /// A copy of `host` on the device.
     ///
@@ -67,6 +75,20 @@ pub trait Backend: Memory + Clone + Send + Sync {
     /// A copy of `buf` in the same memory, which on a device does not go over the host.
     #[doc(hidden)]
     fn duplicate<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Self::Buf<T>>;
+
+    /// A part of a buffer, which it has.
+    #[doc(hidden)]
+    fn view<T: Stored>(buf: &Self::Buf<T>, range: Range<usize>) -> Self::View<'_, T>;
+    /// [`Backend::view`], to be written.
+    #[doc(hidden)]
+    fn view_mut<T: Stored>(buf: &mut Self::Buf<T>, range: Range<usize>) -> Self::ViewMut<'_, T>;
+    #[doc(hidden)]
+    fn view_input<'a, T: Stored>(view: &'a Self::View<'_, T>) -> Self::In<'a, T>;
+    #[doc(hidden)]
+    fn view_output<'a, T: Stored>(view: &'a mut Self::ViewMut<'_, T>) -> Self::Out<'a, T>;
+    /// The number of a buffer's values.
+    #[doc(hidden)]
+    fn len<T: Stored>(buf: &Self::Buf<T>) -> usize;
 }
 
 /// A backend that computes data of type `T`: it runs the [operations](crate::op) over a caller's tensors. Sealed.

@@ -108,13 +108,21 @@ pub enum Error {
         /// The layer's channels.
         expected: usize,
     },
-    /// A call's shape, or its layout, is not that of the forward pass whose statistics it was given.
-    #[error("saved statistics: expected {expected}, got {actual}")]
+    /// A call's shape, or its layout, is not that which `saved` was made for, nor a smaller batch of it.
+    #[error("saved statistics: expected {expected} or a smaller batch of it, got {actual}")]
     SavedShape {
         /// The shape that the statistics were made for.
         expected: Shape,
         /// The shape of the call.
         actual: Shape,
+    },
+    /// A backward pass of another batch size than the forward pass had whose statistics it was given.
+    #[error("saved statistics: expected a batch of {expected}, as the forward pass had, got {actual}")]
+    SavedBatch {
+        /// The batch size of the forward pass.
+        expected: usize,
+        /// That of the call.
+        actual: usize,
     },
     /// `saved` was written by a forward pass of another epilogue than this backward pass has, or by none.
     #[error("saved statistics: expected those of a forward pass with the epilogue {}, got {}", expected.name(), written_by(actual))]

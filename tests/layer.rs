@@ -8,6 +8,7 @@ use batchnorm::{
 };
 
 mod abuse;
+mod batches;
 mod handling;
 mod passes;
 mod sequences;
@@ -263,7 +264,7 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
     assert_eq!(refused(other, &x, identity, &mut y), "shape [4, 2, 5] channels-first: expected 3 channels, got 2");
     assert_eq!(
         refused(last, &x, identity, &mut y),
-        "saved statistics: expected [4, 3, 5] channels-first, got [4, 5, 3] channels-last"
+        "saved statistics: expected [4, 3, 5] channels-first or a smaller batch of it, got [4, 5, 3] channels-last"
     );
 
     let mut relu_only = layer.saved(shape(), Epilogue::RELU).unwrap();
@@ -417,6 +418,12 @@ fn each_backward_pass_has_its_forward_pass() {
 #[test]
 fn a_refused_forward_pass_leaves_what_was_saved() {
     passes::assert_a_refusal_leaves_what_was_saved(&Cpu);
+}
+
+#[test]
+fn smaller_batches_fit_what_was_made_for_larger_ones() {
+    batches::assert_smaller_batches_fit(&Cpu);
+    batches::assert_other_shapes_are_refused(&Cpu);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::op::{
     Backward, Epilogue, ForwardPass, Gradients, Infer, Op, Problem, Statistics, StatisticsKind, Tracking, Train, Update,
 };
-use crate::shape::Shape;
+use crate::shape::{Shape, relu_mask_len};
 use saved::{mask_of, run_and_record};
 
 /// Options that a layer is built with.
@@ -129,7 +129,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         Ok(())
     }
 
-    /// Room for what a forward pass of this shape and epilogue leaves for its backward pass.
+    /// Room for what a forward pass of this shape, or of any smaller batch of it, and this epilogue leaves for its backward pass.
     ///
     /// # Errors
     /// [`Error::Channels`]; where the device has no memory left.
@@ -141,7 +141,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// The forward pass with the batch's statistics, which also move the running ones: [`Train`].
     ///
     /// # Shapes
-    /// `x`, `y` and the epilogue's `z` as `shape`; `saved` of the same shape.
+    /// `x`, `y` and the epilogue's `z` as `shape`; `saved` made for it or for a larger batch of it.
     ///
     /// # Errors
     /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
@@ -163,19 +163,20 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         saved.check(shape)?;
         let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
         let Saved { mean, inv_std, relu_mask, pass, .. } = saved;
-        let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mut mask = mask.map(|mask| B::view_mut(mask, 0..relu_mask_len(shape)));
         let next = ForwardPass { statistics: StatisticsKind::Batch, epilogue: epilogue.kind() };
         let train = Train {
             shape,
             eps: options.eps,
-            x,
-            epilogue,
+            x: B::shorten_in(x),
+            epilogue: epilogue.map(B::shorten_in),
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
-            y,
+            y: B::shorten_out(y),
             saved_mean: B::output(mean),
             saved_inv_std: B::output(inv_std),
-            relu_mask: relu_mask.map(B::output),
+            relu_mask: mask.as_mut().map(B::view_output),
             running: running.as_mut().zip(options.tracking).map(|(running, tracking)| Update {
                 tracking,
                 mean: B::output(&mut running.mean),
@@ -183,7 +184,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
                 num_batches_tracked: B::output(&mut running.num_batches_tracked),
             }),
         };
-        run_and_record(pass, next, || backend.run_in(workspace, train))
+        run_and_record(pass, (next, shape), || backend.run_in(workspace, train))
     }
 
     /// The forward pass with the running statistics: [`Infer`].
@@ -225,9 +226,12 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     {
         saved.check(shape)?;
         let Saved { relu_mask, pass, .. } = saved;
-        let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mut mask = mask.map(|mask| B::view_mut(mask, 0..relu_mask_len(shape)));
         let next = ForwardPass { statistics: StatisticsKind::Running, epilogue: epilogue.kind() };
-        run_and_record(pass, next, || self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output)))
+        let (x, epilogue, y) = (B::shorten_in(x), epilogue.map(B::shorten_in), B::shorten_out(y));
+        let mask = mask.as_mut().map(B::view_output);
+        run_and_record(pass, (next, shape), || self.infer_with(shape, x, epilogue, y, mask))
     }
 
     fn infer_with<'a, T: Element<Param = P>>(
@@ -263,11 +267,11 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// pass. (Who wants no copy of `dy` as `dz` after [`Epilogue::add`] runs [`Backward`] with [`Epilogue::IDENTITY`].)
     ///
     /// # Shapes
-    /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`; `dgamma`, `dbeta` `[c]`; `saved` of the same shape.
+    /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`, which is that of the forward pass; `dgamma`, `dbeta` `[c]`.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`], [`Error::NotTracking`], and
-    /// [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
+    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`], [`Error::Aliasing`],
+    /// [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
     pub fn backward<'a, T: Element<Param = P>>(
         &'a mut self,
         shape: Shape,
@@ -281,9 +285,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         B: Compute<T>,
     {
         self.check_channels(shape)?;
-        saved.check(shape)?;
-        let pass = saved.pass_with(epilogue.kind())?;
-        let relu_mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?;
+        let pass = saved.pass_of(shape, epilogue.kind())?;
+        let mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?.map(|mask| B::view(mask, 0..relu_mask_len(shape)));
         let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
         let statistics = match pass.statistics {
             StatisticsKind::Batch => {
@@ -294,16 +297,21 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
                 Statistics::Running { mean: B::input(&running.mean), var: B::input(&running.var), eps: options.eps }
             }
         };
+        let Gradients { dx, dgamma, dbeta } = gradients;
         let backward = Backward {
             shape,
-            x,
-            dy,
-            epilogue,
+            x: B::shorten_in(x),
+            dy: B::shorten_in(dy),
+            epilogue: epilogue.map(B::shorten_out),
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
             statistics,
-            relu_mask: relu_mask.map(B::input),
-            gradients,
+            relu_mask: mask.as_ref().map(B::view_input),
+            gradients: Gradients {
+                dx: B::shorten_out(dx),
+                dgamma: dgamma.map(B::shorten_out),
+                dbeta: dbeta.map(B::shorten_out),
+            },
         };
         backend.run_in(workspace, backward)
     }

@@ -15,6 +15,14 @@ pub trait Memory: Sealed + Sized + 'static {
     /// A tensor that an operation writes.
     type Out<'a, T: Stored>;
 
+    /// The same tensor for a shorter time: in code for an unknown backend, all tensors of an operation have one lifetime.
+    #[doc(hidden)]
+    fn shorten_in<'b, 'a: 'b, T: Stored>(memory: Self::In<'a, T>) -> Self::In<'b, T>;
+
+    /// [`Memory::shorten_in`] of a tensor that is written.
+    #[doc(hidden)]
+    fn shorten_out<'b, 'a: 'b, T: Stored>(memory: Self::Out<'a, T>) -> Self::Out<'b, T>;
+
     #[doc(hidden)]
     fn extent_of_in<T: Stored>(memory: &Self::In<'_, T>) -> Extent;
 

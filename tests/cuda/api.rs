@@ -9,7 +9,7 @@ use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
 use crate::device::{cuda as device, strategies};
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
-use crate::{abuse, handling, passes, sequences};
+use crate::{abuse, batches, handling, passes, sequences};
 
 /// A training step, and whether it is the CPU's.
 fn assert_step(mut layer: BatchNorm<Cuda>) {
@@ -262,6 +262,15 @@ fn each_backward_pass_has_its_forward_pass() {
 fn a_refused_forward_pass_leaves_what_was_saved() {
     let Some(cuda) = device() else { return };
     passes::assert_a_refusal_leaves_what_was_saved(&*cuda);
+}
+
+#[test]
+fn smaller_batches_fit_what_was_made_for_larger_ones() {
+    let Some(cuda) = device() else { return };
+    for strategy in strategies(&cuda) {
+        batches::assert_smaller_batches_fit(&cuda.clone().with_strategy(strategy));
+    }
+    batches::assert_other_shapes_are_refused(&*cuda);
 }
 
 #[test]

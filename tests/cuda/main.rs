@@ -9,6 +9,8 @@
 #[path = "../abuse/mod.rs"]
 mod abuse;
 mod api;
+#[path = "../batches/mod.rs"]
+mod batches;
 mod bits;
 #[cfg(feature = "emulate")]
 mod bytes;

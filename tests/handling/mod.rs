@@ -61,7 +61,8 @@ pub(crate) fn assert_what_is_printed_has_no_contents<B: Compute<f32>>(backend: &
     assert_eq!(format!("{layer:?}"), format!("BatchNorm {{ channels: 3, params: F32, options: {options}, .. }}"));
     assert_eq!(
         format!("{saved:?}"),
-        "Saved { shape: Shape([2, 3, 4, 5] channels-first), params: F32, keeps_mask: true, pass: None, .. }"
+        "Saved { shape: Shape([2, 3, 4, 5] channels-first), made_for: Shape([2, 3, 4, 5] channels-first), params: F32, \
+         keeps_mask: true, pass: None, .. }"
     );
 
     let (x, channel) = (values(), channels());

@@ -211,7 +211,7 @@ pub(crate) fn assert_a_refusal_leaves_what_was_saved<B: Compute<f32>>(backend: &
     bench.layer = moved;
     bench.assert_is_of(Some(frozen(Epilogue::ADD_RELU)));
 
-    let other = Shape::nchw(1, 3, 4, 4).unwrap();
+    let other = Shape::nchw(3, 3, 4, 4).unwrap();
     bench.shape = other;
     let (x, y) = (&vec![0.0; other.len()], vec![0.0; other.len()]);
     (bench.x, bench.y) = (backend.upload(x).unwrap(), backend.upload(&y).unwrap());
