@@ -10,7 +10,7 @@ pub(crate) fn input(bytes: &[u8]) {
         let dims = tensors.dims(name).expect("a name of the file");
         let len = |len: usize| assert_eq!(len, dims.iter().product::<usize>());
         drop(tensors.dtype(name));
-        for dtype in Dtype::ALL {
+        for &dtype in Dtype::ALL {
             let read = with_element!(dtype, T => tensors.data::<T>(name, &dims).map(|data| data.len()));
             read.into_iter().for_each(len);
         }

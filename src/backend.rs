@@ -12,6 +12,10 @@ pub trait Sealed {}
 
 /// A device with its stream, and the buffers on it. Sealed: [`Cpu`](crate::Cpu) implements it, and with the feature
 /// `cuda` `Cuda`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no backend",
+    label = "expected `Cpu`, or `Cuda` with the feature `cuda`"
+)]
 pub trait Backend: Memory + Clone + Send + Sync {
     /// An owned buffer.
     type Buf<T: Stored>: Send + Sync;
@@ -106,6 +110,11 @@ pub trait Backend: Memory + Clone + Send + Sync {
 /// assert_eq!((mean, var), ([2.0, 20.0], [1.0, 100.0]));
 /// # Ok::<(), batchnorm::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not compute data of `{T}`",
+    label = "no operation on `{T}` here",
+    note = "`Cpu` computes f32, f16, bf16 and f64, `Cuda` f32, f16 and bf16"
+)]
 pub trait Compute<T: Element>: Backend {
     /// Runs an operation. Scratch memory is the calling thread's, which it keeps for the backend's stream: allocated where there
     /// is none yet or too little, and freed when the thread ends, or by the thread's use of other streams. A captured graph keeps

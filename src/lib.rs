@@ -28,7 +28,7 @@
 //! use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape};
 //!
 //! let shape = Shape::nchw(8, 3, 4, 4)?;
-//! let mut layer = BatchNorm::new(Cpu, shape.c(), Options::default())?;
+//! let mut layer = BatchNorm::new(Cpu, shape.c(), Options::new())?;
 //! let mut saved = layer.saved(shape, Epilogue::RELU)?;
 //!
 //! let x: Vec<f32> = (0..shape.len()).map(|i| (i % 7) as f32).collect();
@@ -62,6 +62,11 @@
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
 //! | measure a backend | `bench`, with the feature of that name |
+//!
+//! # Crates in the API
+//! Types of two other crates are part of this one's API, which has them under their names, so that no second version of either gets
+//! in between: [`half`] 2, whose `f16` and `bf16` are data, and with the feature `cuda` `cudarc` 0.19, whose streams and buffers are
+//! those of `Cuda`. Another major version of one of them (of cudarc another 0.x) is another one of this crate.
 #![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -89,6 +94,8 @@ pub use backend::{Backend, Compute};
 pub use cpu::Cpu;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWorkspace, DeviceRef};
+#[doc(hidden)]
+pub use element::{__Known, __known};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
 pub use layer::{BatchNorm, Options, Params, Saved, State, StateDict};
@@ -99,9 +106,9 @@ pub use op::{
 pub use plan::{Access, DeviceLimits, Plan, Strategy, Tiling};
 pub use shape::{Layout, Shape, relu_mask_len};
 
-// The types that the macros of `element` name, for callers without a dependency on half.
-#[doc(hidden)]
-pub use half as __half;
+#[cfg(feature = "cuda")]
+pub use cudarc;
+pub use half;
 
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.
 #[cfg(feature = "emulate")]

@@ -101,7 +101,7 @@ impl Plan {
     }
 
     fn best_of_each(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
-        let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoPass] };
+        let strategies = if Self::has_choice(problem) { Strategy::ALL } else { &[Strategy::TwoPass] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }
 
@@ -157,7 +157,8 @@ impl Plan {
             Strategy::Grid => residency::most_grid_partials(problem, limits),
             Strategy::TwoPass => partial_passes(problem) * residency::most_pass_partials(problem, limits),
         };
-        let most = Strategy::ALL.into_iter().filter(|&s| forced.is_none_or(|forced| forced == s)).map(partials).max();
+        let most =
+            Strategy::ALL.iter().copied().filter(|&s| forced.is_none_or(|forced| forced == s)).map(partials).max();
         Self::HEAD_BYTES + most.unwrap_or(0) * Self::PARTIAL_BYTES
     }
 

@@ -1,6 +1,6 @@
 //! A folded layer gives what the pair gives: a dense layer and a convolution of one pixel, in each order of weights.
 
-use batchnorm::{BatchNorm, Cpu, Epilogue, Error, Layout, Options, Shape, StateDict};
+use batchnorm::{BatchNorm, Cpu, Epilogue, Layout, Options, Shape, StateDict};
 
 const IN: usize = 4;
 const OUT: usize = 3;
@@ -113,19 +113,13 @@ fn what_is_refused_changes_nothing() {
     let mut short = state.clone();
     short.beta = Some(vec![0.0; 2]);
     let refused = [
-        (state.fold_into(-1.0, shape, &mut at.0, &mut at.1), Error::Eps { actual: -1.0 }.to_string()),
+        (state.fold_into(-1.0, shape, &mut at.0, &mut at.1), "eps: expected a finite value >= 0, got -1".to_string()),
         (
             state.fold_into(EPS, Shape::nc(IN + 1, OUT).unwrap(), &mut at.0, &mut at.1),
-            Error::Length { tensor: "weight", expected: 15, actual: 12 }.to_string(),
+            "weight: expected 15 values, got 12".to_string(),
         ),
-        (
-            state.fold_into(EPS, shape, &mut at.0, &mut at.1[..2]),
-            Error::Length { tensor: "bias", expected: 3, actual: 2 }.to_string(),
-        ),
-        (
-            short.fold_into(EPS, shape, &mut at.0, &mut at.1),
-            Error::Length { tensor: "beta", expected: 3, actual: 2 }.to_string(),
-        ),
+        (state.fold_into(EPS, shape, &mut at.0, &mut at.1[..2]), "bias: expected 3 values, got 2".to_string()),
+        (short.fold_into(EPS, shape, &mut at.0, &mut at.1), "beta: expected 3 values, got 2".to_string()),
         (
             no_statistics.fold_into(EPS, shape, &mut at.0, &mut at.1),
             "running_mean is missing: folding takes the running statistics, and the layer was built without them"

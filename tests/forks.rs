@@ -59,7 +59,7 @@ fn cases() -> Vec<Case> {
     {
         let shape = Shape::new(&[n, c, s], batchnorm::Layout::ChannelsFirst).unwrap();
         let x: Vec<f32> = (0..shape.len()).map(|i| ((i * 7919) % 1013) as f32 / 64.0).collect();
-        for epilogue in Epilogue::ALL {
+        for &epilogue in Epilogue::ALL {
             let want = Cpu::with_threads(1, || step(shape, epilogue, &x));
             cases.push(Case { shape, epilogue, x: x.clone(), want });
         }

@@ -439,7 +439,7 @@ fn what_is_printed_has_no_contents() {
 #[test]
 fn any_sequence_of_calls() {
     abuse::Part { name: "layer", test: "any_sequence_of_calls", few: 150 }.run(|trial| {
-        let dtype = trial.rng.choice(Dtype::ALL).unwrap();
+        let dtype = *trial.rng.choice(Dtype::ALL).unwrap();
         with_element!(dtype, T => sequences::run::<Cpu, T>(&Cpu, trial));
     });
 }

@@ -37,7 +37,7 @@ fn refusals(step: u64, mut action: impl FnMut() -> Result<()>, mut is_unchanged:
     for k in 0.. {
         match within(k * step, &mut action) {
             Ok(()) => return k as usize,
-            Err(Error::OutOfMemory { bytes }) => assert!(bytes > 0 && is_unchanged(), "step {k}"),
+            Err(Error::OutOfMemory { bytes, .. }) => assert!(bytes > 0 && is_unchanged(), "step {k}"),
             Err(error) => panic!("step {k}: {error}"),
         }
         assert!(k < 100_000);

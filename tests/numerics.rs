@@ -184,7 +184,7 @@ fn a_constant_channel_gives_exactly_beta() {
             }
         }
     }
-    for dtype in Dtype::ALL {
+    for &dtype in Dtype::ALL {
         with_element!(dtype, T => check::<T>());
     }
 }
@@ -259,7 +259,7 @@ fn a_variance_of_minus_eps_gives_beta_in_every_type() {
         check::<T>(|_| f64::NAN, |_| f64::NAN);
         check::<T>(|_| f64::INFINITY, |_| 0.25);
     }
-    for dtype in Dtype::ALL {
+    for &dtype in Dtype::ALL {
         with_element!(dtype, T => all::<T>());
     }
 }

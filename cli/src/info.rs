@@ -92,7 +92,7 @@ fn to_json(found: &Found) -> String {
         "features": features(),
         "devices": cpu.into_iter().chain(cuda).collect::<Vec<_>>(),
         "no_cuda_because": found.no_cuda,
-        "dtypes": Dtype::ALL.map(|dtype| dtype.to_string()),
+        "dtypes": Dtype::ALL.iter().map(|dtype| dtype.name()).collect::<Vec<_>>(),
     });
     format!("{info:#}\n")
 }
@@ -118,7 +118,7 @@ fn to_text(found: &Found) -> String {
         }
     }
     lines.extend(found.no_cuda.iter().map(|reason| format!("device cuda: {reason}")));
-    lines.push(format!("dtypes: {}", Dtype::ALL.map(|dtype| dtype.to_string()).join(", ")));
+    lines.push(format!("dtypes: {}", Dtype::ALL.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join(", ")));
     lines.join("\n") + "\n"
 }
 

@@ -208,7 +208,7 @@ fn parameters(probe: &Value) -> String {
 /// The plan that a subject ran by: of those that the planner has the one that agrees in all that the JSON says.
 fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Plan> {
     let told = &subject["plan"];
-    let strategy = Strategy::ALL.into_iter().find(|strategy| told["strategy"] == strategy.name())?;
+    let strategy = Strategy::ALL.iter().copied().find(|strategy| told["strategy"] == strategy.name())?;
     let agrees = |plan: &Plan| {
         let t = &plan.tiling;
         let numbers = [

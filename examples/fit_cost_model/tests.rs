@@ -166,7 +166,7 @@ fn read(json: &Value) -> Measured {
 
 #[test]
 fn known_constants_are_found_again() {
-    let measured = read(&bench("cuda:0", "NVIDIA H200", &probes(), &rows(&KNOWN, &Strategy::ALL)));
+    let measured = read(&bench("cuda:0", "NVIDIA H200", &probes(), &rows(&KNOWN, Strategy::ALL)));
     let (found, fitted) = fit(&measured);
     for (field, fitted) in FIELDS.iter().zip(&fitted) {
         let (found, known) = (field.of(&found), field.of(&KNOWN));

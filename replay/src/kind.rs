@@ -97,12 +97,12 @@ pub(crate) fn of(launch: &Launch) -> Kind {
         let is_it = |kind: &Epilogue<()>| {
             u32::from(kind.residual().is_some()) == has_residual && BnActivation::from(kind.activation()) == activation
         };
-        Epilogue::ALL.into_iter().find(is_it)
+        Epilogue::ALL.iter().copied().find(is_it)
     });
     let has_tiling = epilogue.is_some() || argument == "BnMoments";
     let has_epilogues = kernel_named(&kernel).is_none_or(|kernel| !kernel.epilogues.is_empty());
     let strategy = word(offset_of!(BnTiling, strategy)).filter(|_| has_tiling).map(BnStrategy);
-    let strategy = Strategy::ALL.into_iter().find(|&it| Some(it.into()) == strategy);
+    let strategy = Strategy::ALL.iter().copied().find(|&it| Some(it.into()) == strategy);
     Kind {
         strategy: strategy.map(Strategy::name),
         is_shared: word(offset_of!(BnTiling, splits)).is_some_and(|splits| has_tiling && splits > 1),
@@ -213,8 +213,8 @@ mod tests {
             Activation::Identity => 0,
             Activation::Relu => 1,
         };
-        for strategy in Strategy::ALL {
-            for kind in Epilogue::ALL {
+        for &strategy in Strategy::ALL {
+            for &kind in Epilogue::ALL {
                 let words = [
                     (offset_of!(BnTiling, strategy), number_of_strategy(strategy)),
                     (epilogue + activation, number_of_activation(kind.activation())),
@@ -225,7 +225,8 @@ mod tests {
                 assert_eq!((told.strategy, told.epilogue), (Some(strategy.name()), Some(kind.name())));
             }
         }
-        assert_eq!((STRATEGIES, EPILOGUES), (Strategy::ALL.map(Strategy::name), Epilogue::ALL.map(|kind| kind.name())));
+        assert!(STRATEGIES.into_iter().eq(Strategy::ALL.iter().copied().map(Strategy::name)));
+        assert!(EPILOGUES.into_iter().eq(Epilogue::ALL.iter().map(|kind| kind.name())));
         let kind = of(&launch(name, size_of::<BnTrain>(), &[(offset_of!(BnTiling, strategy), 99), (epilogue, 99)]));
         assert_eq!((kind.strategy, kind.epilogue), (None, None));
     }

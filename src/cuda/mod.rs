@@ -72,7 +72,7 @@ pub use workspace::CudaWorkspace;
 ///
 /// let cuda = Cuda::new(0)?;
 /// let shape = Shape::nchw(32, 64, 56, 56)?;
-/// let mut layer = BatchNorm::new(cuda.clone(), shape.c(), Options::default())?;
+/// let mut layer = BatchNorm::new(cuda.clone(), shape.c(), Options::new())?;
 /// layer.reserve::<f32>(shape, Epilogue::RELU)?;
 /// let mut saved = layer.saved(shape, Epilogue::RELU)?;
 ///

@@ -19,7 +19,17 @@ use crate::op::{
 use crate::shape::{Shape, relu_mask_len};
 use saved::{mask_of, run_and_record};
 
-/// Options that a layer is built with.
+/// Options that a layer is built with: [`Options::new`], changed by the method of each field's name.
+///
+/// ```
+/// use batchnorm::{Momentum, Options, RunningVar, Tracking};
+///
+/// const KERAS: Options = Options::new()
+///     .eps(1e-3)
+///     .tracking(Some(Tracking::new().momentum(Momentum::from_decay(0.99)).variance(RunningVar::Biased)));
+/// assert!(KERAS.gamma && KERAS.beta);
+/// ```
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// The constant that is added to the variance; finite, at least 0. PyTorch, Flax and ONNX use 1e-5, Keras 1e-3.
@@ -38,9 +48,40 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// PyTorch's: eps 1e-5, scale and offset, tracking with momentum 0.1.
+    /// [`Options::new`].
     fn default() -> Self {
-        Self { eps: 1e-5, gamma: true, beta: true, tracking: Some(Tracking::default()) }
+        Self::new()
+    }
+}
+
+impl Options {
+    /// PyTorch's: eps 1e-5, scale and offset, tracking with momentum 0.1.
+    pub const fn new() -> Self {
+        Self { eps: 1e-5, gamma: true, beta: true, tracking: Some(Tracking::new()) }
+    }
+
+    /// The same with this constant added to the variance; finite, at least 0.
+    #[must_use]
+    pub const fn eps(self, eps: f64) -> Self {
+        Self { eps, ..self }
+    }
+
+    /// The same with or without a scale.
+    #[must_use]
+    pub const fn gamma(self, gamma: bool) -> Self {
+        Self { gamma, ..self }
+    }
+
+    /// The same with or without an offset.
+    #[must_use]
+    pub const fn beta(self, beta: bool) -> Self {
+        Self { beta, ..self }
+    }
+
+    /// The same with this update of the running statistics; `None` for a layer without.
+    #[must_use]
+    pub const fn tracking(self, tracking: Option<Tracking>) -> Self {
+        Self { tracking, ..self }
     }
 }
 
@@ -51,7 +92,7 @@ impl Default for Options {
 /// ```
 /// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
 ///
-/// let mut layer = BatchNorm::new(Cpu, 2, Options::default())?;
+/// let mut layer = BatchNorm::new(Cpu, 2, Options::new())?;
 /// let shape = Shape::nc(3, 2)?;
 /// let x = [1.0f32, 10.0, 2.0, 20.0, 3.0, 30.0];
 /// let (mut y, mut saved) = ([0.0; 6], layer.saved(shape, Epilogue::IDENTITY)?);
@@ -83,7 +124,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     ///
     /// ```
     /// # use batchnorm::{BatchNorm, Cpu, Options};
-    /// let layer = BatchNorm::<_, f64>::with_param_type(Cpu, 64, Options::default())?;
+    /// let layer = BatchNorm::<_, f64>::with_param_type(Cpu, 64, Options::new())?;
     /// # Ok::<(), batchnorm::Error>(())
     /// ```
     ///

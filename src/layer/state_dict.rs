@@ -56,7 +56,7 @@ impl<V, N> State<V, N> {
 /// ```
 /// use batchnorm::{BatchNorm, Cpu, Options, Params};
 ///
-/// let mut layer = BatchNorm::new(Cpu, 2, Options::default())?;
+/// let mut layer = BatchNorm::new(Cpu, 2, Options::new())?;
 /// let (dgamma, dbeta, rate) = ([0.5, 1.0], [2.0, 0.0], 0.1);
 /// let Params { gamma, beta } = layer.params_mut();
 /// for (values, gradient) in [(gamma, dgamma), (beta, dbeta)] {

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::named::named;
 
 /// The function that is applied last.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `v`
@@ -139,7 +140,7 @@ impl Epilogue<()> {
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
     /// Every kind: each activation without a residual, then each behind one.
-    pub const ALL: [Self; 2 * Activation::ALL.len()] = {
+    pub const ALL: &'static [Self] = &{
         const ACTIVATIONS: usize = Activation::ALL.len();
         let (mut all, mut i) = ([Self::IDENTITY; 2 * ACTIVATIONS], 0);
         while i < ACTIVATIONS {
@@ -152,7 +153,7 @@ impl Epilogue<()> {
 
     /// The kind of this [name](Epilogue::name).
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
     /// This kind with its residual, or the residual's gradient, where it has one. `tensor` is the argument's name.
@@ -190,8 +191,9 @@ mod tests {
     #[test]
     fn every_kind_has_a_name_of_its_own() {
         assert_eq!(Epilogue::ALL, [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU]);
-        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), ["y", "max(y, 0)", "y + z", "max(y + z, 0)"]);
-        for kind in Epilogue::ALL {
+        let formulas: Vec<_> = Epilogue::ALL.iter().map(|kind| kind.formula("y")).collect();
+        assert_eq!(formulas, ["y", "max(y, 0)", "y + z", "max(y + z, 0)"]);
+        for &kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));
             assert!(!(kind.recomputes_v() && kind.keeps_mask()));
         }

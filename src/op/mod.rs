@@ -25,6 +25,9 @@
 //! NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
 //! `dy`, since relu lets a gradient pass where `y` is NaN.
 //!
+//! Operations are struct literals, so that every tensor stands beside its name, and none is left out by an oversight. A field more
+//! is therefore a breaking change, which takes a release of another major version (of 0.x, another x).
+//!
 //! # Errors
 //! Every operation checks all of its arguments before it writes any: where it refuses them, nothing has changed. Common to all:
 //! [`Error::Length`](crate::Error::Length) for a tensor that is not of the shape's size,
@@ -75,6 +78,7 @@ use crate::error::Result;
 use crate::named::named;
 
 /// An operation, without its tensors.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Mean and biased variance of each channel: [`Moments`].
@@ -138,7 +142,7 @@ impl Op {
 
     /// The epilogues that it can have.
     pub fn epilogues(self) -> &'static [Epilogue<()>] {
-        if self.takes_epilogue() { &Epilogue::ALL } else { &[Epilogue::IDENTITY] }
+        if self.takes_epilogue() { Epilogue::ALL } else { &[Epilogue::IDENTITY] }
     }
 
     /// Whether it updates running statistics.
@@ -179,6 +183,7 @@ impl Op {
 }
 
 /// Tensors of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
     /// Tensors that are read.

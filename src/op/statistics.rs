@@ -61,6 +61,7 @@ pub enum StatisticsKind {
 }
 
 /// A forward pass that has a backward pass: by which statistics, and what was fused behind.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ForwardPass {
     /// The batch's of [`BatchNorm::train`](crate::BatchNorm::train), running ones of

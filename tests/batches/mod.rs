@@ -69,7 +69,7 @@ pub(crate) fn assert_smaller_batches_fit<B: Compute<f32>>(backend: &B) {
         };
         let most = of(4);
         let mut layer = layer(backend, most);
-        for &epilogue in &Epilogue::ALL {
+        for &epilogue in Epilogue::ALL {
             let mut common = layer.saved(most, epilogue).unwrap();
             assert_eq!((common.shape(), common.made_for(), common.pass()), (most, most, None));
             for (n, is_train) in [(4, true), (1, true), (3, false), (0, true), (2, true)] {
@@ -110,7 +110,7 @@ pub(crate) fn assert_other_shapes_are_refused<B: Compute<f32>>(backend: &B) {
             let other = Shape::new(&dims, Layout::ChannelsFirst).unwrap();
             let error = forward(&mut layer, is_train, other, Epilogue::ADD_RELU, &mut saved).unwrap_err();
             assert!(
-                matches!(error, Error::SavedShape { expected, actual } if (expected, actual) == (most, other)),
+                matches!(error, Error::SavedShape { expected, actual, .. } if (expected, actual) == (most, other)),
                 "{error}"
             );
         }

@@ -89,11 +89,14 @@ fn what_is_refused_changes_nothing() {
     // SAFETY: within x, which outlives it; nothing is read or written through it, since the call is refused.
     let mut onto = unsafe { DeviceRef::<f32>::from_raw(address, shape.len(), cuda.stream()) };
     let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut onto, &mut saved).unwrap_err();
-    assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes } if bytes == 4 * shape.len()), "{error}");
+    assert!(
+        matches!(error, Error::Aliasing { output: "y", other: "x", bytes, .. } if bytes == 4 * shape.len()),
+        "{error}"
+    );
 
     let mut bare = BatchNorm::new(cuda.clone(), shape.c(), Options::default()).unwrap();
     let error = refuse(&mut bare, &mut saved, &mut y);
-    assert!(matches!(error, Error::Workspace { needed: 1.., actual: 0 }), "{error}");
+    assert!(matches!(error, Error::Workspace { needed: 1.., actual: 0, .. }), "{error}");
 
     assert_eq!(cuda.download(&y).unwrap(), vec![9.0; shape.len()]);
     assert_eq!(cuda.download(saved.mean()).unwrap(), vec![0.0; shape.c()]);
@@ -111,7 +114,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
     let limits = cuda.limits();
     let is_refused = |error: Error| {
         assert!(
-            matches!(error, Error::Strategy { strategy: Strategy::Block, limit, actual }
+            matches!(error, Error::Strategy { strategy: Strategy::Block, limit, actual, .. }
                 if limit == limits.shared_per_cta as usize && actual > limit),
             "{error}"
         );
@@ -141,7 +144,7 @@ fn every_strategy_gives_the_reference() {
 fn there_is_no_device_of_a_large_number() {
     let Some(_) = device() else { return };
     let error = Cuda::new(99).unwrap_err();
-    assert!(matches!(error, Error::NoDevice { ordinal: 99, count: 1.. }), "{error}");
+    assert!(matches!(error, Error::NoDevice { ordinal: 99, count: 1.., .. }), "{error}");
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_buffer_of_another_device_is_refused() {
     let x = other.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
     let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved).unwrap_err();
-    assert!(matches!(error, Error::ForeignDevice { tensor: "x", expected: 0, actual: 1 }), "{error}");
+    assert!(matches!(error, Error::ForeignDevice { tensor: "x", expected: 0, actual: 1, .. }), "{error}");
 
     // Scratch memory is a buffer like any other.
     let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
@@ -187,7 +190,7 @@ fn a_buffer_of_another_device_is_refused() {
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let moments = Moments::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var };
     let error = cuda.run_in(&mut workspace, moments).unwrap_err();
-    assert!(matches!(error, Error::ForeignDevice { tensor: "workspace", expected: 0, actual: 1 }), "{error}");
+    assert!(matches!(error, Error::ForeignDevice { tensor: "workspace", expected: 0, actual: 1, .. }), "{error}");
     assert_step(layer);
 }
 
@@ -222,7 +225,7 @@ fn an_untracked_stream_is_refused_and_a_tracked_one_waits() {
     let (result, refused) = step(false);
     for error in [result.unwrap_err(), refused] {
         assert!(
-            matches!(error, Error::ForeignStream { tensor: "x", expected, actual } if expected != actual),
+            matches!(error, Error::ForeignStream { tensor: "x", expected, actual, .. } if expected != actual),
             "{error}"
         );
     }
@@ -294,7 +297,7 @@ fn any_sequence_of_calls() {
         cuda_emulator::set_seed(trial.rng.u64(..));
         let cuda = cuda.clone().with_strategy(*trial.rng.choice(&all).unwrap());
         with_device_element!(
-            trial.rng.choice(Dtype::ON_CUDA).unwrap(),
+            *trial.rng.choice(Dtype::ON_CUDA).unwrap(),
             T => sequences::run::<Cuda, T>(&cuda, trial),
             f64 => unreachable!("no kernel computes f64")
         );

@@ -212,11 +212,11 @@ fn check_reads(strategy: Strategy, reads: u64) {
             assert_eq!(values_read(&cuda, &problem), reads * shape.len() as u64, "{strategy} {shape}");
         }
         // Bytes depend on the dtype's size alone: one of each.
-        let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.map(|dtype| (dtype.bytes(), dtype)).into();
+        let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.iter().copied().map(|dtype| (dtype.bytes(), dtype)).collect();
         for dtype in sizes.into_values() {
             with_device_element!(
                 dtype,
-                T => check::<T>(&cuda, shape, &Epilogue::ALL, packs_mask),
+                T => check::<T>(&cuda, shape, Epilogue::ALL, packs_mask),
                 f64 => unreachable!("no kernel computes f64")
             );
         }

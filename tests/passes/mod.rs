@@ -19,7 +19,7 @@ const fn frozen(epilogue: Epilogue<()>) -> ForwardPass {
 }
 
 fn all_passes() -> impl Iterator<Item = ForwardPass> {
-    Epilogue::ALL.into_iter().flat_map(|epilogue| [train(epilogue), frozen(epilogue)])
+    Epilogue::ALL.iter().copied().flat_map(|epilogue| [train(epilogue), frozen(epilogue)])
 }
 
 /// A layer with the buffers of a step.
@@ -125,7 +125,7 @@ impl<B: Compute<f32>> Bench<B> {
     /// through the others; the other epilogues are refused and write nothing.
     fn assert_is_of(&mut self, actual: Option<ForwardPass>) {
         assert_eq!(self.saved.pass(), actual);
-        for asked in Epilogue::ALL {
+        for &asked in Epilogue::ALL {
             let (result, written) = self.backward(asked);
             if let Some(pass) = actual.filter(|pass| pass.epilogue == asked) {
                 result.unwrap();
@@ -142,7 +142,7 @@ impl<B: Compute<f32>> Bench<B> {
             }
             let error = result.err().unwrap_or_else(|| panic!("the backward pass of {} took {actual:?}", asked.name()));
             assert!(
-                matches!(error, Error::SavedPass { expected, actual: found } if (expected, found) == (asked, actual)),
+                matches!(error, Error::SavedPass { expected, actual: found, .. } if (expected, found) == (asked, actual)),
                 "{error}"
             );
             assert!(written.iter().all(|value| *value == UNTOUCHED), "{}, refused, wrote", asked.name());

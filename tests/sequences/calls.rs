@@ -35,7 +35,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
 
     /// `train` for `Some(true)`, `frozen` for `Some(false)`, else `infer`.
     pub(crate) fn forward(&mut self, rng: &mut Rng, saving: Option<bool>) {
-        let (mut wrong, at, epilogue) = (vec![], rng.usize(..self.slots.len()), rng.choice(Epilogue::ALL).unwrap());
+        let (mut wrong, at, epilogue) = (vec![], rng.usize(..self.slots.len()), *rng.choice(Epilogue::ALL).unwrap());
         let shape = self.shape(rng, saving.map(|_| at), &mut wrong);
         let is_train = saving == Some(true);
         let tracking = self.options.tracking;
@@ -122,7 +122,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let last = self.slots[at].last.clone();
         let epilogue = match &last {
             Some(Last { pass, .. }) if rng.u8(..8) != 0 => pass.epilogue,
-            _ => rng.choice(Epilogue::ALL).unwrap(),
+            _ => *rng.choice(Epilogue::ALL).unwrap(),
         };
         if last.as_ref().map(|last| last.pass.epilogue) != Some(epilogue) {
             wrong.push("another epilogue");

@@ -51,7 +51,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let known = StateDict::new(c, &options).unwrap();
         let shapes = [draw::shape(rng, c), draw::shape(rng, c)];
         let slots = (0..4).map(|number| {
-            let (shape, epilogue) = (shapes[number % 2], rng.choice(Epilogue::ALL).unwrap());
+            let (shape, epilogue) = (shapes[number % 2], *rng.choice(Epilogue::ALL).unwrap());
             let saved = layer.saved(shape, epilogue).unwrap();
             Slot { shape, has_mask: epilogue.keeps_mask(), saved, last: None, model: None }
         });

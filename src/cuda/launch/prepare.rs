@@ -43,7 +43,7 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
         has_clusters: u32::from(limits.compute_capability >= CLUSTERS),
     };
     let mut clusters = [[u32::MAX; 4]; 2];
-    for (call, prepare) in Op::ALL.into_iter().filter_map(of_operation).chain(OTHERS.iter().copied()) {
+    for (call, prepare) in Op::ALL.iter().copied().filter_map(of_operation).chain(OTHERS.iter().copied()) {
         let mut resident = BnResident {
             kernel: ptr::null(),
             dtype: ptr::null(),

@@ -115,7 +115,7 @@ impl Shapes {
         }
         shapes.sort_by_key(Shape::len);
         let mut found = Vec::new();
-        for dtype in Dtype::ON_CUDA {
+        for &dtype in Dtype::ON_CUDA {
             let access_of = |shape: &Shape| {
                 let group = Group { shape: *shape, dtype, input: Input::Normal };
                 let case = Case { group, op: Op::Infer, epilogue: Epilogue::IDENTITY, affine: false, tracking: None };

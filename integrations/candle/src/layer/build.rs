@@ -151,7 +151,7 @@ impl BatchNorm {
 /// Running statistics as PyTorch has them follow.
 fn tracking(momentum: f64) -> Tracking {
     let (variance, non_finite) = (RunningVar::Unbiased, NonFinite::Propagate);
-    Tracking { momentum: Momentum::Ema(momentum), variance, non_finite }
+    Tracking::new().momentum(Momentum::Ema(momentum)).variance(variance).non_finite(non_finite)
 }
 
 /// Numbers that a layer can have.
