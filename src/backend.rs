@@ -76,6 +76,27 @@ pub trait Backend: Memory + Clone + Send + Sync {
     /// An error if the device has no memory left, or fails.
     fn workspace(&self, problems: &[Problem]) -> Result<Self::Workspace>;
 
+    /// `y <- y + alpha * x`, each value rounded once: a step of an optimizer where the parameters are.
+    ///
+    /// ```
+    /// use batchnorm::{Backend, Cpu};
+    ///
+    /// let (mut gamma, dgamma, rate) = (vec![1.0f32, 2.0], vec![0.5, -1.0], 0.5);
+    /// Cpu.axpy(-rate, &dgamma, &mut gamma)?;
+    /// assert_eq!(gamma, [0.75, 2.5]);
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    ///
+    /// On CUDA it is one launch, asynchronous on the backend's stream, which can be captured.
+    ///
+    /// # Shapes
+    /// `x` and `y` of one length.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length), [`Error::Aliasing`](crate::Error::Aliasing), and on CUDA those of a foreign
+    /// device, context or stream, of a capture, and of the driver, as the [operations](crate::op#errors) have them.
+    fn axpy(&self, alpha: f32, x: Self::In<'_, f32>, y: Self::Out<'_, f32>) -> Result<()>;
+
     /// A copy of `buf` in the same memory, which on a device does not go over the host.
     #[doc(hidden)]
     fn duplicate<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Self::Buf<T>>;

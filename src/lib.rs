@@ -57,7 +57,8 @@
 //! | the same over memory of another framework | [`op::Raw`], [`Compute::run_raw`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
-//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
+//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda` |
+//! | force a way to compute there, or see which was chosen | [`Strategy`], [`plan`], whose contents may change in any version |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
@@ -84,7 +85,7 @@ mod named;
 #[cfg(any(feature = "bench", feature = "verify"))]
 mod offset;
 pub mod op;
-mod plan;
+pub mod plan;
 mod shape;
 pub mod tensors;
 #[cfg(feature = "verify")]
@@ -100,15 +101,21 @@ pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
 pub use layer::{BatchNorm, Options, Params, Saved, State, StateDict};
 pub use op::{
-    Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Problem, Running, RunningVar, Statistics,
+    Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Running, RunningVar, Statistics,
     StatisticsKind, Tracking,
 };
-pub use plan::{Access, DeviceLimits, Plan, Strategy, Tiling};
+pub use plan::Strategy;
 pub use shape::{Layout, Shape, relu_mask_len};
 
 #[cfg(feature = "cuda")]
 pub use cudarc;
 pub use half;
+
+#[cfg_attr(not(any(feature = "cuda", feature = "verify", feature = "bench")), allow(unused_imports))]
+pub(crate) use {
+    op::Problem,
+    plan::{DeviceLimits, Plan},
+};
 
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.
 #[cfg(feature = "emulate")]

@@ -1,6 +1,8 @@
-//! The one place that chooses: a checked problem on a device becomes a [`Plan`]: strategy, geometry, workspace.
+//! The planner: how the CUDA backend cuts a problem, and what it would do on a device that is not at hand. **No part of the promise of
+//! versions: any release may change names, fields and numbers here**, as kernels are tuned.
 //!
-//! Pure: no driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
+//! It is the one place that chooses: a checked [`Problem`] on a device becomes a [`Plan`]: strategy, geometry, workspace. Pure: no
+//! driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
 // The files import each other one way: strategy, kernels, traffic <- limits, access <- tile <- residency <- cost <- this one.
 mod access;

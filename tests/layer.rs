@@ -421,6 +421,11 @@ fn a_refused_forward_pass_leaves_what_was_saved() {
 }
 
 #[test]
+fn an_update_rounds_once() {
+    handling::assert_axpy(&Cpu);
+}
+
+#[test]
 fn smaller_batches_fit_what_was_made_for_larger_ones() {
     batches::assert_smaller_batches_fit(&Cpu);
     batches::assert_other_shapes_are_refused(&Cpu);

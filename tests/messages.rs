@@ -62,7 +62,7 @@ fn usual_mistakes_have_words_of_their_own() {
         (
             "pub fn infer<B: batchnorm::Backend>(backend: B, x: B::In<'_, f32>, y: B::Out<'_, f32>) {
                  let layer = batchnorm::BatchNorm::new(backend, 1, batchnorm::Options::default()).unwrap();
-                 layer.infer(batchnorm::Shape::nc(1, 1).unwrap(), x, batchnorm::Epilogue::RELU, y).unwrap();
+                 layer.infer::<f32>(batchnorm::Shape::nc(1, 1).unwrap(), x, batchnorm::Epilogue::RELU, y).unwrap();
              }",
             "does not compute data of `f32`",
         ),

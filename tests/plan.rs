@@ -7,9 +7,9 @@ mod random;
 use std::collections::BTreeMap;
 
 use abuse::Part;
-use batchnorm::{
-    Access, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy, Tiling,
-};
+use batchnorm::op::Problem;
+use batchnorm::plan::{Access, DeviceLimits, Plan, Tiling};
+use batchnorm::{Dtype, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
 

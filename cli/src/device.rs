@@ -3,7 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use batchnorm::DeviceLimits;
+use batchnorm::plan::DeviceLimits;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;

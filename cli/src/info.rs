@@ -2,7 +2,8 @@
 
 mod plan;
 
-use batchnorm::{Cpu, DeviceLimits, Dtype};
+use batchnorm::plan::DeviceLimits;
+use batchnorm::{Cpu, Dtype};
 use serde_json::json;
 
 use crate::device::{Device, limits_json};

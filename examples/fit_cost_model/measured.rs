@@ -1,7 +1,9 @@
 //! The measurements in the JSON of `batchnorm bench`, as far as a model of time predicts them.
 
 use batchnorm::bench::{Pass, Row, cost};
-use batchnorm::{DeviceLimits, Dtype, Layout, Plan, Problem, Shape, Strategy};
+use batchnorm::op::Problem;
+use batchnorm::plan::{DeviceLimits, Plan};
+use batchnorm::{Dtype, Layout, Shape, Strategy};
 use serde_json::Value;
 
 /// One time that was measured, and what the model has to say to it.

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test, to its last helper.
 
 use batchnorm::bench::{Pass, Row, cost, cost::Constants};
-use batchnorm::{DeviceLimits, Op, Plan, StatisticsKind, Strategy};
+use batchnorm::plan::{DeviceLimits, Plan};
+use batchnorm::{Op, StatisticsKind, Strategy};
 use serde_json::{Value, json};
 
 use crate::fit::{FIELDS, fit};

@@ -1,9 +1,8 @@
 //! The operations over addresses.
 
 use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
-use batchnorm::{
-    Compute, Element, Momentum, Op, Problem, Shape, StatisticsKind, Tracking, relu_mask_len,
-};
+use batchnorm::op::Problem;
+use batchnorm::{Compute, Element, Momentum, Op, Shape, StatisticsKind, Tracking, relu_mask_len};
 use pyo3::{FromPyObject, PyResult};
 
 use crate::device::{Device, WorkspaceMemory};

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::mem::offset_of;
 
-use batchnorm::{Access, Activation, Epilogue, Strategy};
+use batchnorm::plan::Access;
+use batchnorm::{Activation, Epilogue, Strategy};
 use cpp_demangle::Symbol;
 use ptx_replay::compare::Halves;
 use ptx_replay::launch::Launch;
@@ -138,7 +139,7 @@ pub(crate) struct Kernel {
 }
 
 /// All kernels. One that is not here is told by `--require-all`.
-const KERNELS: [Kernel; 17] = [
+const KERNELS: [Kernel; 18] = [
     kernel("moments_kernel", &STRATEGIES, &[]),
     kernel("moments_finish_kernel", &[], &[]),
     kernel("train_fused_kernel", &FUSED, &EPILOGUES),
@@ -152,6 +153,7 @@ const KERNELS: [Kernel; 17] = [
     kernel("backward_running_finish_kernel", &[], &[]),
     kernel("pack_mask_kernel", &[], &[]),
     kernel("fill_kernel", &[], &[]),
+    kernel("axpy_kernel", &[], &[]),
     kernel("copy_kernel", &[], &[]),
     kernel("strided_copy_kernel", &[], &[]),
     kernel("grid_barrier_kernel", &[], &[]),

@@ -19,7 +19,7 @@ use crate::backend::{Backend, Compute, Sealed};
 use crate::element::Stored;
 use crate::error::Result;
 use crate::memory;
-use crate::op::{Extent, Memory, Operation, Problem, Raw};
+use crate::op::{Extent, Memory, Operation, Problem, Raw, check_axpy};
 
 /// The CPU: threads of a pool of this crate's own, [`Cpu::threads`] of them, or rayon's pool where one of its threads calls.
 ///
@@ -74,6 +74,11 @@ impl Backend for Cpu {
         buf
     }
     fn workspace(&self, _problems: &[Problem]) -> Result<()> {
+        Ok(())
+    }
+    fn axpy(&self, alpha: f32, x: &[f32], y: &mut [f32]) -> Result<()> {
+        check_axpy(x.len(), y.len())?;
+        operations::axpy(alpha, x, y);
         Ok(())
     }
     fn duplicate<T: Stored>(&self, buf: &Vec<T>) -> Result<Vec<T>> {

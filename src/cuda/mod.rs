@@ -318,6 +318,9 @@ impl Backend for Cuda {
     fn workspace(&self, problems: &[Problem]) -> Result<CudaWorkspace> {
         CudaWorkspace::new(self, problems)
     }
+    fn axpy(&self, alpha: f32, x: &dyn DevicePtr<f32>, y: &mut dyn DevicePtrMut<f32>) -> Result<()> {
+        launch::axpy(self, alpha, x, y)
+    }
     fn duplicate<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<CudaSlice<T>> {
         expect_unforked()?;
         if buf.is_empty() {

@@ -64,6 +64,9 @@ pub use tensor::Memory;
 pub use tracking::{Momentum, NonFinite, Running, RunningVar, Tracking};
 pub use train::{Train, Update};
 
+pub(crate) use check::check_axpy;
+#[cfg(feature = "cuda")]
+pub(crate) use check::{check_overlaps, check_streams};
 pub(crate) use problem::check_eps;
 pub(crate) use raw::lend;
 pub(crate) use tensor::{Extent, Map, Role, TensorList};

@@ -1,8 +1,9 @@
 //! The safe API on CUDA: what is refused and with which numbers, moving layers, foreign memory, streams.
 
+use batchnorm::op::{Moments, Problem};
 use batchnorm::{
-    Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Problem, Saved, Shape,
-    Strategy, op::Moments, with_device_element,
+    Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Saved, Shape, Strategy,
+    with_device_element,
 };
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
@@ -265,6 +266,27 @@ fn each_backward_pass_has_its_forward_pass() {
 fn a_refused_forward_pass_leaves_what_was_saved() {
     let Some(cuda) = device() else { return };
     passes::assert_a_refusal_leaves_what_was_saved(&*cuda);
+}
+
+#[test]
+fn an_update_rounds_once() {
+    let Some(cuda) = device() else { return };
+    handling::assert_axpy(&*cuda);
+    let mut y = cuda.upload(&[1.0f32, 2.0, 3.0]).unwrap();
+    let address = y.device_ptr(cuda.stream()).0;
+    // SAFETY: within y, which outlives it; nothing is read through it, since the call is refused.
+    let part = unsafe { DeviceRef::<f32>::from_raw(address + 4, 2, cuda.stream()) };
+    let error = cuda.axpy(1.0, &part, &mut y.slice_mut(..2)).unwrap_err();
+    assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes: 4, .. }), "{error}");
+    assert_eq!(cuda.download(&y).unwrap(), [1.0, 2.0, 3.0]);
+
+    // Where the context tracks no events, memory of another stream is refused.
+    let untracked = crate::device::untracked(&cuda);
+    let [here, other] = [(); 2].map(|()| Cuda::on(untracked.new_stream().unwrap()).unwrap());
+    let (x, mut y) = (other.upload(&[1.0f32]).unwrap(), here.upload(&[5.0f32]).unwrap());
+    let error = here.axpy(1.0, &x, &mut y).unwrap_err();
+    assert!(matches!(error, Error::ForeignStream { tensor: "x", .. }), "{error}");
+    assert_eq!(here.download(&y).unwrap(), [5.0]);
 }
 
 #[test]

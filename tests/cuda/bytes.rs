@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use batchnorm::op::Problem;
 use batchnorm::op::{Backward, Gradients, Infer, Moments, Statistics, Train, Update};
+use batchnorm::plan::{Access, Plan};
 use batchnorm::{
-    Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind,
-    Strategy, Tracking, relu_mask_len, with_device_element,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy, Tracking,
+    relu_mask_len, with_device_element,
 };
 use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};

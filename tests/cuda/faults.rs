@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use batchnorm::op::Moments;
+use batchnorm::op::Problem;
 use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
 use batchnorm::{
-    Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Op, Problem, Shape, StateDict,
-    StatisticsKind,
+    Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Op, Shape, StateDict, StatisticsKind,
 };
 use cudarc::driver::CudaContext;
 use half::f16;

@@ -9,10 +9,10 @@ pub(crate) mod work;
 
 use batchnorm::bench::{Probe, Probes};
 use batchnorm::op::Moments;
-use batchnorm::{
-    Backend, BatchNorm, Compute, Cuda, DeviceLimits, Dtype, Element, Epilogue, Layout, Momentum, Op, Options,
-};
-use batchnorm::{Problem, Shape, Tracking, with_device_element};
+use batchnorm::op::Problem;
+use batchnorm::plan::DeviceLimits;
+use batchnorm::{Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, Op, Options};
+use batchnorm::{Shape, Tracking, with_device_element};
 use half::f16;
 
 use crate::device::{EMULATED, cuda, strategies, untracked};

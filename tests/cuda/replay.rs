@@ -9,10 +9,11 @@ mod plans;
 mod probes;
 
 use batchnorm::op::Moments;
+use batchnorm::plan::Access;
 use batchnorm::verify::oracle::expected;
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
-    Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
     StatisticsKind, Strategy, Tracking,
 };
 use half::{bf16, f16};
@@ -326,6 +327,17 @@ fn tiles_held_in_part_and_in_turn() {
         }
     }
     assert_none(&cases.failures);
+}
+
+/// An update of parameters: of one CTA, and of several.
+#[test]
+fn an_update() {
+    let Some(cuda) = cuda() else { return };
+    for len in [5, 1300] {
+        let (x, mut y) = (cuda.upload(&vec![0.5f32; len]).unwrap(), cuda.upload(&vec![2.0f32; len]).unwrap());
+        cuda.axpy(-3.0, &x, &mut y).unwrap();
+        assert_eq!(cuda.download(&y).unwrap(), vec![0.5; len]);
+    }
 }
 
 /// A batch without a sample, whose statistics a kernel of its own writes.

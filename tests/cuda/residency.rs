@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 #[cfg(not(feature = "emulate"))]
 use batchnorm::bench::{Probe, Probes};
 #[cfg(feature = "emulate")]
-use batchnorm::{Backend, Dtype, Epilogue, Op, Options, Plan, Problem, Shape};
+use batchnorm::op::Problem;
+#[cfg(feature = "emulate")]
+use batchnorm::plan::Plan;
+#[cfg(feature = "emulate")]
+use batchnorm::{Backend, Dtype, Epilogue, Op, Options, Shape};
 use batchnorm::{BatchNorm, Cuda, Strategy};
 
 use crate::device::{EMULATED, cuda, strategies, untracked};

@@ -4,7 +4,8 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use batchnorm::op::Moments;
-use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Error, Op, Problem, Shape, Strategy};
+use batchnorm::op::Problem;
+use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Error, Op, Shape, Strategy};
 use cudarc::driver::{CudaSlice, DevicePtr};
 
 use crate::device::{EMULATED, cuda as device, has};

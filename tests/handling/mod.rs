@@ -147,3 +147,20 @@ pub(crate) fn assert_what_is_printed_has_no_contents<B: Compute<f32>>(backend: &
         )
     );
 }
+
+/// `y + alpha * x` with one rounding, over lengths of one CTA, of several, and of more than a launch has threads.
+pub(crate) fn assert_axpy<B: Compute<f32>>(backend: &B) {
+    for len in [0, 1, 7, 1000, 600_000] {
+        let x: Vec<f32> = (0..len).map(|i| (i * 37 % 1009) as f32 / 7.0 - 60.0).collect();
+        let y: Vec<f32> = (0..len).map(|i| (i * 11 % 101) as f32 / 3.0 - 17.0).collect();
+        let (on_x, mut on_y) = (backend.upload(&x).unwrap(), backend.upload(&y).unwrap());
+        backend.axpy(-0.3, B::input(&on_x), B::output(&mut on_y)).unwrap();
+        let want: Vec<f32> = x.iter().zip(&y).map(|(x, y)| (-0.3f32).mul_add(*x, *y)).collect();
+        assert_eq!(backend.download(&on_y).unwrap(), want);
+        assert_eq!(backend.download(&on_x).unwrap(), x);
+    }
+    let (short, mut y) = (backend.upload(&[1.0; 3]).unwrap(), backend.upload(&[2.0; 4]).unwrap());
+    let error = backend.axpy(1.0, B::input(&short), B::output(&mut y)).unwrap_err();
+    assert_eq!(error.to_string(), "x: expected 4 values, got 3");
+    assert_eq!(backend.download(&y).unwrap(), [2.0; 4]);
+}

@@ -1,6 +1,8 @@
 //! `batchnorm info --plan SHAPE`: how a problem could be run on a GPU, and what each way is predicted to take.
 
-use batchnorm::{DeviceLimits, Plan, Problem, Shape};
+use batchnorm::Shape;
+use batchnorm::op::Problem;
+use batchnorm::plan::{DeviceLimits, Plan};
 use serde_json::{Value, json};
 
 use crate::choices::{Dtype, Epilogue, Layout, Op};

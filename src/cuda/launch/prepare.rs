@@ -29,6 +29,7 @@ fn of_operation(op: Op) -> Option<Prepare> {
 /// The preparations of kernels that are no operation's.
 const OTHERS: &[Prepare] = &[
     ("bn_fill_prepare", ffi::bn_fill_prepare),
+    ("bn_axpy_prepare", ffi::bn_axpy_prepare),
     #[cfg(feature = "bench")]
     ("bn_probe_prepare", ffi::bn_probe_prepare),
 ];

@@ -1,7 +1,8 @@
 //! Shapes by how the planner cuts them: the tests ask for kinds of plans, and fail where no shape has one any more.
 
+use batchnorm::plan::{Access, DeviceLimits, Plan};
 use batchnorm::verify::{Case, Group, Input, Verified};
-use batchnorm::{Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Shape, Strategy};
+use batchnorm::{Cuda, Dtype, Epilogue, Layout, Op, Shape, Strategy};
 
 pub(crate) const ACCESSES: [Access; 4] =
     [Access::Contiguous, Access::Strided, Access::ScalarContiguous, Access::ScalarStrided];

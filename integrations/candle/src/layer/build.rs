@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use batchnorm::{Momentum, NonFinite, Problem, RunningVar, Tracking};
+use batchnorm::op::Problem;
+use batchnorm::{Momentum, NonFinite, RunningVar, Tracking};
 use candle_core::{DType, Error, Result, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
