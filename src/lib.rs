@@ -48,6 +48,8 @@
 //! # Ok::<(), batchnorm::Error>(())
 //! ```
 //!
+//! Programs from the training loop on a GPU to a CUDA graph are in the folder `examples`, in the order in which they build on each other.
+//!
 //! # Where things are
 //! | to | see |
 //! |---|---|
