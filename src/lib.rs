@@ -113,11 +113,10 @@ pub use shape::{Layout, Shape, relu_mask_len};
 pub use cudarc;
 pub use half;
 
-#[cfg_attr(not(any(feature = "cuda", feature = "verify", feature = "bench")), allow(unused_imports))]
-pub(crate) use {
-    op::Problem,
-    plan::{DeviceLimits, Plan},
-};
+#[cfg(all(feature = "verify", feature = "cuda"))]
+pub(crate) use op::Problem;
+#[cfg(feature = "verify")]
+pub(crate) use plan::Plan;
 
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.
 #[cfg(feature = "emulate")]

@@ -7,7 +7,8 @@ use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
 use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
-use crate::{DeviceLimits, Error, Op, Result, StatisticsKind};
+use crate::plan::DeviceLimits;
+use crate::{Error, Op, Result, StatisticsKind};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
