@@ -21,7 +21,7 @@ fn main() -> Result<(), batchnorm::Error> {
     let mut teacher = layer.try_clone()?;
     let Params { gamma, beta } = teacher.params_mut();
     gamma.into_iter().for_each(|gamma| gamma.copy_from_slice(&[2.0, 0.5]));
-    beta.into_iter().for_each(|beta| beta.copy_from_slice(&[1.0, -0.25]));
+    beta.into_iter().for_each(|beta| beta.copy_from_slice(&[1.0, 0.75]));
     teacher.train(shape, &x, Epilogue::RELU, &mut wanted, &mut saved)?;
 
     let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);

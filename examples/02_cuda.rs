@@ -7,7 +7,7 @@
 use batchnorm::{Backend, BatchNorm, Cuda, Epilogue, Error, Gradients, Options, Params, Result, Shape};
 
 const STEPS: usize = 20;
-const RATE: f32 = 0.5;
+const RATE: f32 = 0.02;
 
 fn main() -> Result<()> {
     let cuda = match Cuda::new(0) {

@@ -1,7 +1,7 @@
 //! The planner's model of time, open to who fits its constants to what was measured. No promise: it follows the planner.
 
-pub use crate::plan::cost::Constants;
 use crate::op::Problem;
+pub use crate::plan::cost::Constants;
 use crate::plan::{DeviceLimits, Plan, Strategy};
 
 /// Every plan that a strategy has for a problem, with its time by these constants.
