@@ -166,10 +166,10 @@ impl Settings {
     fn checked(num_features: usize, eps: f64, momentum: f64) -> Result<Self> {
         match Problem::check_options(eps, Some(tracking(momentum))) {
             Ok(()) => {}
-            Err(batchnorm::Error::Eps { actual }) => {
+            Err(batchnorm::Error::Eps { actual, .. }) => {
                 candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {actual}")
             }
-            Err(batchnorm::Error::Momentum { actual }) => {
+            Err(batchnorm::Error::Momentum { actual, .. }) => {
                 candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {actual}")
             }
             Err(other) => return Err(Error::wrap(other)),
