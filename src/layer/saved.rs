@@ -11,9 +11,9 @@ use crate::shape::{Shape, relu_mask_len};
 /// The statistics that one forward pass leaves for its backward pass. The caller's, so that a layer used twice in a network has two.
 ///
 /// Made by [`BatchNorm::saved`](crate::BatchNorm::saved) for one shape and used again for every batch of that shape, and for any
-/// smaller one, such as the last of an epoch. It
-/// knows which pass wrote it: [`BatchNorm::backward`](crate::BatchNorm::backward) is that of this pass, and refuses another
-/// epilogue with [`Error::SavedPass`]. It does not know whose: that layer, `x`, gamma, beta and dtype are those of the forward pass is for the caller to keep.
+/// smaller one, such as the last of an epoch. It knows which pass wrote it: [`BatchNorm::backward`](crate::BatchNorm::backward) is
+/// that of this pass, and refuses another shape or epilogue with [`Error::SavedBatch`] and [`Error::SavedPass`]. It does not know
+/// whose: that layer, `x`, gamma, beta and dtype are those of the forward pass is for the caller to keep.
 pub struct Saved<B: Backend, P: Param = f32> {
     made_for: Shape,
     pub(super) mean: B::Buf<P>,
