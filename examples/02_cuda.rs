@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release --features cuda --example 02_cuda
 //!
-//! Nothing is read back between the steps. The loss is `mean(w * y)` with fixed weights `w`, so that its gradient is uploaded once.
+//! Nothing is read back between the steps. The loss is `mean(w * y)` with fixed weights `w`, so that its gradient is uploaded
+//! once.
 
 use batchnorm::{Backend, BatchNorm, Cuda, Epilogue, Error, Gradients, Options, Params, Result, Shape};
 

@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release --features cuda --example 04_graph
 //!
-//! A graph keeps the addresses of its buffers: layer, statistics and data must outlive it. `reserve` comes before the capture, which
-//! allocates nothing then.
+//! A graph keeps the addresses of its buffers: layer, statistics and data must outlive it. `reserve` comes before the capture,
+//! which allocates nothing then.
 
 use batchnorm::cudarc::driver::CudaContext;
 use batchnorm::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
