@@ -10,7 +10,7 @@ pub(crate) fn input(bytes: &[u8]) {
         let dims = tensors.dims(name).expect("a name of the file");
         let len = |len: usize| assert_eq!(len, dims.iter().product::<usize>());
         drop(tensors.dtype(name));
-        for dtype in Dtype::ALL {
+        for &dtype in Dtype::ALL {
             let read = with_element!(dtype, T => tensors.data::<T>(name, &dims).map(|data| data.len()));
             read.into_iter().for_each(len);
         }
@@ -35,7 +35,7 @@ pub(crate) fn input(bytes: &[u8]) {
 /// A state file: a layer loads it, or is as it was.
 pub(crate) fn state(bytes: &[u8]) {
     let Ok(tensors) = Tensors::parse(bytes) else { return };
-    let mut layer = BatchNorm::<Cpu>::new(Cpu, 3, Options::default()).expect("a layer");
+    let mut layer = BatchNorm::new(Cpu, 3, Options::default()).expect("a layer");
     let before = layer.state_dict().expect("a state");
     match StateDict::from_tensors(&tensors, "", 3, &Options::default()) {
         Ok(state) => layer.load_state_dict(&state).expect("a state of this layer"),

@@ -291,6 +291,8 @@ BnStatus bn_backward(const BnBackward* args, void* stream);
 BnStatus bn_probe(const BnProbe* args, void* stream);
 /// Writes `value` to `len` floats: the per-channel outputs of an empty batch.
 BnStatus bn_fill(float* out, uint64_t len, float value, void* stream);
+/// Adds `alpha * x` to y, `len` floats each, rounded once.
+BnStatus bn_axpy(float* y, const float* x, uint64_t len, float alpha, void* stream);
 
 // Each loads its operation's kernels on the current device, lets them use its shared memory, and counts how many fit.
 // Called once per device, before any launch or capture.
@@ -301,6 +303,7 @@ BnStatus bn_infer_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_backward_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_probe_prepare(const BnDevice* device, BnResident* resident);
 BnStatus bn_fill_prepare(const BnDevice* device, BnResident* resident);
+BnStatus bn_axpy_prepare(const BnDevice* device, BnResident* resident);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,7 @@
 //! The two sealed traits: [`Backend`], a device that holds buffers, and [`Compute`], the dtypes that it computes.
 
+use core::ops::Range;
+
 use crate::element::{Element, Stored};
 use crate::error::Result;
 use crate::memory;
@@ -10,11 +12,21 @@ pub trait Sealed {}
 
 /// A device with its stream, and the buffers on it. Sealed: [`Cpu`](crate::Cpu) implements it, and with the feature
 /// `cuda` `Cuda`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no backend",
+    label = "expected `Cpu`, or `Cuda` with the feature `cuda`"
+)]
 pub trait Backend: Memory + Clone + Send + Sync {
     /// An owned buffer.
     type Buf<T: Stored>: Send + Sync;
     /// Scratch memory of one layer or one caller, never of a stream.
     type Workspace: Send;
+    /// A part of a buffer, to be read.
+    #[doc(hidden)]
+    type View<'a, T: Stored>;
+    /// A part of a buffer, to be written.
+    #[doc(hidden)]
+    type ViewMut<'a, T: Stored>;
 
     /// A copy of `host` on the device.
     ///
@@ -64,9 +76,44 @@ pub trait Backend: Memory + Clone + Send + Sync {
     /// An error if the device has no memory left, or fails.
     fn workspace(&self, problems: &[Problem]) -> Result<Self::Workspace>;
 
+    /// `y <- y + alpha * x`, each value rounded once: a step of an optimizer where the parameters are.
+    ///
+    /// ```
+    /// use batchnorm::{Backend, Cpu};
+    ///
+    /// let (mut gamma, dgamma, rate) = (vec![1.0f32, 2.0], vec![0.5, -1.0], 0.5);
+    /// Cpu.axpy(-rate, &dgamma, &mut gamma)?;
+    /// assert_eq!(gamma, [0.75, 2.5]);
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    ///
+    /// On CUDA it is one launch, asynchronous on the backend's stream, which can be captured.
+    ///
+    /// # Shapes
+    /// `x` and `y` of one length.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length), [`Error::Aliasing`](crate::Error::Aliasing), and on CUDA those of a foreign
+    /// device, context or stream, of a capture, and of the driver, as the [operations](crate::op#errors) have them.
+    fn axpy(&self, alpha: f32, x: Self::In<'_, f32>, y: Self::Out<'_, f32>) -> Result<()>;
+
     /// A copy of `buf` in the same memory, which on a device does not go over the host.
     #[doc(hidden)]
     fn duplicate<T: Stored>(&self, buf: &Self::Buf<T>) -> Result<Self::Buf<T>>;
+
+    /// A part of a buffer, which it has.
+    #[doc(hidden)]
+    fn view<T: Stored>(buf: &Self::Buf<T>, range: Range<usize>) -> Self::View<'_, T>;
+    /// [`Backend::view`], to be written.
+    #[doc(hidden)]
+    fn view_mut<T: Stored>(buf: &mut Self::Buf<T>, range: Range<usize>) -> Self::ViewMut<'_, T>;
+    #[doc(hidden)]
+    fn view_input<'a, T: Stored>(view: &'a Self::View<'_, T>) -> Self::In<'a, T>;
+    #[doc(hidden)]
+    fn view_output<'a, T: Stored>(view: &'a mut Self::ViewMut<'_, T>) -> Self::Out<'a, T>;
+    /// The number of a buffer's values.
+    #[doc(hidden)]
+    fn len<T: Stored>(buf: &Self::Buf<T>) -> usize;
 }
 
 /// A backend that computes data of type `T`: it runs the [operations](crate::op) over a caller's tensors. Sealed.
@@ -84,6 +131,11 @@ pub trait Backend: Memory + Clone + Send + Sync {
 /// assert_eq!((mean, var), ([2.0, 20.0], [1.0, 100.0]));
 /// # Ok::<(), batchnorm::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not compute data of `{T}`",
+    label = "no operation on `{T}` here",
+    note = "`Cpu` computes f32, f16, bf16 and f64, `Cuda` f32, f16 and bf16"
+)]
 pub trait Compute<T: Element>: Backend {
     /// Runs an operation. Scratch memory is the calling thread's, which it keeps for the backend's stream: allocated where there
     /// is none yet or too little, and freed when the thread ends, or by the thread's use of other streams. A captured graph keeps

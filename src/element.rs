@@ -8,6 +8,7 @@ use crate::backend::Sealed;
 use crate::named::named;
 
 /// The type of a tensor's values.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE binary32.
@@ -31,7 +32,7 @@ named! {
 
 impl Dtype {
     /// The dtypes that `Cuda` computes.
-    pub const ON_CUDA: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+    pub const ON_CUDA: &'static [Self] = &[Self::F32, Self::F16, Self::Bf16];
 
     /// Whether `Cuda` computes it; the CPU computes all.
     pub fn is_on_cuda(self) -> bool {
@@ -133,9 +134,19 @@ pub trait Stored:
 }
 
 /// The type of per-channel values (`gamma`, `beta`, `running_*`, `saved_*`, `dgamma`, `dbeta`): f32 or f64. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of parameters",
+    label = "expected f32 or f64",
+    note = "parameters are f32 (f64 for f64 data), also of a layer for f16 and bf16 data"
+)]
 pub trait Param: Element<Param = Self> {}
 
 /// The type of a tensor's data (`x`, `y`, `z`, `dy`, `dx`, `dz`): f32, f16, bf16, and f64 on the CPU. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no type of data",
+    label = "expected f32, f64, `half::f16` or `half::bf16`",
+    note = "data is f32, f16 or bf16, and on the CPU f64; f16 and bf16 are those of `batchnorm::half`"
+)]
 pub trait Element: Stored {
     /// The dtype's name at run time.
     const DTYPE: Dtype;
@@ -177,6 +188,26 @@ element! {
 impl Param for f32 {}
 impl Param for f64 {}
 
+/// The dtypes once more, for the macros: of these a caller's `match` must know all.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub enum __Known {
+    F32,
+    F16,
+    Bf16,
+    F64,
+}
+
+#[doc(hidden)]
+pub fn __known(dtype: Dtype) -> __Known {
+    match dtype {
+        Dtype::F32 => __Known::F32,
+        Dtype::F16 => __Known::F16,
+        Dtype::Bf16 => __Known::Bf16,
+        Dtype::F64 => __Known::F64,
+    }
+}
+
 /// An expression over the type of a [`Dtype`] that is known at run time only: it is compiled once for each type, under
 /// the name that stands before `=>`.
 ///
@@ -188,7 +219,8 @@ impl Param for f64 {}
 ///     with_element!(dtype, T => T::from_f64(value).to_f64())
 /// }
 ///
-/// assert_eq!(Dtype::ALL.map(|dtype| rounded(dtype, 1.003)), [1.003f32.into(), 1.0029296875, 1.0, 1.003]);
+/// let each: Vec<_> = Dtype::ALL.iter().map(|dtype| rounded(*dtype, 1.003)).collect();
+/// assert_eq!(each, [1.003f32.into(), 1.0029296875, 1.0, 1.003]);
 /// ```
 #[macro_export]
 macro_rules! with_element {
@@ -219,20 +251,20 @@ macro_rules! with_element {
 #[macro_export]
 macro_rules! with_device_element {
     ($dtype:expr, $T:ident => $run:expr, f64 => $otherwise:expr $(,)?) => {
-        match $dtype {
-            $crate::Dtype::F32 => {
+        match $crate::__known($dtype) {
+            $crate::__Known::F32 => {
                 type $T = f32;
                 $run
             }
-            $crate::Dtype::F16 => {
-                type $T = $crate::__half::f16;
+            $crate::__Known::F16 => {
+                type $T = $crate::half::f16;
                 $run
             }
-            $crate::Dtype::Bf16 => {
-                type $T = $crate::__half::bf16;
+            $crate::__Known::Bf16 => {
+                type $T = $crate::half::bf16;
                 $run
             }
-            $crate::Dtype::F64 => $otherwise,
+            $crate::__Known::F64 => $otherwise,
         }
     };
 }
@@ -248,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_dtypes_on_cuda_are_those_that_say_so() {
-        assert!(Dtype::ALL.into_iter().filter(|dtype| dtype.is_on_cuda()).eq(Dtype::ON_CUDA));
+        assert!(Dtype::ALL.iter().filter(|dtype| dtype.is_on_cuda()).eq(Dtype::ON_CUDA));
     }
 
     #[test]

@@ -20,18 +20,21 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 pub enum Error {
     /// A shape has fewer than 2 or more than 5 dimensions.
     #[error("shape {dims:?}: expected 2 to 5 dimensions, got {}", dims.len())]
+    #[non_exhaustive]
     Rank {
         /// The dimensions as given.
         dims: Vec<usize>,
     },
     /// A shape has no channels.
     #[error("shape {dims:?}: expected at least 1 channel, got 0")]
+    #[non_exhaustive]
     ZeroChannels {
         /// The dimensions as given.
         dims: Vec<usize>,
     },
     /// The product of the dimensions does not fit the address space.
     #[error("shape {dims:?}: expected at most {limit} values, got more")]
+    #[non_exhaustive]
     SizeOverflow {
         /// The dimensions as given.
         dims: Vec<usize>,
@@ -40,6 +43,7 @@ pub enum Error {
     },
     /// A buffer has the wrong number of values.
     #[error("{tensor}: expected {expected} values, got {actual}")]
+    #[non_exhaustive]
     Length {
         /// The argument's name.
         tensor: &'static str,
@@ -50,6 +54,7 @@ pub enum Error {
     },
     /// An output overlaps another argument in memory.
     #[error("{output} overlaps {other}: expected separate memory, got {bytes} bytes in common")]
+    #[non_exhaustive]
     Aliasing {
         /// The output's name.
         output: &'static str,
@@ -60,6 +65,7 @@ pub enum Error {
     },
     /// An optional argument is absent where the operation cannot do without it.
     #[error("{tensor} is missing: {reason}")]
+    #[non_exhaustive]
     Missing {
         /// The argument's name.
         tensor: &'static str,
@@ -68,6 +74,7 @@ pub enum Error {
     },
     /// An optional argument is present where the operation has no use for it.
     #[error("{tensor} is not expected: {reason}")]
+    #[non_exhaustive]
     Unexpected {
         /// The argument's name.
         tensor: &'static str,
@@ -76,24 +83,28 @@ pub enum Error {
     },
     /// Training with one value a channel, where the unbiased running variance would divide by zero.
     #[error("shape {shape}: expected at least 2 values per channel to train with an unbiased running variance, got 1")]
+    #[non_exhaustive]
     OneValuePerChannel {
         /// The shape of the call.
         shape: Shape,
     },
     /// `eps` is negative or not finite.
     #[error("eps: expected a finite value >= 0, got {actual}")]
+    #[non_exhaustive]
     Eps {
         /// The value given.
         actual: f64,
     },
     /// `momentum` is outside [0, 1] or not finite.
     #[error("momentum: expected a value in [0, 1], got {actual}")]
+    #[non_exhaustive]
     Momentum {
         /// The value given.
         actual: f64,
     },
     /// The operation takes no such epilogue: none at all, or not this activation behind a residual.
     #[error("{}: expected {}, got {actual}", op.name(), epilogues_of(*op))]
+    #[non_exhaustive]
     Epilogue {
         /// The operation.
         op: Op,
@@ -102,22 +113,34 @@ pub enum Error {
     },
     /// A tensor's channels are not the layer's.
     #[error("shape {shape}: expected {expected} channels, got {}", shape.c())]
+    #[non_exhaustive]
     Channels {
         /// The shape of the call.
         shape: Shape,
         /// The layer's channels.
         expected: usize,
     },
-    /// A call's shape, or its layout, is not that of the forward pass whose statistics it was given.
-    #[error("saved statistics: expected {expected}, got {actual}")]
+    /// A call's shape, or its layout, is not that which `saved` was made for, nor a smaller batch of it.
+    #[error("saved statistics: expected {expected} or a smaller batch of it, got {actual}")]
+    #[non_exhaustive]
     SavedShape {
         /// The shape that the statistics were made for.
         expected: Shape,
         /// The shape of the call.
         actual: Shape,
     },
+    /// A backward pass of another batch size than the forward pass had whose statistics it was given.
+    #[error("saved statistics: expected a batch of {expected}, as the forward pass had, got {actual}")]
+    #[non_exhaustive]
+    SavedBatch {
+        /// The batch size of the forward pass.
+        expected: usize,
+        /// That of the call.
+        actual: usize,
+    },
     /// `saved` was written by a forward pass of another epilogue than this backward pass has, or by none.
     #[error("saved statistics: expected those of a forward pass with the epilogue {}, got {}", expected.name(), written_by(actual))]
+    #[non_exhaustive]
     SavedPass {
         /// The epilogue of the backward pass.
         expected: Epilogue<()>,
@@ -129,6 +152,7 @@ pub enum Error {
     NotTracking,
     /// There is no CUDA driver on this machine.
     #[error("no CUDA driver: expected a library of the names {names}, got {reason}")]
+    #[non_exhaustive]
     NoDriver {
         /// The names that were tried.
         names: String,
@@ -137,6 +161,7 @@ pub enum Error {
     },
     /// The process was forked from one that had used CUDA, which a forked process cannot use.
     #[error("CUDA: expected process {expected}, which used it first, got process {actual}, which was forked from it")]
+    #[non_exhaustive]
     Forked {
         /// The process that used CUDA first.
         expected: u32,
@@ -145,6 +170,7 @@ pub enum Error {
     },
     /// The driver has no device of that number.
     #[error("CUDA device {ordinal}: expected a number below the count of devices, which is {count}")]
+    #[non_exhaustive]
     NoDevice {
         /// The number asked for.
         ordinal: usize,
@@ -156,6 +182,7 @@ pub enum Error {
         "CUDA device {ordinal}: expected compute capability {}.{} or newer, got {}.{}",
         expected.0, expected.1, actual.0, actual.1
     )]
+    #[non_exhaustive]
     DeviceTooOld {
         /// The device's number.
         ordinal: usize,
@@ -168,6 +195,7 @@ pub enum Error {
     #[error(
         "{call}: expected room for {expected} blocks of threads of kernel {kernel} on a multiprocessor, got {actual}"
     )]
+    #[non_exhaustive]
     Residency {
         /// The function that found it.
         call: &'static str,
@@ -180,12 +208,14 @@ pub enum Error {
     },
     /// The device or the host has no memory left.
     #[error("out of memory: expected room for {bytes} bytes")]
+    #[non_exhaustive]
     OutOfMemory {
         /// The bytes asked for.
         bytes: usize,
     },
     /// The CUDA driver refused a call, or reports an earlier failure with it.
     #[error("{call}: expected success, got CUDA driver error {code}{}", known(*code))]
+    #[non_exhaustive]
     Driver {
         /// The action that failed.
         call: &'static str,
@@ -194,6 +224,7 @@ pub enum Error {
     },
     /// The CUDA runtime refused a launch.
     #[error("{call}: expected success, got CUDA runtime error {code}{}", known(*code))]
+    #[non_exhaustive]
     Launch {
         /// The launch function.
         call: &'static str,
@@ -202,6 +233,7 @@ pub enum Error {
     },
     /// The CUDA runtime refused to make a kernel ready for its launches.
     #[error("kernel {kernel}, {call}: expected success, got CUDA runtime error {code}{}", known(*code))]
+    #[non_exhaustive]
     Prepare {
         /// The kernel, with its dtype and form.
         kernel: String,
@@ -212,6 +244,7 @@ pub enum Error {
     },
     /// A kernel was compiled with static shared memory, which no plan leaves room for.
     #[error("kernel {kernel}: expected no static shared memory, got {actual} bytes")]
+    #[non_exhaustive]
     StaticShared {
         /// The kernel, with its dtype and form.
         kernel: String,
@@ -220,6 +253,7 @@ pub enum Error {
     },
     /// A device whose architecture has thread-block clusters of this size has room for none.
     #[error("clusters of {size} thread blocks: expected room for at least 1 on the device, got {actual}")]
+    #[non_exhaustive]
     Clusters {
         /// The thread blocks of a cluster.
         size: u32,
@@ -229,6 +263,7 @@ pub enum Error {
     /// A workspace is too small. [`BatchNorm::reserve`](crate::BatchNorm::reserve) and
     /// [`Backend::workspace`](crate::Backend::workspace) make one that is not.
     #[error("workspace: expected at least {needed} bytes, got {actual}")]
+    #[non_exhaustive]
     Workspace {
         /// The bytes that the plan needs.
         needed: usize,
@@ -237,6 +272,7 @@ pub enum Error {
     },
     /// A forced strategy cannot hold the problem on this device.
     #[error("strategy {strategy}: expected a channel tile of at most {limit} bytes on chip, got {actual}")]
+    #[non_exhaustive]
     Strategy {
         /// The strategy.
         strategy: Strategy,
@@ -248,6 +284,7 @@ pub enum Error {
     /// A probe of a size that the device or its buffers do not have.
     #[cfg(feature = "bench")]
     #[error("probe: expected {expected}, got {actual}")]
+    #[non_exhaustive]
     Probe {
         /// The range or kind that would do.
         expected: String,
@@ -256,12 +293,14 @@ pub enum Error {
     },
     /// A forced strategy needs what this device does not have: thread-block clusters, or cooperative launches.
     #[error("strategy {strategy}: expected a device that has {}, got one that has not", needs(.strategy))]
+    #[non_exhaustive]
     NoStrategy {
         /// The strategy.
         strategy: Strategy,
     },
     /// A buffer is on another device than the backend.
     #[error("{tensor}: expected memory of CUDA device {expected}, got memory of device {actual}")]
+    #[non_exhaustive]
     ForeignDevice {
         /// The argument's name.
         tensor: &'static str,
@@ -272,6 +311,7 @@ pub enum Error {
     },
     /// A buffer is of another CUDA context than the backend, on the same device.
     #[error("{tensor}: expected memory of the backend's CUDA context, got memory of another one on device {device}")]
+    #[non_exhaustive]
     ForeignContext {
         /// The argument's name.
         tensor: &'static str,
@@ -283,6 +323,7 @@ pub enum Error {
         "{tensor}: expected memory of stream {expected:#x}, got memory of stream {actual:#x}, and the context does not \
          track events between streams"
     )]
+    #[non_exhaustive]
     ForeignStream {
         /// The argument's name.
         tensor: &'static str,
@@ -296,12 +337,14 @@ pub enum Error {
         "stream {stream:#x} is being captured: expected a context that tracks no events between streams, got one that \
          does (`CudaContext::disable_event_tracking`)"
     )]
+    #[non_exhaustive]
     Capture {
         /// The handle of the stream.
         stream: usize,
     },
     /// A dtype name that this crate does not know, or a dtype that has no place here.
     #[error("{tensor}: expected {expected}, got dtype {actual}")]
+    #[non_exhaustive]
     Dtype {
         /// The tensor's name.
         tensor: String,
@@ -312,6 +355,7 @@ pub enum Error {
     },
     /// A file has no tensor of that name.
     #[error("{tensor}: expected in the file, which has {actual}")]
+    #[non_exhaustive]
     TensorMissing {
         /// The tensor's name.
         tensor: String,
@@ -320,12 +364,14 @@ pub enum Error {
     },
     /// A file has a tensor that the layer has no place for.
     #[error("{tensor}: not expected in the file, since the layer was built without it")]
+    #[non_exhaustive]
     TensorUnexpected {
         /// The tensor's name.
         tensor: String,
     },
     /// A file's tensor has the wrong dimensions.
     #[error("{tensor}: expected dimensions {expected:?}, got {actual:?}")]
+    #[non_exhaustive]
     TensorShape {
         /// The tensor's name.
         tensor: String,
@@ -336,6 +382,7 @@ pub enum Error {
     },
     /// A tensor to be written has another number of values than its dimensions say.
     #[error("{tensor} of dimensions {dims:?}: expected {expected} values, got {actual}")]
+    #[non_exhaustive]
     TensorLength {
         /// The tensor's name.
         tensor: String,
@@ -348,24 +395,28 @@ pub enum Error {
     },
     /// A file to be written has a tensor of that name already.
     #[error("{tensor}: expected a name that the file has not yet, got it twice")]
+    #[non_exhaustive]
     TensorRepeated {
         /// The tensor's name.
         tensor: String,
     },
     /// A file can hold no tensor of that name.
     #[error("{tensor}: expected the name of a tensor, got the one that the format keeps for itself")]
+    #[non_exhaustive]
     TensorName {
         /// The name.
         tensor: String,
     },
     /// A file to be written has more names and dimensions than the format allows.
     #[error("a safetensors file: expected a header of at most 100000000 bytes, got {reason}")]
+    #[non_exhaustive]
     Header {
         /// The words of the serializer.
         reason: String,
     },
     /// A count of batches is negative.
     #[error("{tensor}: expected a count >= 0, got {actual}")]
+    #[non_exhaustive]
     NegativeCount {
         /// The tensor's name.
         tensor: String,
@@ -374,12 +425,14 @@ pub enum Error {
     },
     /// The bytes are no safetensors file.
     #[error("not a safetensors file: expected a header and the tensors it names, got {reason}")]
+    #[non_exhaustive]
     Format {
         /// The words of the parser.
         reason: String,
     },
     /// A file to be written has the name of what is no regular file, which would be lost.
     #[error("{path}: expected a regular file or a new one, got {actual}")]
+    #[non_exhaustive]
     NotAFile {
         /// The path given.
         path: String,
@@ -388,6 +441,7 @@ pub enum Error {
     },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
+    #[non_exhaustive]
     Io {
         /// The file's path.
         path: String,

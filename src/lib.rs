@@ -28,7 +28,7 @@
 //! use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape};
 //!
 //! let shape = Shape::nchw(8, 3, 4, 4)?;
-//! let mut layer = BatchNorm::<_>::new(Cpu, shape.c(), Options::default())?;
+//! let mut layer = BatchNorm::new(Cpu, shape.c(), Options::new())?;
 //! let mut saved = layer.saved(shape, Epilogue::RELU)?;
 //!
 //! let x: Vec<f32> = (0..shape.len()).map(|i| (i % 7) as f32).collect();
@@ -36,11 +36,19 @@
 //! let (mut dgamma, mut dbeta) = ([0.0; 3], [0.0; 3]);
 //!
 //! layer.train(shape, &x, Epilogue::RELU, &mut y, &mut saved)?;
-//! let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
-//! layer.backward(shape, &x, &dy, Epilogue::RELU, &saved, gradients)?;
+//! layer.backward(
+//!     shape,
+//!     &x,
+//!     &dy,
+//!     Epilogue::RELU,
+//!     &saved,
+//!     Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+//! )?;
 //! layer.infer(shape, &x, Epilogue::RELU, &mut y)?;
 //! # Ok::<(), batchnorm::Error>(())
 //! ```
+//!
+//! Programs from the training loop on a GPU to a CUDA graph are in the folder `examples`, in the order in which they build on each other.
 //!
 //! # Where things are
 //! | to | see |
@@ -51,11 +59,17 @@
 //! | the same over memory of another framework | [`op::Raw`], [`Compute::run_raw`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
-//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
+//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda` |
+//! | force a way to compute there, or see which was chosen | [`Strategy`], [`plan`], whose contents may change in any version |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
 //! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
 //! | measure a backend | `bench`, with the feature of that name |
+//!
+//! # Crates in the API
+//! Types of two other crates are part of this one's API, which has them under their names, so that no second version of either gets
+//! in between: [`half`] 2, whose `f16` and `bf16` are data, and with the feature `cuda` `cudarc` 0.19, whose streams and buffers are
+//! those of `Cuda`. Another major version of one of them (of cudarc another 0.x) is another one of this crate.
 #![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -73,7 +87,7 @@ mod named;
 #[cfg(any(feature = "bench", feature = "verify"))]
 mod offset;
 pub mod op;
-mod plan;
+pub mod plan;
 mod shape;
 pub mod tensors;
 #[cfg(feature = "verify")]
@@ -83,19 +97,26 @@ pub use backend::{Backend, Compute};
 pub use cpu::Cpu;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaWorkspace, DeviceRef};
+#[doc(hidden)]
+pub use element::{__Known, __known};
 pub use element::{Dtype, Element, Param, Stored};
 pub use error::{Error, Result};
-pub use layer::{BatchNorm, Options, Saved, State, StateDict};
+pub use layer::{BatchNorm, Options, Params, Saved, State, StateDict};
 pub use op::{
-    Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Problem, Running, RunningVar, Statistics,
+    Activation, Epilogue, ForwardPass, Gradients, Momentum, NonFinite, Op, Running, RunningVar, Statistics,
     StatisticsKind, Tracking,
 };
-pub use plan::{Access, DeviceLimits, Plan, Strategy, Tiling};
+pub use plan::Strategy;
 pub use shape::{Layout, Shape, relu_mask_len};
 
-// The types that the macros of `element` name, for callers without a dependency on half.
-#[doc(hidden)]
-pub use half as __half;
+#[cfg(feature = "cuda")]
+pub use cudarc;
+pub use half;
+
+#[cfg(all(feature = "verify", feature = "cuda"))]
+pub(crate) use op::Problem;
+#[cfg(feature = "verify")]
+pub(crate) use plan::Plan;
 
 // Nothing names it: it brings the emulated device into whatever is linked with this crate.
 #[cfg(feature = "emulate")]

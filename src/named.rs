@@ -6,7 +6,7 @@ macro_rules! named {
     ($Type:ident { $($variant:ident $(($of:path))? => $name:literal,)* }) => {
         impl $Type {
             /// Every value, in the order of this crate's tables.
-            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant $(($of))?),*];
+            pub const ALL: &'static [Self] = &[$(Self::$variant $(($of))?),*];
 
             /// The name on the command line and in messages.
             pub const fn name(self) -> &'static str {
@@ -17,7 +17,7 @@ macro_rules! named {
 
             /// The value of this name.
             pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.into_iter().find(|value| value.name() == name)
+                Self::ALL.iter().copied().find(|value| value.name() == name)
             }
         }
     };
@@ -31,10 +31,12 @@ mod tests {
 
     #[test]
     fn every_value_has_a_name_of_its_own() {
-        assert!(Op::ALL.into_iter().all(|op| Op::named(op.name()) == Some(op)));
-        assert!(Dtype::ALL.into_iter().all(|dtype| Dtype::named(dtype.name()) == Some(dtype)));
-        assert!(Activation::ALL.into_iter().all(|activation| Activation::named(activation.name()) == Some(activation)));
-        assert!(Strategy::ALL.into_iter().all(|strategy| Strategy::named(strategy.name()) == Some(strategy)));
+        assert!(Op::ALL.iter().copied().all(|op| Op::named(op.name()) == Some(op)));
+        assert!(Dtype::ALL.iter().copied().all(|dtype| Dtype::named(dtype.name()) == Some(dtype)));
+        assert!(
+            Activation::ALL.iter().copied().all(|activation| Activation::named(activation.name()) == Some(activation))
+        );
+        assert!(Strategy::ALL.iter().copied().all(|strategy| Strategy::named(strategy.name()) == Some(strategy)));
         assert_eq!(Op::named("silly"), None);
     }
 }

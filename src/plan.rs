@@ -1,6 +1,8 @@
-//! The one place that chooses: a checked problem on a device becomes a [`Plan`]: strategy, geometry, workspace.
+//! The planner: how the CUDA backend cuts a problem, and what it would do on a device that is not at hand. **No part of the promise of
+//! versions: any release may change names, fields and numbers here**, as kernels are tuned.
 //!
-//! Pure: no driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
+//! It is the one place that chooses: a checked [`Problem`] on a device becomes a [`Plan`]: strategy, geometry, workspace. Pure: no
+//! driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
 // The files import each other one way: strategy, kernels, traffic <- limits, access <- tile <- residency <- cost <- this one.
 mod access;
@@ -101,7 +103,7 @@ impl Plan {
     }
 
     fn best_of_each(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
-        let strategies = if Self::has_choice(problem) { &Strategy::ALL[..] } else { &[Strategy::TwoPass] };
+        let strategies = if Self::has_choice(problem) { Strategy::ALL } else { &[Strategy::TwoPass] };
         strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
     }
 
@@ -157,7 +159,8 @@ impl Plan {
             Strategy::Grid => residency::most_grid_partials(problem, limits),
             Strategy::TwoPass => partial_passes(problem) * residency::most_pass_partials(problem, limits),
         };
-        let most = Strategy::ALL.into_iter().filter(|&s| forced.is_none_or(|forced| forced == s)).map(partials).max();
+        let most =
+            Strategy::ALL.iter().copied().filter(|&s| forced.is_none_or(|forced| forced == s)).map(partials).max();
         Self::HEAD_BYTES + most.unwrap_or(0) * Self::PARTIAL_BYTES
     }
 

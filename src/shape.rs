@@ -105,6 +105,11 @@ impl Shape {
         self.layout
     }
 
+    /// Whether this is a batch of the other shape, or a smaller one: channels, spatial sizes and layout are the same.
+    pub(crate) fn fits_batch_of(&self, other: &Self) -> bool {
+        self.layout == other.layout && self.dims()[1..] == other.dims()[1..] && self.n() <= other.n()
+    }
+
     /// The batch size.
     pub fn n(&self) -> usize {
         self.dims[0]
@@ -227,6 +232,19 @@ mod tests {
         for dims in [[usize::MAX, 2, 1], [1 << 40, 1 << 20, 1], [0, usize::MAX, usize::MAX]] {
             assert!(matches!(Shape::new(&dims, Layout::ChannelsFirst), Err(Error::SizeOverflow { .. })));
         }
+    }
+
+    #[test]
+    fn a_smaller_batch_has_the_same_channels_places_and_layout() {
+        let shape = |dims: &[usize], layout| Shape::new(dims, layout).unwrap();
+        let whole = shape(&[4, 3, 5], Layout::ChannelsFirst);
+        for n in 0..=4 {
+            assert!(shape(&[n, 3, 5], Layout::ChannelsFirst).fits_batch_of(&whole), "{n}");
+        }
+        for dims in [&[5, 3, 5][..], &[4, 2, 5], &[4, 3, 4], &[4, 3], &[4, 3, 5, 1]] {
+            assert!(!shape(dims, Layout::ChannelsFirst).fits_batch_of(&whole), "{dims:?}");
+        }
+        assert!(!shape(&[4, 3, 5], Layout::ChannelsLast).fits_batch_of(&whole));
     }
 
     #[test]

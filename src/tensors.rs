@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use bytemuck::AnyBitPattern;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 
@@ -105,6 +106,21 @@ impl<'a> Tensors<'a> {
         with_element!(dtype, T => convert::<T, P>(bytes))
     }
 
+    /// A tensor of integers with these dimensions, such as labels: of i64, i32 or u8, as i64.
+    ///
+    /// # Errors
+    /// [`Error::TensorMissing`], [`Error::Dtype`], [`Error::TensorShape`], [`Error::OutOfMemory`].
+    pub fn integers(&self, name: &str, dims: &[usize]) -> Result<Vec<i64>> {
+        let dtype = self.tensor(name)?.dtype();
+        let bytes = || Ok(self.shaped(name, dims)?.data());
+        match dtype {
+            FileDtype::I64 => collected(bytes()?, |value: i64| value),
+            FileDtype::I32 => collected(bytes()?, |value: i32| value.into()),
+            FileDtype::U8 => collected(bytes()?, |value: u8| value.into()),
+            _ => Err(Error::dtype(name, "i64, i32 or u8", format!("{dtype:?}"))),
+        }
+    }
+
     /// A count: one i64 that is not negative.
     ///
     /// # Errors
@@ -152,7 +168,7 @@ fn parsed_bytes(bytes: &[u8]) -> usize {
 }
 
 /// Each value that these bytes hold, wherever they begin.
-fn collected<T: Element, P>(bytes: &[u8], value: impl Fn(T) -> P) -> Result<Vec<P>> {
+fn collected<T: AnyBitPattern, P>(bytes: &[u8], value: impl Fn(T) -> P) -> Result<Vec<P>> {
     let mut values = memory::room(bytes.len() / size_of::<T>())?;
     values.extend(bytes.chunks_exact(size_of::<T>()).map(|bytes| value(bytemuck::pod_read_unaligned(bytes))));
     Ok(values)
@@ -170,7 +186,7 @@ impl From<Dtype> for FileDtype {
 }
 
 fn float(dtype: FileDtype) -> Option<Dtype> {
-    Dtype::ALL.into_iter().find(|&float| FileDtype::from(float) == dtype)
+    Dtype::ALL.iter().copied().find(|&float| FileDtype::from(float) == dtype)
 }
 
 /// The first few names, so that a message stays one line.
@@ -230,6 +246,30 @@ mod tests {
         assert_eq!(tensors.channels::<f32>("weight", 3).unwrap(), [0.5; 3]);
         assert_eq!(tensors.channels::<f64>("weight", 3).unwrap(), [0.5; 3]);
         assert_eq!(tensors.count("count").unwrap(), 7);
+    }
+
+    #[test]
+    fn integers_are_read_from_each_of_their_dtypes() {
+        let view = |dtype, bytes| TensorView::new(dtype, vec![2], bytes).unwrap();
+        let (wide, narrow) = ([-5i64, i64::MAX], [-6i32, 7]);
+        let bytes = safetensors::serialize(
+            [
+                ("wide", view(FileDtype::I64, bytemuck::bytes_of(&wide))),
+                ("narrow", view(FileDtype::I32, bytemuck::bytes_of(&narrow))),
+                ("byte", view(FileDtype::U8, &[255, 0])),
+                ("float", view(FileDtype::F32, &[0; 8])),
+            ],
+            None,
+        );
+        let bytes = bytes.unwrap();
+        let tensors = Tensors::parse(&bytes).unwrap();
+        assert_eq!(tensors.integers("wide", &[2]).unwrap(), wide);
+        assert_eq!(tensors.integers("narrow", &[2]).unwrap(), [-6, 7]);
+        assert_eq!(tensors.integers("byte", &[2]).unwrap(), [255, 0]);
+        let refused = |name, dims: &[usize]| tensors.integers(name, dims).unwrap_err().to_string();
+        assert_eq!(refused("float", &[2]), "float: expected i64, i32 or u8, got dtype F32");
+        assert_eq!(refused("wide", &[1, 2]), "wide: expected dimensions [1, 2], got [2]");
+        assert_eq!(refused("x", &[2]), "x: expected in the file, which has byte, float, narrow, wide");
     }
 
     #[test]

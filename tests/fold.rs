@@ -1,6 +1,6 @@
 //! A folded layer gives what the pair gives: a dense layer and a convolution of one pixel, in each order of weights.
 
-use batchnorm::{BatchNorm, Cpu, Epilogue, Error, Layout, Options, Shape, StateDict};
+use batchnorm::{BatchNorm, Cpu, Epilogue, Layout, Options, Shape, StateDict};
 
 const IN: usize = 4;
 const OUT: usize = 3;
@@ -54,7 +54,7 @@ fn a_folded_layer_gives_what_the_pair_gives() {
             state.gamma = state.gamma.filter(|_| options.gamma);
             state.beta = state.beta.filter(|_| options.beta);
             let (mut weight, mut bias): ([f64; IN * OUT], [f64; OUT]) = (values(2), values(3));
-            let mut layer = BatchNorm::<Cpu, f64>::new(Cpu, OUT, Options { eps: EPS, ..options }).unwrap();
+            let mut layer = BatchNorm::<_, f64>::with_param_type(Cpu, OUT, Options { eps: EPS, ..options }).unwrap();
             layer.load_state_dict(&state).unwrap();
             let before = dense(&x, |i, o| weight[index(i, o)], &bias);
             let mut pair = vec![0.0; N * OUT];
@@ -113,19 +113,13 @@ fn what_is_refused_changes_nothing() {
     let mut short = state.clone();
     short.beta = Some(vec![0.0; 2]);
     let refused = [
-        (state.fold_into(-1.0, shape, &mut at.0, &mut at.1), Error::Eps { actual: -1.0 }.to_string()),
+        (state.fold_into(-1.0, shape, &mut at.0, &mut at.1), "eps: expected a finite value >= 0, got -1".to_string()),
         (
             state.fold_into(EPS, Shape::nc(IN + 1, OUT).unwrap(), &mut at.0, &mut at.1),
-            Error::Length { tensor: "weight", expected: 15, actual: 12 }.to_string(),
+            "weight: expected 15 values, got 12".to_string(),
         ),
-        (
-            state.fold_into(EPS, shape, &mut at.0, &mut at.1[..2]),
-            Error::Length { tensor: "bias", expected: 3, actual: 2 }.to_string(),
-        ),
-        (
-            short.fold_into(EPS, shape, &mut at.0, &mut at.1),
-            Error::Length { tensor: "beta", expected: 3, actual: 2 }.to_string(),
-        ),
+        (state.fold_into(EPS, shape, &mut at.0, &mut at.1[..2]), "bias: expected 3 values, got 2".to_string()),
+        (short.fold_into(EPS, shape, &mut at.0, &mut at.1), "beta: expected 3 values, got 2".to_string()),
         (
             no_statistics.fold_into(EPS, shape, &mut at.0, &mut at.1),
             "running_mean is missing: folding takes the running statistics, and the layer was built without them"

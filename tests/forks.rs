@@ -26,7 +26,7 @@ struct Step {
 fn step(shape: Shape, epilogue: Epilogue<()>, x: &[f32]) -> Step {
     let residual = |tensor| epilogue.map(|()| tensor);
     let (len, c) = (shape.len(), shape.c());
-    let mut layer = BatchNorm::<Cpu>::new(Cpu, c, Options::default()).unwrap();
+    let mut layer = BatchNorm::new(Cpu, c, Options::default()).unwrap();
     let mut saved = layer.saved(shape, epilogue).unwrap();
     let mut data = vec![vec![0.0; len]; 7];
     let mut channels = vec![vec![0.0; c]; 4];
@@ -59,7 +59,7 @@ fn cases() -> Vec<Case> {
     {
         let shape = Shape::new(&[n, c, s], batchnorm::Layout::ChannelsFirst).unwrap();
         let x: Vec<f32> = (0..shape.len()).map(|i| ((i * 7919) % 1013) as f32 / 64.0).collect();
-        for epilogue in Epilogue::ALL {
+        for &epilogue in Epilogue::ALL {
             let want = Cpu::with_threads(1, || step(shape, epilogue, &x));
             cases.push(Case { shape, epilogue, x: x.clone(), want });
         }

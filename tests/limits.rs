@@ -37,7 +37,7 @@ fn refusals(step: u64, mut action: impl FnMut() -> Result<()>, mut is_unchanged:
     for k in 0.. {
         match within(k * step, &mut action) {
             Ok(()) => return k as usize,
-            Err(Error::OutOfMemory { bytes }) => assert!(bytes > 0 && is_unchanged(), "step {k}"),
+            Err(Error::OutOfMemory { bytes, .. }) => assert!(bytes > 0 && is_unchanged(), "step {k}"),
             Err(error) => panic!("step {k}: {error}"),
         }
         assert!(k < 100_000);
@@ -53,7 +53,7 @@ fn values(len: usize) -> Vec<f32> {
 fn operations(shape: Shape, step: u64) -> usize {
     let (x, [mut y, mut dx, mut dz]) = (values(shape.len()), [(); 3].map(|()| vec![0.0f32; shape.len()]));
     let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0f32; shape.c()]);
-    let mut layer = BatchNorm::<Cpu>::new(Cpu, shape.c(), Options::default()).unwrap();
+    let mut layer = BatchNorm::new(Cpu, shape.c(), Options::default()).unwrap();
     let mut saved = layer.saved(shape, Epilogue::ADD_RELU).unwrap();
     let fresh = layer.state_dict().unwrap();
     let mut refused = 0;
@@ -90,8 +90,8 @@ fn operations(shape: Shape, step: u64) -> usize {
 fn layers(c: usize, step: u64) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.safetensors");
-    let mut refused = refusals(step, || BatchNorm::<Cpu>::new(Cpu, c, Options::default()).map(drop), || true);
-    let mut layer = BatchNorm::<Cpu>::new(Cpu, c, Options::default()).unwrap();
+    let mut refused = refusals(step, || BatchNorm::new(Cpu, c, Options::default()).map(drop), || true);
+    let mut layer = BatchNorm::new(Cpu, c, Options::default()).unwrap();
     let before = layer.state_dict().unwrap();
     refused += refusals(step, || layer.saved(Shape::nc(2, c)?, Epilogue::RELU).map(drop), || true);
     refused += refusals(step, || layer.state_dict().map(drop), || true);

@@ -17,14 +17,14 @@ fn text_of(program: &str) -> String {
 
 #[test]
 fn the_smoke_test_launches_every_epilogue() {
-    let names = Epilogue::ALL.map(|kind| kind.name());
+    let names = Epilogue::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>();
     assert_eq!(line_of(SMOKE, "EPILOGUES"), format!("EPILOGUES = {names:?}"));
 }
 
 #[test]
 fn the_smoke_test_launches_every_dtype() {
     let (text, tolerances) = (text_of(SMOKE), line_of(SMOKE, "TOLERANCE"));
-    for dtype in Dtype::ON_CUDA {
+    for &dtype in Dtype::ON_CUDA {
         let name = match dtype {
             Dtype::F32 => "F32",
             Dtype::F16 => "F16",
@@ -39,6 +39,7 @@ fn the_smoke_test_launches_every_dtype() {
 
 #[test]
 fn the_peers_know_the_size_of_every_dtype() {
-    let sizes = Dtype::ON_CUDA.map(|dtype| format!("\"{dtype}\": {}", dtype.bytes()));
+    let sizes =
+        Dtype::ON_CUDA.iter().copied().map(|dtype| format!("\"{dtype}\": {}", dtype.bytes())).collect::<Vec<_>>();
     assert_eq!(line_of("benches/peers/rows.py", "BYTES"), format!("BYTES = {{{}}}", sizes.join(", ")));
 }

@@ -184,7 +184,7 @@ fn a_constant_channel_gives_exactly_beta() {
             }
         }
     }
-    for dtype in Dtype::ALL {
+    for &dtype in Dtype::ALL {
         with_element!(dtype, T => check::<T>());
     }
 }
@@ -259,7 +259,7 @@ fn a_variance_of_minus_eps_gives_beta_in_every_type() {
         check::<T>(|_| f64::NAN, |_| f64::NAN);
         check::<T>(|_| f64::INFINITY, |_| 0.25);
     }
-    for dtype in Dtype::ALL {
+    for &dtype in Dtype::ALL {
         with_element!(dtype, T => all::<T>());
     }
 }
@@ -312,9 +312,11 @@ fn gradients_are_those_of_finite_differences() {
             // So that activations are taken on every side of their jumps.
             inputs.gamma.iter_mut().for_each(|gamma| *gamma *= 6.0);
             let outputs = run(&Cpu, &case, &inputs, &inputs.dy, 0).unwrap();
-            let channel = |ch| Channel::new(&case, &inputs, ch);
-            let v = |ch| indices(group.shape, ch).map(move |i| channel(ch).before_activation(&case, &inputs, i));
-            let all_v: Vec<f64> = (0..group.shape.c()).flat_map(v).collect();
+            let mut all_v = Vec::new();
+            for ch in 0..group.shape.c() {
+                let channel = Channel::new(&case, &inputs, ch);
+                all_v.extend(indices(group.shape, ch).map(|i| channel.before_activation(&case, &inputs, i)));
+            }
             for side in [f64::NEG_INFINITY..-3.0, -3.0..0.0, 0.0..3.0, 3.0..6.0, 6.0..f64::INFINITY] {
                 assert!(all_v.iter().any(|v| side.contains(v)), "{case}: none of {all_v:?} is in {side:?}");
             }

@@ -7,9 +7,9 @@ mod random;
 use std::collections::BTreeMap;
 
 use abuse::Part;
-use batchnorm::{
-    Access, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy, Tiling,
-};
+use batchnorm::op::Problem;
+use batchnorm::plan::{Access, DeviceLimits, Plan, Tiling};
+use batchnorm::{Dtype, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as Strategy_;
 
@@ -154,7 +154,7 @@ fn check_limits(problem: &Problem, limits: &DeviceLimits, plan: &Plan) {
 
 /// A dtype of each size: a plan depends on the size alone.
 fn one_of_each_size() -> impl Iterator<Item = Dtype> {
-    let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.map(|dtype| (dtype.bytes(), dtype)).into();
+    let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.iter().copied().map(|dtype| (dtype.bytes(), dtype)).collect();
     sizes.into_values()
 }
 
@@ -197,8 +197,8 @@ fn shapes() -> impl Strategy_<Value = (Vec<usize>, Layout)> {
 #[test]
 fn any_plan_keeps_its_limits_and_owns_each_element_once() {
     let part = Part { name: "plans", test: "any_plan_keeps_its_limits_and_owns_each_element_once", few: 1 };
-    let ops = prop::sample::select(&Op::ALL[..]);
-    let dtypes = prop::sample::select(&Dtype::ON_CUDA[..]);
+    let ops = prop::sample::select(Op::ALL);
+    let dtypes = prop::sample::select(Dtype::ON_CUDA);
     let devices = prop::sample::select(&DEVICES[..]);
     let strategies = prop::sample::select(FORCED.to_vec());
     let any = (shapes(), ops, dtypes, devices, strategies);
@@ -281,7 +281,7 @@ fn offsets_beyond_32_bits_stay_exact() {
                 Layout::ChannelsFirst => dims.to_vec(),
                 Layout::ChannelsLast => [&dims[..1], &dims[2..], &dims[1..2]].concat(),
             };
-            for op in Op::ALL {
+            for &op in Op::ALL {
                 let problem = problem(op, &dims, layout, Dtype::F16, Epilogue::IDENTITY);
                 let plan = Plan::new(&problem, &HOPPER, None).unwrap();
                 check_limits(&problem, &HOPPER, &plan);
@@ -316,8 +316,8 @@ fn offsets_beyond_32_bits_stay_exact() {
 fn a_workspace_is_enough_for_every_smaller_batch() {
     for (c, s) in [(1, &[7, 7][..]), (1, &[100, 100]), (3, &[32, 32]), (64, &[56, 56]), (64, &[]), (500, &[3])] {
         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
-            for dtype in Dtype::ON_CUDA {
-                for op in Op::ALL {
+            for &dtype in Dtype::ON_CUDA {
+                for &op in Op::ALL {
                     let of = |n| {
                         let dims = match layout {
                             Layout::ChannelsFirst => [&[n, c], s].concat(),
@@ -345,7 +345,7 @@ fn one_channel_keeps_every_sm_busy() {
         (&[256, 56, 56, 8], Layout::ChannelsLast),
         (&[1 << 20, 3], Layout::ChannelsLast),
     ] {
-        for op in Op::ALL {
+        for &op in Op::ALL {
             let problem = problem(op, dims, layout, Dtype::F16, Epilogue::IDENTITY);
             let plan = Plan::new(&problem, &HOPPER, None).unwrap();
             assert!(plan.tiling.tiles * plan.tiling.splits >= HOPPER.sms, "{op:?} {dims:?} {plan:?}");
@@ -381,7 +381,7 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
 #[test]
 fn for_an_empty_problem_nothing_is_planned() {
     for dims in [&[0, 3][..], &[2, 3, 0], &[0, 3, 0, 5]] {
-        for (op, limits) in Op::ALL.into_iter().flat_map(|op| DEVICES.map(|limits| (op, limits))) {
+        for (op, limits) in Op::ALL.iter().copied().flat_map(|op| DEVICES.map(|limits| (op, limits))) {
             let problem = problem(op, dims, Layout::ChannelsFirst, Dtype::F16, Epilogue::RELU);
             for forced in FORCED {
                 let plan = Plan::new(&problem, &limits, forced).unwrap();
@@ -414,7 +414,7 @@ fn plans_change_over_at_their_thresholds_and_stay_within_limits() {
         }
         assert!(fits(low) && !fits(high) && low * 4 > limits.shared_per_cta as usize - 8192, "{low} {high}");
         for s in [low - 4, low - 1, low, low + 1, high, high + 1] {
-            for op in Op::ALL {
+            for &op in Op::ALL {
                 let problem = problem(op, &[1, 2, s], Layout::ChannelsFirst, Dtype::F32, Epilogue::IDENTITY);
                 let plan = Plan::new(&problem, &limits, None).unwrap();
                 check_limits(&problem, &limits, &plan);
@@ -458,7 +458,7 @@ fn limits_that_no_device_has_panic_nowhere() {
     };
     for limits in (0..10).flat_map(|field| [0, 1, 1 << 31, u32::MAX].map(|value| hostile(field, value))) {
         for dims in [&[2, 3][..], &[32, 64, 56, 56], &[1, 1 << 20, 2], &[1 << 40, 1], &[1, 1, 1]] {
-            for op in Op::ALL {
+            for &op in Op::ALL {
                 for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                     let problem = problem(op, dims, layout, Dtype::F16, Epilogue::ADD_RELU);
                     for forced in FORCED {

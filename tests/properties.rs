@@ -24,7 +24,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn group() -> impl Strategy<Value = Group> {
     let inputs = [&[Input::Normal][..], &Input::SPECIAL].concat();
-    (shape(), prop::sample::select(&Dtype::ALL[..]), prop::sample::select(inputs))
+    (shape(), prop::sample::select(Dtype::ALL), prop::sample::select(inputs))
         .prop_filter("the dtype can hold the input", |(_, dtype, input)| input.suits(*dtype))
         .prop_map(|(shape, dtype, input)| Group { shape, dtype, input })
 }

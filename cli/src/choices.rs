@@ -27,7 +27,7 @@ impl<T: Choice> ValueEnum for Listed<T> {
     }
 }
 
-const fn listed<T: Copy, const N: usize>(values: [T; N]) -> [Listed<T>; N] {
+const fn listed<T: Copy, const N: usize>(values: &[T]) -> [Listed<T>; N] {
     let (mut all, mut i) = ([Listed(values[0]); N], 0);
     while i < N {
         all[i] = Listed(values[i]);
@@ -40,7 +40,7 @@ const fn listed<T: Copy, const N: usize>(values: [T; N]) -> [Listed<T>; N] {
 pub(crate) type Op = Listed<batchnorm::Op>;
 
 impl Choice for batchnorm::Op {
-    const ALL: &'static [Op] = &listed(Self::ALL);
+    const ALL: &'static [Op] = &listed::<_, { Self::ALL.len() }>(Self::ALL);
     fn shown(self) -> PossibleValue {
         PossibleValue::new(self.name()).help(self.summary())
     }
@@ -70,7 +70,7 @@ impl From<Layout> for batchnorm::Layout {
 pub(crate) type Dtype = Listed<batchnorm::Dtype>;
 
 impl Choice for batchnorm::Dtype {
-    const ALL: &'static [Dtype] = &listed(Self::ON_CUDA);
+    const ALL: &'static [Dtype] = &listed::<_, { Self::ON_CUDA.len() }>(Self::ON_CUDA);
     fn shown(self) -> PossibleValue {
         PossibleValue::new(self.name())
     }
@@ -141,7 +141,7 @@ impl From<RunningVar> for batchnorm::RunningVar {
 pub(crate) type Epilogue = Listed<batchnorm::Epilogue<()>>;
 
 impl Choice for batchnorm::Epilogue<()> {
-    const ALL: &'static [Epilogue] = &listed(Self::ALL);
+    const ALL: &'static [Epilogue] = &listed::<_, { Self::ALL.len() }>(Self::ALL);
     fn shown(self) -> PossibleValue {
         let help = if self == Self::IDENTITY { "Nothing behind the normalization".into() } else { self.formula("y") };
         PossibleValue::new(self.name()).help(help)

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use batchnorm::DeviceLimits;
+use batchnorm::plan::DeviceLimits;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn limits_have_their_names() {
-        let [_, (_, known), ..] = DeviceLimits::KNOWN;
+        let (_, known) = DeviceLimits::KNOWN[1];
         let limits = DeviceLimits { sms: 132, clusters: [[66, 32, 15, 7], [132, 64, 30, 14]], ..known };
         let json = limits_json(&limits);
         // `Debug` has all of them, so that none is left out.

@@ -2,7 +2,8 @@
 
 mod plan;
 
-use batchnorm::{Cpu, DeviceLimits, Dtype};
+use batchnorm::plan::DeviceLimits;
+use batchnorm::{Cpu, Dtype};
 use serde_json::json;
 
 use crate::device::{Device, limits_json};
@@ -92,7 +93,7 @@ fn to_json(found: &Found) -> String {
         "features": features(),
         "devices": cpu.into_iter().chain(cuda).collect::<Vec<_>>(),
         "no_cuda_because": found.no_cuda,
-        "dtypes": Dtype::ALL.map(|dtype| dtype.to_string()),
+        "dtypes": Dtype::ALL.iter().map(|dtype| dtype.name()).collect::<Vec<_>>(),
     });
     format!("{info:#}\n")
 }
@@ -118,7 +119,7 @@ fn to_text(found: &Found) -> String {
         }
     }
     lines.extend(found.no_cuda.iter().map(|reason| format!("device cuda: {reason}")));
-    lines.push(format!("dtypes: {}", Dtype::ALL.map(|dtype| dtype.to_string()).join(", ")));
+    lines.push(format!("dtypes: {}", Dtype::ALL.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join(", ")));
     lines.join("\n") + "\n"
 }
 

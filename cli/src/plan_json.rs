@@ -1,6 +1,6 @@
 //! Plans as JSON. Programs read it: its words stay, also where the crate has others by now (`strips` are tiles, `steps` iterations).
 
-use batchnorm::Plan;
+use batchnorm::plan::Plan;
 use serde_json::{Value, json};
 
 /// A plan's numbers by name.

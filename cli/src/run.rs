@@ -9,10 +9,11 @@ mod report;
 
 use std::path::PathBuf;
 
+use batchnorm::op::Problem;
 use batchnorm::tensors::{Tensors, read};
 #[cfg(feature = "cuda")]
 use batchnorm::with_device_element;
-use batchnorm::{Compute, Cpu, Element, Momentum, NonFinite, Problem, Shape, Tracking, with_element};
+use batchnorm::{Compute, Cpu, Element, Momentum, NonFinite, Shape, Tracking, with_element};
 
 use crate::choices::{self, Epilogue, Layout, Op, RunningVar, Strategy};
 #[cfg(feature = "cuda")]

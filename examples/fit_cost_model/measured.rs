@@ -1,7 +1,9 @@
 //! The measurements in the JSON of `batchnorm bench`, as far as a model of time predicts them.
 
 use batchnorm::bench::{Pass, Row, cost};
-use batchnorm::{DeviceLimits, Dtype, Layout, Plan, Problem, Shape, Strategy};
+use batchnorm::op::Problem;
+use batchnorm::plan::{DeviceLimits, Plan};
+use batchnorm::{Dtype, Layout, Shape, Strategy};
 use serde_json::Value;
 
 /// One time that was measured, and what the model has to say to it.
@@ -208,7 +210,7 @@ fn parameters(probe: &Value) -> String {
 /// The plan that a subject ran by: of those that the planner has the one that agrees in all that the JSON says.
 fn plan(subject: &Value, problem: &Problem, limits: &DeviceLimits) -> Option<Plan> {
     let told = &subject["plan"];
-    let strategy = Strategy::ALL.into_iter().find(|strategy| told["strategy"] == strategy.name())?;
+    let strategy = Strategy::ALL.iter().copied().find(|strategy| told["strategy"] == strategy.name())?;
     let agrees = |plan: &Plan| {
         let t = &plan.tiling;
         let numbers = [

@@ -58,7 +58,7 @@ pub(crate) fn summary(measured: &Measured, found: &Constants) -> String {
     let mut text = String::new();
     for (name, constants) in [("today's", &Constants::PLANNED_BY), ("fitted", found)] {
         let _ = writeln!(text, "by the {name} constants:");
-        for strategy in Strategy::ALL {
+        for &strategy in Strategy::ALL {
             let is_its =
                 |observation: &&Observation| matches!(observation.of, Of::Plan(_, plan) if plan.strategy == strategy);
             let of = measured.observations.iter().filter(is_its);

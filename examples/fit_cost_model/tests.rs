@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test, to its last helper.
 
 use batchnorm::bench::{Pass, Row, cost, cost::Constants};
-use batchnorm::{DeviceLimits, Op, Plan, StatisticsKind, Strategy};
+use batchnorm::plan::{DeviceLimits, Plan};
+use batchnorm::{Op, StatisticsKind, Strategy};
 use serde_json::{Value, json};
 
 use crate::fit::{FIELDS, fit};
@@ -166,7 +167,7 @@ fn read(json: &Value) -> Measured {
 
 #[test]
 fn known_constants_are_found_again() {
-    let measured = read(&bench("cuda:0", "NVIDIA H200", &probes(), &rows(&KNOWN, &Strategy::ALL)));
+    let measured = read(&bench("cuda:0", "NVIDIA H200", &probes(), &rows(&KNOWN, Strategy::ALL)));
     let (found, fitted) = fit(&measured);
     for (field, fitted) in FIELDS.iter().zip(&fitted) {
         let (found, known) = (field.of(&found), field.of(&KNOWN));

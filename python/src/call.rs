@@ -1,9 +1,8 @@
 //! The operations over addresses.
 
 use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
-use batchnorm::{
-    Compute, Element, Momentum, NonFinite, Op, Problem, RunningVar, Shape, StatisticsKind, Tracking, relu_mask_len,
-};
+use batchnorm::op::Problem;
+use batchnorm::{Compute, Element, Momentum, Op, Shape, StatisticsKind, Tracking, relu_mask_len};
 use pyo3::{FromPyObject, PyResult};
 
 use crate::device::{Device, WorkspaceMemory};
@@ -89,7 +88,7 @@ impl Call for TrainCall {
         let Forward { eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
         let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
         let momentum = self.momentum.map_or(Momentum::Cumulative, Momentum::Ema);
-        let tracking = Tracking { momentum, variance: RunningVar::Unbiased, non_finite: NonFinite::Propagate };
+        let tracking = Tracking::new().momentum(momentum); // the unbiased variance, as in PyTorch
         let train = Train {
             shape,
             eps,

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use batchnorm::{Cuda, CudaWorkspace, Problem, Result};
+use batchnorm::op::Problem;
+use batchnorm::{Cuda, CudaWorkspace, Result};
 use pyo3::PyResult;
 
 use crate::device::{Device, WorkspaceMemory};

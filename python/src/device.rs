@@ -1,6 +1,7 @@
 //! The backends of PyTorch's devices.
 
-use batchnorm::{Backend, Cpu, Problem, Result};
+use batchnorm::op::Problem;
+use batchnorm::{Backend, Cpu, Result};
 
 /// The address of scratch memory and its bytes, where it is not the thread's own.
 pub(crate) type WorkspaceMemory = Option<(usize, usize)>;

@@ -34,8 +34,8 @@ fn python_name(kind: Epilogue<()>) -> String {
 
 /// A kind of epilogue by its name.
 pub(crate) fn epilogue_kind(name: &str) -> PyResult<Epilogue<()>> {
-    Epilogue::ALL.into_iter().find(|&kind| python_name(kind) == name).ok_or_else(|| {
-        let names = one_of(&Epilogue::ALL.map(python_name));
+    Epilogue::ALL.iter().copied().find(|&kind| python_name(kind) == name).ok_or_else(|| {
+        let names = one_of(&Epilogue::ALL.iter().copied().map(python_name).collect::<Vec<_>>());
         value_error(format!("batchnorm: expected the epilogue {names}, got {name:?}"))
     })
 }

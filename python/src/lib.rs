@@ -34,7 +34,7 @@ fn dispatch<C: Call>(
     call: &C,
 ) -> PyResult<C::Output> {
     let shape = shape(dims, is_last)?;
-    let Some(dtype) = Dtype::ALL.into_iter().find(|known| known.array_name() == dtype) else {
+    let Some(dtype) = Dtype::ALL.iter().copied().find(|known| known.array_name() == dtype) else {
         return Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {dtype}")));
     };
     py.detach(|| match device_stream {
@@ -48,7 +48,7 @@ fn dispatch<C: Call>(
             T => call.run::<Cuda, T>(&cuda::on(ordinal, stream)?, shape),
             f64 => Err(value_error(format!(
                 "batchnorm: expected {} on CUDA, got {}",
-                one_of(&Dtype::ON_CUDA.map(Dtype::array_name)),
+                one_of(&Dtype::ON_CUDA.iter().copied().map(Dtype::array_name).collect::<Vec<_>>()),
                 dtype.array_name()
             ))),
         ),
@@ -149,8 +149,8 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
-    module.add("DTYPES", Vec::from(Dtype::ALL.map(|dtype| (dtype.array_name(), dtype.param().array_name()))))?;
-    module.add("EPILOGUES", Vec::from(Epilogue::ALL.map(EpilogueKind::from)))?;
+    module.add("DTYPES", Dtype::ALL.iter().map(|dtype| (dtype.array_name(), dtype.param().array_name())).collect::<Vec<_>>())?;
+    module.add("EPILOGUES", Epilogue::ALL.iter().copied().map(EpilogueKind::from).collect::<Vec<_>>())?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::mem::offset_of;
 
-use batchnorm::{Access, Activation, Epilogue, Strategy};
+use batchnorm::plan::Access;
+use batchnorm::{Activation, Epilogue, Strategy};
 use cpp_demangle::Symbol;
 use ptx_replay::compare::Halves;
 use ptx_replay::launch::Launch;
@@ -97,12 +98,12 @@ pub(crate) fn of(launch: &Launch) -> Kind {
         let is_it = |kind: &Epilogue<()>| {
             u32::from(kind.residual().is_some()) == has_residual && BnActivation::from(kind.activation()) == activation
         };
-        Epilogue::ALL.into_iter().find(is_it)
+        Epilogue::ALL.iter().copied().find(is_it)
     });
     let has_tiling = epilogue.is_some() || argument == "BnMoments";
     let has_epilogues = kernel_named(&kernel).is_none_or(|kernel| !kernel.epilogues.is_empty());
     let strategy = word(offset_of!(BnTiling, strategy)).filter(|_| has_tiling).map(BnStrategy);
-    let strategy = Strategy::ALL.into_iter().find(|&it| Some(it.into()) == strategy);
+    let strategy = Strategy::ALL.iter().copied().find(|&it| Some(it.into()) == strategy);
     Kind {
         strategy: strategy.map(Strategy::name),
         is_shared: word(offset_of!(BnTiling, splits)).is_some_and(|splits| has_tiling && splits > 1),
@@ -138,7 +139,7 @@ pub(crate) struct Kernel {
 }
 
 /// All kernels. One that is not here is told by `--require-all`.
-const KERNELS: [Kernel; 17] = [
+const KERNELS: [Kernel; 18] = [
     kernel("moments_kernel", &STRATEGIES, &[]),
     kernel("moments_finish_kernel", &[], &[]),
     kernel("train_fused_kernel", &FUSED, &EPILOGUES),
@@ -152,6 +153,7 @@ const KERNELS: [Kernel; 17] = [
     kernel("backward_running_finish_kernel", &[], &[]),
     kernel("pack_mask_kernel", &[], &[]),
     kernel("fill_kernel", &[], &[]),
+    kernel("axpy_kernel", &[], &[]),
     kernel("copy_kernel", &[], &[]),
     kernel("strided_copy_kernel", &[], &[]),
     kernel("grid_barrier_kernel", &[], &[]),
@@ -216,8 +218,8 @@ mod tests {
             Activation::Silu => 3,
             Activation::Hardswish => 4,
         };
-        for strategy in Strategy::ALL {
-            for kind in Epilogue::ALL {
+        for &strategy in Strategy::ALL {
+            for &kind in Epilogue::ALL {
                 let words = [
                     (offset_of!(BnTiling, strategy), number_of_strategy(strategy)),
                     (epilogue + activation, number_of_activation(kind.activation())),
@@ -228,7 +230,8 @@ mod tests {
                 assert_eq!((told.strategy, told.epilogue), (Some(strategy.name()), Some(kind.name())));
             }
         }
-        assert_eq!((STRATEGIES, EPILOGUES), (Strategy::ALL.map(Strategy::name), Epilogue::ALL.map(|kind| kind.name())));
+        assert!(STRATEGIES.into_iter().eq(Strategy::ALL.iter().copied().map(Strategy::name)));
+        assert!(EPILOGUES.into_iter().eq(Epilogue::ALL.iter().map(|kind| kind.name())));
         let kind = of(&launch(name, size_of::<BnTrain>(), &[(offset_of!(BnTiling, strategy), 99), (epilogue, 99)]));
         assert_eq!((kind.strategy, kind.epilogue), (None, None));
     }

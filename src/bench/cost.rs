@@ -1,7 +1,8 @@
 //! The planner's model of time, open to who fits its constants to what was measured. No promise: it follows the planner.
 
+use crate::op::Problem;
 pub use crate::plan::cost::Constants;
-use crate::{DeviceLimits, Plan, Problem, Strategy};
+use crate::plan::{DeviceLimits, Plan, Strategy};
 
 /// Every plan that a strategy has for a problem, with its time by these constants.
 pub fn plans(constants: &Constants, problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Vec<Plan> {

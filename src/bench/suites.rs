@@ -72,13 +72,9 @@ fn of_entry(suite: &str, entry: &Value) -> Result<Vec<Row>, String> {
     let offset = optional("offset", 0).ok_or("offset, a number of elements")?;
     let dtypes = match &entry["dtypes"] {
         Value::Null => Dtype::ON_CUDA.to_vec(),
-        value => value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(dtype)
-            .collect::<Option<_>>()
-            .ok_or_else(|| format!("dtypes of {}", Dtype::ON_CUDA.map(Dtype::name).join(", ")))?,
+        value => value.as_array().into_iter().flatten().map(dtype).collect::<Option<_>>().ok_or_else(|| {
+            format!("dtypes of {}", Dtype::ON_CUDA.iter().copied().map(Dtype::name).collect::<Vec<_>>().join(", "))
+        })?,
     };
     // A tensor of two dimensions, or of one channel, has one layout.
     let has_two = !spatial.is_empty() && c > 1;

@@ -58,7 +58,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
         sets: usize,
         [x, dy]: [&[T]; 2],
     ) -> Result<Self> {
-        let mut layer = BatchNorm::<B>::new(backend.clone(), shape.c(), Options::default())?;
+        let mut layer = BatchNorm::new(backend.clone(), shape.c(), Options::default())?;
         layer.load_state_dict(&state(channels)?)?;
         layer.reserve::<T>(shape, Epilogue::ADD_RELU)?;
         // The values are uploaded once: the sets are copies on the device.

@@ -11,13 +11,15 @@ mod rows;
 mod sweep;
 pub(crate) mod threads;
 
+use core::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::backend::{Backend, Compute, Sealed};
 use crate::element::Stored;
 use crate::error::Result;
 use crate::memory;
-use crate::op::{Extent, Memory, Operation, Problem, Raw};
+use crate::op::{Extent, Memory, Operation, Problem, Raw, check_axpy};
 
 /// The CPU: threads of a pool of this crate's own, [`Cpu::threads`] of them, or rayon's pool where one of its threads calls.
 ///
@@ -32,6 +34,12 @@ impl Memory for Cpu {
     type In<'a, T: Stored> = &'a [T];
     type Out<'a, T: Stored> = &'a mut [T];
 
+    fn shorten_in<'b, 'a: 'b, T: Stored>(memory: &'a [T]) -> &'b [T] {
+        memory
+    }
+    fn shorten_out<'b, 'a: 'b, T: Stored>(memory: &'a mut [T]) -> &'b mut [T] {
+        memory
+    }
     fn extent_of_in<T: Stored>(memory: &&[T]) -> Extent {
         let (address, len, bytes) = (memory.as_ptr().addr(), memory.len(), size_of_val(*memory));
         Extent { address, len, bytes, stream: None }
@@ -44,6 +52,8 @@ impl Memory for Cpu {
 impl Backend for Cpu {
     type Buf<T: Stored> = Vec<T>;
     type Workspace = ();
+    type View<'a, T: Stored> = &'a [T];
+    type ViewMut<'a, T: Stored> = &'a mut [T];
 
     fn upload<T: Stored>(&self, host: &[T]) -> Result<Vec<T>> {
         memory::copied(host)
@@ -66,8 +76,28 @@ impl Backend for Cpu {
     fn workspace(&self, _problems: &[Problem]) -> Result<()> {
         Ok(())
     }
+    fn axpy(&self, alpha: f32, x: &[f32], y: &mut [f32]) -> Result<()> {
+        check_axpy(x.len(), y.len())?;
+        operations::axpy(alpha, x, y);
+        Ok(())
+    }
     fn duplicate<T: Stored>(&self, buf: &Vec<T>) -> Result<Vec<T>> {
         memory::copied(buf)
+    }
+    fn view<T: Stored>(buf: &Vec<T>, range: Range<usize>) -> &[T] {
+        &buf[range]
+    }
+    fn view_mut<T: Stored>(buf: &mut Vec<T>, range: Range<usize>) -> &mut [T] {
+        &mut buf[range]
+    }
+    fn view_input<'a, T: Stored>(view: &'a &[T]) -> &'a [T] {
+        view
+    }
+    fn view_output<'a, T: Stored>(view: &'a mut &mut [T]) -> &'a mut [T] {
+        view
+    }
+    fn len<T: Stored>(buf: &Vec<T>) -> usize {
+        buf.len()
     }
 }
 

@@ -64,6 +64,11 @@ fn backward<T: SimdElement>(op: Backward<'_, Cpu, T>) -> Result<()> {
     on_threads(shape, || backward::gradients(shape, statistics, affine, [x, dy], epilogue, relu_mask, gradients))
 }
 
+/// An update of parameters, with the one rounding that a device has too.
+pub(super) fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = alpha.mul_add(*x, *y));
+}
+
 /// Computes on the threads that there are, where there is memory for what that needs in addition to the buffers.
 fn on_threads<R: Send>(shape: Shape, work: impl FnOnce() -> R + Send) -> Result<R> {
     memory::expect_room(bookkeeping_bytes(shape))?;

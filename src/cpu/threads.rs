@@ -72,7 +72,7 @@ impl Cpu {
     /// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
     ///
     /// let (shape, x, mut y) = (Shape::nc(2, 3)?, [1.0f32; 6], [0.0; 6]);
-    /// let layer = BatchNorm::<_>::new(Cpu, 3, Options::default())?;
+    /// let layer = BatchNorm::new(Cpu, 3, Options::new())?;
     /// Cpu::with_threads(1, || layer.infer(shape, &x, Epilogue::IDENTITY, &mut y))?;
     /// # Ok::<(), batchnorm::Error>(())
     /// ```

@@ -7,7 +7,8 @@ use cudarc::driver::{CudaContext, DriverError};
 
 use super::process::expect_unforked;
 use super::{launch, loader};
-use crate::{DeviceLimits, Error, Result};
+use crate::plan::DeviceLimits;
+use crate::{Error, Result};
 
 /// The oldest compute capability that the kernels are built for; newer ones have code of their major version or PTX.
 const OLDEST: (u32, u32) = (8, 0);

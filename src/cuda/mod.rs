@@ -43,9 +43,12 @@ mod process;
 mod workspace;
 mod workspace_cache;
 
+use core::ops::Range;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice};
+use cudarc::driver::{
+    CudaContext, CudaSlice, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceRepr, DeviceSlice,
+};
 use half::{bf16, f16};
 
 use crate::backend::{Backend, Compute, Sealed};
@@ -69,7 +72,7 @@ pub use workspace::CudaWorkspace;
 ///
 /// let cuda = Cuda::new(0)?;
 /// let shape = Shape::nchw(32, 64, 56, 56)?;
-/// let mut layer = BatchNorm::<_>::new(cuda.clone(), shape.c(), Options::default())?;
+/// let mut layer = BatchNorm::new(cuda.clone(), shape.c(), Options::new())?;
 /// layer.reserve::<f32>(shape, Epilogue::RELU)?;
 /// let mut saved = layer.saved(shape, Epilogue::RELU)?;
 ///
@@ -264,6 +267,12 @@ impl Memory for Cuda {
     type In<'a, T: Stored> = &'a dyn DevicePtr<T>;
     type Out<'a, T: Stored> = &'a mut dyn DevicePtrMut<T>;
 
+    fn shorten_in<'b, 'a: 'b, T: Stored>(memory: &'a dyn DevicePtr<T>) -> &'b dyn DevicePtr<T> {
+        memory
+    }
+    fn shorten_out<'b, 'a: 'b, T: Stored>(memory: &'a mut dyn DevicePtrMut<T>) -> &'b mut dyn DevicePtrMut<T> {
+        memory
+    }
     fn extent_of_in<T: Stored>(memory: &&dyn DevicePtr<T>) -> Extent {
         extent(*memory)
     }
@@ -291,6 +300,8 @@ fn stream_key(stream: &Arc<CudaStream>) -> StreamKey {
 impl Backend for Cuda {
     type Buf<T: Stored> = CudaSlice<T>;
     type Workspace = CudaWorkspace;
+    type View<'a, T: Stored> = CudaView<'a, T>;
+    type ViewMut<'a, T: Stored> = CudaViewMut<'a, T>;
 
     fn upload<T: Stored>(&self, host: &[T]) -> Result<CudaSlice<T>> {
         self.copied_from(host)
@@ -307,12 +318,30 @@ impl Backend for Cuda {
     fn workspace(&self, problems: &[Problem]) -> Result<CudaWorkspace> {
         CudaWorkspace::new(self, problems)
     }
+    fn axpy(&self, alpha: f32, x: &dyn DevicePtr<f32>, y: &mut dyn DevicePtrMut<f32>) -> Result<()> {
+        launch::axpy(self, alpha, x, y)
+    }
     fn duplicate<T: Stored>(&self, buf: &CudaSlice<T>) -> Result<CudaSlice<T>> {
         expect_unforked()?;
         if buf.is_empty() {
             return empty::empty(&self.stream);
         }
         self.stream.clone_dtod(buf).map_err(allocating(size_of::<T>() * buf.len()))
+    }
+    fn view<T: Stored>(buf: &CudaSlice<T>, range: Range<usize>) -> CudaView<'_, T> {
+        buf.slice(range)
+    }
+    fn view_mut<T: Stored>(buf: &mut CudaSlice<T>, range: Range<usize>) -> CudaViewMut<'_, T> {
+        buf.slice_mut(range)
+    }
+    fn view_input<'a, T: Stored>(view: &'a CudaView<'_, T>) -> &'a dyn DevicePtr<T> {
+        view
+    }
+    fn view_output<'a, T: Stored>(view: &'a mut CudaViewMut<'_, T>) -> &'a mut dyn DevicePtrMut<T> {
+        view
+    }
+    fn len<T: Stored>(buf: &CudaSlice<T>) -> usize {
+        buf.len()
     }
 }
 

@@ -1,46 +1,25 @@
 //! The layer: a batch normalization with its parameters and running statistics, on any backend.
 
 mod fold;
+mod options;
 mod saved;
 mod state;
 mod state_dict;
 
+pub use options::Options;
 pub use saved::Saved;
-pub use state_dict::{State, StateDict};
+pub use state_dict::{Params, State, StateDict};
+
+use core::fmt;
 
 use crate::backend::{Backend, Compute};
 use crate::element::{Element, Param};
 use crate::error::{Error, Result};
 use crate::op::{
-    Backward, Epilogue, ForwardPass, Gradients, Infer, Op, Problem, Statistics, StatisticsKind, Tracking, Train, Update,
+    Backward, Epilogue, ForwardPass, Gradients, Infer, Op, Problem, Statistics, StatisticsKind, Train, Update,
 };
-use crate::shape::Shape;
+use crate::shape::{Shape, relu_mask_len};
 use saved::{mask_of, run_and_record};
-
-/// Options that a layer is built with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
-    /// The constant that is added to the variance; finite, at least 0. PyTorch, Flax and ONNX use 1e-5, Keras 1e-3.
-    pub eps: f64,
-    /// Whether the layer has a scale.
-    #[doc(alias = "weight")]
-    #[doc(alias = "affine")]
-    pub gamma: bool,
-    /// Whether the layer has an offset.
-    #[doc(alias = "bias")]
-    #[doc(alias = "affine")]
-    pub beta: bool,
-    /// The update of the running statistics by a batch; `None` for a layer without running statistics.
-    #[doc(alias = "track_running_stats")]
-    pub tracking: Option<Tracking>,
-}
-
-impl Default for Options {
-    /// PyTorch's: eps 1e-5, scale and offset, tracking with momentum 0.1.
-    fn default() -> Self {
-        Self { eps: 1e-5, gamma: true, beta: true, tracking: Some(Tracking::default()) }
-    }
-}
 
 /// A batch normalization of `c` channels on backend `B`, with parameters of type `P`: f32, or f64 for f64 data.
 ///
@@ -49,7 +28,7 @@ impl Default for Options {
 /// ```
 /// use batchnorm::{BatchNorm, Cpu, Epilogue, Options, Shape};
 ///
-/// let mut layer = BatchNorm::<_>::new(Cpu, 2, Options::default())?;
+/// let mut layer = BatchNorm::new(Cpu, 2, Options::new())?;
 /// let shape = Shape::nc(3, 2)?;
 /// let x = [1.0f32, 10.0, 2.0, 20.0, 3.0, 30.0];
 /// let (mut y, mut saved) = ([0.0; 6], layer.saved(shape, Epilogue::IDENTITY)?);
@@ -65,12 +44,29 @@ pub struct BatchNorm<B: Backend, P: Param = f32> {
     workspace: B::Workspace,
 }
 
-impl<B: Backend, P: Param> BatchNorm<B, P> {
-    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted.
+impl<B: Backend> BatchNorm<B> {
+    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32, for
+    /// data of f32, f16 and bf16.
     ///
     /// # Errors
     /// [`Error::ZeroChannels`], [`Error::Eps`], [`Error::Momentum`]; where the device has no memory left.
     pub fn new(backend: B, c: usize, options: Options) -> Result<Self> {
+        Self::with_param_type(backend, c, options)
+    }
+}
+
+impl<B: Backend, P: Param> BatchNorm<B, P> {
+    /// [`BatchNorm::new`] with parameters of any type: f64 for f64 data.
+    ///
+    /// ```
+    /// # use batchnorm::{BatchNorm, Cpu, Options};
+    /// let layer = BatchNorm::<_, f64>::with_param_type(Cpu, 64, Options::new())?;
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`BatchNorm::new`].
+    pub fn with_param_type(backend: B, c: usize, options: Options) -> Result<Self> {
         Shape::nc(2, c)?; // which refuses no channels
         Problem::check_options(options.eps, options.tracking)?;
         let state = StateDict::new(c, &options)?;
@@ -110,7 +106,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         Ok(())
     }
 
-    /// Room for what a forward pass of this shape and epilogue leaves for its backward pass.
+    /// Room for what a forward pass of this shape, or of any smaller batch of it, and this epilogue leaves for its backward pass.
     ///
     /// # Errors
     /// [`Error::Channels`]; where the device has no memory left.
@@ -122,7 +118,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// The forward pass with the batch's statistics, which also move the running ones: [`Train`].
     ///
     /// # Shapes
-    /// `x`, `y` and the epilogue's `z` as `shape`; `saved` of the same shape.
+    /// `x`, `y` and the epilogue's `z` as `shape`; `saved` made for it or for a larger batch of it.
     ///
     /// # Errors
     /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
@@ -144,19 +140,20 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         saved.check(shape)?;
         let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
         let Saved { mean, inv_std, relu_mask, pass, .. } = saved;
-        let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mut mask = mask.map(|mask| B::view_mut(mask, 0..relu_mask_len(shape)));
         let next = ForwardPass { statistics: StatisticsKind::Batch, epilogue: epilogue.kind() };
         let train = Train {
             shape,
             eps: options.eps,
-            x,
-            epilogue,
+            x: B::shorten_in(x),
+            epilogue: epilogue.map(B::shorten_in),
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
-            y,
+            y: B::shorten_out(y),
             saved_mean: B::output(mean),
             saved_inv_std: B::output(inv_std),
-            relu_mask: relu_mask.map(B::output),
+            relu_mask: mask.as_mut().map(B::view_output),
             running: running.as_mut().zip(options.tracking).map(|(running, tracking)| Update {
                 tracking,
                 mean: B::output(&mut running.mean),
@@ -164,7 +161,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
                 num_batches_tracked: B::output(&mut running.num_batches_tracked),
             }),
         };
-        run_and_record(pass, next, || backend.run_in(workspace, train))
+        run_and_record(pass, (next, shape), || backend.run_in(workspace, train))
     }
 
     /// The forward pass with the running statistics: [`Infer`].
@@ -206,9 +203,12 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     {
         saved.check(shape)?;
         let Saved { relu_mask, pass, .. } = saved;
-        let relu_mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mask = mask_of(relu_mask.as_mut(), &epilogue)?;
+        let mut mask = mask.map(|mask| B::view_mut(mask, 0..relu_mask_len(shape)));
         let next = ForwardPass { statistics: StatisticsKind::Running, epilogue: epilogue.kind() };
-        run_and_record(pass, next, || self.infer_with(shape, x, epilogue, y, relu_mask.map(B::output)))
+        let (x, epilogue, y) = (B::shorten_in(x), epilogue.map(B::shorten_in), B::shorten_out(y));
+        let mask = mask.as_mut().map(B::view_output);
+        run_and_record(pass, (next, shape), || self.infer_with(shape, x, epilogue, y, mask))
     }
 
     fn infer_with<'a, T: Element<Param = P>>(
@@ -244,11 +244,11 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// pass. (Who wants no copy of `dy` as `dz` after [`Epilogue::add`] runs [`Backward`] with [`Epilogue::IDENTITY`].)
     ///
     /// # Shapes
-    /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`; `dgamma`, `dbeta` `[c]`; `saved` of the same shape.
+    /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`, which is that of the forward pass; `dgamma`, `dbeta` `[c]`.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`], [`Error::NotTracking`], and
-    /// [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
+    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`], [`Error::Aliasing`],
+    /// [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
     pub fn backward<'a, T: Element<Param = P>>(
         &'a mut self,
         shape: Shape,
@@ -262,9 +262,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         B: Compute<T>,
     {
         self.check_channels(shape)?;
-        saved.check(shape)?;
-        let pass = saved.pass_with(epilogue.kind())?;
-        let relu_mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?;
+        let pass = saved.pass_of(shape, epilogue.kind())?;
+        let mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?.map(|mask| B::view(mask, 0..relu_mask_len(shape)));
         let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
         let statistics = match pass.statistics {
             StatisticsKind::Batch => {
@@ -275,21 +274,37 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
                 Statistics::Running { mean: B::input(&running.mean), var: B::input(&running.var), eps: options.eps }
             }
         };
+        let Gradients { dx, dgamma, dbeta } = gradients;
         let backward = Backward {
             shape,
-            x,
-            dy,
-            epilogue,
+            x: B::shorten_in(x),
+            dy: B::shorten_in(dy),
+            epilogue: epilogue.map(B::shorten_out),
             gamma: gamma.as_ref().map(B::input),
             beta: beta.as_ref().map(B::input),
             statistics,
-            relu_mask: relu_mask.map(B::input),
-            gradients,
+            relu_mask: mask.as_ref().map(B::view_input),
+            gradients: Gradients {
+                dx: B::shorten_out(dx),
+                dgamma: dgamma.map(B::shorten_out),
+                dbeta: dbeta.map(B::shorten_out),
+            },
         };
         backend.run_in(workspace, backward)
     }
 
     fn check_channels(&self, shape: Shape) -> Result<()> {
         if shape.c() == self.c { Ok(()) } else { Err(Error::Channels { shape, expected: self.c }) }
+    }
+}
+
+/// Channels, dtype of the parameters, and options: nothing of what is on a device.
+impl<B: Backend, P: Param> fmt::Debug for BatchNorm<B, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchNorm")
+            .field("channels", &self.c)
+            .field("params", &P::DTYPE)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BatchNorm, StateDict};
+use super::{BatchNorm, Params, StateDict};
 use crate::backend::Backend;
 use crate::element::Param;
 use crate::error::Result;
@@ -33,6 +33,11 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// The offset of each channel, for an optimizer to write.
     pub fn beta_mut(&mut self) -> Option<&mut B::Buf<P>> {
         self.state.beta.as_mut()
+    }
+
+    /// Scale and offset at once, for an optimizer to write: see [`Params`].
+    pub fn params_mut(&mut self) -> Params<&mut B::Buf<P>> {
+        Params { gamma: self.state.gamma.as_mut(), beta: self.state.beta.as_mut() }
     }
 
     /// The running statistics, where the layer tracks them.
@@ -80,6 +85,18 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
         let bytes = read(path)?;
         let tensors = Tensors::parse(&bytes)?;
         self.load_state_dict(&StateDict::from_tensors(&tensors, prefix, self.c, &self.options)?)
+    }
+
+    /// A copy of this layer on its own backend, which on a device does not go over the host. It has no scratch memory yet:
+    /// [`BatchNorm::reserve`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); where the device fails.
+    pub fn try_clone(&self) -> Result<Self> {
+        let Self { backend, c, options, state, .. } = self;
+        let state = state.as_ref().try_map(|buf| backend.duplicate(buf), |count| backend.duplicate(count))?;
+        let workspace = backend.workspace(&[])?;
+        Ok(Self { backend: backend.clone(), c: *c, options: *options, state, workspace })
     }
 
     /// A copy of this layer on another backend.

@@ -51,6 +51,30 @@ impl<V, N> State<V, N> {
     }
 }
 
+/// The parameters of a layer, one vector `V` of a value a channel each, where the layer has it.
+///
+/// ```
+/// use batchnorm::{BatchNorm, Cpu, Options, Params};
+///
+/// let mut layer = BatchNorm::new(Cpu, 2, Options::new())?;
+/// let (dgamma, dbeta, rate) = ([0.5, 1.0], [2.0, 0.0], 0.1);
+/// let Params { gamma, beta } = layer.params_mut();
+/// for (values, gradient) in [(gamma, dgamma), (beta, dbeta)] {
+///     values.into_iter().flatten().zip(gradient).for_each(|(value, gradient)| *value -= rate * gradient);
+/// }
+/// assert_eq!(layer.gamma(), Some(&vec![0.95, 0.9]));
+/// # Ok::<(), batchnorm::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Params<V> {
+    /// The scale of each channel.
+    #[doc(alias = "weight")]
+    pub gamma: Option<V>,
+    /// The offset of each channel.
+    #[doc(alias = "bias")]
+    pub beta: Option<V>,
+}
+
 /// A layer's state on the host.
 pub type StateDict<P> = State<Vec<P>, i64>;
 

@@ -1,5 +1,8 @@
 //! The backward passes of both forward passes.
 
+use core::fmt;
+
+use super::tensor::Values;
 use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Statistics, Traffic};
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -48,6 +51,9 @@ pub struct Backward<'a, M: Memory, T: Element> {
 }
 
 /// The gradients that a backward pass writes beside `dz`.
+///
+/// Written where they are passed on, as in the example of [the crate](crate#a-training-step), their types follow from the backend. In a
+/// variable they are named: `Gradients::<Cpu, f32> { .. }`.
 pub struct Gradients<'a, M: Memory, T: Element> {
     /// Written: the gradient of `x`.
     pub dx: M::Out<'a, T>,
@@ -131,5 +137,33 @@ impl<'a, M: Memory, T: Element> Backward<'a, M, T> {
     pub(super) fn fill_empty(self, mut fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
         let Gradients { dgamma, dbeta, .. } = self.gradients;
         dgamma.into_iter().chain(dbeta).try_for_each(|gradient| fill(gradient, 0.0))
+    }
+}
+
+/// The arguments by their names; of tensors their lengths.
+impl<M: Memory, T: Element> fmt::Debug for Backward<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backward")
+            .field("shape", &self.shape)
+            .field("x", &Values::read::<M, T>(&self.x))
+            .field("dy", &Values::read::<M, T>(&self.dy))
+            .field("epilogue", &Values::of_residual(&self.epilogue, Values::written::<M, T>))
+            .field("gamma", &self.gamma.as_ref().map(Values::read::<M, T::Param>))
+            .field("beta", &self.beta.as_ref().map(Values::read::<M, T::Param>))
+            .field("statistics", &self.statistics.as_ref().map(Values::read::<M, T::Param>))
+            .field("relu_mask", &self.relu_mask.as_ref().map(Values::read::<M, u32>))
+            .field("gradients", &self.gradients)
+            .finish()
+    }
+}
+
+/// The arguments by their names; of tensors their lengths.
+impl<M: Memory, T: Element> fmt::Debug for Gradients<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gradients")
+            .field("dx", &Values::written::<M, T>(&self.dx))
+            .field("dgamma", &self.dgamma.as_ref().map(Values::written::<M, T::Param>))
+            .field("dbeta", &self.dbeta.as_ref().map(Values::written::<M, T::Param>))
+            .finish()
     }
 }

@@ -43,38 +43,55 @@ impl Problem {
     /// refused tensor must not leave a wait on the stream, nor spoil its capture.
     #[cfg(feature = "cuda")]
     pub(crate) fn check_streams(self, here: &StreamKey, is_capturing: bool, tensors: &[Tensor]) -> Result<Self> {
-        let keys = || tensors.iter().filter_map(|tensor| tensor.extent.stream.map(|key| (tensor, key)));
-        for (&Tensor { name: tensor, extent, .. }, key) in keys() {
-            if key.device != here.device {
-                return Err(Error::ForeignDevice { tensor, expected: here.device, actual: key.device });
-            }
-            if key.context != here.context {
-                return Err(Error::ForeignContext { tensor, device: here.device });
-            }
-            // Memory of no values has nothing to be kept in order.
-            if extent.len > 0 && key.stream != here.stream && !(key.is_tracked && here.is_tracked) {
-                return Err(Error::ForeignStream { tensor, expected: here.stream, actual: key.stream });
-            }
-        }
-        if is_capturing && (here.is_tracked || keys().any(|(_, key)| key.is_tracked)) {
-            return Err(Error::Capture { stream: here.stream });
-        }
-        Ok(self)
+        check_streams(here, is_capturing, tensors).map(|()| self)
     }
 
     /// The part of [`Problem::over`] that needs addresses: what may overlap, and what alignment all data has.
     pub(crate) fn check_aliasing(self, tensors: &[Tensor]) -> Result<Self> {
-        for (i, output) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.usage == Usage::Write) {
-            for (j, other) in tensors.iter().enumerate() {
-                let bytes = output.overlap(other);
-                if i != j && bytes > 0 {
-                    return Err(Error::Aliasing { output: output.name, other: other.name, bytes });
-                }
-            }
-        }
+        check_overlaps(tensors)?;
         let data = tensors.iter().filter(|tensor| tensor.role == Role::Data);
         Ok(self.aligned_as(data.fold(0, |or, tensor| or | tensor.extent.address)))
     }
+}
+
+/// [`Problem::check_streams`], which asks nothing of the problem.
+#[cfg(feature = "cuda")]
+pub(crate) fn check_streams(here: &StreamKey, is_capturing: bool, tensors: &[Tensor]) -> Result<()> {
+    let keys = || tensors.iter().filter_map(|tensor| tensor.extent.stream.map(|key| (tensor, key)));
+    for (&Tensor { name: tensor, extent, .. }, key) in keys() {
+        if key.device != here.device {
+            return Err(Error::ForeignDevice { tensor, expected: here.device, actual: key.device });
+        }
+        if key.context != here.context {
+            return Err(Error::ForeignContext { tensor, device: here.device });
+        }
+        // Memory of no values has nothing to be kept in order.
+        if extent.len > 0 && key.stream != here.stream && !(key.is_tracked && here.is_tracked) {
+            return Err(Error::ForeignStream { tensor, expected: here.stream, actual: key.stream });
+        }
+    }
+    if is_capturing && (here.is_tracked || keys().any(|(_, key)| key.is_tracked)) {
+        return Err(Error::Capture { stream: here.stream });
+    }
+    Ok(())
+}
+
+/// Whether each output has its memory for itself.
+pub(crate) fn check_overlaps(tensors: &[Tensor]) -> Result<()> {
+    for (i, output) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.usage == Usage::Write) {
+        for (j, other) in tensors.iter().enumerate() {
+            let bytes = output.overlap(other);
+            if i != j && bytes > 0 {
+                return Err(Error::Aliasing { output: output.name, other: other.name, bytes });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the vectors of an update are of one length.
+pub(crate) fn check_axpy(x: usize, y: usize) -> Result<()> {
+    if x == y { Ok(()) } else { Err(Error::Length { tensor: "x", expected: y, actual: x }) }
 }
 
 #[cfg(test)]

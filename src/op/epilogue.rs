@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::named::named;
 
 /// The function that is applied last.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `v`
@@ -186,7 +187,7 @@ impl Epilogue<()> {
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
     /// Every kind that an operation can have: each activation without a residual, then those that take one behind it.
-    pub const ALL: [Self; ACTIVATIONS + TAKING_RESIDUAL] = {
+    pub const ALL: &'static [Self] = &{
         let (mut all, mut i, mut behind) = ([Self::IDENTITY; ACTIVATIONS + TAKING_RESIDUAL], 0, ACTIVATIONS);
         while i < ACTIVATIONS {
             all[i] = Self::new(Activation::ALL[i], None);
@@ -201,7 +202,7 @@ impl Epilogue<()> {
 
     /// The kind of this [name](Epilogue::name).
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
     /// This kind with its residual, or the residual's gradient, where it has one. `tensor` is the argument's name.
@@ -238,11 +239,12 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
-        let names = ["identity", "relu", "relu6", "silu", "hardswish", "add", "add-relu"];
-        assert_eq!(Epilogue::ALL.map(|kind| kind.name()), names);
-        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "silu(y)", "hardswish(y)", "y + z", "max(y + z, 0)"];
-        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), formulas);
-        for kind in Epilogue::ALL {
+        let names: Vec<_> = Epilogue::ALL.iter().map(Epilogue::name).collect();
+        assert_eq!(names, ["identity", "relu", "relu6", "silu", "hardswish", "add", "add-relu"]);
+        let formulas: Vec<_> = Epilogue::ALL.iter().map(|kind| kind.formula("y")).collect();
+        let wanted = ["y", "max(y, 0)", "min(max(y, 0), 6)", "silu(y)", "hardswish(y)", "y + z", "max(y + z, 0)"];
+        assert_eq!(formulas, wanted);
+        for &kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));
             assert!(!(kind.recomputes_v() && kind.keeps_mask()));
         }

@@ -1,5 +1,8 @@
 //! The forward pass with running statistics.
 
+use core::fmt;
+
+use super::tensor::Values;
 use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::Result;
@@ -73,5 +76,23 @@ impl<'a, M: Memory, T: Element> Infer<'a, M, T> {
 
     pub(super) fn fill_empty(self, _: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
         Ok(())
+    }
+}
+
+/// The arguments by their names; of tensors their lengths.
+impl<M: Memory, T: Element> fmt::Debug for Infer<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Infer")
+            .field("shape", &self.shape)
+            .field("eps", &self.eps)
+            .field("x", &Values::read::<M, T>(&self.x))
+            .field("epilogue", &Values::of_residual(&self.epilogue, Values::read::<M, T>))
+            .field("gamma", &self.gamma.as_ref().map(Values::read::<M, T::Param>))
+            .field("beta", &self.beta.as_ref().map(Values::read::<M, T::Param>))
+            .field("running_mean", &Values::read::<M, T::Param>(&self.running_mean))
+            .field("running_var", &Values::read::<M, T::Param>(&self.running_var))
+            .field("y", &Values::written::<M, T>(&self.y))
+            .field("relu_mask", &self.relu_mask.as_ref().map(Values::written::<M, u32>))
+            .finish()
     }
 }

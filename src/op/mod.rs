@@ -25,6 +25,9 @@
 //! NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
 //! `dy`, since relu and relu6 let a gradient pass where `y` is NaN, but with silu and hardswish NaN too.
 //!
+//! Operations are struct literals, so that every tensor stands beside its name, and none is left out by an oversight. A field more
+//! is therefore a breaking change, which takes a release of another major version (of 0.x, another x).
+//!
 //! # Errors
 //! Every operation checks all of its arguments before it writes any: where it refuses them, nothing has changed. Common to all:
 //! [`Error::Length`](crate::Error::Length) for a tensor that is not of the shape's size,
@@ -62,6 +65,9 @@ pub use tensor::Memory;
 pub use tracking::{Momentum, NonFinite, Running, RunningVar, Tracking};
 pub use train::{Train, Update};
 
+pub(crate) use check::check_axpy;
+#[cfg(feature = "cuda")]
+pub(crate) use check::{check_overlaps, check_streams};
 pub(crate) use problem::check_eps;
 pub(crate) use raw::lend;
 pub(crate) use tensor::{Extent, Map, Role, TensorList};
@@ -69,11 +75,14 @@ pub(crate) use tensor::{Extent, Map, Role, TensorList};
 pub(crate) use tensor::{StreamKey, Tensor};
 pub(crate) use tracking::{Coefficients, Weights};
 
+use core::fmt;
+
 use crate::element::Element;
 use crate::error::Result;
 use crate::named::named;
 
 /// An operation, without its tensors.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Mean and biased variance of each channel: [`Moments`].
@@ -137,7 +146,7 @@ impl Op {
 
     /// The epilogues that it can have.
     pub fn epilogues(self) -> &'static [Epilogue<()>] {
-        if self.takes_epilogue() { &Epilogue::ALL } else { &[Epilogue::IDENTITY] }
+        if self.takes_epilogue() { Epilogue::ALL } else { &[Epilogue::IDENTITY] }
     }
 
     /// Whether it updates running statistics.
@@ -178,6 +187,7 @@ impl Op {
 }
 
 /// Tensors of the size of x that an operation must move: each once. Masks and what a channel has are not counted.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traffic {
     /// Tensors that are read.
@@ -219,6 +229,14 @@ macro_rules! operations {
             pub(crate) fn fill_empty(self, fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
                 match self {
                     $(Self::$op(op) => op.fill_empty(fill),)*
+                }
+            }
+        }
+
+        impl<M: Memory, T: Element> fmt::Debug for Operation<'_, M, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$op(op) => op.fmt(f),)*
                 }
             }
         }

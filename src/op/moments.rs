@@ -1,5 +1,8 @@
 //! Mean and variance.
 
+use core::fmt;
+
+use super::tensor::Values;
 use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Traffic};
 use crate::element::Element;
 use crate::error::Result;
@@ -57,5 +60,17 @@ impl<'a, M: Memory, T: Element> Moments<'a, M, T> {
     pub(super) fn fill_empty(self, mut fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
         fill(self.mean, f64::NAN)?;
         fill(self.var, f64::NAN)
+    }
+}
+
+/// The arguments by their names; of tensors their lengths.
+impl<M: Memory, T: Element> fmt::Debug for Moments<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moments")
+            .field("shape", &self.shape)
+            .field("x", &Values::read::<M, T>(&self.x))
+            .field("mean", &Values::written::<M, T::Param>(&self.mean))
+            .field("var", &Values::written::<M, T::Param>(&self.var))
+            .finish()
     }
 }

@@ -60,6 +60,12 @@ impl Memory for Raw {
     type In<'a, T: Stored> = RawSlice<T>;
     type Out<'a, T: Stored> = RawSlice<T>;
 
+    fn shorten_in<'b, 'a: 'b, T: Stored>(memory: RawSlice<T>) -> RawSlice<T> {
+        memory
+    }
+    fn shorten_out<'b, 'a: 'b, T: Stored>(memory: RawSlice<T>) -> RawSlice<T> {
+        memory
+    }
     fn extent_of_in<T: Stored>(memory: &RawSlice<T>) -> Extent {
         let &RawSlice { address, len, .. } = memory;
         Extent { address, len, bytes: len.saturating_mul(size_of::<T>()), stream: None }

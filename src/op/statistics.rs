@@ -33,6 +33,22 @@ impl<V> Statistics<V> {
             Self::Running { .. } => StatisticsKind::Running,
         }
     }
+
+    /// The same by reference.
+    pub(crate) fn as_ref(&self) -> Statistics<&V> {
+        match self {
+            Self::Batch { mean, inv_std } => Statistics::Batch { mean, inv_std },
+            Self::Running { mean, var, eps } => Statistics::Running { mean, var, eps: *eps },
+        }
+    }
+
+    /// The same over other vectors, made one after the other.
+    pub(crate) fn map<W>(self, mut f: impl FnMut(V) -> W) -> Statistics<W> {
+        match self {
+            Self::Batch { mean, inv_std } => Statistics::Batch { mean: f(mean), inv_std: f(inv_std) },
+            Self::Running { mean, var, eps } => Statistics::Running { mean: f(mean), var: f(var), eps },
+        }
+    }
 }
 
 /// Which statistics normalize.
@@ -45,6 +61,7 @@ pub enum StatisticsKind {
 }
 
 /// A forward pass that has a backward pass: by which statistics, and what was fused behind.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ForwardPass {
     /// The batch's of [`BatchNorm::train`](crate::BatchNorm::train), running ones of

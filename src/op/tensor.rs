@@ -1,6 +1,9 @@
 //! The tensors of an operation: what each of them is, and the facts of its memory that a [`Problem`](super::Problem) is checked
 //! over.
 
+use core::fmt;
+
+use super::Epilogue;
 use crate::backend::Sealed;
 use crate::element::Stored;
 
@@ -11,6 +14,14 @@ pub trait Memory: Sealed + Sized + 'static {
     type In<'a, T: Stored>: Copy;
     /// A tensor that an operation writes.
     type Out<'a, T: Stored>;
+
+    /// The same tensor for a shorter time: in code for an unknown backend, all tensors of an operation have one lifetime.
+    #[doc(hidden)]
+    fn shorten_in<'b, 'a: 'b, T: Stored>(memory: Self::In<'a, T>) -> Self::In<'b, T>;
+
+    /// [`Memory::shorten_in`] of a tensor that is written.
+    #[doc(hidden)]
+    fn shorten_out<'b, 'a: 'b, T: Stored>(memory: Self::Out<'a, T>) -> Self::Out<'b, T>;
 
     #[doc(hidden)]
     fn extent_of_in<T: Stored>(memory: &Self::In<'_, T>) -> Extent;
@@ -84,6 +95,27 @@ pub(crate) struct StreamKey {
     pub(crate) stream: usize,
     /// Whether the context keeps its streams in order, by events.
     pub(crate) is_tracked: bool,
+}
+
+/// A tensor in messages: the number of its values. Its memory is not touched.
+pub(crate) struct Values(usize);
+
+impl Values {
+    pub(crate) fn read<M: Memory, T: Stored>(memory: &M::In<'_, T>) -> Self {
+        Self(M::extent_of_in(memory).len)
+    }
+    pub(crate) fn written<M: Memory, T: Stored>(memory: &M::Out<'_, T>) -> Self {
+        Self(M::extent_of_out(memory).len)
+    }
+    pub(crate) fn of_residual<Z>(epilogue: &Epilogue<Z>, values: impl FnOnce(&Z) -> Self) -> Epilogue<Self> {
+        Epilogue::new(epilogue.activation(), epilogue.residual().map(values))
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values", self.0)
+    }
 }
 
 /// Makes tensors in one memory of those in another: an operation calls it for each of its own, in the order of its list.

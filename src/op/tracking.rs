@@ -9,6 +9,7 @@ use crate::memory;
 /// This is PyTorch's `momentum`. TensorFlow, Keras, Flax and ONNX name the weight of the *old* value, "decay" or
 /// "momentum": [`Momentum::from_decay`] converts.
 #[doc(alias = "decay")]
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Momentum {
     /// An exponential moving average with this constant weight, in [0, 1]. With 1 the old value is not read, with 0 the
@@ -25,7 +26,7 @@ impl Momentum {
     /// use batchnorm::Momentum;
     /// assert_eq!(Momentum::from_decay(0.75), Momentum::Ema(0.25));
     /// ```
-    pub fn from_decay(decay: f64) -> Self {
+    pub const fn from_decay(decay: f64) -> Self {
         Self::Ema(1.0 - decay)
     }
 }
@@ -40,6 +41,7 @@ pub enum RunningVar {
 }
 
 /// The effect of a batch whose statistics are NaN or infinite, in the type of the running ones, on these of its channel.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonFinite {
     /// It enters them, as the formula says, and stays there: an infinity in the batch as mean, with a variance of NaN.
@@ -48,7 +50,8 @@ pub enum NonFinite {
     Skip,
 }
 
-/// How running statistics follow the batches.
+/// How running statistics follow the batches: [`Tracking::new`], changed by the method of each field's name.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tracking {
     /// The weight of a new batch.
@@ -60,13 +63,36 @@ pub struct Tracking {
 }
 
 impl Default for Tracking {
-    /// PyTorch's: momentum 0.1, unbiased variance, non-finite batches propagate.
+    /// [`Tracking::new`].
     fn default() -> Self {
-        Self { momentum: Momentum::Ema(0.1), variance: RunningVar::Unbiased, non_finite: NonFinite::Propagate }
+        Self::new()
     }
 }
 
 impl Tracking {
+    /// PyTorch's: momentum 0.1, unbiased variance, non-finite batches propagate.
+    pub const fn new() -> Self {
+        Self { momentum: Momentum::Ema(0.1), variance: RunningVar::Unbiased, non_finite: NonFinite::Propagate }
+    }
+
+    /// The same with this weight of a new batch.
+    #[must_use]
+    pub const fn momentum(self, momentum: Momentum) -> Self {
+        Self { momentum, ..self }
+    }
+
+    /// The same with this variance tracked.
+    #[must_use]
+    pub const fn variance(self, variance: RunningVar) -> Self {
+        Self { variance, ..self }
+    }
+
+    /// The same with this effect of a non-finite batch.
+    #[must_use]
+    pub const fn non_finite(self, non_finite: NonFinite) -> Self {
+        Self { non_finite, ..self }
+    }
+
     /// Whether the momentum is in [0, 1].
     pub(super) fn check(self) -> Result<()> {
         match self.momentum {

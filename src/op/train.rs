@@ -1,5 +1,8 @@
 //! The forward pass with the batch's statistics.
 
+use core::fmt;
+
+use super::tensor::Values;
 use super::{Epilogue, Facts, Map, Memory, Op, Problem, Role, Tracking, Traffic};
 use crate::element::{Element, Param};
 use crate::error::{Error, Result};
@@ -112,5 +115,36 @@ impl<'a, M: Memory, T: Element> Train<'a, M, T> {
     pub(super) fn fill_empty(self, mut fill: impl FnMut(M::Out<'a, T::Param>, f64) -> Result<()>) -> Result<()> {
         fill(self.saved_mean, 0.0)?;
         fill(self.saved_inv_std, 0.0)
+    }
+}
+
+/// The arguments by their names; of tensors their lengths.
+impl<M: Memory, T: Element> fmt::Debug for Train<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Train")
+            .field("shape", &self.shape)
+            .field("eps", &self.eps)
+            .field("x", &Values::read::<M, T>(&self.x))
+            .field("epilogue", &Values::of_residual(&self.epilogue, Values::read::<M, T>))
+            .field("gamma", &self.gamma.as_ref().map(Values::read::<M, T::Param>))
+            .field("beta", &self.beta.as_ref().map(Values::read::<M, T::Param>))
+            .field("y", &Values::written::<M, T>(&self.y))
+            .field("saved_mean", &Values::written::<M, T::Param>(&self.saved_mean))
+            .field("saved_inv_std", &Values::written::<M, T::Param>(&self.saved_inv_std))
+            .field("relu_mask", &self.relu_mask.as_ref().map(Values::written::<M, u32>))
+            .field("running", &self.running)
+            .finish()
+    }
+}
+
+/// The arguments by their names; of tensors their lengths.
+impl<M: Memory, P: Param> fmt::Debug for Update<'_, M, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Update")
+            .field("tracking", &self.tracking)
+            .field("mean", &Values::written::<M, P>(&self.mean))
+            .field("var", &Values::written::<M, P>(&self.var))
+            .field("num_batches_tracked", &Values::written::<M, i64>(&self.num_batches_tracked))
+            .finish()
     }
 }

@@ -34,8 +34,8 @@ impl DeviceLimits {
     /// GPUs by the names that the command line takes, for plans where none is at hand: from data sheets and the tables of
     /// the CUDA programming guide. The clusters are an estimate, since how SMs are spread over the GPCs differs from one
     /// board to the next (an H100 is taken to have GPCs of 18, 18, 18, 16, 16, 16, 16 and 14); a device at hand is asked.
-    pub const KNOWN: [(&str, Self); 6] =
-        [("a100", A100), ("h100", H100), ("h200", H200), ("b200", B200), ("rtx4090", RTX4090), ("rtx5090", RTX5090)];
+    pub const KNOWN: &'static [(&'static str, Self)] =
+        &[("a100", A100), ("h100", H100), ("h200", H200), ("b200", B200), ("rtx4090", RTX4090), ("rtx5090", RTX5090)];
 
     /// These limits, as far as a plan can count with them: at least one SM, and no numbers that no device has, whose
     /// products would not fit. The fields are anyone's to set.

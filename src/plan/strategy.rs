@@ -5,6 +5,7 @@ use core::fmt;
 use crate::named::named;
 
 /// The memory in which a channel's values stay from their first use, in the statistics, to their second.
+#[cfg_attr(not(feature = "exhaustive"), non_exhaustive)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Strategy {
     /// In the shared memory of one CTA: the data is read once.

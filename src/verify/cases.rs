@@ -73,7 +73,7 @@ impl Group {
     /// Only what an operation takes is varied: moments take neither epilogue nor parameters, and only training tracks.
     pub fn cases(&self) -> Vec<Case> {
         let (group, mut cases) = (*self, Vec::new());
-        for op in Op::ALL.into_iter().filter(|op| self.input.normalizes() || !op.takes_epilogue()) {
+        for op in Op::ALL.iter().copied().filter(|op| self.input.normalizes() || !op.takes_epilogue()) {
             // gamma and beta come with the epilogue.
             let affines: &[bool] = if op.takes_epilogue() { &[true, false] } else { &[false] };
             let trackings = if op.tracks() { self.trackings() } else { vec![None] };
@@ -110,7 +110,7 @@ impl Group {
 /// 1024 (ranks 2 to 5); every other input for a few shapes.
 pub fn groups() -> Vec<Group> {
     let mut groups = Vec::new();
-    for dtype in Dtype::ALL {
+    for &dtype in Dtype::ALL {
         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
             for n in N {
                 for c in C {

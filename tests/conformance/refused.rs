@@ -165,7 +165,7 @@ impl Reason {
     /// Whether what takes the refused property before any data is there refuses it: a shape, or a layer's options. One
     /// value a channel is for the operation to refuse.
     pub(crate) fn refuses_early<B: Compute<f32>>(self, backend: &B, case: &Case) -> bool {
-        let layer = |options| BatchNorm::<B>::new(backend.clone(), 1, options).err();
+        let layer = |options| BatchNorm::new(backend.clone(), 1, options).err();
         let error = match self {
             Self::Rank => Shape::new(&case.dims, Layout::ChannelsFirst).err(),
             Self::Momentum => {

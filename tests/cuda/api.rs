@@ -1,15 +1,16 @@
 //! The safe API on CUDA: what is refused and with which numbers, moving layers, foreign memory, streams.
 
+use batchnorm::op::{Moments, Problem};
 use batchnorm::{
-    Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Problem, Saved, Shape,
-    Strategy, op::Moments, with_device_element,
+    Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Saved, Shape, Strategy,
+    with_device_element,
 };
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
 use crate::device::{cuda as device, strategies};
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
-use crate::{abuse, passes, sequences};
+use crate::{abuse, batches, handling, passes, sequences};
 
 /// A training step, and whether it is the CPU's.
 fn assert_step(mut layer: BatchNorm<Cuda>) {
@@ -40,7 +41,7 @@ fn parts_of_a_state_are_where_they_belong() {
     {
         let usual = Options::default();
         let options = Options { gamma, beta, tracking: usual.tracking.filter(|_| tracks), ..usual };
-        let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), 6, options).unwrap();
+        let mut layer = BatchNorm::new(cuda.clone(), 6, options).unwrap();
         let wanted = state();
         let wanted = batchnorm::State {
             gamma: wanted.gamma.filter(|_| gamma),
@@ -89,11 +90,14 @@ fn what_is_refused_changes_nothing() {
     // SAFETY: within x, which outlives it; nothing is read or written through it, since the call is refused.
     let mut onto = unsafe { DeviceRef::<f32>::from_raw(address, shape.len(), cuda.stream()) };
     let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut onto, &mut saved).unwrap_err();
-    assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes } if bytes == 4 * shape.len()), "{error}");
+    assert!(
+        matches!(error, Error::Aliasing { output: "y", other: "x", bytes, .. } if bytes == 4 * shape.len()),
+        "{error}"
+    );
 
-    let mut bare = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
+    let mut bare = BatchNorm::new(cuda.clone(), shape.c(), Options::default()).unwrap();
     let error = refuse(&mut bare, &mut saved, &mut y);
-    assert!(matches!(error, Error::Workspace { needed: 1.., actual: 0 }), "{error}");
+    assert!(matches!(error, Error::Workspace { needed: 1.., actual: 0, .. }), "{error}");
 
     assert_eq!(cuda.download(&y).unwrap(), vec![9.0; shape.len()]);
     assert_eq!(cuda.download(saved.mean()).unwrap(), vec![0.0; shape.c()]);
@@ -107,11 +111,11 @@ fn a_forced_strategy_that_cannot_hold_the_problem_is_refused() {
     let shape = Shape::nchw(4, 1, 256, 512).unwrap(); // 2 MB a channel
     let forced = cuda.clone().with_strategy(Some(Strategy::Block));
     assert_eq!(forced.strategy(), Some(Strategy::Block));
-    let mut layer = BatchNorm::<Cuda>::new(forced, 1, Options::default()).unwrap();
+    let mut layer = BatchNorm::new(forced, 1, Options::default()).unwrap();
     let limits = cuda.limits();
     let is_refused = |error: Error| {
         assert!(
-            matches!(error, Error::Strategy { strategy: Strategy::Block, limit, actual }
+            matches!(error, Error::Strategy { strategy: Strategy::Block, limit, actual, .. }
                 if limit == limits.shared_per_cta as usize && actual > limit),
             "{error}"
         );
@@ -141,7 +145,7 @@ fn every_strategy_gives_the_reference() {
 fn there_is_no_device_of_a_large_number() {
     let Some(_) = device() else { return };
     let error = Cuda::new(99).unwrap_err();
-    assert!(matches!(error, Error::NoDevice { ordinal: 99, count: 1.. }), "{error}");
+    assert!(matches!(error, Error::NoDevice { ordinal: 99, count: 1.., .. }), "{error}");
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn a_buffer_of_another_device_is_refused() {
     let x = other.upload(&values(shape, 1)).unwrap();
     let mut y = cuda.upload(&vec![0.0f32; shape.len()]).unwrap();
     let error = layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved).unwrap_err();
-    assert!(matches!(error, Error::ForeignDevice { tensor: "x", expected: 0, actual: 1 }), "{error}");
+    assert!(matches!(error, Error::ForeignDevice { tensor: "x", expected: 0, actual: 1, .. }), "{error}");
 
     // Scratch memory is a buffer like any other.
     let problem = Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap();
@@ -187,7 +191,7 @@ fn a_buffer_of_another_device_is_refused() {
     let x = cuda.upload(&values(shape, 1)).unwrap();
     let moments = Moments::<Cuda, f32> { shape, x: &x, mean: &mut mean, var: &mut var };
     let error = cuda.run_in(&mut workspace, moments).unwrap_err();
-    assert!(matches!(error, Error::ForeignDevice { tensor: "workspace", expected: 0, actual: 1 }), "{error}");
+    assert!(matches!(error, Error::ForeignDevice { tensor: "workspace", expected: 0, actual: 1, .. }), "{error}");
     assert_step(layer);
 }
 
@@ -222,7 +226,7 @@ fn an_untracked_stream_is_refused_and_a_tracked_one_waits() {
     let (result, refused) = step(false);
     for error in [result.unwrap_err(), refused] {
         assert!(
-            matches!(error, Error::ForeignStream { tensor: "x", expected, actual } if expected != actual),
+            matches!(error, Error::ForeignStream { tensor: "x", expected, actual, .. } if expected != actual),
             "{error}"
         );
     }
@@ -265,6 +269,48 @@ fn a_refused_forward_pass_leaves_what_was_saved() {
 }
 
 #[test]
+fn an_update_rounds_once() {
+    let Some(cuda) = device() else { return };
+    handling::assert_axpy(&*cuda);
+    let mut y = cuda.upload(&[1.0f32, 2.0, 3.0]).unwrap();
+    let address = y.device_ptr(cuda.stream()).0;
+    // SAFETY: within y, which outlives it; nothing is read through it, since the call is refused.
+    let part = unsafe { DeviceRef::<f32>::from_raw(address + 4, 2, cuda.stream()) };
+    let error = cuda.axpy(1.0, &part, &mut y.slice_mut(..2)).unwrap_err();
+    assert!(matches!(error, Error::Aliasing { output: "y", other: "x", bytes: 4, .. }), "{error}");
+    assert_eq!(cuda.download(&y).unwrap(), [1.0, 2.0, 3.0]);
+
+    // Where the context tracks no events, memory of another stream is refused.
+    let untracked = crate::device::untracked(&cuda);
+    let [here, other] = [(); 2].map(|()| Cuda::on(untracked.new_stream().unwrap()).unwrap());
+    let (x, mut y) = (other.upload(&[1.0f32]).unwrap(), here.upload(&[5.0f32]).unwrap());
+    let error = here.axpy(1.0, &x, &mut y).unwrap_err();
+    assert!(matches!(error, Error::ForeignStream { tensor: "x", .. }), "{error}");
+    assert_eq!(here.download(&y).unwrap(), [5.0]);
+}
+
+#[test]
+fn smaller_batches_fit_what_was_made_for_larger_ones() {
+    let Some(cuda) = device() else { return };
+    for strategy in strategies(&cuda) {
+        batches::assert_smaller_batches_fit(&cuda.clone().with_strategy(strategy));
+    }
+    batches::assert_other_shapes_are_refused(&*cuda);
+}
+
+#[test]
+fn a_copy_is_a_layer_of_its_own() {
+    let Some(cuda) = device() else { return };
+    handling::assert_a_copy_is_one_of_its_own(&*cuda);
+}
+
+#[test]
+fn what_is_printed_has_no_contents() {
+    let Some(cuda) = device() else { return };
+    handling::assert_what_is_printed_has_no_contents(&*cuda);
+}
+
+#[test]
 fn any_sequence_of_calls() {
     let Some(cuda) = device() else { return };
     let all: Vec<_> = strategies(&cuda).collect();
@@ -273,7 +319,7 @@ fn any_sequence_of_calls() {
         cuda_emulator::set_seed(trial.rng.u64(..));
         let cuda = cuda.clone().with_strategy(*trial.rng.choice(&all).unwrap());
         with_device_element!(
-            trial.rng.choice(Dtype::ON_CUDA).unwrap(),
+            *trial.rng.choice(Dtype::ON_CUDA).unwrap(),
             T => sequences::run::<Cuda, T>(&cuda, trial),
             f64 => unreachable!("no kernel computes f64")
         );

@@ -42,7 +42,7 @@ fn shapes() -> [Shape; 5] {
 /// Calls `with` once a shape, dtype and strategy, with a way to get all bits.
 fn for_each(cuda: &Cuda, mut with: impl FnMut(&str, &dyn Fn(&Cuda) -> BTreeMap<String, Vec<u64>>)) {
     for shape in shapes() {
-        for dtype in Dtype::ON_CUDA {
+        for &dtype in Dtype::ON_CUDA {
             let group = Group { shape, dtype, input: Input::Normal };
             // The plainest case of each operation, and with each activation the fullest: behind a residual where it takes one.
             let (mut cases, all) = (Vec::<Case>::new(), group.cases());

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use batchnorm::op::Problem;
 use batchnorm::op::{Backward, Gradients, Infer, Moments, Statistics, Train, Update};
+use batchnorm::plan::{Access, Plan};
 use batchnorm::{
-    Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind,
-    Strategy, Tracking, relu_mask_len, with_device_element,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy, Tracking,
+    relu_mask_len, with_device_element,
 };
 use cuda_emulator::Traffic;
 use cudarc::driver::{CudaSlice, DevicePtr};
@@ -212,11 +214,11 @@ fn check_reads(strategy: Strategy, reads: u64) {
             assert_eq!(values_read(&cuda, &problem), reads * shape.len() as u64, "{strategy} {shape}");
         }
         // Bytes depend on the dtype's size alone: one of each.
-        let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.map(|dtype| (dtype.bytes(), dtype)).into();
+        let sizes: BTreeMap<_, _> = Dtype::ON_CUDA.iter().copied().map(|dtype| (dtype.bytes(), dtype)).collect();
         for dtype in sizes.into_values() {
             with_device_element!(
                 dtype,
-                T => check::<T>(&cuda, shape, &Epilogue::ALL, packs_mask),
+                T => check::<T>(&cuda, shape, Epilogue::ALL, packs_mask),
                 f64 => unreachable!("no kernel computes f64")
             );
         }

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Try
 use std::thread;
 use std::time::Duration;
 
-use batchnorm::{Cuda, DeviceLimits, Error, Strategy};
+use batchnorm::plan::DeviceLimits;
+use batchnorm::{Cuda, Error, Strategy};
 use cudarc::driver::CudaContext;
 
 /// Whether the device is the emulated one, which is slow.

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use batchnorm::op::Moments;
+use batchnorm::op::Problem;
 use batchnorm::verify::{Failure, Group, Input, Inputs, Journal, Report, Verified, run};
 use batchnorm::{
-    Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Op, Problem, Shape, StateDict,
-    StatisticsKind,
+    Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Error, Layout, Op, Shape, StateDict, StatisticsKind,
 };
 use cudarc::driver::CudaContext;
 use half::f16;
@@ -54,7 +54,7 @@ fn assert_typed(error: &Error) {
 fn assert_of(error: &Error, wanted: i32) {
     match error {
         Error::Driver { code, .. } | Error::Launch { code, .. } if *code == wanted as u32 => {}
-        Error::Prepare { kernel, call, code } if *code == wanted as u32 => {
+        Error::Prepare { kernel, call, code, .. } if *code == wanted as u32 => {
             assert!(!kernel.is_empty() && call.starts_with("cuda"), "{error}");
         }
         other => panic!("expected the error {wanted}, got {other}"),
@@ -175,7 +175,7 @@ fn every_call_of_an_empty_upload_may_fail() {
             match result.map(drop) {
                 Ok(()) => assert!(is_pending, "call {k} was not noticed"),
                 Err(Error::Driver { code: got, .. }) => assert_eq!(got, code as u32, "call {k}"),
-                Err(Error::OutOfMemory { bytes: 4 }) => assert_eq!(code, 2, "call {k}"),
+                Err(Error::OutOfMemory { bytes: 4, .. }) => assert_eq!(code, 2, "call {k}"),
                 Err(error) => panic!("call {k}: {error}"),
             }
             assert_eq!(cuda_emulator::live(), live, "call {k} with {code}");
@@ -199,7 +199,7 @@ fn memory_runs_out_with_the_number_of_bytes() {
     let cuda = Cuda::new(number_of("memory")).unwrap();
     let live = cuda_emulator::live();
     let error = cuda.upload(&vec![0.0f32; 32 << 20]).unwrap_err();
-    assert!(matches!(error, Error::OutOfMemory { bytes } if bytes == 128 << 20), "{error}");
+    assert!(matches!(error, Error::OutOfMemory { bytes, .. } if bytes == 128 << 20), "{error}");
     assert_eq!(cuda_emulator::live(), live);
     cuda.upload(&[1.0f32]).unwrap();
 }
@@ -283,7 +283,7 @@ fn a_kernel_that_cannot_be_made_ready_is_named_and_leaves_no_error_behind() {
             break;
         }
         match result.unwrap_err() {
-            Error::Prepare { kernel, call, code } => {
+            Error::Prepare { kernel, call, code, .. } => {
                 assert_eq!(code, UNKNOWN as u32);
                 let name = kernel.split(" (").next().unwrap().to_owned();
                 assert!(!name.is_empty(), "{call}");
@@ -318,7 +318,7 @@ fn a_kernel_that_cannot_be_made_ready_is_named_and_leaves_no_error_behind() {
         result
     };
     for (query, wanted) in [2, 4, 8].into_iter().enumerate() {
-        assert!(matches!(without(query), Err(Error::Clusters { size, actual: 0 }) if size == wanted), "{wanted}");
+        assert!(matches!(without(query), Err(Error::Clusters { size, actual: 0, .. }) if size == wanted), "{wanted}");
     }
     assert_eq!(without(3).unwrap().limits().clusters[0][3], 0);
     assert_ne!(Cuda::new(number).unwrap().limits().clusters[0][3], 0);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use batchnorm::{Backend, Cuda, Epilogue, Error, Op, Problem};
+use batchnorm::op::Problem;
+use batchnorm::{Backend, Cuda, Epilogue, Error, Op};
 
 use crate::device::cuda;
 use crate::step::{Operation, Step, layer, shape};

@@ -9,10 +9,10 @@ pub(crate) mod work;
 
 use batchnorm::bench::{Probe, Probes};
 use batchnorm::op::Moments;
-use batchnorm::{
-    Backend, BatchNorm, Compute, Cuda, DeviceLimits, Dtype, Element, Epilogue, Layout, Momentum, Op, Options,
-};
-use batchnorm::{Problem, Shape, Tracking, with_device_element};
+use batchnorm::op::Problem;
+use batchnorm::plan::DeviceLimits;
+use batchnorm::{Backend, BatchNorm, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, Op, Options};
+use batchnorm::{Shape, Tracking, with_device_element};
 use half::f16;
 
 use crate::device::{EMULATED, cuda, strategies, untracked};
@@ -81,7 +81,7 @@ fn check_any(name: &str, problem: Planned, cuda: &Cuda, streams: usize, has_copi
 /// Every test has a plan to run with on a real H100, whatever runs elsewhere.
 #[test]
 fn an_h100_has_a_plan_for_every_litmus_test() {
-    let (_, h100) = DeviceLimits::KNOWN.into_iter().find(|(name, _)| *name == "h100").unwrap();
+    let (_, h100) = DeviceLimits::KNOWN.iter().copied().find(|(name, _)| *name == "h100").unwrap();
     for litmus in ALL {
         let exchange = litmus.on_limits(&h100).unwrap_or_else(|| panic!("no plan with {}", litmus.name));
         println!("{}: {exchange:?}", litmus.name);
@@ -95,7 +95,7 @@ fn an_h100_has_a_plan_for_every_litmus_test() {
 #[test]
 fn the_emulated_h100_has_the_limits_of_a_real_one() {
     let _shared = crate::device::shared();
-    let (_, h100) = DeviceLimits::KNOWN.into_iter().find(|(name, _)| *name == "h100").unwrap();
+    let (_, h100) = DeviceLimits::KNOWN.iter().copied().find(|(name, _)| *name == "h100").unwrap();
     assert_eq!(crate::device::emulated("h100").limits(), h100);
 }
 
@@ -156,7 +156,7 @@ fn check_counter(cuda: &Cuda, shape: Shape, launches: usize) {
     let (c, plane, strategy) = (shape.c(), shape.s(), cuda.strategy());
     let tracking = Some(Tracking { momentum: Momentum::Cumulative, ..Tracking::default() });
     let options = Options { tracking, ..Options::default() };
-    let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), c, options).unwrap();
+    let mut layer = BatchNorm::new(cuda.clone(), c, options).unwrap();
     layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
     let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
     let batches: Vec<_> = (0..4)

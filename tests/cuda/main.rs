@@ -9,6 +9,8 @@
 #[path = "../abuse/mod.rs"]
 mod abuse;
 mod api;
+#[path = "../batches/mod.rs"]
+mod batches;
 mod bits;
 #[cfg(feature = "emulate")]
 mod bytes;
@@ -19,6 +21,8 @@ mod device;
 mod faults;
 mod forked;
 mod graphs;
+#[path = "../handling/mod.rs"]
+mod handling;
 mod journal;
 mod litmus;
 #[path = "../passes/mod.rs"]

@@ -77,7 +77,7 @@ fn sizes_that_are_not_there_are_refused() {
     }
     for (probe, words, given) in table {
         match probes.launch(probe) {
-            Err(Error::Probe { expected, actual }) => {
+            Err(Error::Probe { expected, actual, .. }) => {
                 assert!(expected.starts_with(words) && actual == given, "{probe:?}: expected {expected}, got {actual}");
             }
             other => panic!("{probe:?}: {other:?}"),
@@ -87,7 +87,7 @@ fn sizes_that_are_not_there_are_refused() {
         let mut small = Probes::new(&cuda, 1 << 12).unwrap();
         for by in [Storing::Members, Storing::Neighbours] {
             let refused = small.launch(barrier(1, by)).unwrap_err();
-            assert!(matches!(&refused, Error::Probe { expected, actual: 4096 } if *expected == bytes), "{refused}");
+            assert!(matches!(&refused, Error::Probe { expected, actual: 4096, .. } if *expected == bytes), "{refused}");
         }
     }
     // A refused launch has left no error behind.

@@ -9,10 +9,11 @@ mod plans;
 mod probes;
 
 use batchnorm::op::Moments;
+use batchnorm::plan::Access;
 use batchnorm::verify::oracle::expected;
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
-    Access, Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
+    Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
     StatisticsKind, Strategy, Tracking,
 };
 use half::{bf16, f16};
@@ -87,7 +88,7 @@ impl Cases {
     fn run_promises(&mut self, cuda: &Cuda, shapes: &Shapes, promises: &[Promise], dtype: Dtype, access: Access) {
         for promise in promises.iter().filter(|promise| has(&cuda.limits(), promise.strategy)) {
             let cuda = cuda.clone().with_strategy(promise.strategy);
-            for op in Op::ALL.into_iter().filter(|op| (promise.of)(*op)) {
+            for op in Op::ALL.iter().copied().filter(|op| (promise.of)(*op)) {
                 for epilogue in op.epilogues() {
                     let case = |shape| self.case(Group { shape, dtype, input: Input::Normal }, op, *epilogue);
                     let Some(case) = shapes.find(dtype, access, self.turn, |shape| {
@@ -114,7 +115,7 @@ impl Cases {
 fn every_instance_under_every_plan() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
-    for dtype in Dtype::ON_CUDA {
+    for &dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
             cases.run_promises(&cuda, &shapes, &PROMISES, dtype, access);
         }
@@ -155,7 +156,7 @@ fn plans_of_other_devices() {
     for name in ["a100like", "ada99"] {
         let cuda = crate::device::emulated(name);
         let shapes = Shapes::new(&cuda);
-        for dtype in Dtype::ON_CUDA {
+        for &dtype in Dtype::ON_CUDA {
             for access in ACCESSES {
                 for strategy in [Strategy::Block, Strategy::Grid, Strategy::TwoPass] {
                     let cuda = cuda.clone().with_strategy(Some(strategy));
@@ -177,15 +178,15 @@ fn plans_of_other_devices() {
 fn every_kind_of_data() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
-    let strategies: Vec<_> = Strategy::ALL.into_iter().filter(|&s| has(&cuda.limits(), Some(s))).collect();
-    for dtype in Dtype::ON_CUDA {
+    let strategies: Vec<_> = Strategy::ALL.iter().copied().filter(|&s| has(&cuda.limits(), Some(s))).collect();
+    for &dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
             for input in Input::SPECIAL.into_iter().filter(|input| input.suits(dtype)) {
-                for op in Op::ALL {
+                for &op in Op::ALL {
                     if input == Input::Largest && op.takes_epilogue() {
                         continue;
                     }
-                    let epilogue = cases.next_of(&Epilogue::ALL);
+                    let epilogue = cases.next_of(Epilogue::ALL);
                     let any = |shape| Some(cases.case(Group { shape, dtype, input }, op, epilogue));
                     let case = shapes.find(dtype, access, cases.turn, any).unwrap();
                     let strategy = strategies[(cases.turn / Op::ALL.len() + cases.turn) % strategies.len()];
@@ -195,8 +196,8 @@ fn every_kind_of_data() {
         }
         for dims in [&[1, 16][..], &[1, 5], &[1, 3, 1]] {
             let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
-            for op in Op::ALL {
-                let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, cases.next_of(&Epilogue::ALL));
+            for &op in Op::ALL {
+                let case = cases.case(Group { shape, dtype, input: Input::Normal }, op, cases.next_of(Epilogue::ALL));
                 let strategy = cases.next_of(&strategies);
                 cases.run(&cuda.clone().with_strategy(Some(strategy)), case, 0, None);
             }
@@ -226,9 +227,9 @@ where
 fn far_means_with_relu() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
-    for dtype in Dtype::ON_CUDA {
+    for &dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
-            for strategy in Strategy::ALL.into_iter().filter(|&strategy| has(&cuda.limits(), Some(strategy))) {
+            for strategy in Strategy::ALL.iter().copied().filter(|&strategy| has(&cuda.limits(), Some(strategy))) {
                 let cuda = cuda.clone().with_strategy(Some(strategy));
                 let input = if dtype == Dtype::F32 { Input::Mean1e4 } else { Input::Mean20 };
                 let any = |shape: Shape| {
@@ -277,9 +278,9 @@ fn any_shape() {
             false => ([n, s, c], Layout::ChannelsLast),
         };
         let shape = Shape::new(&dims, layout).unwrap();
-        let group = Group { shape, dtype: rng.choice(Dtype::ON_CUDA).unwrap(), input: Input::Normal };
-        let op = rng.choice(Op::ALL).unwrap();
-        let case = cases.case(group, op, rng.choice(Epilogue::ALL).unwrap());
+        let group = Group { shape, dtype: *rng.choice(Dtype::ON_CUDA).unwrap(), input: Input::Normal };
+        let op = *rng.choice(Op::ALL).unwrap();
+        let case = cases.case(group, op, *rng.choice(Epilogue::ALL).unwrap());
         let strategy = rng.choice(crate::device::STRATEGIES).unwrap();
         let start = if rng.bool() { 0 } else { rng.usize(..9) };
         ran += usize::from(cases.run(&cuda.clone().with_strategy(strategy), case, start, None));
@@ -326,6 +327,17 @@ fn tiles_held_in_part_and_in_turn() {
         }
     }
     assert_none(&cases.failures);
+}
+
+/// An update of parameters: of one CTA, and of several.
+#[test]
+fn an_update() {
+    let Some(cuda) = cuda() else { return };
+    for len in [5, 1300] {
+        let (x, mut y) = (cuda.upload(&vec![0.5f32; len]).unwrap(), cuda.upload(&vec![2.0f32; len]).unwrap());
+        cuda.axpy(-3.0, &x, &mut y).unwrap();
+        assert_eq!(cuda.download(&y).unwrap(), vec![0.5; len]);
+    }
 }
 
 /// A batch without a sample, whose statistics a kernel of its own writes.

@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 #[cfg(not(feature = "emulate"))]
 use batchnorm::bench::{Probe, Probes};
 #[cfg(feature = "emulate")]
-use batchnorm::{Backend, Dtype, Epilogue, Op, Options, Plan, Problem, Shape};
+use batchnorm::op::Problem;
+#[cfg(feature = "emulate")]
+use batchnorm::plan::Plan;
+#[cfg(feature = "emulate")]
+use batchnorm::{Backend, Dtype, Epilogue, Op, Options, Shape};
 use batchnorm::{BatchNorm, Cuda, Strategy};
 
 use crate::device::{EMULATED, cuda, strategies, untracked};
@@ -35,7 +39,7 @@ fn a_grid_waits_for_multiprocessors_that_another_kernel_holds() {
     let shape = Shape::nchw(16, 2, 64, 64).unwrap();
     let train = move |held: Option<u32>| {
         let cuda = crate::device::cuda().unwrap().with_strategy(Some(Strategy::Grid));
-        let mut layer = BatchNorm::<Cuda>::new(cuda.clone(), shape.c(), Options::default()).unwrap();
+        let mut layer = BatchNorm::new(cuda.clone(), shape.c(), Options::default()).unwrap();
         layer.reserve::<f32>(shape, Epilogue::IDENTITY).unwrap();
         let mut saved = layer.saved(shape, Epilogue::IDENTITY).unwrap();
         let x = cuda.upload(&crate::step::values(shape, 1)).unwrap();

@@ -89,7 +89,7 @@ fn the_tables_special_values_hold_under_every_strategy() {
     let Some(cuda) = cuda() else { return };
     under_every_strategy(&cuda, |cuda, strategy| {
         let of = |dtype| with_device_element!(dtype, T => check::<T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
-        let count: usize = Dtype::ON_CUDA.into_iter().map(of).sum();
+        let count: usize = Dtype::ON_CUDA.iter().copied().map(of).sum();
         assert!(strategy != "auto" || count > 300, "{count}");
     });
 }
@@ -154,7 +154,7 @@ fn an_infinity_is_the_mean_of_its_channel_wherever_it_lies() {
     }
     let Some(cuda) = cuda() else { return };
     for shape in shapes() {
-        for dtype in Dtype::ON_CUDA {
+        for &dtype in Dtype::ON_CUDA {
             with_device_element!(dtype, T => check::<Cpu, T>(&Cpu, "cpu", shape), f64 => unreachable!("{NO_F64}"));
         }
         under_every_strategy(&cuda, |cuda, strategy| {
@@ -165,7 +165,7 @@ fn an_infinity_is_the_mean_of_its_channel_wherever_it_lies() {
                     f64 => unreachable!("{NO_F64}")
                 )
             };
-            let count: usize = Dtype::ON_CUDA.into_iter().map(of).sum();
+            let count: usize = Dtype::ON_CUDA.iter().copied().map(of).sum();
             assert!(strategy != "auto" || count == Dtype::ON_CUDA.len(), "{count}");
         });
     }
@@ -246,11 +246,11 @@ fn a_variance_that_is_not_positive_has_one_meaning() {
         }
     }
     let Some(cuda) = cuda() else { return };
-    for dtype in Dtype::ON_CUDA {
+    for &dtype in Dtype::ON_CUDA {
         with_device_element!(dtype, T => check::<Cpu, T>(&Cpu, "cpu"), f64 => unreachable!("{NO_F64}"));
     }
     under_every_strategy(&cuda, |cuda, strategy| {
-        for dtype in Dtype::ON_CUDA {
+        for &dtype in Dtype::ON_CUDA {
             with_device_element!(dtype, T => check::<Cuda, T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
         }
     });

@@ -130,7 +130,7 @@ pub(crate) fn state_of(c: usize) -> StateDict<f32> {
 
 /// A layer of [`state`], with a workspace for [`shape`].
 pub(crate) fn layer<B: Backend>(backend: &B) -> Result<BatchNorm<B>> {
-    let mut layer = BatchNorm::<B>::new(backend.clone(), shape().c(), Options::default())?;
+    let mut layer = BatchNorm::new(backend.clone(), shape().c(), Options::default())?;
     layer.load_state_dict(&state())?;
     layer.reserve::<f32>(shape(), Epilogue::ADD_RELU)?;
     Ok(layer)

@@ -1,7 +1,9 @@
 //! One below, at, and one above every size at which the planner changes its mind.
 
+use batchnorm::op::Problem;
+use batchnorm::plan::Plan;
 use batchnorm::verify::{Case, Group, Input};
-use batchnorm::{Cuda, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy};
+use batchnorm::{Cuda, Dtype, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy};
 
 use crate::device::cuda;
 use crate::journal::{Judged, assert_none, check as check_cases, under_every_strategy};

@@ -4,7 +4,8 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use batchnorm::op::Moments;
-use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Error, Op, Problem, Shape, Strategy};
+use batchnorm::op::Problem;
+use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Error, Op, Shape, Strategy};
 use cudarc::driver::{CudaSlice, DevicePtr};
 
 use crate::device::{EMULATED, cuda as device, has};
@@ -45,7 +46,7 @@ fn so_many_bytes_are_needed_and_fewer_are_refused() {
             }
             // The plan for data of this alignment may need less than that for any.
             let error = moments(&cuda, shape, &x, 1, 1).unwrap_err();
-            let is_named = matches!(error, Error::Workspace { needed: n, actual: 1 } if n > 1 && n <= needed);
+            let is_named = matches!(error, Error::Workspace { needed: n, actual: 1, .. } if n > 1 && n <= needed);
             assert!(is_named, "{shape:?} {strategy:?}: {error}, of {needed}");
         }
     }
@@ -160,7 +161,7 @@ fn check_own() {
     let short = &mut cuda.upload(&[0.0f32; 3]).unwrap();
     let before = live();
     let refused = cuda.run(Moments::<Cuda, f32> { shape: small.shape, x: &small.x, mean: short, var: &mut small.var });
-    assert!(matches!(refused, Err(Error::Length { tensor: "mean", expected: 1, actual: 3 })));
+    assert!(matches!(refused, Err(Error::Length { tensor: "mean", expected: 1, actual: 3, .. })));
     assert_eq!(live(), before, "a refusal");
 }
 

@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::draw;
 use super::model::{Backward, Channel, Forward, channel_of};
-use super::world::{UNTOUCHED, World, assert_untouched, len};
+use super::world::{Last, UNTOUCHED, World, assert_untouched, len};
 
 fn wide<E: Element>(values: &[E]) -> Vec<f64> {
     values.iter().map(|value| value.to_f64()).collect()
@@ -35,7 +35,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
 
     /// `train` for `Some(true)`, `frozen` for `Some(false)`, else `infer`.
     pub(crate) fn forward(&mut self, rng: &mut Rng, saving: Option<bool>) {
-        let (mut wrong, at, epilogue) = (vec![], rng.usize(..self.slots.len()), rng.choice(Epilogue::ALL).unwrap());
+        let (mut wrong, at, epilogue) = (vec![], rng.usize(..self.slots.len()), *rng.choice(Epilogue::ALL).unwrap());
         let shape = self.shape(rng, saving.map(|_| at), &mut wrong);
         let is_train = saving == Some(true);
         let tracking = self.options.tracking;
@@ -83,7 +83,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
             let statistics = if is_train { StatisticsKind::Batch } else { StatisticsKind::Running };
             let pass = ForwardPass { statistics, epilogue };
             assert_eq!(self.slots[at].saved.pass(), Some(pass));
-            self.slots[at].last = Some((pass, x));
+            self.slots[at].last = Some(Last { pass, shape, x });
             self.slots[at].model = Some(model);
         }
     }
@@ -118,13 +118,13 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
     /// The backward pass of the forward pass that wrote a slot last, through the statistics of that.
     pub(crate) fn backward(&mut self, rng: &mut Rng) {
         let (mut wrong, at) = (vec![], rng.usize(..self.slots.len()));
-        let shape = self.shape(rng, Some(at), &mut wrong);
+        let shape = self.backward_shape(rng, at, &mut wrong);
         let last = self.slots[at].last.clone();
         let epilogue = match &last {
-            Some((pass, _)) if rng.u8(..8) != 0 => pass.epilogue,
-            _ => rng.choice(Epilogue::ALL).unwrap(),
+            Some(Last { pass, .. }) if rng.u8(..8) != 0 => pass.epilogue,
+            _ => *rng.choice(Epilogue::ALL).unwrap(),
         };
-        if last.as_ref().map(|(pass, _)| pass.epilogue) != Some(epilogue) {
+        if last.as_ref().map(|last| last.pass.epilogue) != Some(epilogue) {
             wrong.push("another epilogue");
         }
         let lens = ["x", "dy", "dx"].map(|name| len(rng, shape.len(), name, &mut wrong));
@@ -134,7 +134,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
             true => len(rng, shape.c(), ["dgamma", "dbeta"][part], &mut wrong),
             false => shape.c(),
         });
-        let mut x = last.map_or_else(Vec::new, |(_, x)| x);
+        let mut x = last.map_or_else(Vec::new, |last| last.x);
         x.resize(lens[0], T::default());
         let mut dy = draw::gradient::<T>(rng, lens[1]);
         let model = self.slots[at].model.as_ref().filter(|_| wrong.is_empty());

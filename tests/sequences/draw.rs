@@ -38,6 +38,17 @@ pub(crate) fn shape(rng: &mut Rng, c: usize) -> Shape {
     Shape::new(&dims, layout).unwrap()
 }
 
+/// The shape with each batch up to its own.
+pub(crate) fn smaller_batches(most: Shape) -> Vec<Shape> {
+    let of = |n: usize| Shape::new(&[&[n], &most.dims()[1..]].concat(), most.layout()).unwrap();
+    (0..=most.n()).map(of).collect()
+}
+
+/// One of [`smaller_batches`].
+pub(crate) fn smaller(rng: &mut Rng, most: Shape) -> Shape {
+    rng.choice(smaller_batches(most)).unwrap()
+}
+
 /// Values that a half type can hold with room for what is made of them.
 pub(crate) fn data<T: Element>(rng: &mut Rng, len: usize) -> Vec<T> {
     let kind = rng.u8(..12);

@@ -1,7 +1,8 @@
 //! The layer on a GPU by one strategy.
 
 use batchnorm::bench::{Pass, Row, Work};
-use batchnorm::{Compute, Cpu, Cuda, Element, Plan, Strategy};
+use batchnorm::plan::Plan;
+use batchnorm::{Compute, Cpu, Cuda, Element, Strategy};
 
 use super::Task;
 use super::cuda::Sets;

@@ -34,7 +34,8 @@ pub(super) fn svg(report: &Report) -> Result<String, String> {
     let of_dtype =
         |dtype: Dtype| report.measured().iter().filter(move |it| it.row.dtype == dtype && it.ours().is_some());
     let dtype = Dtype::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .max_by_key(|&dtype| (of_dtype(dtype).count(), dtype == Dtype::F16))
         .unwrap_or(Dtype::F16);
     let mut text = String::new();

@@ -1,7 +1,7 @@
 //! The best that a GPU can do, independent of any row: which probes there are, how they are named in the JSON, and their times.
 
-use batchnorm::DeviceLimits;
 use batchnorm::bench::{Probe, Storing};
+use batchnorm::plan::DeviceLimits;
 use serde_json::{Value, json};
 
 use super::report::samples_json;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batchnorm::Plan;
+use batchnorm::plan::Plan;
 use batchnorm::verify::Journal;
 
 /// The way in which an operation is called and timed.

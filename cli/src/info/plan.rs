@@ -1,6 +1,8 @@
 //! `batchnorm info --plan SHAPE`: how a problem could be run on a GPU, and what each way is predicted to take.
 
-use batchnorm::{DeviceLimits, Plan, Problem, Shape};
+use batchnorm::Shape;
+use batchnorm::op::Problem;
+use batchnorm::plan::{DeviceLimits, Plan};
 use serde_json::{Value, json};
 
 use crate::choices::{Dtype, Epilogue, Layout, Op};
@@ -68,7 +70,7 @@ pub(super) fn answer(args: &Options, as_json: bool) -> Result<Option<String>, Fa
 /// The device of this name: by default the first of this machine.
 fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
     let of_sheet = |name: &str| {
-        let found = DeviceLimits::KNOWN.into_iter().find(|(known, _)| *known == name);
+        let found = DeviceLimits::KNOWN.iter().copied().find(|(known, _)| *known == name);
         found.map(|(name, limits)| Gpu { name: name.into(), known_by: "its data sheet", limits })
     };
     if let Some(gpu) = name.and_then(of_sheet) {
@@ -77,7 +79,7 @@ fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
     match (name, name.map(str::parse)) {
         (_, Some(Ok(crate::device::Device::Cuda(number)))) => at_hand(number),
         (Some(name), _) => {
-            let known = DeviceLimits::KNOWN.map(|(known, _)| known).join(", ");
+            let known = DeviceLimits::KNOWN.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
             Err(Failure::new(format!("--gpu: expected cuda:N or one of {known}, got \"{name}\"")))
         }
         (None, _) => at_hand(0).or_else(|_| of_sheet(DEFAULT).ok_or_else(|| Failure::new("no device is known"))),

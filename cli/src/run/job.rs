@@ -1,7 +1,8 @@
 //! The part that every operation of `run` shares: the input's tensors on the device, and room for results.
 
+use batchnorm::op::Problem;
 use batchnorm::tensors::{TensorFile, Tensors};
-use batchnorm::{Backend, Compute, Element, Epilogue, Layout, Op, Param, Problem, Result, Running, Shape, Stored};
+use batchnorm::{Backend, Compute, Element, Epilogue, Layout, Op, Param, Result, Running, Shape, Stored};
 
 use crate::failure::Failure;
 

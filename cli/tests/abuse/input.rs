@@ -34,7 +34,7 @@ impl Input {
     pub(crate) fn new(rng: &mut Rng, is_channels_last: bool, is_file: bool) -> Self {
         let dims = dims(rng);
         let c = dims[if is_channels_last { dims.len() - 1 } else { 1 }];
-        let dtype = pick(rng, &Dtype::ALL);
+        let dtype = pick(rng, Dtype::ALL);
         let mut input = Self { bytes: vec![], dims, dtype, names: vec![], is_sound: c > 0 };
         let mut draft = Draft::default();
         if !is_file && rng.u8(..100) == 0 {
@@ -78,7 +78,7 @@ impl Input {
             return;
         }
         let (mut dims, dtype) =
-            if is_data { (self.dims.clone(), self.dtype) } else { (vec![c], pick(rng, &Dtype::ALL)) };
+            if is_data { (self.dims.clone(), self.dtype) } else { (vec![c], pick(rng, Dtype::ALL)) };
         let mut dtype = name_in_file(dtype);
         if rng.u8(..40) == 0 {
             self.is_sound = false;
@@ -86,7 +86,11 @@ impl Input {
                 0 => dims.push(2),
                 1 => drop(dims.pop()),
                 2 => dims.reverse(),
-                _ => dtype = pick(rng, &[&Dtype::ALL.map(name_in_file)[..], &["I64", "U8"]].concat()),
+                _ => {
+                    let others = ["I64", "U8"];
+                    let all: Vec<_> = Dtype::ALL.iter().copied().map(name_in_file).chain(others).collect();
+                    dtype = pick(rng, &all);
+                }
             }
         }
         let len = dims.iter().product::<u64>() as usize;
@@ -146,7 +150,7 @@ fn values(rng: &mut Rng, dtype: &str, len: usize) -> Vec<u8> {
         _ => rng.f64() * 4.0 - 2.0,
     };
     let values = (0..len).map(&mut value);
-    match Dtype::ALL.into_iter().find(|&of| name_in_file(of) == dtype) {
+    match Dtype::ALL.iter().copied().find(|&of| name_in_file(of) == dtype) {
         Some(Dtype::F32) => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
         Some(Dtype::F16) => values.flat_map(|value| f16::from_f64(value).to_le_bytes()).collect(),
         Some(Dtype::Bf16) => values.flat_map(|value| bf16::from_f64(value).to_le_bytes()).collect(),

@@ -98,7 +98,7 @@ pub(crate) fn info(trial: &mut Trial) {
         ("op", &ops()[..]),
         ("layout", &LAYOUTS),
         ("epilogue", &epilogues()),
-        ("dtype", &Dtype::ON_CUDA.map(Dtype::name)),
+        ("dtype", &Dtype::ON_CUDA.iter().copied().map(Dtype::name).collect::<Vec<_>>()),
         ("gpu", &["a100", "h100", "h200", "b200", "rtx4090", "rtx5090", "cuda:0", "cuda:1", "cuda:99", "cpu"]),
     ] {
         if rng.u8(..3) == 0 {

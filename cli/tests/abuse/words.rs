@@ -11,16 +11,16 @@ use crate::file::pick;
 pub(crate) const LAYOUTS: [&str; 4] = ["channels-first", "channels-last", "nchw", "nhwc"];
 
 pub(crate) fn ops() -> Vec<&'static str> {
-    Op::ALL.map(Op::name).into()
+    Op::ALL.iter().copied().map(Op::name).collect()
 }
 
 pub(crate) fn epilogues() -> Vec<&'static str> {
-    Epilogue::ALL.map(|kind| kind.name()).into()
+    Epilogue::ALL.iter().map(|kind| kind.name()).collect()
 }
 
 /// `auto` before the strategies.
 pub(crate) fn strategies() -> Vec<&'static str> {
-    [&["auto"][..], &Strategy::ALL.map(Strategy::name)].concat()
+    ["auto"].into_iter().chain(Strategy::ALL.iter().copied().map(Strategy::name)).collect()
 }
 
 /// No value of any option that chooses from a list.

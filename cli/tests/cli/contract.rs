@@ -55,7 +55,7 @@ fn every_operation<T: Element, P: Element>(device: &str) {
     let layouts = ["channels-first", "channels-last", "nchw", "nhwc"];
     for layout in layouts.into_iter().take(if device == "cpu" { 4 } else { 2 }) {
         let example = Example::new(layout);
-        for op in Op::ALL {
+        for &op in Op::ALL {
             for &epilogue in op.epilogues() {
                 let folder = Folder::new(&file::<T, P>(&example, &ALL));
                 let options = options(op, layout, epilogue);
@@ -68,7 +68,7 @@ fn every_operation<T: Element, P: Element>(device: &str) {
 
 #[test]
 fn every_operation_of_every_dtype() {
-    for dtype in Dtype::ALL {
+    for &dtype in Dtype::ALL {
         // Per-channel tensors may be of another dtype.
         let of_channels = match dtype {
             Dtype::F32 => Dtype::F32,
@@ -85,7 +85,7 @@ fn every_operation_of_every_dtype() {
 #[test]
 fn only_what_an_operation_needs_is_needed() {
     let example = Example::new("nchw");
-    for op in Op::ALL {
+    for &op in Op::ALL {
         for &epilogue in op.epilogues() {
             let folder = Folder::new(&file::<f32, f32>(&example, &needed(op, epilogue)));
             let options = options(op, "nchw", epilogue);
@@ -168,7 +168,7 @@ fn edges(device: &str) {
     one.push("running_var", &[2], &[1.0f32; 2]).unwrap();
     printed(&Folder::new(&one).run_on(device, &["--op", "train", "--layout", "nchw", "--running-var", "biased"]));
 
-    for op in Op::ALL {
+    for &op in Op::ALL {
         let mut none = TensorFile::default();
         none.push::<f16>("x", &[0, 3, 2], &[]).unwrap();
         none.push::<f16>("dy", &[0, 3, 2], &[]).unwrap();
@@ -215,7 +215,7 @@ fn info_is_text_and_json() {
     assert_eq!(info["features"], serde_json::json!(built));
     assert_eq!(info["devices"][0]["name"], "cpu");
     assert!(info["devices"][0]["threads"].as_u64().unwrap() > 0);
-    assert_eq!(info["dtypes"], serde_json::json!(Dtype::ALL.map(Dtype::name)));
+    assert_eq!(info["dtypes"], serde_json::json!(Dtype::ALL.iter().copied().map(Dtype::name).collect::<Vec<_>>()));
 
     let text = printed(&batchnorm(&["info", "--device", "cpu"]));
     assert!(text.contains("device cpu") && !text.contains("device cuda"), "{text}");

@@ -20,7 +20,8 @@ fn refuses_on(device: &str, folder: &Folder, args: &[&str], words: &[&str]) {
 #[test]
 fn what_a_device_cannot_do() {
     let of_f64 = Folder::new(&file::<f64, f64>(&Example::new("nchw"), &ALL));
-    let expected = format!("x: expected {}", one_of(&Dtype::ON_CUDA.map(Dtype::name)));
+    let expected =
+        format!("x: expected {}", one_of(&Dtype::ON_CUDA.iter().copied().map(Dtype::name).collect::<Vec<_>>()));
     refuses_on("cuda", &of_f64, &TRAIN, &[&expected, "cuda:0", "got f64"]);
 
     let folder = Folder::new(&file::<f32, f32>(&Example::new("nchw"), &ALL));

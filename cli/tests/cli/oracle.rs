@@ -66,7 +66,7 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
         };
         let group = Group { shape: Shape::new(&dims, layout).unwrap(), dtype: T::DTYPE, input: Input::Normal };
         let inputs = Inputs::<T>::new(&group);
-        for op in Op::ALL {
+        for &op in Op::ALL {
             let epilogue = if op.takes_epilogue() { Epilogue::ADD_RELU } else { Epilogue::IDENTITY };
             let tracking = op.tracks().then(Tracking::default);
             let case = Case { group, op, epilogue, affine: op.takes_epilogue(), tracking };
@@ -81,7 +81,7 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
 }
 
 fn holds_in_every_dtype(device: &str, strategy: &str, arithmetic: Arithmetic) {
-    for dtype in Dtype::ON_CUDA {
+    for &dtype in Dtype::ON_CUDA {
         with_element!(dtype, T => holds::<T>(device, strategy, arithmetic));
     }
 }

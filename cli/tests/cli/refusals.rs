@@ -41,7 +41,7 @@ fn with(names: &[&str], change: impl FnOnce(&mut TensorFile)) -> Folder {
 
 #[test]
 fn missing_tensors() {
-    for op in Op::ALL {
+    for &op in Op::ALL {
         for &epilogue in op.epilogues() {
             // Running statistics are followed where any of them is there: then all of them are needed.
             let tracked = if op.tracks() { &["running_mean", "running_var"][..] } else { &[] };
@@ -72,7 +72,7 @@ fn misshapen_and_mistyped_tensors() {
     let wide = instead("dy", |file| file.push("dy", &[2, 3, 2, 2], &[1.0f64; 24]));
     refuses(&wide, &backward, &["dy: ", "expected dtype f32", "got dtype f64"]);
     let counted = |name: &'static str| instead(name, |file| file.push_count(name, 3));
-    let dtypes = format!("expected {}", one_of(&Dtype::ALL.map(Dtype::name)));
+    let dtypes = format!("expected {}", one_of(&Dtype::ALL.iter().copied().map(Dtype::name).collect::<Vec<_>>()));
     refuses(&counted("x"), &train, &["x: ", &dtypes, "I64"]);
     refuses(&counted("weight"), &train, &["weight: ", &dtypes, "I64"]);
     let count = "num_batches_tracked";
@@ -104,8 +104,9 @@ fn shapes() {
 #[test]
 fn options_out_of_range() {
     let op = ["--op", "train", "--layout", "nchw"];
-    let epilogues = Epilogue::ALL.map(|kind| kind.name()).join(", ");
-    let strategies = format!("auto, {}", Strategy::ALL.map(Strategy::name).join(", "));
+    let epilogues = Epilogue::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    let strategies =
+        format!("auto, {}", Strategy::ALL.iter().copied().map(Strategy::name).collect::<Vec<_>>().join(", "));
     for (options, words) in [
         (&["--eps", "-1"][..], &["eps", "expected a finite value >= 0", "got -1"][..]),
         (&["--eps", "nan"], &["eps", "got NaN"]),
@@ -127,7 +128,7 @@ fn options_out_of_range() {
         refuses(&full(), &[&op, options].concat(), words);
     }
     let everywhere = ["--layout", "nchw", "--eps", "-1"];
-    for op in Op::ALL {
+    for &op in Op::ALL {
         refuses(&full(), &[&["--op", op.name()], &everywhere[..]].concat(), &["eps", "got -1"]);
     }
     let moments = ["--op", "moments", "--layout", "nchw", "--epilogue"];
@@ -135,7 +136,7 @@ fn options_out_of_range() {
         let got = format!("got {}", epilogue.name());
         refuses(&full(), &[&moments[..], &[epilogue.name()]].concat(), &["no epilogue", &got]);
     }
-    let ops = Op::ALL.map(Op::name).join(", ");
+    let ops = Op::ALL.iter().copied().map(Op::name).collect::<Vec<_>>().join(", ");
     refuses(&full(), &["--op", "fuse", "--layout", "nchw"], &["--op", &ops, "'fuse'"]);
     refuses(&full(), &["--op", "train", "--layout", "nwc"], &["--layout", "channels-first, channels-last", "'nwc'"]);
     refuses(&full(), &["--op", "train"], &["required", "--layout"]);

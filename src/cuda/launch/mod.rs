@@ -7,6 +7,7 @@
 //! keeps until the launches are on the stream.
 #![allow(unsafe_code)]
 
+mod axpy;
 mod backward;
 mod codes;
 mod hold;
@@ -27,10 +28,11 @@ use super::device::driver;
 use super::process::expect_unforked;
 use super::{Cuda, CudaWorkspace, extent, ffi, stream_key};
 use crate::error::{Error, Result};
-use crate::op::{Activation, Epilogue, Operation, Problem, Raw, RawSlice, Role, TensorList};
+use crate::op::{Activation, Epilogue, Operation, Problem, Raw, RawSlice, Role, StreamKey, Tensor, TensorList};
 use crate::plan::{Access, Plan, Strategy};
 use hold::{DeviceMemory, Hold};
 
+pub(super) use axpy::axpy;
 pub(super) use prepare::prepare;
 #[cfg(feature = "bench")]
 pub use probes::{Probe, Probes, Storing};
@@ -64,12 +66,27 @@ fn run_held<M: DeviceMemory, T: KernelElement>(
     operation: Operation<'_, M, T>,
     workspace: Option<&mut CudaWorkspace>,
 ) -> Result<()> {
+    guarded(cuda, || hold_and_launch(cuda, operation, workspace))
+}
+
+/// Calls what holds memory and launches, and returns with its guards dropped: where the process may use CUDA and nothing failed
+/// before.
+fn guarded(cuda: &Cuda, launch: impl FnOnce() -> Result<()>) -> Result<()> {
     expect_unforked()?;
     let context = cuda.context();
     context.check_err().map_err(driver("earlier work of the context"))?;
-    let launched = hold_and_launch(cuda, operation, workspace);
+    let launched = launch();
     // The guards are gone, and have recorded an event each; a failure is only noted.
     launched.and(context.check_err().map_err(driver("cuEventRecord")))
+}
+
+/// Whether the stream is being captured, where that matters to these tensors.
+fn is_capturing(cuda: &Cuda, here: &StreamKey, tensors: &[Tensor]) -> Result<bool> {
+    let mut keys = tensors.iter().filter_map(|tensor| tensor.extent.stream);
+    // Only then does it matter, and it is a call of the driver.
+    Ok((here.is_tracked || keys.any(|key| key.is_tracked))
+        && cuda.stream.capture_status().map_err(driver("cuStreamIsCapturing"))?
+            != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }
 
 /// As [`run_held`]; returns with the guards dropped.
@@ -89,12 +106,8 @@ fn hold_and_launch<M: DeviceMemory, T: KernelElement>(
     }
 
     let here = stream_key(&cuda.stream);
-    let keys = || tensors.0.iter().filter_map(|tensor| tensor.extent.stream);
-    // Only then does it matter, and it is a call of the driver.
-    let is_capturing = (here.is_tracked || keys().any(|key| key.is_tracked))
-        && stream.capture_status().map_err(driver("cuStreamIsCapturing"))?
-            != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-    let problem = problem.check_lengths(&tensors.0)?.check_streams(&here, is_capturing, &tensors.0)?;
+    let problem = problem.check_lengths(&tensors.0)?;
+    let problem = problem.check_streams(&here, is_capturing(cuda, &here, &tensors.0)?, &tensors.0)?;
 
     let mut hold = Hold::new(stream, &mut tensors.0);
     let operation = operation.map(&mut hold);

@@ -7,7 +7,8 @@ use cudarc::driver::CudaContext;
 
 use super::super::device::driver;
 use super::super::ffi::{self, BnDevice, BnResident, BnStatus};
-use crate::{DeviceLimits, Error, Op, Result, StatisticsKind};
+use crate::plan::DeviceLimits;
+use crate::{Error, Op, Result, StatisticsKind};
 
 /// The first compute capability with thread-block clusters.
 const CLUSTERS: (u32, u32) = (9, 0);
@@ -29,6 +30,7 @@ fn of_operation(op: Op) -> Option<Prepare> {
 /// The preparations of kernels that are no operation's.
 const OTHERS: &[Prepare] = &[
     ("bn_fill_prepare", ffi::bn_fill_prepare),
+    ("bn_axpy_prepare", ffi::bn_axpy_prepare),
     #[cfg(feature = "bench")]
     ("bn_probe_prepare", ffi::bn_probe_prepare),
 ];
@@ -43,7 +45,7 @@ pub(in crate::cuda) fn prepare(context: &CudaContext, limits: &DeviceLimits) -> 
         has_clusters: u32::from(limits.compute_capability >= CLUSTERS),
     };
     let mut clusters = [[u32::MAX; 4]; 2];
-    for (call, prepare) in Op::ALL.into_iter().filter_map(of_operation).chain(OTHERS.iter().copied()) {
+    for (call, prepare) in Op::ALL.iter().copied().filter_map(of_operation).chain(OTHERS.iter().copied()) {
         let mut resident = BnResident {
             kernel: ptr::null(),
             dtype: ptr::null(),

@@ -5,7 +5,8 @@ use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
 use super::checked;
 use crate::cuda::device::{allocating, driver};
 use crate::cuda::{Cuda, ffi};
-use crate::{Error, Plan, Result};
+use crate::plan::Plan;
+use crate::{Error, Result};
 
 /// CTAs of a streaming probe for each multiprocessor: as many as are resident, each with its share of the whole.
 const CTAS_PER_SM: u32 = 4;

@@ -40,8 +40,8 @@ impl Drawn {
         };
         Self {
             shape: Shape::new(&dims, layout).unwrap(),
-            dtype: rng.choice(Dtype::ON_CUDA).unwrap(),
-            epilogue: rng.choice(Epilogue::ALL).unwrap(),
+            dtype: *rng.choice(Dtype::ON_CUDA).unwrap(),
+            epilogue: *rng.choice(Epilogue::ALL).unwrap(),
             strategy: *rng.choice(strategies).unwrap(),
             has_two_streams: rng.bool(),
             code: rng.choice(CODES).unwrap(),
@@ -73,7 +73,7 @@ where
         cuda = Cuda::on(untracked(&cuda).default_stream()).unwrap();
     }
     let cuda = cuda.with_strategy(drawn.strategy);
-    let mut layer = BatchNorm::<Cuda>::new(cuda, drawn.shape.c(), Options::default()).unwrap();
+    let mut layer = BatchNorm::new(cuda, drawn.shape.c(), Options::default()).unwrap();
     match layer.reserve::<T>(drawn.shape, drawn.epilogue) {
         Err(Error::Strategy { .. }) => return, // No room for this shape.
         result => result.unwrap(),
@@ -122,7 +122,7 @@ where
                 continue;
             }
             // The bytes that were asked for say more than the driver's code.
-            Err(Error::OutOfMemory { bytes }) => assert!(drawn.code == 2 && bytes > 0, "{bytes} bytes"),
+            Err(Error::OutOfMemory { bytes, .. }) => assert!(drawn.code == 2 && bytes > 0, "{bytes} bytes"),
             Err(error) => assert_of(&error, drawn.code),
         }
         assert!(!path.exists(), "a file of a failed save");

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use batchnorm::{
-    Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Problem, Shape, StatisticsKind, Strategy,
-};
+use batchnorm::op::Problem;
+use batchnorm::plan::{Access, DeviceLimits, Plan};
+use batchnorm::{Cuda, Dtype, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy};
 
 use crate::device::{EMULATED, is_required};
 

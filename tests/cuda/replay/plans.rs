@@ -1,7 +1,8 @@
 //! Shapes by how the planner cuts them: the tests ask for kinds of plans, and fail where no shape has one any more.
 
+use batchnorm::plan::{Access, DeviceLimits, Plan};
 use batchnorm::verify::{Case, Group, Input, Verified};
-use batchnorm::{Access, Cuda, DeviceLimits, Dtype, Epilogue, Layout, Op, Plan, Shape, Strategy};
+use batchnorm::{Cuda, Dtype, Epilogue, Layout, Op, Shape, Strategy};
 
 pub(crate) const ACCESSES: [Access; 4] =
     [Access::Contiguous, Access::Strided, Access::ScalarContiguous, Access::ScalarStrided];
@@ -115,7 +116,7 @@ impl Shapes {
         }
         shapes.sort_by_key(Shape::len);
         let mut found = Vec::new();
-        for dtype in Dtype::ON_CUDA {
+        for &dtype in Dtype::ON_CUDA {
             let access_of = |shape: &Shape| {
                 let group = Group { shape: *shape, dtype, input: Input::Normal };
                 let case = Case { group, op: Op::Infer, epilogue: Epilogue::IDENTITY, affine: false, tracking: None };

@@ -1,7 +1,8 @@
 //! The probes: exchanges and grid barriers again and again, and streams.
 
+use batchnorm::Cuda;
 use batchnorm::bench::{Probe, Probes, Storing};
-use batchnorm::{Cuda, Plan};
+use batchnorm::plan::Plan;
 
 use crate::device::cuda;
 

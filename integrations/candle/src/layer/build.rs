@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use batchnorm::{Momentum, NonFinite, Problem, RunningVar, Tracking};
+use batchnorm::op::Problem;
+use batchnorm::{Momentum, NonFinite, RunningVar, Tracking};
 use candle_core::{DType, Error, Result, Tensor, Var};
 use candle_nn::{BatchNormConfig, Init, VarBuilder};
 
@@ -151,7 +152,7 @@ impl BatchNorm {
 /// Running statistics as PyTorch has them follow.
 fn tracking(momentum: f64) -> Tracking {
     let (variance, non_finite) = (RunningVar::Unbiased, NonFinite::Propagate);
-    Tracking { momentum: Momentum::Ema(momentum), variance, non_finite }
+    Tracking::new().momentum(Momentum::Ema(momentum)).variance(variance).non_finite(non_finite)
 }
 
 /// Numbers that a layer can have.
@@ -165,10 +166,10 @@ impl Settings {
     fn checked(num_features: usize, eps: f64, momentum: f64) -> Result<Self> {
         match Problem::check_options(eps, Some(tracking(momentum))) {
             Ok(()) => {}
-            Err(batchnorm::Error::Eps { actual }) => {
+            Err(batchnorm::Error::Eps { actual, .. }) => {
                 candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {actual}")
             }
-            Err(batchnorm::Error::Momentum { actual }) => {
+            Err(batchnorm::Error::Momentum { actual, .. }) => {
                 candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {actual}")
             }
             Err(other) => return Err(Error::wrap(other)),

@@ -58,7 +58,7 @@ fn half_trains_and_evaluates_where_candle_nn_does_one_of_them() -> Result<()> {
     assert!(trains_only.forward_t(&x, false).is_err());
     let evaluates_only = candle_nn::batch_norm(C, 1e-5, vb(DType::F16))?;
     assert!(evaluates_only.forward_t(&x, true).is_err());
-    for dtype in Dtype::ALL.into_iter().filter(|dtype| dtype.param() == Dtype::F32) {
+    for dtype in Dtype::ALL.iter().copied().filter(|dtype| dtype.param() == Dtype::F32) {
         let ours = batch_norm(C, 1e-5, vb(dtype.name().parse::<DType>().unwrap()))?;
         assert_eq!((ours.running_var().dtype(), ours.weight_and_bias().unwrap().0.dtype()), (DType::F32, DType::F32));
         for train in [true, false] {

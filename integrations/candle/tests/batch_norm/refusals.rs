@@ -13,7 +13,7 @@ fn refusals_say_expected_and_actual_and_change_nothing() -> Result<()> {
     let ours = &setting.ours;
     let x = values(&[2, C, 3], 0.0, 80);
     let text = |result: Result<Tensor>| result.unwrap_err().to_string();
-    let with_f32_statistics: Vec<_> = Dtype::ALL.into_iter().filter(|dtype| dtype.param() == Dtype::F32).collect();
+    let with_f32_statistics: Vec<_> = Dtype::ALL.iter().copied().filter(|dtype| dtype.param() == Dtype::F32).collect();
     let (last, others) = with_f32_statistics.split_last().unwrap();
     let others: Vec<_> = others.iter().map(|dtype| dtype.name()).collect();
     let with_f32_statistics =

@@ -10,7 +10,7 @@ use crate::{C, CPU, Composite, close, f64s, run, setting, values, var};
 #[test]
 fn every_form_has_the_values_and_gradients_of_the_composite() {
     for dims in [&[6, C][..], &[3, C, 7], &[2, C, 4, 3], &[2, C, 2, 3, 2], &[2, C, 2, 1, 3, 2]] {
-        for dtype in Dtype::ALL {
+        for &dtype in Dtype::ALL {
             let tolerance = match dtype {
                 Dtype::F32 => 2e-6,
                 Dtype::F16 => 2e-3,
@@ -18,7 +18,7 @@ fn every_form_has_the_values_and_gradients_of_the_composite() {
                 Dtype::F64 => continue, // A test of its own: the statistics are in f64 too.
             };
             let dtype: DType = dtype.name().parse().unwrap();
-            for epilogue in Epilogue::ALL {
+            for &epilogue in Epilogue::ALL {
                 for train in [true, false] {
                     let setting = setting();
                     let [x, z, weights] = [5, 6, 7].map(|seed| values(dims, 0.3, seed).to_dtype(dtype).unwrap());
