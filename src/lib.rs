@@ -51,11 +51,32 @@
 //! | the same over memory of another framework | [`op::Raw`], [`Compute::run_raw`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
-//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda`; [`Plan`], [`Strategy`] |
+//! | compute on an NVIDIA GPU | [`Cuda`] and [`DeviceRef`], with the feature `cuda`; [`Plan`], [`Strategy`] |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
-//! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
-//! | measure a backend | `bench`, with the feature of that name |
+//! | hold a backend against the f64 oracle | [`verify`], with the feature of that name |
+//! | measure a backend | [`bench`], with the feature of that name |
+//!
+//! # Features
+//! None is on by default.
+//!
+//! | feature | what it brings | what it takes |
+//! |---|---|---|
+//! | `cuda` | the backend `Cuda` | nvcc of CUDA 12.8 or later to build, an NVIDIA driver to run |
+//! | `emulate` | `cuda` on an emulated device, for tests without a GPU; never for a release | a C++ compiler, Linux |
+//! | `verify` | the module `verify`: the f64 oracle, its cases and tolerances | |
+//! | `bench` | the module `bench`: shapes and operations to measure | |
+//! | `bindgen` | `cuda`, with the kernels' bindings made anew from their header | libclang |
+//! | `cuda-12080`, `cuda-12090`, `cuda-13000` | the driver API of CUDA 12.8, 12.9 or 13.0, at most one of them, where no nvcc on `PATH` names it and the newest is not wanted | |
+//!
+//! `cuda` without nvcc: `BATCHNORM_SKIP_KERNELS=1 cargo check` (clippy, doc, an editor) leaves the kernels out. What is then linked
+//! fails with the variable's name.
+// Items and modules of features that are not on: the table of features stands for them.
+#![cfg_attr(not(feature = "cuda"), doc = "\n[`Cuda`]: #features\n[`DeviceRef`]: #features")]
+#![cfg_attr(feature = "bench", doc = "\n[`bench`]: mod@bench")]
+#![cfg_attr(not(feature = "bench"), doc = "\n[`bench`]: #features")]
+#![cfg_attr(not(feature = "verify"), doc = "\n[`verify`]: #features")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
