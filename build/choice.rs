@@ -21,8 +21,9 @@ pub(crate) enum Kernels {
 
 /// The kernels of a build with the feature `cuda`, by the features and the environment.
 ///
-/// Features add up over a build: a test helper that asks for `emulate` would turn the kernels of the program beside it into emulated
-/// ones, which give right results a thousand times slower. A warning would not be seen, since cargo shows none of dependencies.
+/// Features add up over a build: a test helper that asks for `emulate` would turn the kernels of the program beside it into
+/// emulated ones, which give right results, slower by orders of magnitude. A warning would not be seen: cargo shows none of
+/// dependencies.
 pub(crate) fn choose(emulate: bool, variable: impl Fn(&str) -> Option<OsString>) -> Result<Kernels, String> {
     if variable("DOCS_RS").is_some() || is_on(SKIP, &variable)? {
         return Ok(Kernels::Skipped);
@@ -30,9 +31,9 @@ pub(crate) fn choose(emulate: bool, variable: impl Fn(&str) -> Option<OsString>)
     let is_release = variable("PROFILE").is_some_and(|profile| profile == "release");
     if emulate && is_release && !is_on(EMULATE_RELEASE, &variable)? {
         return Err(format!(
-            "the feature `emulate` makes every CUDA device of this build an emulated one, for tests: expected a build without \
-             optimization, got a release. `cargo tree -e features -i batchnorm` names who asks for `emulate`; {EMULATE_RELEASE}=1 \
-             allows it"
+            "the feature `emulate` makes every CUDA device of this build an emulated one, for tests: expected a build by \
+             a profile for development, got a release. `cargo tree -e features -i batchnorm` names who asks for `emulate`; \
+             {EMULATE_RELEASE}=1 allows it"
         ));
     }
     Ok(if emulate { Kernels::Emulated } else { Kernels::Native })

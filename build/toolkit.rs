@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 /// The folder under the target folder; its name carries nvcc's version.
 pub(crate) const FOLDER: &str = "cuda-toolkit-13.0.88";
 
-/// The compiler, its headers and its runtime on PyPI. Exact versions, so that a build is the same tomorrow. CUDA 13.0 suits drivers of
-/// the 580 series.
+/// The compiler, its headers and its runtime on PyPI. Exact versions, so that a build is the same tomorrow. CUDA 13.0 suits
+/// drivers of the 580 series.
 pub(crate) const COMPILER: [&str; 5] = [
     "nvidia-cuda-nvcc==13.0.88",
     "nvidia-nvvm==13.0.88",
@@ -31,12 +31,14 @@ pub(crate) fn advice(has_xtask: bool) -> String {
     } else {
         let packages = COMPILER.join(" ");
         format!(
-            "install CUDA 12.8 or later; or the compiler alone, from PyPI:\n  python3 -m pip install --no-deps --target nvcc {packages}\n  \
+            "install CUDA 12.8 or later; or the compiler alone, from PyPI:\n  \
+             python3 -m pip install --no-deps --target nvcc {packages}\n  \
              export NVCC=$PWD/nvcc/{NVCC}"
         )
     };
     format!(
-        "- {install}\n- for cargo check, clippy, doc or an editor, which link nothing: set BATCHNORM_SKIP_KERNELS=1\n- without a GPU: \
-         the feature `emulate`, an emulated device for tests"
+        "- {install}\n\
+         - for cargo check, clippy, doc or an editor, which link nothing: set BATCHNORM_SKIP_KERNELS=1\n\
+         - without a GPU: the feature `emulate`, an emulated device for tests"
     )
 }

@@ -63,14 +63,14 @@
 //! | feature | what it brings | what it takes |
 //! |---|---|---|
 //! | `cuda` | the backend `Cuda` | nvcc of CUDA 12.8 or later to build, an NVIDIA driver to run |
-//! | `emulate` | `cuda` on an emulated device, for tests without a GPU; never for a release | a C++ compiler, Linux |
+//! | `emulate` | `cuda` on an emulated device, for tests; a release build refuses it | a C++ compiler, Linux |
 //! | `verify` | the module `verify`: the f64 oracle, its cases and tolerances | |
 //! | `bench` | the module `bench`: shapes and operations to measure | |
 //! | `bindgen` | `cuda`, with the kernels' bindings made anew from their header | libclang |
-//! | `cuda-12080`, `cuda-12090`, `cuda-13000` | the driver API of CUDA 12.8, 12.9 or 13.0, at most one of them, where no nvcc on `PATH` names it and the newest is not wanted | |
+//! | `cuda-12080`, `cuda-12090`, `cuda-13000` | the driver API of that CUDA, not the newest one or nvcc's | at most one of them |
 //!
-//! `cuda` without nvcc: `BATCHNORM_SKIP_KERNELS=1 cargo check` (clippy, doc, an editor) leaves the kernels out. What is then linked
-//! fails with the variable's name.
+//! `cuda` without nvcc: `BATCHNORM_SKIP_KERNELS=1 cargo check` (clippy, doc, an editor) leaves the kernels out. Linking such a
+//! build fails with the variable's name.
 // Items and modules of features that are not on: the table of features stands for them.
 #![cfg_attr(not(feature = "cuda"), doc = "\n[`Cuda`]: #features\n[`DeviceRef`]: #features")]
 #![cfg_attr(feature = "bench", doc = "\n[`bench`]: mod@bench")]

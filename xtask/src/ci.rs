@@ -69,8 +69,8 @@ pub(crate) fn docs(features: &str) -> Result<(), Box<dyn Error>> {
     step(&format!("docs [{features}]"), kernels_left_out(&doc).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// The crate's documentation as docs.rs builds it, by what Cargo.toml tells docs.rs. Its rustdoc is a nightly one: here this crate
-/// alone may have unstable features, and a target folder of its own, since build scripts of dependencies look at that variable.
+/// The crate's documentation as docs.rs builds it, by what Cargo.toml tells docs.rs. Its rustdoc is a nightly one: here this
+/// crate alone may have unstable features. A target folder of its own, since build scripts of dependencies look at that variable.
 fn docs_rs() -> Result<(), Box<dyn Error>> {
     let metadata = Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout)?;
