@@ -71,11 +71,13 @@
 //!
 //! `cuda` without nvcc: `BATCHNORM_SKIP_KERNELS=1 cargo check` (clippy, doc, an editor) leaves the kernels out. Linking such a
 //! build fails with the variable's name.
-// Items and modules of features that are not on: the table of features stands for them.
-#![cfg_attr(not(feature = "cuda"), doc = "\n[`Cuda`]: #features\n[`DeviceRef`]: #features")]
-#![cfg_attr(feature = "bench", doc = "\n[`bench`]: mod@bench")]
-#![cfg_attr(not(feature = "bench"), doc = "\n[`bench`]: #features")]
-#![cfg_attr(not(feature = "verify"), doc = "\n[`verify`]: #features")]
+//!
+// Items of features that are not on: the table of features stands for them. Definitions of links need the empty line above.
+#![cfg_attr(not(feature = "cuda"), doc = "[`Cuda`]: #features")]
+#![cfg_attr(not(feature = "cuda"), doc = "[`DeviceRef`]: #features")]
+#![cfg_attr(feature = "bench", doc = "[`bench`]: mod@bench")]
+#![cfg_attr(not(feature = "bench"), doc = "[`bench`]: #features")]
+#![cfg_attr(not(feature = "verify"), doc = "[`verify`]: #features")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
