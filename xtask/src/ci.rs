@@ -74,10 +74,9 @@ pub(crate) fn docs(features: &str) -> Result<(), Box<dyn Error>> {
 fn docs_rs() -> Result<(), Box<dyn Error>> {
     let metadata = Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout)?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let settings =
-        packages.filter(|package| package["name"] == "batchnorm").map(|package| &package["metadata"]["docs"]["rs"]);
-    let settings = settings.last().ok_or("cargo metadata: expected a package batchnorm, got none")?;
+    let mut packages = metadata["packages"].as_array().into_iter().flatten();
+    let package = packages.find(|package| package["name"] == "batchnorm");
+    let settings = &package.ok_or("cargo metadata: expected a package batchnorm, got none")?["metadata"]["docs"]["rs"];
     let words = |name: &str| -> Result<Vec<&str>, String> {
         let words = settings[name].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
         if settings[name].is_array() {
