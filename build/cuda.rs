@@ -11,6 +11,7 @@ use std::thread;
 #[cfg(feature = "bindgen")]
 mod bindings;
 mod cache;
+mod choice;
 mod flags;
 mod hash;
 mod nvcc;
@@ -18,6 +19,7 @@ mod sources;
 mod toolkit;
 
 use cache::Cache;
+use choice::Kernels;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -31,14 +33,19 @@ pub(crate) fn build() -> Result<()> {
         println!("cargo::rerun-if-changed={path}");
     }
     let ours = ["ARCHS", "CACHE", "COMPRESS", "LINEINFO"].map(|name| format!("BATCHNORM_CUDA_{name}"));
-    for name in ours.iter().map(String::as_str).chain(["DOCS_RS", "NVCC", "CUDA_HOME", "CUDA_PATH"]) {
+    let others = [choice::SKIP, choice::EMULATE_RELEASE, "DOCS_RS", "NVCC", "CUDA_HOME", "CUDA_PATH"];
+    for name in ours.iter().map(String::as_str).chain(others) {
         println!("cargo::rerun-if-env-changed={name}");
     }
     bind(&root)?;
-    if env::var_os("DOCS_RS").is_some() {
-        return Ok(()); // Documentation is not linked, and docs.rs has no nvcc.
+    match choice::choose(cfg!(feature = "emulate"), |name| env::var_os(name))? {
+        Kernels::Skipped => {
+            println!("cargo::rustc-link-lib={}", choice::NO_KERNELS);
+            Ok(())
+        }
+        Kernels::Emulated => emulated(&root),
+        Kernels::Native => native(&root),
     }
-    if cfg!(feature = "emulate") { emulated(&root) } else { native(&root) }
 }
 
 /// The bindings as they are made from kernels/abi.h now.

@@ -31,17 +31,18 @@ pub(crate) fn find(root: &Path) -> Result<PathBuf, String> {
                 .or_else(|| Some(PathBuf::from("/usr/local/cuda/bin/nvcc")).filter(|nvcc| nvcc.is_file()))
         }
     };
-    let nvcc = nvcc.ok_or(
-        "the feature `cuda` compiles CUDA kernels, and nvcc was not found (NVCC, CUDA_HOME, CUDA_PATH, PATH, \
-         /usr/local/cuda): `cargo xtask toolkit` installs it into target/; without a GPU, build with the feature \
-         `emulate`",
-    )?;
+    let advice = toolkit::advice(root.join("xtask").is_dir());
+    let nvcc = nvcc.ok_or_else(|| {
+        format!(
+            "the feature `cuda` compiles CUDA kernels, and nvcc was not found (NVCC, CUDA_HOME, CUDA_PATH, PATH, \
+             /usr/local/cuda)\n{advice}"
+        )
+    })?;
     let release = release(&nvcc)?;
     if release < OLDEST {
         let ((major, minor), (oldest_major, oldest_minor)) = (release, OLDEST);
         return Err(format!(
-            "{} is of CUDA {major}.{minor}, and {oldest_major}.{oldest_minor} is needed: `cargo xtask toolkit` installs \
-             one into target/",
+            "{} is of CUDA {major}.{minor}, and {oldest_major}.{oldest_minor} is needed\n{advice}",
             nvcc.display()
         ));
     }

@@ -59,17 +59,41 @@
 //! | the same over memory of another framework | [`op::Raw`], [`Compute::run_raw`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
-//! | compute on an NVIDIA GPU | `Cuda` and `DeviceRef`, with the feature `cuda` |
+//! | compute on an NVIDIA GPU | [`Cuda`] and [`DeviceRef`], with the feature `cuda` |
 //! | force a way to compute there, or see which was chosen | [`Strategy`], [`plan`], whose contents may change in any version |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
-//! | hold a backend against the f64 oracle | `verify`, with the feature of that name |
-//! | measure a backend | `bench`, with the feature of that name |
+//! | hold a backend against the f64 oracle | [`verify`], with the feature of that name |
+//! | measure a backend | [`bench`], with the feature of that name |
 //!
 //! # Crates in the API
 //! Types of two other crates are part of this one's API, which has them under their names, so that no second version of either gets
 //! in between: [`half`] 2, whose `f16` and `bf16` are data, and with the feature `cuda` `cudarc` 0.19, whose streams and buffers are
 //! those of `Cuda`. Another major version of one of them (of cudarc another 0.x) is another one of this crate.
+//!
+//! # Features
+//! None is on by default.
+//!
+//! | feature | what it brings | what it takes |
+//! |---|---|---|
+//! | `cuda` | the backend `Cuda` | nvcc of CUDA 12.8 or later to build, an NVIDIA driver to run |
+//! | `emulate` | `cuda` on an emulated device, for tests; a release build refuses it | a C++ compiler, Linux |
+//! | `verify` | the module `verify`: the f64 oracle, its cases and tolerances | |
+//! | `bench` | the module `bench`: shapes and operations to measure | |
+//! | `exhaustive` | no `#[non_exhaustive]` on lists that may grow, for who matches on all of one | breaks where a release adds to one |
+//! | `bindgen` | `cuda`, with the kernels' bindings made anew from their header | libclang |
+//! | `cuda-12080`, `cuda-12090`, `cuda-13000` | the driver API of that CUDA, not the newest one or nvcc's | at most one of them |
+//!
+//! `cuda` without nvcc: `BATCHNORM_SKIP_KERNELS=1 cargo check` (clippy, doc, an editor) leaves the kernels out. Linking such a
+//! build fails with the variable's name.
+//!
+// Items of features that are not on: the table of features stands for them. Definitions of links need the empty line above.
+#![cfg_attr(not(feature = "cuda"), doc = "[`Cuda`]: #features")]
+#![cfg_attr(not(feature = "cuda"), doc = "[`DeviceRef`]: #features")]
+#![cfg_attr(feature = "bench", doc = "[`bench`]: mod@bench")]
+#![cfg_attr(not(feature = "bench"), doc = "[`bench`]: #features")]
+#![cfg_attr(not(feature = "verify"), doc = "[`verify`]: #features")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -136,8 +136,8 @@ pub fn live() -> Live {
     Live { allocations, bytes, streams, events }
 }
 
-/// The last report: which kernel, CTA, thread and address, and what was wrong. It was printed to stderr as well. `None`
-/// where there was none since [`clear_error`].
+/// The last report: which kernel, CTA, thread and address, and what was wrong. It was printed to stderr as well, as `eprintln!`
+/// prints: of a test only where it fails. `None` where there was none since [`clear_error`].
 pub fn last_report() -> Option<String> {
     // SAFETY: a capacity of 0 writes nothing and returns the length.
     let bytes = unsafe { ffi::cuda_emulator_last_report(std::ptr::null_mut(), 0) };

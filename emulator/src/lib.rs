@@ -16,6 +16,7 @@
 
 mod control;
 mod ffi;
+mod print;
 mod profile;
 
 pub use control::{

@@ -1,7 +1,7 @@
 """What the Python package's archive and wheels may hold.
 
-check.py archive FILE    nothing that a build left in the tree, and no name that leads out of the folder
-check.py wheel FILE --without FOLDER...    none of these folders of the building machine in any of its files
+check.py archive FILE    the licences, nothing that a build left in the tree, and no name that leads out of the folder
+check.py wheel FILE --without FOLDER...    the licences, and none of these folders of the building machine in any of its files
 check.py wheel FILE --same FILE            equal to another wheel, byte for byte
 """
 
@@ -14,6 +14,7 @@ import zipfile
 # Folders and endings of what is made, not written.
 MADE_FOLDERS = {"target", "__pycache__", "results", "node_modules", "python-venv"}
 MADE_ENDINGS = (".so", ".o", ".a", ".pyc", ".whl", ".gz", ".orig", ".rej", ".log", "~")
+LICENCES = ("LICENSE-APACHE", "LICENSE-MIT")
 
 
 def faults_of_archive(file):
@@ -23,6 +24,10 @@ def faults_of_archive(file):
         entries = archive.getmembers()
     if not entries:
         yield f"{file}: expected files, got none"
+        return
+    for licence in LICENCES:
+        if not any(entry.name == f"{top}/{licence}" and entry.size > 0 for entry in entries):
+            yield f"{file}: expected the text of {licence}, got none"
     for entry in entries:
         parts = pathlib.PurePosixPath(entry.name).parts
         if parts[:1] != (top,) or ".." in parts:
@@ -39,6 +44,9 @@ def faults_of_wheel(file, folders):
     with zipfile.ZipFile(file) as wheel:
         if not any(name.endswith(".so") for name in wheel.namelist()):
             yield f"{file}: expected a native half, got none"
+        for licence in LICENCES:
+            if not any(info.filename.endswith(f".dist-info/licenses/{licence}") and info.file_size > 0 for info in wheel.infolist()):
+                yield f"{file}: expected the text of {licence}, got none"
         for entry in wheel.namelist():
             data = wheel.read(entry)
             for folder in sorted(names):

@@ -9,6 +9,8 @@ import zipfile
 
 import check
 
+LICENCES = {f"batchnorm-0.1.0.dist-info/licenses/{name}": b"." for name in check.LICENCES}
+
 
 class Check(unittest.TestCase):
     def setUp(self):
@@ -16,11 +18,15 @@ class Check(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def archive(self, *names, link=None):
+    def archive(self, *names, link=None, licences=check.LICENCES):
         file = self.folder / "batchnorm-0.1.0.tar.gz"
         with tarfile.open(file, "w:gz") as archive:
             for name in names:
                 archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+            for name in licences:
+                entry = tarfile.TarInfo(f"batchnorm-0.1.0/{name}")
+                entry.size = 1
+                archive.addfile(entry, io.BytesIO(b"."))
             if link:
                 entry = tarfile.TarInfo(link)
                 entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -30,7 +36,7 @@ class Check(unittest.TestCase):
     def wheel(self, name, files, time=(1980, 1, 1, 0, 0, 0)):
         file = self.folder / name
         with zipfile.ZipFile(file, "w") as wheel:
-            for entry, data in files.items():
+            for entry, data in {**LICENCES, **files}.items():
                 wheel.writestr(zipfile.ZipInfo(entry, time), data)
         return str(file)
 
@@ -38,7 +44,7 @@ class Check(unittest.TestCase):
         self.assertEqual(self.archive("batchnorm-0.1.0/PKG-INFO", "batchnorm-0.1.0/src/target.rs"), [])
 
     def test_what_is_not_sources_is_named(self):
-        self.assertEqual(len(self.archive()), 1)
+        self.assertEqual(len(self.archive(licences=())), 1)
         for name in [
             "batchnorm-0.1.0/target/debug/x.rs", "batchnorm-0.1.0/lib/__pycache__/x.py", "batchnorm-0.1.0/lib/_native.abi3.so",
             "batchnorm-0.1.0/benches/results/h100.json", "batchnorm-0.1.0/src/lib.rs~", "batchnorm-0.1.0/src/.lib.rs.swp",
@@ -48,6 +54,15 @@ class Check(unittest.TestCase):
             self.assertEqual(len(faults), 1, name)
             self.assertIn(repr(name), faults[0])
         self.assertIn("got a link", self.archive(link="batchnorm-0.1.0/x.rs")[0])
+
+    def test_a_licence_that_is_missing_or_empty_is_named(self):
+        (fault,) = self.archive("batchnorm-0.1.0/PKG-INFO", licences=["LICENSE-MIT"])
+        self.assertIn("LICENSE-APACHE", fault)
+        (fault,) = self.archive("batchnorm-0.1.0/LICENSE-MIT", licences=["LICENSE-APACHE"])
+        self.assertIn("LICENSE-MIT", fault)
+        wheel = self.wheel("a.whl", {"x.so": b"", "batchnorm-0.1.0.dist-info/licenses/LICENSE-MIT": b""})
+        (fault,) = check.faults_of_wheel(wheel, [])
+        self.assertIn("LICENSE-MIT", fault)
 
     def test_a_folder_of_the_building_machine_is_named(self):
         native = b"\x7fELF\0cargo/registry/src/x.rs\0/folder/me/.cargo/registry/src/y.rs\0"
@@ -68,7 +83,7 @@ class Check(unittest.TestCase):
         self.assertEqual(list(check.differences(one, self.wheel("two.whl", files))), [])
         (fault,) = check.differences(one, self.wheel("two.whl", {**files, "sboms/x.json": b"uuid 2"}))
         self.assertTrue(fault.endswith("got a difference in sboms/x.json"), fault)
-        self.assertEqual(len(list(check.differences(one, self.wheel("two.whl", files, (1980, 1, 1, 0, 0, 2))))), 2)
+        self.assertEqual(len(list(check.differences(one, self.wheel("two.whl", files, (1980, 1, 1, 0, 0, 2))))), len({**LICENCES, **files}))
         (fault,) = check.differences(one, self.wheel("two.whl", dict(reversed(files.items()))))
         self.assertIn("order", fault)
 

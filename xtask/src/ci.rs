@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::time::{Instant, SystemTime};
 
-use crate::{bundle, integrations};
+use crate::{bundle, integrations, quick};
 
 /// The feature sets that users build: `--all-features` would be one that nobody does, once cudarc's are among them. Tests and benches
 /// always see `bench` and `verify`, so that clippy has two of them to look at.
@@ -23,14 +23,13 @@ const UNOPTIMIZED: &str = r#"profile.dev.package."*".opt-level=0"#;
 /// Runs every step, and stops at the first that fails.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
-    cargo("rustfmt", &["fmt", "--all", "--check"])?;
+    quick::rustfmt()?;
     for features in ["", "emulate"] {
         let clippy = ["clippy", "--workspace", "--all-targets", "--features", features, "--", "-D", "warnings"];
-        step(&format!("clippy [{features}]"), &mut unlinked(&clippy))?;
+        step(&format!("clippy [{features}]"), &mut kernels_left_out(&clippy))?;
     }
     for features in FEATURES {
-        let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", features];
-        step(&format!("docs [{features}]"), unlinked(&doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+        docs(features)?;
     }
     other_devices()?;
     // Of a seed that has passed: what comes out here is what a change has broken.
@@ -57,11 +56,40 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A cargo that only looks: the kernels are not compiled for it, as for docs.rs.
-fn unlinked(args: &[&str]) -> Command {
+/// A cargo that only looks, and links nothing.
+pub(crate) fn kernels_left_out(args: &[&str]) -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.args(args).env("DOCS_RS", "1");
+    cargo.args(args).env("BATCHNORM_SKIP_KERNELS", "1");
     cargo
+}
+
+/// The crate's documentation with these features, without a warning.
+pub(crate) fn docs(features: &str) -> Result<(), Box<dyn Error>> {
+    let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", features];
+    step(&format!("docs [{features}]"), kernels_left_out(&doc).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The crate's documentation as docs.rs builds it, by what Cargo.toml tells docs.rs. Its rustdoc is a nightly one: here this
+/// crate alone may have unstable features. A target folder of its own, since build scripts of dependencies look at that variable.
+fn docs_rs() -> Result<(), Box<dyn Error>> {
+    let metadata = Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout)?;
+    let mut packages = metadata["packages"].as_array().into_iter().flatten();
+    let package = packages.find(|package| package["name"] == "batchnorm");
+    let settings = &package.ok_or("cargo metadata: expected a package batchnorm, got none")?["metadata"]["docs"]["rs"];
+    let words = |name: &str| -> Result<Vec<&str>, String> {
+        let words = settings[name].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+        if settings[name].is_array() {
+            Ok(words)
+        } else {
+            Err(format!("package.metadata.docs.rs: expected {name}, got none"))
+        }
+    };
+    let mut doc = Command::new("cargo");
+    doc.args(["doc", "--no-deps", "--package", "batchnorm", "--config", UNOPTIMIZED, "--target-dir", "target/docs-rs"]);
+    doc.args(["--features", &words("features")?.join(",")]).env("DOCS_RS", "1").env("RUSTC_BOOTSTRAP", "batchnorm");
+    doc.env("RUSTDOCFLAGS", format!("-D warnings {}", words("rustdoc-args")?.join(" ")));
+    step("docs, as docs.rs builds them", &mut doc)
 }
 
 /// The steps that need nvcc, which `toolkit` installs, and no GPU: bindings, machine code, a build that links, documentation.
@@ -78,12 +106,11 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     let test = [&["test", "--features", "cuda", "--lib", "--test", "cuda"], &packages[..]].concat();
     step("tests [cuda] by nvcc", Command::new("cargo").args(test).envs(kernels()))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
-    step("clippy [cuda]", &mut unlinked(&clippy))?;
+    step("clippy [cuda]", &mut kernels_left_out(&clippy))?;
     let clippy =
         ["clippy", "--package", "batchnorm-cli", "--all-targets", "--features", "cudnn", "--", "-D", "warnings"];
-    step("clippy [cudnn]", &mut unlinked(&clippy))?;
-    let doc = ["doc", "--no-deps", "--package", "batchnorm", "--features", "cuda"];
-    step("docs [cuda], as docs.rs builds them", unlinked(&doc).env("RUSTDOCFLAGS", "-D warnings"))
+    step("clippy [cudnn]", &mut kernels_left_out(&clippy))?;
+    docs_rs()
 }
 
 /// How the kernels are compiled in steps that need only that they are there: for one architecture, once for all steps.
@@ -147,7 +174,7 @@ fn msrv() -> Result<(), Box<dyn Error>> {
     }
     let check = ["--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
     let check = [&[&toolchain, "check", "--config", UNOPTIMIZED], &check[..]].concat();
-    step(&format!("build with Rust {MSRV}"), &mut unlinked(&check))
+    step(&format!("build with Rust {MSRV}"), &mut kernels_left_out(&check))
 }
 
 /// The tests that choose or force a strategy, on emulated devices that do not have them all: without clusters, and without
@@ -199,15 +226,7 @@ fn package() -> Result<(), Box<dyn Error>> {
 
 /// Licences, sources and duplicates of dependencies. Advisories are left out: their database is no registry package.
 fn deny() -> Result<(), Box<dyn Error>> {
-    let root = Path::new("target/tools");
-    let binary: PathBuf = root.join("bin/cargo-deny");
-    let version = Command::new(&binary).arg("--version").output();
-    let is_current = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(CARGO_DENY));
-    if !is_current {
-        let install =
-            ["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug", "--root", "target/tools"];
-        step("cargo-deny, installed", Command::new("cargo").args(install).env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
-    }
+    let binary = installed("cargo-deny", CARGO_DENY)?;
     for manifest in ["Cargo.toml", "integrations/candle/Cargo.toml", "python/Cargo.toml"] {
         // Of all platforms: what was built here left those of others unfetched.
         cargo("dependencies, fetched", &["fetch", "--quiet", "--manifest-path", manifest])?;
@@ -216,6 +235,19 @@ fn deny() -> Result<(), Box<dyn Error>> {
         step("cargo-deny", deny.args(["bans", "licenses", "sources"]))?;
     }
     Ok(())
+}
+
+/// A program of crates.io in target/tools, which is installed where it is not of this version.
+pub(crate) fn installed(program: &str, version: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let binary = Path::new("target/tools/bin").join(program);
+    let found = Command::new(&binary).arg("--version").output();
+    let is_current = found.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(version));
+    if !is_current {
+        let install = ["install", program, "--version", version, "--locked", "--debug", "--root", "target/tools"];
+        let name = format!("{program}, installed");
+        step(&name, Command::new("cargo").args(install).env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
+    }
+    Ok(binary)
 }
 
 /// Every case of every framework, where the full set lies beside the project, on the CPU and on the emulated device.

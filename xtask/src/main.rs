@@ -9,7 +9,9 @@ mod ci;
 mod conformance;
 mod integrations;
 mod kernels;
+mod quick;
 mod replay;
+mod semver;
 mod toolkit;
 mod wheel;
 
@@ -20,6 +22,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask ci                     all checks beyond the test suite
+       cargo xtask quick                  formatting, clippy, docs and the short tests of the CPU: minutes
        cargo xtask abuse [--minutes 2] [--seed 1] [--only PART]...
                                           random files, options, calls and failures, part by part
        cargo xtask toolkit                installs the CUDA compiler and libclang from PyPI into target/
@@ -29,6 +32,7 @@ const USAGE: &str = "usage: cargo xtask ci                     all checks beyond
                                           the kernels' PTX executed on the CPU, held against the emulated device
        cargo xtask bundle [--arch N] [--no-wheel] [--emulate]
                                           what a machine with a GPU and no toolchain needs, in target/bundle/
+       cargo xtask semver [REVISION]      the public API against that of a git revision, or of the newest release
        cargo xtask conformance            makes tests/data/conformance out of ../shared/conformance";
 
 fn main() -> ExitCode {
@@ -48,6 +52,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["ci"] => ci::run(),
+        ["quick"] => quick::run(),
+        ["semver"] => semver::run(None),
+        ["semver", revision] => semver::run(Some(revision)),
         ["abuse", options @ ..] => abuse::run(&abuse::Options::parse(options)?),
         ["toolkit"] => toolkit::run(),
         ["bindings"] => bindings::run(false),

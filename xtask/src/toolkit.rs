@@ -8,23 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-#[path = "../../build/toolkit.rs"]
-mod location;
+use crate::build::toolkit;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Exact versions, so that a build is the same tomorrow. CUDA 13.0 suits drivers of the 580 series. The disassemblers
-/// read any older machine code, and PyPI has none of 13.0.
-const PACKAGES: [&str; 8] = [
-    "nvidia-cuda-nvcc==13.0.88",
-    "nvidia-nvvm==13.0.88",
-    "nvidia-cuda-crt==13.0.88",
-    "nvidia-cuda-runtime==13.0.96",
-    "nvidia-cuda-cccl==13.0.85",
-    "nvidia-cuda-cuobjdump==13.2.51",
-    "nvidia-cuda-nvdisasm==13.2.51",
-    "libclang==18.1.1",
-];
+/// Beside the compiler. The disassemblers read any older machine code, and PyPI has none of 13.0.
+const TOOLS: [&str; 3] = ["nvidia-cuda-cuobjdump==13.2.51", "nvidia-cuda-nvdisasm==13.2.51", "libclang==18.1.1"];
 /// Written last, so that it is there only where all of them are.
 const STAMP: &str = "packages.txt";
 
@@ -37,15 +26,15 @@ impl Toolkit {
     /// Installs the toolkit unless it is there.
     pub(crate) fn ensure() -> Result<Self> {
         let target = fs::canonicalize(".")?.join("target");
-        let toolkit = Self { root: target.join(location::FOLDER) };
-        if !toolkit.is_complete() {
-            toolkit.install(&target)?;
+        let found = Self { root: target.join(toolkit::FOLDER) };
+        if !found.is_complete() {
+            found.install(&target)?;
         }
-        Ok(toolkit)
+        Ok(found)
     }
 
     pub(crate) fn nvcc(&self) -> PathBuf {
-        self.root.parent().map(location::nvcc).unwrap_or_default()
+        self.root.parent().map(toolkit::nvcc).unwrap_or_default()
     }
 
     /// A program next to nvcc.
@@ -54,7 +43,7 @@ impl Toolkit {
     }
 
     fn is_complete(&self) -> bool {
-        fs::read_to_string(self.root.join(STAMP)).is_ok_and(|text| text == PACKAGES.join("\n"))
+        fs::read_to_string(self.root.join(STAMP)).is_ok_and(|text| text == packages().join("\n"))
     }
 
     /// Installs into a folder next to the final one, which is renamed when all is there: an interrupted run leaves nothing that
@@ -62,15 +51,15 @@ impl Toolkit {
     fn install(&self, target: &Path) -> Result<()> {
         let python = require_pip()?;
         let start = Instant::now();
-        println!("installing {} packages from PyPI into {}", PACKAGES.len(), self.root.display());
-        let partial = target.join(format!("{}.partial", location::FOLDER));
+        println!("installing {} packages from PyPI into {}", packages().len(), self.root.display());
+        let partial = target.join(format!("{}.partial", toolkit::FOLDER));
         remove(&partial)?;
         fs::create_dir_all(&partial)?;
         let mut pip = Command::new(python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"])
             .args(["--only-binary", ":all:", "--target"])
             .arg(&partial)
-            .args(PACKAGES)
+            .args(packages())
             .env("PIP_ROOT_USER_ACTION", "ignore");
         let status = pip.status()?;
         if !status.success() {
@@ -78,12 +67,17 @@ impl Toolkit {
         }
         // nvcc links programs with lib64, where the packages say lib.
         symlink("lib", partial.join("nvidia/cu13/lib64"))?;
-        fs::write(partial.join(STAMP), PACKAGES.join("\n"))?;
+        fs::write(partial.join(STAMP), packages().join("\n"))?;
         remove(&self.root)?;
         fs::rename(&partial, &self.root)?;
         println!("installed in {:.0} s", start.elapsed().as_secs_f64());
         Ok(())
     }
+}
+
+/// All of them, in the order of the stamp.
+fn packages() -> Vec<&'static str> {
+    toolkit::COMPILER.into_iter().chain(TOOLS).collect()
 }
 
 /// Installs the toolkit, sees nvcc run, and says where it is.

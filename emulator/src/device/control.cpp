@@ -30,14 +30,18 @@ int begin_call(bool ignores_sticky) {
     return ignores_sticky ? kSuccess : c.sticky;
 }
 
+static void (*print)(const char* text, size_t bytes);
+
 void report(const std::string& text) {
     control().report = text;
-    std::fprintf(stderr, "cuda-emulator: %s\n", text.c_str());
+    print(text.data(), text.size());
 }
 
 }  // namespace emulator
 
 using emulator::control;
+
+EMULATOR_EXPORT void emulator_set_print(void (*function)(const char* text, size_t bytes)) { emulator::print = function; }
 
 EMULATOR_EXPORT void emulator_set_seed(uint64_t seed) {
     control().seed = seed;

@@ -36,6 +36,7 @@
     X(void, yield, (void), ())                                                                                         \
     X(void, trap, (void), ())                                                                                          \
     X(void, set_position, (CudaEmulatorPosition (*of_this_thread)(void)), (of_this_thread))                           \
+    X(void, set_print, (void (*print)(const char* text, size_t bytes)), (print))                                       \
     X(void, set_seed, (uint64_t seed), (seed))                                                                         \
     X(void, set_races, (int on), (on))                                                                                 \
     X(void, set_strict_copies, (int on), (on))                                                                         \
