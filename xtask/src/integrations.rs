@@ -15,14 +15,15 @@ use crate::wheel::Archive;
 const VENV: &str = "target/python-venv";
 const CANDLE: &str = "integrations/candle/Cargo.toml";
 
-/// The candle package: its tests on the CPU, the commands of its README, and a type check of its CUDA path.
+/// The candle package: its tests on the CPU, the commands of its README, that of the models among them, and a type check of its
+/// CUDA path.
 pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     let cargo = |command: &str, args: &[&str]| {
         let mut cargo = Command::new("cargo");
         cargo.args([command, "--manifest-path", CANDLE, "--target-dir", "target/candle"]).args(args);
         cargo
     };
-    step("candle: rustfmt", Command::new("cargo").args(["fmt", "--manifest-path", CANDLE, "--check"]))?;
+    step("candle: rustfmt", Command::new("cargo").args(["fmt", "--manifest-path", CANDLE, "--all", "--check"]))?;
     step("candle: tests", &mut cargo("test", &[]))?;
     for command in commands("integrations/candle/README.md")? {
         step("candle: a command of its README", Command::new("sh").args(["-c", &command]))?;
@@ -40,7 +41,8 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
         cargo.env("PATH", &path).env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings");
         cargo
     };
-    let clippy = cargo("clippy", &["--features", "cuda", "--all-targets", "--", "-D", "warnings"]);
+    let clippy = ["--workspace", "--features", "candle-batchnorm/cuda", "--all-targets", "--", "-D", "warnings"];
+    let clippy = cargo("clippy", &clippy);
     step("candle: clippy, and so the types of its CUDA path", &mut for_types(clippy))?;
     // The features are the same, so that candle is not checked once more.
     step("candle: docs", &mut for_types(cargo("doc", &["--no-deps", "--features", "cuda"])))

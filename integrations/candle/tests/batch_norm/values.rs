@@ -1,11 +1,11 @@
 //! Values and gradients compared with candle's autograd of the composite in f64.
 
-use batchnorm::{Activation, Dtype, Epilogue};
+use batchnorm::{Dtype, Epilogue};
 use candle_batchnorm::{BatchNorm, batch_norm};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Module, ModuleT, VarBuilder, VarMap};
 
-use crate::{C, CPU, Composite, close, f64s, run, setting, values, var};
+use crate::{C, CPU, Composite, activated, close, f64s, run, setting, values, var};
 
 #[test]
 fn every_form_has_the_values_and_gradients_of_the_composite() {
@@ -34,14 +34,7 @@ fn every_form_has_the_values_and_gradients_of_the_composite() {
                     if epilogue.residual().is_some() {
                         expected = (expected + truth.z.as_tensor()).unwrap();
                     }
-                    match epilogue.activation() {
-                        Activation::Identity => {}
-                        // The mask is that of the stored y: rounding decides where y is close to zero.
-                        Activation::Relu => {
-                            let mask = y.to_dtype(DType::F64).unwrap().gt(0.0).unwrap().to_dtype(DType::F64).unwrap();
-                            expected = (expected * mask).unwrap();
-                        }
-                    }
+                    expected = activated(epilogue.activation(), &expected).unwrap();
                     close(&format!("{name}: y"), &y, &expected, tolerance);
                     let dy = weights.to_dtype(DType::F64).unwrap();
                     let wanted = (expected * dy).unwrap().sum_all().unwrap().backward().unwrap();
