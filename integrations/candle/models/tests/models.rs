@@ -12,7 +12,7 @@ const CLASSES: usize = 10;
 const INPUT: [usize; 4] = [4, 3, 64, 64];
 const ROUNDS: usize = 5;
 
-type Build = fn(VarBuilder<'_>) -> Result<Box<dyn Module>>;
+type Build = fn(VarBuilder<'static>) -> Result<Box<dyn Module>>;
 
 /// A model with candle_nn's layers and one with ours, each for inference and for training.
 struct Pair {
