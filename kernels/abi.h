@@ -39,9 +39,16 @@ typedef enum BnStrategy {
 } BnStrategy;
 
 /// The function that is applied last: to v, or to v + z.
-typedef enum BnActivation { BN_IDENTITY = 0, BN_RELU = 1 } BnActivation;
+typedef enum BnActivation {
+    BN_IDENTITY = 0,
+    BN_RELU = 1,
+    BN_RELU6 = 2,
+    BN_SILU = 3,
+    BN_HARDSWISH = 4
+} BnActivation;
 
-/// The operations fused behind the normalization: activation(v), or activation(v + z) with a residual z.
+/// The operations fused behind the normalization: activation(v), or with a residual z, before the identity and relu
+/// alone, activation(v + z).
 typedef struct BnEpilogue {
     BnActivation activation;
     /// 1 where there is a residual.

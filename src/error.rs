@@ -92,8 +92,8 @@ pub enum Error {
         /// The value given.
         actual: f64,
     },
-    /// The operation takes no such epilogue.
-    #[error("{op:?}: expected no epilogue, got {actual}")]
+    /// The operation takes no such epilogue: none at all, or not this activation behind a residual.
+    #[error("{}: expected {}, got {actual}", op.name(), epilogues_of(*op))]
     Epilogue {
         /// The operation.
         op: Op,
@@ -414,6 +414,15 @@ fn written_by(pass: &Option<ForwardPass>) -> String {
         Some(pass) => format!("those of {pass}"),
         None => "none, since no forward pass has written them or the last one failed".into(),
     }
+}
+
+/// The epilogues that an operation can have, in words.
+fn epilogues_of(op: Op) -> String {
+    if !op.takes_epilogue() {
+        return "no epilogue".into();
+    }
+    let names: Vec<&str> = op.epilogues().iter().map(Epilogue::name).collect();
+    format!("one of the epilogues {}", names.join(", "))
 }
 
 /// The feature of a device that a strategy takes.

@@ -23,7 +23,7 @@ struct GradientBatch {
     uint32_t bits[kBackwardUnroll];
     int64_t offset[kBackwardUnroll];
     bool valid[kBackwardUnroll];
-    bool is_g[kBackwardUnroll]; // dy is g already
+    bool is_kept[kBackwardUnroll]; // dy is what was kept in shared memory, by the mask
 };
 
 template <class Iter>
@@ -37,6 +37,7 @@ struct Gradient {
     T* dz; // (n, c, s); null without a residual
     const uint32_t* mask; // ceil(n * c * s / 32); null where none is read
     BnActivation derivative; // of v, which is computed again from x; the identity's where the mask says all
+    bool keeps_g; // in shared memory, where rounding it changes nothing: g is dy or 0. Else dy is kept.
 
     template <class Args>
     __device__ __forceinline__ explicit Gradient(const Args& args)
@@ -45,20 +46,21 @@ struct Gradient {
           dx(static_cast<T*>(args.dx)),
           dz(args.epilogue.has_residual != 0 ? static_cast<T*>(args.dz) : nullptr),
           mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
-          derivative(recomputes_v(args.epilogue) ? args.epilogue.activation : BN_IDENTITY) {}
+          derivative(recomputes_v(args.epilogue) ? args.epilogue.activation : BN_IDENTITY),
+          keeps_g(derivative_of(derivative) != Derivative::kReal) {}
 
-    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: of x and g from shared memory where they
+    // Starts the loads of vector `i` of a batch, the iterator's `iteration`: from shared memory where x, and g or dy,
     // are kept.
     __device__ __forceinline__ void load(GradientBatch<Iter>& batch, int i, const Iter& iter, uint32_t iteration,
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) const {
         const int64_t offset = iter.offset;
         batch.offset[i] = offset;
-        batch.is_g[i] = smem_g.contains(iteration);
+        batch.is_kept[i] = smem_g.contains(iteration);
         batch.x[i] = batch.dy[i] = V::zero();
         batch.bits[i] = 0;
         if (!batch.valid[i]) return;
         batch.x[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset * Iter::kVec);
-        if (batch.is_g[i]) {
+        if (batch.is_kept[i]) {
             batch.dy[i] = smem_g.at(iteration);
         } else {
             batch.dy[i] = V::load(dy + offset * Iter::kVec);
@@ -71,7 +73,7 @@ struct Gradient {
                                            float (&x)[Iter::kVec], float (&g)[Iter::kVec]) const {
         V::unpack(batch.x[i], x);
         V::unpack(batch.dy[i], g);
-        if (batch.is_g[i]) return;
+        if (batch.is_kept[i] && keeps_g) return;
         if (mask != nullptr) {
 #pragma unroll
             for (int e = 0; e < Iter::kVec; e++) g[e] = (batch.bits[i] >> e & 1u) != 0 ? g[e] : 0.0f;
@@ -79,11 +81,11 @@ struct Gradient {
         apply_derivative<T>(derivative, [&](int e) { return normalized(affines.at(e), x[e]); }, g);
     }
 
-    // g as it is kept in shared memory. Rounding it changes nothing: g is dy or 0, whether by the mask or by relu. With
-    // another derivative dy is to be kept instead, or the strategies differ by that rounding.
+    // g or dy as it is kept in shared memory. Where rounding g would change it, as strategies that keep nothing do not,
+    // dy is kept.
     __device__ __forceinline__ typename V::Raw packed(const GradientBatch<Iter>& batch, int i,
                                                       const float (&g)[Iter::kVec]) const {
-        return mask != nullptr || derivative != BN_IDENTITY ? V::pack(g) : batch.dy[i];
+        return keeps_g && (mask != nullptr || derivative != BN_IDENTITY) ? V::pack(g) : batch.dy[i];
     }
 
     __device__ __forceinline__ void store_dz(int64_t offset, const float (&g)[Iter::kVec]) const {

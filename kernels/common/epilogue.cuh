@@ -8,14 +8,18 @@
 #include "sync.cuh"
 
 // The values that an activation's derivative takes: they say what a backward pass needs to know of v.
-enum class Derivative { kOne, kZeroOrOne };
+enum class Derivative { kOne, kZeroOrOne, kReal };
 
 __host__ __device__ __forceinline__ Derivative derivative_of(BnActivation activation) {
     switch (activation) {
         case BN_IDENTITY:
             return Derivative::kOne;
         case BN_RELU:
+        case BN_RELU6:
             return Derivative::kZeroOrOne;
+        case BN_SILU:
+        case BN_HARDSWISH:
+            return Derivative::kReal;
     }
     return Derivative::kOne; // not reached
 }
@@ -37,6 +41,72 @@ __device__ __forceinline__ float relu(float v) { return v <= 0.0f ? 0.0f : v; }
 // Whether relu lets a gradient pass, by y as it is stored, or by v rounded as y: where it is positive, or NaN.
 __device__ __forceinline__ bool relu_passes(float y) { return !(y <= 0.0f); }
 
+// min(max(v, 0), 6) that keeps NaN.
+__device__ __forceinline__ float relu6(float v) { return v >= 6.0f ? 6.0f : relu(v); }
+
+// Whether relu6 lets a gradient pass, by y as it is stored, or by v rounded as y: where 0 < y < 6, or y is NaN.
+__device__ __forceinline__ bool relu6_passes(float y) { return relu_passes(y) && !(y >= 6.0f); }
+
+// exp(-|v|), as 0 where that is no normal number; something finite for NaN. 1.5 units in the last place.
+//
+// By fused multiply-adds alone, which give the same bits on every device, as ex2.approx does not promise: with
+// -|v| = n ln(2) + r, exp(r) by a polynomial of degree 6, whose relative error is 2^-29 at most (minimax).
+__device__ __forceinline__ float exp_of_minus_abs(float v) {
+    constexpr float kRound = 12582912.0f; // 1.5 * 2^23: the sum with it is rounded to a whole number, its last bits
+    constexpr float kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f; // of 9 bits, whose product with n is exact; the rest
+    const float abs = fabsf(v);
+    const float shifted = fmaf(abs, -1.44269502f, kRound);
+    const float n = shifted - kRound;
+    const float r = fmaf(n, -kLn2Lo, fmaf(n, -kLn2Hi, -abs));
+    float exp_of_r = 1.38368e-3f;
+    exp_of_r = fmaf(exp_of_r, r, 8.37482e-3f);
+    exp_of_r = fmaf(exp_of_r, r, 4.166823e-2f);
+    exp_of_r = fmaf(exp_of_r, r, 1.666642e-1f);
+    exp_of_r = fmaf(exp_of_r, r, 4.9999992e-1f);
+    exp_of_r = fmaf(exp_of_r, r, 1.0f);
+    exp_of_r = fmaf(exp_of_r, r, 1.0f);
+    const float exp = __uint_as_float(__float_as_uint(exp_of_r) + (__float_as_uint(shifted) << 23));
+    return abs > 87.0f ? 0.0f : exp;
+}
+
+// 1 / d for 1 <= d <= 2, within 1.2 units in the last place, and exactly 1 for 1: a parabola, whose error is 1%, and two
+// of Newton's steps. A division takes twice the instructions and a branch.
+__device__ __forceinline__ float reciprocal_from_1_to_2(float d) {
+    float r = fmaf(fmaf(0.32323147f, d, -1.45454287f), d, 2.12121026f);
+    r = fmaf(r, fmaf(-d, r, 1.0f), r);
+    return fmaf(r, fmaf(-d, r, 1.0f), r);
+}
+
+// sigmoid(v) and sigmoid(-v): their sum is 1, and neither loses digits.
+struct Sigmoids {
+    float of_v, of_minus_v;
+
+    __device__ __forceinline__ explicit Sigmoids(float v) {
+        const float exp = exp_of_minus_abs(v);
+        const float large = reciprocal_from_1_to_2(1.0f + exp), small = exp * large;
+        of_v = v >= 0.0f ? large : small;
+        of_minus_v = v >= 0.0f ? small : large;
+    }
+};
+
+__device__ __forceinline__ float silu(float v) { return v * Sigmoids(v).of_v; }
+
+__device__ __forceinline__ float silu_derivative(float v) {
+    const Sigmoids sigmoid(v);
+    return sigmoid.of_v * fmaf(v, sigmoid.of_minus_v, 1.0f);
+}
+
+// v * min(max(v + 3, 0), 6) / 6. The factor is exactly 1 from 3 on; a NaN, which fminf and fmaxf hide, comes back by v.
+__device__ __forceinline__ float hardswish(float v) {
+    constexpr float kSixth = 0.166666672f;
+    return v * (fminf(fmaxf(v + 3.0f, 0.0f), 6.0f) * kSixth);
+}
+
+__device__ __forceinline__ float hardswish_derivative(float v) {
+    constexpr float kThird = 0.333333343f;
+    return v <= -3.0f ? 0.0f : v >= 3.0f ? 1.0f : fmaf(v, kThird, 0.5f);
+}
+
 // activation(v) of one vector, in place. The branch is uniform.
 template <int kVec>
 __device__ __forceinline__ void apply_activation(BnActivation activation, float (&v)[kVec]) {
@@ -47,11 +117,24 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
 #pragma unroll
             for (int e = 0; e < kVec; e++) v[e] = relu(v[e]);
             return;
+        case BN_RELU6:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) v[e] = relu6(v[e]);
+            return;
+        case BN_SILU:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) v[e] = silu(v[e]);
+            return;
+        case BN_HARDSWISH:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) v[e] = hardswish(v[e]);
+            return;
     }
 }
 
 // g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it.
-// Derivatives are those of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN passes.
+// Where a derivative jumps it is that of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN
+// passes.
 template <class T, int kVec, class V>
 __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, float (&g)[kVec]) {
     switch (activation) {
@@ -60,6 +143,18 @@ __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, f
         case BN_RELU:
 #pragma unroll
             for (int e = 0; e < kVec; e++) g[e] = relu_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
+            return;
+        case BN_RELU6:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) g[e] = relu6_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
+            return;
+        case BN_SILU:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) g[e] *= silu_derivative(v(e));
+            return;
+        case BN_HARDSWISH:
+#pragma unroll
+            for (int e = 0; e < kVec; e++) g[e] *= hardswish_derivative(v(e));
             return;
     }
 }

@@ -212,6 +212,9 @@ mod tests {
         let number_of_activation = |activation| match activation {
             Activation::Identity => 0,
             Activation::Relu => 1,
+            Activation::Relu6 => 2,
+            Activation::Silu => 3,
+            Activation::Hardswish => 4,
         };
         for strategy in Strategy::ALL {
             for kind in Epilogue::ALL {

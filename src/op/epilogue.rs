@@ -10,12 +10,23 @@ pub enum Activation {
     Identity,
     /// `max(v, 0)`; NaN stays NaN.
     Relu,
+    /// `min(max(v, 0), 6)`; NaN stays NaN. Its gradient passes where `0 < y < 6`, or `y` is NaN.
+    Relu6,
+    /// `v / (1 + exp(-v))`, also called swish; NaN at `-inf`, as in every framework. Its gradient is that at `v` before rounding.
+    #[doc(alias = "swish")]
+    Silu,
+    /// `v * min(max(v + 3, 0), 6) / 6`; NaN at `-inf`, as in PyTorch. Its gradient is that at `v` before rounding: `v/3 + 1/2`
+    /// between -3 and 3.
+    Hardswish,
 }
 
 named! {
     Activation {
         Identity => "identity",
         Relu => "relu",
+        Relu6 => "relu6",
+        Silu => "silu",
+        Hardswish => "hardswish",
     }
 }
 
@@ -23,7 +34,16 @@ impl Activation {
     const fn derivative(self) -> Derivative {
         match self {
             Self::Identity => Derivative::One,
-            Self::Relu => Derivative::ZeroOrOne,
+            Self::Relu | Self::Relu6 => Derivative::ZeroOrOne,
+            Self::Silu | Self::Hardswish => Derivative::Real,
+        }
+    }
+
+    /// Whether a residual can stand before it: elsewhere its derivative would take another read of the residual.
+    pub const fn takes_residual(self) -> bool {
+        match self {
+            Self::Identity | Self::Relu => true,
+            Self::Relu6 | Self::Silu | Self::Hardswish => false,
         }
     }
 
@@ -32,6 +52,9 @@ impl Activation {
         match self {
             Self::Identity => v.into(),
             Self::Relu => format!("max({v}, 0)"),
+            Self::Relu6 => format!("min(max({v}, 0), 6)"),
+            Self::Silu => format!("silu({v})"),
+            Self::Hardswish => format!("hardswish({v})"),
         }
     }
 }
@@ -43,6 +66,8 @@ enum Derivative {
     One,
     /// 0 or 1: a bit.
     ZeroOrOne,
+    /// Any: `v` itself.
+    Real,
 }
 
 /// `y = activation(v)`, or with a residual `y = activation(v + z)`. `Z` is the residual's buffer, or its gradient's, or `()` for
@@ -66,6 +91,13 @@ impl<Z> Epilogue<Z> {
     pub const IDENTITY: Self = Self::new(Activation::Identity, None);
     /// `y = max(v, 0)`; NaN stays NaN.
     pub const RELU: Self = Self::new(Activation::Relu, None);
+    /// `y = min(max(v, 0), 6)`; NaN stays NaN.
+    pub const RELU6: Self = Self::new(Activation::Relu6, None);
+    /// `y = v / (1 + exp(-v))`
+    #[doc(alias = "swish")]
+    pub const SILU: Self = Self::new(Activation::Silu, None);
+    /// `y = v * min(max(v + 3, 0), 6) / 6`
+    pub const HARDSWISH: Self = Self::new(Activation::Hardswish, None);
 
     /// Out of its parts.
     pub const fn new(activation: Activation, residual: Option<Z>) -> Self {
@@ -124,6 +156,9 @@ impl<Z> Epilogue<Z> {
             (activation, false) => activation.name(),
             (Activation::Identity, true) => "add",
             (Activation::Relu, true) => "add-relu",
+            (Activation::Relu6, true) => "add-relu6",
+            (Activation::Silu, true) => "add-silu",
+            (Activation::Hardswish, true) => "add-hardswish",
         }
     }
 
@@ -133,18 +168,32 @@ impl<Z> Epilogue<Z> {
     }
 }
 
+const ACTIVATIONS: usize = Activation::ALL.len();
+
+/// Activations that take a residual.
+const TAKING_RESIDUAL: usize = {
+    let (mut count, mut i) = (0, 0);
+    while i < ACTIVATIONS {
+        count += Activation::ALL[i].takes_residual() as usize;
+        i += 1;
+    }
+    count
+};
+
 impl Epilogue<()> {
     /// The kind of [`Epilogue::add`].
     pub const ADD: Self = Self::add(());
     /// The kind of [`Epilogue::add_relu`].
     pub const ADD_RELU: Self = Self::add_relu(());
-    /// Every kind: each activation without a residual, then each behind one.
-    pub const ALL: [Self; 2 * Activation::ALL.len()] = {
-        const ACTIVATIONS: usize = Activation::ALL.len();
-        let (mut all, mut i) = ([Self::IDENTITY; 2 * ACTIVATIONS], 0);
+    /// Every kind that an operation can have: each activation without a residual, then those that take one behind it.
+    pub const ALL: [Self; ACTIVATIONS + TAKING_RESIDUAL] = {
+        let (mut all, mut i, mut behind) = ([Self::IDENTITY; ACTIVATIONS + TAKING_RESIDUAL], 0, ACTIVATIONS);
         while i < ACTIVATIONS {
             all[i] = Self::new(Activation::ALL[i], None);
-            all[ACTIVATIONS + i] = Self::new(Activation::ALL[i], Some(()));
+            if Activation::ALL[i].takes_residual() {
+                all[behind] = Self::new(Activation::ALL[i], Some(()));
+                behind += 1;
+            }
             i += 1;
         }
         all
@@ -189,8 +238,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_name_of_its_own() {
-        assert_eq!(Epilogue::ALL, [Epilogue::IDENTITY, Epilogue::RELU, Epilogue::ADD, Epilogue::ADD_RELU]);
-        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), ["y", "max(y, 0)", "y + z", "max(y + z, 0)"]);
+        let names = ["identity", "relu", "relu6", "silu", "hardswish", "add", "add-relu"];
+        assert_eq!(Epilogue::ALL.map(|kind| kind.name()), names);
+        let formulas = ["y", "max(y, 0)", "min(max(y, 0), 6)", "silu(y)", "hardswish(y)", "y + z", "max(y + z, 0)"];
+        assert_eq!(Epilogue::ALL.map(|kind| kind.formula("y")), formulas);
         for kind in Epilogue::ALL {
             assert_eq!(Epilogue::named(kind.name()), Some(kind));
             assert!(!(kind.recomputes_v() && kind.keeps_mask()));

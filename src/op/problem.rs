@@ -173,6 +173,6 @@ mod tests {
     #[test]
     fn moments_take_no_epilogue() {
         let error = Problem::new(Op::Moments, shape(&[4, 3]), Dtype::F32, Epilogue::RELU, 0.0, None);
-        assert_eq!(error.unwrap_err().to_string(), "Moments: expected no epilogue, got relu");
+        assert_eq!(error.unwrap_err().to_string(), "moments: expected no epilogue, got relu");
     }
 }

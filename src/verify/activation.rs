@@ -1,6 +1,7 @@
 //! The activations and their derivatives in f64, as plainly as they can be written. Not the CPU reference's, as the rest of the
 //! oracle.
 
+use crate::element::Dtype;
 use crate::op::Activation;
 
 /// `activation(v)`
@@ -9,6 +10,10 @@ pub fn apply(activation: Activation, v: f64) -> f64 {
         Activation::Identity => v,
         Activation::Relu if v <= 0.0 => 0.0,
         Activation::Relu => v,
+        Activation::Relu6 if v >= 6.0 => 6.0,
+        Activation::Relu6 => apply(Activation::Relu, v),
+        Activation::Silu => v * sigmoid(v),
+        Activation::Hardswish => v * (v + 3.0).clamp(0.0, 6.0) / 6.0,
     }
 }
 
@@ -17,14 +22,34 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
     match activation {
         Activation::Identity => dy,
         Activation::Relu if v <= 0.0 => 0.0,
-        Activation::Relu => dy,
+        Activation::Relu6 if v <= 0.0 || v >= 6.0 => 0.0,
+        Activation::Relu | Activation::Relu6 => dy,
+        Activation::Silu => dy * sigmoid(v) * (1.0 + v * sigmoid(-v)),
+        Activation::Hardswish if v <= -3.0 => 0.0,
+        Activation::Hardswish if v >= 3.0 => dy,
+        Activation::Hardswish => dy * (2.0 * v + 3.0) / 6.0,
     }
 }
 
-/// Where the derivative jumps: close to there the value on either side is right.
-pub fn jumps(activation: Activation) -> &'static [f64] {
+/// Whether `v`, in a channel of this scale of y, is so close to a jump of the derivative that the value on either side is right: as
+/// close as its arithmetic may be off, and as a `y` of the dtype is rounded there.
+pub fn is_close_to_jump(activation: Activation, v: f64, y_scale: f64, dtype: Dtype) -> bool {
+    let close = 1e-4 * y_scale + 4.0 * dtype.min_subnormal();
+    let is_close = |jump: &f64| (v - jump).abs() <= close + 2.0 * dtype.unit_roundoff() * jump.abs();
+    jumps(activation).iter().any(is_close)
+}
+
+/// Where the derivative jumps.
+pub(super) fn jumps(activation: Activation) -> &'static [f64] {
     match activation {
         Activation::Identity => &[],
         Activation::Relu => &[0.0],
+        Activation::Relu6 => &[0.0, 6.0],
+        Activation::Silu => &[],
+        Activation::Hardswish => &[-3.0, 3.0],
     }
+}
+
+fn sigmoid(v: f64) -> f64 {
+    1.0 / (1.0 + (-v).exp())
 }

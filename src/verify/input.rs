@@ -249,16 +249,15 @@ impl<T: Element> Inputs<T> {
     /// is right.
     pub fn dy_of(&self, case: &Case) -> Vec<T> {
         let mut dy = self.dy.clone();
-        let jumps = activation::jumps(case.epilogue.activation());
-        if jumps.is_empty() || !case.op.is_backward() {
+        let activation = case.epilogue.activation();
+        if activation::jumps(activation).is_empty() || !case.op.is_backward() {
             return dy;
         }
         for channel in 0..case.group.shape.c() {
             let ch = oracle::Channel::new(case, self, channel);
-            let close = ch.y_scale() * 1e-4 + 4.0 * T::DTYPE.min_subnormal();
             for index in oracle::indices(case.group.shape, channel) {
                 let v = ch.before_activation(case, self, index);
-                if jumps.iter().any(|jump| (v - jump).abs() <= close) {
+                if activation::is_close_to_jump(activation, v, ch.y_scale(), T::DTYPE) {
                     dy[index] = T::default();
                 }
             }

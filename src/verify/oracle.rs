@@ -5,7 +5,9 @@
 use super::Case;
 use super::activation;
 use super::input::{Inputs, widen};
-use super::tolerance::{Arithmetic, dgamma_scale, dx_scale, floor, mean_scale, slack, var_scale, y_scale};
+use super::tolerance::{
+    Arithmetic, dgamma_scale, dx_scale, floor, g_error, mean_scale, slack, v_scale, var_scale, y_scale,
+};
 use crate::element::{Dtype, Element};
 use crate::op::{Momentum, NonFinite, Op, RunningVar, Tracking};
 use crate::shape::{Layout, Shape};
@@ -100,6 +102,12 @@ impl Channel {
         }
     }
 
+    /// `|mean| / sqrt(var + eps)`, where that is finite.
+    fn kappa(&self) -> f64 {
+        let kappa = (self.center * self.inv_std).abs();
+        if kappa.is_finite() { kappa } else { 0.0 }
+    }
+
     /// The largest term that enters `y`.
     pub fn y_scale(&self) -> f64 {
         y_scale(self.gamma, self.beta, self.max_x_hat, self.max_z)
@@ -111,10 +119,7 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
     let shape = case.group.shape;
     let param = <T::Param as Element>::DTYPE;
     let channels: Vec<Channel> = (0..shape.c()).map(|channel| Channel::new(case, inputs, channel)).collect();
-    let slack_of = |ch: &Channel| {
-        let kappa = (ch.center * ch.inv_std).abs();
-        slack(arithmetic, case.op, param, shape.m(), if kappa.is_finite() { kappa } else { 0.0 })
-    };
+    let slack_of = |ch: &Channel| slack(arithmetic, case.op, param, shape.m(), ch.kappa());
     let per_channel = |name, value: &dyn Fn(usize, &Channel) -> (f64, f64)| {
         let (want, scale): (Vec<_>, Vec<_>) = channels.iter().enumerate().map(|(i, ch)| value(i, ch)).unzip();
         let slack =
@@ -147,7 +152,7 @@ pub fn expected<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], arithmeti
         }
         Op::Backward(_) => {
             let gradients: Vec<_> =
-                (0..shape.c()).map(|i| ChannelGradients::new(case, inputs, dy, i, &channels[i])).collect();
+                (0..shape.c()).map(|i| ChannelGradients::new(case, inputs, dy, i, &channels[i], arithmetic)).collect();
             let data =
                 |name, values: &dyn Fn(&ChannelGradients) -> &[f64], scale: &dyn Fn(&ChannelGradients) -> f64| {
                     let mut want = vec![0.0; shape.len()];
@@ -182,7 +187,14 @@ struct ChannelGradients {
 }
 
 impl ChannelGradients {
-    fn new<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T], channel: usize, ch: &Channel) -> Self {
+    fn new<T: Element>(
+        case: &Case,
+        inputs: &Inputs<T>,
+        dy: &[T],
+        channel: usize,
+        ch: &Channel,
+        arithmetic: Arithmetic,
+    ) -> Self {
         let shape = case.group.shape;
         let m = shape.m() as f64;
         let g = |index: usize| {
@@ -200,12 +212,18 @@ impl ChannelGradients {
             if case.op.needs_batch_statistics() { dbeta / m + x_hat * dgamma / m } else { 0.0 }
         };
         let dx = |(g, x_hat): (&f64, &f64)| ch.gamma * ch.inv_std * (g - through_statistics(*x_hat));
-        let dbeta_scale = sum(&g, &|g| g.abs());
+        let dy: Vec<f64> = indices(shape, channel).map(|index| dy[index].to_f64()).collect();
+        let dy_x_hat: Vec<f64> = dy.iter().zip(&x_hat).map(|(dy, x_hat)| dy * x_hat).collect();
+        let g_error = g_error(case.epilogue.activation(), v_scale(arithmetic, ch.y_scale(), ch.gamma, ch.kappa()));
+        let sum_of_magnitudes = |values: &[f64]| sum(values, &|v| if v.is_finite() { v.abs() } else { 0.0 });
+        let largest_g = largest(g.iter().copied()) + g_error * largest(dy.iter().copied());
+        let dbeta_scale = sum_of_magnitudes(&g) + g_error * sum_of_magnitudes(&dy);
+        let g_x_hat_scale = sum_of_magnitudes(&g_x_hat) + g_error * sum_of_magnitudes(&dy_x_hat);
         Self {
             dx: g.iter().zip(&x_hat).map(dx).collect(),
-            dx_scale: dx_scale(ch.gamma * ch.inv_std, largest(g.iter().copied()), ch.max_x_hat),
+            dx_scale: dx_scale(ch.gamma * ch.inv_std, largest_g, ch.max_x_hat),
             dgamma,
-            dgamma_scale: dgamma_scale(sum(&g_x_hat, &|v| if v.is_finite() { v.abs() } else { 0.0 }), dbeta_scale),
+            dgamma_scale: dgamma_scale(g_x_hat_scale, dbeta_scale),
             dbeta,
             dbeta_scale,
             dz: g,

@@ -15,11 +15,13 @@
 //! | f64 | `2^-53 * (16 + sqrt(m)) * (1 + kappa)` | a sum of `m` roundings walks at random; `x - mean` amplifies the mean's by kappa; 16 operations in the formula |
 //! | f32 | `2^-24 * (16 + sqrt(m)) + 2^-44 * kappa` | the same in f32, but the mean is a pair of f32 and good to some 44 bits |
 //!
+//! A derivative that takes other values than 0 and 1 puts the error of `v`, and its own, into `g`: [`g_error`].
+//!
 //! A backward pass reads `saved_inv_std` as it was rounded, which enters `dx` and `dgamma` up to three times: their
 //! slack has `4 * u` of the per-channel dtype on top. Nothing here is ever widened to make a result pass.
 
 use crate::element::Dtype;
-use crate::op::Op;
+use crate::op::{Activation, Op};
 
 /// The arithmetic of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,27 @@ pub fn var_scale(mean: f64, var: f64) -> f64 {
 /// The scale of `y`: the largest terms that enter it, by the channel's largest magnitudes of x̂, at least a tenth, and of z.
 pub fn y_scale(gamma: f64, beta: f64, largest_x_hat: f64, largest_z: f64) -> f64 {
     gamma.abs() * largest_x_hat.max(0.1) + beta.abs() + largest_z
+}
+
+/// The scale of the `v` that a backward pass computes again: that of y, and of a mean of up to 16 sigmas, whose residual f32
+/// arithmetic does not look for before it knows `v`.
+pub fn v_scale(arithmetic: Arithmetic, y_scale: f64, gamma: f64, kappa: f64) -> f64 {
+    match arithmetic {
+        Arithmetic::F64 => y_scale,
+        Arithmetic::F32 => y_scale + gamma.abs() * kappa.min(16.0),
+    }
+}
+
+/// What the arithmetic may put into `g`, as a share of `|dy|` and of the slack: by `v`, of this scale, as much as the derivative
+/// changes with it, and by the derivative's own roundings.
+pub fn g_error(activation: Activation, v_scale: f64) -> f64 {
+    match activation {
+        // 0 or 1. Where `v` decides between them either is right, and `dy` is 0 in the table.
+        Activation::Identity | Activation::Relu | Activation::Relu6 => 0.0,
+        // The second derivative is 0.5 at most, at 0; the derivative has fewer roundings than every slack counts.
+        Activation::Silu => 0.5 * v_scale + 1.0,
+        Activation::Hardswish => v_scale / 3.0 + 1.0,
+    }
 }
 
 /// The scale of `dx`: the largest terms that enter it, by the channel's largest magnitudes of g and of x̂, at least one.

@@ -2,7 +2,7 @@
 
 use batchnorm::verify::activation;
 use batchnorm::verify::tolerance::{
-    Arithmetic, dgamma_scale, dx_scale, floor, mean_scale, rounding, slack, var_scale, y_scale,
+    Arithmetic, dgamma_scale, dx_scale, floor, g_error, mean_scale, rounding, slack, v_scale, var_scale, y_scale,
 };
 use batchnorm::{Dtype, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape, StatisticsKind, Tracking};
 
@@ -83,9 +83,13 @@ impl Channel {
         Self { mean, var, center, inv_std, gamma, beta, x_hat_scale, z_scale: largest(z.iter().copied()) }
     }
 
+    /// The size of the mean in sigmas.
+    fn kappa(&self) -> f64 {
+        finite(self.center * self.inv_std)
+    }
+
     fn slack(&self, arithmetic: Arithmetic, op: Op, param: Dtype, m: usize) -> f64 {
-        let kappa = (self.center * self.inv_std).abs();
-        slack(arithmetic, op, param, m, if kappa.is_finite() { kappa } else { 0.0 })
+        slack(arithmetic, op, param, m, self.kappa())
     }
 
     fn y_scale(&self) -> f64 {
@@ -165,9 +169,8 @@ impl Forward {
 
     /// Whether either side of a jump of the activation's derivative would be right.
     pub(crate) fn is_close_to_jump(&self, index: usize, dtype: Dtype) -> bool {
-        let close = 1e-4 * self.channels[channel_of(self.shape, index)].y_scale() + 4.0 * dtype.min_subnormal();
-        let v = self.before_activation(index);
-        activation::jumps(self.epilogue.activation()).iter().any(|jump| (v - jump).abs() <= close)
+        let (ch, v) = (&self.channels[channel_of(self.shape, index)], self.before_activation(index));
+        activation::is_close_to_jump(self.epilogue.activation(), v, ch.y_scale(), dtype)
     }
 }
 
@@ -205,11 +208,16 @@ impl Backward {
             let x_hat = |index: usize| (forward.x[index] - ch.center) * ch.inv_std;
             let sum = |of: &dyn Fn(usize) -> f64| places.iter().map(|&index| of(index)).sum::<f64>();
             let (dbeta, dgamma) = (sum(&g), sum(&|index| g(index) * x_hat(index)));
-            let dbeta_scale = sum(&|index| g(index).abs());
-            let dgamma_scale = dgamma_scale(sum(&|index| finite(g(index) * x_hat(index))), dbeta_scale);
+            let v_scale = v_scale(arithmetic, ch.y_scale(), ch.gamma, ch.kappa());
+            let g_error = g_error(forward.epilogue.activation(), v_scale);
+            let dbeta_scale = sum(&|index| finite(g(index)) + g_error * finite(dy[index]));
+            let dgamma_scale = dgamma_scale(
+                sum(&|index| finite(g(index) * x_hat(index)) + g_error * finite(dy[index] * x_hat(index))),
+                dbeta_scale,
+            );
             let per_channel = |want, scale: f64| Near { want, slack: share * scale + floor(arithmetic) };
             let (dgamma_near, dbeta_near) = (per_channel(dgamma, dgamma_scale), per_channel(dbeta, dbeta_scale));
-            let largest_g = largest(places.iter().map(|&index| g(index)));
+            let largest_g = largest(places.iter().map(|&index| finite(g(index)) + g_error * finite(dy[index])));
             let scale = dx_scale(finite(ch.gamma * ch.inv_std), largest_g, ch.x_hat_scale);
             for &index in &places {
                 let through = if is_frozen { 0.0 } else { dbeta / m + x_hat(index) * dgamma / m };

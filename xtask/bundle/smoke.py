@@ -28,7 +28,7 @@ LIMIT = float(os.environ.get("SMOKE_LIMIT", "15"))
 LOOK, HANGS = 10, 2
 STRATEGIES = ["block", "two-read", "cluster", "grid", "auto"]
 # All that there are, which tests/lists.rs holds against the crate's, as it does the dtypes below.
-EPILOGUES = ["identity", "relu", "add", "add-relu"]
+EPILOGUES = ["identity", "relu", "relu6", "silu", "hardswish", "add", "add-relu"]
 # Name, dimensions, layout, dtype: every form, and each dtype. On an H100 `rows` has clusters of 16 CTAs and a grid of 66, and
 # `columns` clusters of 4 and a grid of 98.
 SHAPES = [

@@ -157,6 +157,9 @@ where
             (Applied::Relu, None) => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ACTIVATION,
             (Applied::Relu, Some(())) => sys::cudnnBatchNormOps_t::CUDNN_BATCHNORM_OPS_BN_ADD_ACTIVATION,
             (Applied::Identity, Some(())) => return Err("cuDNN adds a residual before relu alone".into()),
+            (Applied::Relu6 | Applied::Silu | Applied::Hardswish, _) => {
+                return Err("cuDNN fuses no activation but relu".into());
+            }
         };
         let [forward, backward, reserve] = sizes(&handle, mode, ops, &data, &channel, &activation)?;
 

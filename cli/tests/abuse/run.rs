@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use batchnorm::{Activation, Epilogue, Op, StatisticsKind};
+use batchnorm::{Epilogue, Op, StatisticsKind};
 use fastrand::Rng;
 
 use crate::abuse::Trial;
@@ -43,10 +43,7 @@ fn has_what_it_takes(input: &Input, op: Op, epilogue: Epilogue<()>, is_last: boo
     let tracks = running || has("running_mean") || has("running_var") || has("num_batches_tracked");
     let residual = epilogue.residual().is_none() || has("z");
     // A backward pass reads z for an activation's derivative alone.
-    let derivative = match epilogue.activation() {
-        Activation::Identity => true,
-        Activation::Relu => residual,
-    };
+    let derivative = !epilogue.keeps_mask() || residual;
     has("x")
         && match op {
             Op::Train => residual && (!tracks || running && (!is_unbiased || input.m(is_last) != 1)),

@@ -21,10 +21,7 @@ pub(crate) const ALL: [&str; 8] =
 /// The tensors without which an operation cannot be run. A backward pass reads z for an activation's derivative alone.
 pub(crate) fn needed(op: Op, epilogue: Epilogue<()>) -> Vec<&'static str> {
     let z = if epilogue.residual().is_some() { &["z"][..] } else { &[] };
-    let z_of_backward = match epilogue.activation() {
-        Activation::Identity => &[],
-        Activation::Relu => z,
-    };
+    let z_of_backward = if epilogue.activation() == Activation::Identity { &[] } else { z };
     let running = ["running_mean", "running_var"];
     match op {
         Op::Moments => vec!["x"],
@@ -32,6 +29,27 @@ pub(crate) fn needed(op: Op, epilogue: Epilogue<()>) -> Vec<&'static str> {
         Op::Infer => [&["x"], z, &running].concat(),
         Op::Backward(StatisticsKind::Batch) => [&["x", "dy"], z_of_backward].concat(),
         Op::Backward(StatisticsKind::Running) => [&["x", "dy"], z_of_backward, &running].concat(),
+    }
+}
+
+fn apply(activation: Activation, v: f64) -> f64 {
+    match activation {
+        Activation::Identity => v,
+        Activation::Relu => v.max(0.0),
+        Activation::Relu6 => v.clamp(0.0, 6.0),
+        Activation::Silu => v / (1.0 + (-v).exp()),
+        Activation::Hardswish => v * (v + 3.0).clamp(0.0, 6.0) / 6.0,
+    }
+}
+
+fn derivative(activation: Activation, v: f64) -> f64 {
+    match activation {
+        Activation::Identity => 1.0,
+        Activation::Relu => f64::from(v > 0.0),
+        Activation::Relu6 => f64::from(v > 0.0 && v < 6.0),
+        Activation::Hardswish if v.abs() >= 3.0 => f64::from(v > 0.0),
+        Activation::Hardswish => v / 3.0 + 0.5,
+        Activation::Silu => (1.0 + (-v).exp() * (1.0 + v)) / (1.0 + (-v).exp()).powi(2),
     }
 }
 
@@ -45,7 +63,7 @@ impl Example {
             ("x", quarters(3)),
             ("z", quarters(11)),
             ("dy", quarters(17)),
-            ("weight", vec![1.5, -0.75, 2.0]),
+            ("weight", vec![1.5, -0.75, 6.0]),
             ("bias", vec![0.125, -0.5, 1.0]),
             ("running_mean", vec![0.5, -0.25, 1.25]),
             ("running_var", vec![2.0, 0.5, 1.75]),
@@ -89,16 +107,9 @@ impl Example {
             let v = xhat(i) * gamma(self.channel(i)) + beta(self.channel(i));
             if has_residual { v + z[i] } else { v }
         };
-        let g = |i: usize| match epilogue.activation() {
-            Activation::Identity => dy[i],
-            Activation::Relu if before_activation(i) <= 0.0 => 0.0,
-            Activation::Relu => dy[i],
-        };
+        let g = |i: usize| dy[i] * derivative(epilogue.activation(), before_activation(i));
         let (dbias, dweight) = (sum(&g), sum(&|i| g(i) * xhat(i)));
-        let y = each(&|i| match epilogue.activation() {
-            Activation::Identity => before_activation(i),
-            Activation::Relu => before_activation(i).max(0.0),
-        });
+        let y = each(&|i| apply(epilogue.activation(), before_activation(i)));
         let follow = |old: &str, new: &[f64], k: f64| -> Vec<f64> {
             self.tensor(old).iter().zip(new).map(|(old, new)| (1.0 - MOMENTUM) * old + MOMENTUM * new * k).collect()
         };

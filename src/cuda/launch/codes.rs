@@ -8,6 +8,9 @@ impl From<Activation> for ffi::BnActivation {
         match activation {
             Activation::Identity => Self::BN_IDENTITY,
             Activation::Relu => Self::BN_RELU,
+            Activation::Relu6 => Self::BN_RELU6,
+            Activation::Silu => Self::BN_SILU,
+            Activation::Hardswish => Self::BN_HARDSWISH,
         }
     }
 }
