@@ -27,15 +27,15 @@ pub(crate) fn normalize(
     channels[1] = shape.c();
     let broadcast = |of_channels: &Tensor| of_channels.reshape(channels.as_slice());
     let wide_x = x.to_dtype(wide)?;
+    let (op, tracking) = match normalizer {
+        Normalizer::Batch => (Op::Train, Some(layer.config.tracking())),
+        Normalizer::Running(_) => (Op::Infer, None),
+    };
+    Problem::new(op, shape, dtype_of(x.dtype())?, epilogue.kind(), eps, tracking).map_err(Error::wrap)?;
     let [mean, var] = match normalizer {
         Normalizer::Running(statistics) => statistics.clone(),
+        Normalizer::Batch if shape.is_empty() => return x.contiguous(), // It has no mean, and moves nothing.
         Normalizer::Batch => {
-            let tracking = layer.config.tracking();
-            Problem::new(Op::Train, shape, dtype_of(x.dtype())?, epilogue.kind(), eps, Some(tracking))
-                .map_err(Error::wrap)?;
-            if shape.is_empty() {
-                return x.contiguous(); // It has no mean, and moves nothing.
-            }
             let rows = wide_x.transpose(0, 1)?.flatten_from(1)?.contiguous()?;
             let mean = rows.mean_keepdim(1)?;
             let var = rows.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?;
@@ -58,9 +58,21 @@ pub(crate) fn normalize(
 fn activate(activation: Activation, v: &Tensor) -> Result<Tensor> {
     match activation {
         Activation::Identity => Ok(v.clone()),
-        // Candle's relu makes 0 of NaN, and lets the gradient pass at 0.
-        Activation::Relu => v.le(0.0)?.where_cond(&v.zeros_like()?, v),
+        Activation::Relu => at_least_0(v),
+        Activation::Relu6 => from_0_to_6(v),
+        Activation::Silu => v.silu(),
+        Activation::Hardswish => (v * from_0_to_6(&(v + 3.0)?)?)? / 6.0,
     }
+}
+
+/// `max(v, 0)`. Candle's relu makes 0 of NaN, and lets the gradient pass at 0.
+fn at_least_0(v: &Tensor) -> Result<Tensor> {
+    v.le(0.0)?.where_cond(&v.zeros_like()?, v)
+}
+
+/// `min(max(v, 0), 6)`
+fn from_0_to_6(v: &Tensor) -> Result<Tensor> {
+    v.ge(6.0)?.where_cond(&(v.zeros_like()? + 6.0)?, &at_least_0(v)?)
 }
 
 /// `1 / sqrt(var + eps)`, and 0 where that would divide by 0.

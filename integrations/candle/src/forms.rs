@@ -54,7 +54,7 @@ impl Inference {
     /// `activation(batch_norm(x) + z)` in one operation, with a residual `z` as `x`.
     ///
     /// # Errors
-    /// As the layer's.
+    /// As [`BatchNorm::add_activate`]'s.
     pub fn add(&self, x: &Tensor, z: &Tensor) -> Result<Tensor> {
         self.0.norm.add_activate(x, z, self.0.activation, false)
     }

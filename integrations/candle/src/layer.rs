@@ -142,7 +142,7 @@ impl BatchNorm {
     /// `activation(batch_norm(x) + z)` in one operation, with a residual `z` as `x`.
     ///
     /// # Errors
-    /// As the layer's.
+    /// As the layer's, and an error for an [`Activation`] that [takes no residual](Activation::takes_residual).
     pub fn add_activate(&self, x: &Tensor, z: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
         self.normalize(x, Epilogue::new(activation, Some(z)), train)
     }

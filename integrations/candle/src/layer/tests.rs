@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use batchnorm::{Dtype, Epilogue, NonFinite, RunningVar};
+use batchnorm::{Activation, Dtype, Epilogue, NonFinite, RunningVar};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{ModuleT, VarBuilder, VarMap};
 
@@ -55,7 +55,9 @@ impl Subject {
         let norm = batch_norm(C, config, VarBuilder::from_varmap(&vars, dtype, &Device::Cpu))?;
         let dtype = norm.running_mean().dtype();
         for (i, name) in ["running_mean", "running_var", "weight", "bias"].into_iter().enumerate() {
-            vars.set_one(name, (values(&[C], i as f64, dtype)? + 1.5)?)?;
+            // Weights that lead to values of all parts of an activation.
+            let scale = if name == "weight" { 4.0 } else { 1.0 };
+            vars.set_one(name, (values(&[C], i as f64, dtype)? + 1.5)?.affine(scale, 0.0)?)?;
         }
         Ok(Self { norm, vars })
     }
@@ -155,6 +157,16 @@ fn candles_operations_refuse_and_give_at_the_edges_what_the_kernels_do() -> Resu
     assert!(text.as_deref().is_some_and(|text| text.contains("expected at least 2 values per channel")), "{text:?}");
     let first_line = |text: Option<String>| text.and_then(|text| text.lines().next().map(str::to_owned));
     assert_eq!(first_line(text), first_line(refusal(&kernels.norm)));
+    let x = values(&[4, C], 1.0, DType::F32)?;
+    for activation in Activation::ALL.into_iter().filter(|activation| !activation.takes_residual()) {
+        for train in [true, false] {
+            let texts = [&kernels.norm, &composite.norm].map(|norm| {
+                first_line(norm.add_activate(&x, &x, activation, train).err().map(|error| error.to_string()))
+            });
+            assert!(texts[1].as_deref().is_some_and(|text| text.contains("one of the epilogues")), "{texts:?}");
+            assert_eq!(texts[0], texts[1]);
+        }
+    }
     for dims in [&[0, C, 3][..], &[2, C, 0]] {
         for train in [true, false] {
             let empty = Tensor::zeros(dims, DType::F32, &Device::Cpu)?;
