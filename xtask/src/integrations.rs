@@ -15,7 +15,8 @@ use crate::wheel::Archive;
 const VENV: &str = "target/python-venv";
 const CANDLE: &str = "integrations/candle/Cargo.toml";
 
-/// The candle package: its tests on the CPU, the commands of its README, and a type check of its CUDA path.
+/// The candle package: its tests on the CPU, the commands of its README, that of the models among them, and a type check of its
+/// CUDA path.
 pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
     let cargo = |command: &str, args: &[&str]| {
         let mut cargo = Command::new("cargo");
@@ -39,7 +40,8 @@ pub(crate) fn candle() -> Result<(), Box<dyn Error>> {
         cargo.env("PATH", &path).env("BATCHNORM_SKIP_KERNELS", "1").env("RUSTDOCFLAGS", "-D warnings");
         cargo
     };
-    let clippy = cargo("clippy", &["--features", "cuda", "--all-targets", "--", "-D", "warnings"]);
+    let clippy = ["--workspace", "--features", "candle-batchnorm/cuda", "--all-targets", "--", "-D", "warnings"];
+    let clippy = cargo("clippy", &clippy);
     step("candle: clippy, and so the types of its CUDA path", &mut for_types(clippy))?;
     // The features are the same, so that candle is not checked once more.
     step("candle: docs", &mut for_types(cargo("doc", &["--no-deps", "--features", "cuda"])))

@@ -43,6 +43,31 @@ impl BatchNorm {
         Ok(Linear::new(weight, Some(bias)))
     }
 
+    /// The layer in inference as one product and one sum, for folding by hand into whatever is linear before it:
+    ///
+    /// ```text
+    /// y = x * scale + shift
+    /// scale = weight / sqrt(running_var + eps)              0 where running_var + eps = 0, NaN below
+    /// shift = bias - running_mean * scale
+    /// ```
+    ///
+    /// Both are `[c]`, on the layer's device, without gradients, computed in f64 on the host and rounded once to `dtype`: that of
+    /// the weights to fold into. They are of the statistics as they now are.
+    ///
+    /// # Errors
+    /// An error if `dtype` has no fractions, and those of candle, for instance where its device fails.
+    pub fn scale_and_shift(&self, dtype: DType) -> Result<(Tensor, Tensor)> {
+        if !dtype.is_float() {
+            candle_core::bail!("batch-norm: expected a dtype of floats for scale and shift, got {dtype:?}");
+        }
+        let c = self.num_features();
+        let (scale, shift) = self.folded(vec![0.0; c])?;
+        let of_channels = |values| {
+            Tensor::from_vec(values, c, &Device::Cpu)?.to_dtype(dtype)?.to_device(self.running_mean().device())
+        };
+        Ok((of_channels(scale)?, of_channels(shift)?))
+    }
+
     /// The folded weights `[c, …]`, and the bias.
     fn fold(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (c, outputs) = (self.num_features(), weight.dim(0)?);
@@ -55,8 +80,7 @@ impl BatchNorm {
             Some(bias) => host(bias)?,
             None => vec![0.0; c],
         };
-        let (scale, bias) =
-            if dtype == DType::F64 { self.fold_channels::<f64>(old) } else { self.fold_channels::<f32>(old) }?;
+        let (scale, bias) = self.folded(old)?;
         let of_channels =
             |values, dtype| Tensor::from_vec(values, c, &Device::Cpu)?.to_dtype(dtype)?.to_device(weight.device());
         let folded_bias = of_channels(bias, weight.dtype())?;
@@ -67,7 +91,16 @@ impl BatchNorm {
         Ok((folded.to_dtype(weight.dtype())?, folded_bias))
     }
 
-    /// The factors of the weights, and the folded bias, by the crate's formula in f64.
+    /// The factors of the weights, and the folded bias, in the type of the statistics.
+    fn folded(&self, bias: Vec<f64>) -> Result<(Vec<f64>, Vec<f64>)> {
+        if self.running_mean().dtype() == DType::F64 {
+            self.fold_channels::<f64>(bias)
+        } else {
+            self.fold_channels::<f32>(bias)
+        }
+    }
+
+    /// [`BatchNorm::folded`] by the crate's formula in f64.
     fn fold_channels<P: Param>(&self, mut bias: Vec<f64>) -> Result<(Vec<f64>, Vec<f64>)> {
         let values = |tensor: &Tensor| Ok::<_, Error>(host(tensor)?.into_iter().map(P::from_f64).collect());
         let parameters = self.weight_and_bias();

@@ -1,16 +1,20 @@
 //! The layer.
 
 mod build;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
-use batchnorm::{Dtype, Epilogue, Layout, Shape, Tracking};
+use batchnorm::{Activation, Dtype, Epilogue, Layout, Shape};
 use candle_core::{DType, Error, Result, Tensor};
-use candle_nn::{Module, ModuleT};
+use candle_nn::ModuleT;
 
 pub use build::batch_norm;
 
+use crate::composite;
+use crate::config::Config;
 use crate::op::{Normalize, Normalizer, dtype_of};
 use crate::placement::Placement;
 use crate::running::Running;
@@ -28,7 +32,10 @@ use crate::running::Running;
 /// ```
 ///
 /// [`ModuleT::forward_t`] is the plain layer; [`BatchNorm::relu`], [`BatchNorm::add`] and [`BatchNorm::add_relu`] give the
-/// forms with what usually follows, fused. [`BatchNorm::inference`] is a [`Module`].
+/// forms with what usually follows, fused, and [`BatchNorm::activate`] and [`BatchNorm::add_activate`] those with any activation.
+/// [`BatchNorm::inference`] is a [`Module`](candle_nn::Module). How running statistics follow is [`Config`]'s to change.
+///
+/// On Metal, which has no kernels of the crate, all of these are composed of candle's operations, with the same formulas.
 ///
 /// # Shapes and dtypes
 /// `x` is `[n, c, …]`, in f32, f16 or bf16 with parameters and statistics in f32, or in f64 with these in f64 (on the CPU
@@ -54,13 +61,10 @@ pub struct BatchNorm {
 
 pub(crate) struct Inner {
     pub(crate) running: Running,
-    pub(crate) eps: f64,
-    pub(crate) tracking: Tracking,
-    pub(crate) placement: Placement,
-    momentum: f64,
+    pub(crate) config: Config,
     /// The weight and bias; 1 and 0 for a layer without.
-    weight_and_bias: [Tensor; 2],
-    is_affine: bool,
+    pub(crate) weight_and_bias: [Tensor; 2],
+    placement: Placement,
 }
 
 impl BatchNorm {
@@ -76,18 +80,18 @@ impl BatchNorm {
 
     /// The constant that is added to the variance.
     pub fn eps(&self) -> f64 {
-        self.inner.eps
+        self.inner.config.eps
     }
 
     /// The weight of a new batch in the running statistics.
     pub fn momentum(&self) -> f64 {
-        self.inner.momentum
+        self.inner.config.momentum
     }
 
     /// The weight and the bias, `[c]` each, where there are any.
     pub fn weight_and_bias(&self) -> Option<(&Tensor, &Tensor)> {
         let [weight, bias] = &self.inner.weight_and_bias;
-        self.inner.is_affine.then_some((weight, bias))
+        self.inner.config.affine.then_some((weight, bias))
     }
 
     /// The channels.
@@ -100,7 +104,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
-        self.normalize(x, Epilogue::IDENTITY, None, true)
+        self.normalize(x, Epilogue::IDENTITY, true)
     }
 
     /// `relu(batch_norm(x))` in one operation; NaN stays NaN.
@@ -108,7 +112,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn relu(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::RELU, None, train)
+        self.normalize(x, Epilogue::RELU, train)
     }
 
     /// `batch_norm(x) + z` in one operation, with a residual `z` as `x`.
@@ -116,7 +120,7 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn add(&self, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::ADD, Some(z), train)
+        self.normalize(x, Epilogue::add(z), train)
     }
 
     /// `relu(batch_norm(x) + z)` in one operation, with a residual `z` as `x`; NaN stays NaN.
@@ -124,22 +128,27 @@ impl BatchNorm {
     /// # Errors
     /// As the layer's.
     pub fn add_relu(&self, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::ADD_RELU, Some(z), train)
+        self.normalize(x, Epilogue::add_relu(z), train)
     }
 
-    /// The layer in inference, as a [`Module`]. It shares parameters and statistics.
+    /// `activation(batch_norm(x))` in one operation.
     ///
-    /// The layer itself can be no [`Module`]: every [`Module`] is a [`ModuleT`] that ignores `train`.
-    pub fn inference(&self) -> Inference {
-        Inference(self.clone())
+    /// # Errors
+    /// As the layer's.
+    pub fn activate(&self, x: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
+        self.normalize(x, Epilogue::new(activation, None), train)
     }
 
-    /// The layer with a relu behind it, as a [`ModuleT`]. It shares parameters and statistics.
-    pub fn with_relu(&self) -> BatchNormRelu {
-        BatchNormRelu(self.clone())
+    /// `activation(batch_norm(x) + z)` in one operation, with a residual `z` as `x`.
+    ///
+    /// # Errors
+    /// As the layer's, and an error for an [`Activation`] that [takes no residual](Activation::takes_residual).
+    pub fn add_activate(&self, x: &Tensor, z: &Tensor, activation: Activation, train: bool) -> Result<Tensor> {
+        self.normalize(x, Epilogue::new(activation, Some(z)), train)
     }
 
-    fn normalize(&self, x: &Tensor, epilogue: Epilogue<()>, z: Option<&Tensor>, train: bool) -> Result<Tensor> {
+    fn normalize(&self, x: &Tensor, epilogue: Epilogue<&Tensor>, train: bool) -> Result<Tensor> {
+        let z = epilogue.residual().copied();
         let shape = self.checked(x)?;
         let Inner { running, weight_and_bias: [weight, bias], .. } = &*self.inner;
         if let Some(z) = z {
@@ -166,8 +175,12 @@ impl BatchNorm {
             // The backward pass is to see what this pass saw, also where a training forward comes between them.
             Normalizer::Running(if needs_backward { [mean.copy()?, var.copy()?] } else { [mean, var] })
         };
+        let kernels = match &self.inner.placement {
+            Placement::Kernels(kernels) => kernels,
+            Placement::Composite => return composite::normalize(&self.inner, shape, x, epilogue, &normalizer),
+        };
         let x = x.contiguous()?;
-        let op = Normalize::new(&self.inner, shape, &x, epilogue, normalizer, needs_backward);
+        let op = Normalize::new(&self.inner, kernels, shape, &x, epilogue.kind(), normalizer, needs_backward);
         match z {
             Some(z) => x.apply_op3(&z.contiguous()?, &Tensor::stack(&[weight, bias], 0)?, op),
             None => x.apply_op3(weight, bias, op),
@@ -205,27 +218,7 @@ impl BatchNorm {
 
 impl ModuleT for BatchNorm {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.normalize(x, Epilogue::IDENTITY, None, train)
-    }
-}
-
-/// A [`BatchNorm`] that normalizes by its running statistics: see [`BatchNorm::inference`].
-#[derive(Clone, Debug)]
-pub struct Inference(BatchNorm);
-
-impl Module for Inference {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.forward_t(x, false)
-    }
-}
-
-/// A [`BatchNorm`] and a relu in one operation: see [`BatchNorm::with_relu`].
-#[derive(Clone, Debug)]
-pub struct BatchNormRelu(BatchNorm);
-
-impl ModuleT for BatchNormRelu {
-    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.0.relu(x, train)
+        self.normalize(x, Epilogue::IDENTITY, train)
     }
 }
 
@@ -233,9 +226,7 @@ impl fmt::Debug for BatchNorm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchNorm")
             .field("num_features", &self.num_features())
-            .field("eps", &self.inner.eps)
-            .field("momentum", &self.inner.momentum)
-            .field("affine", &self.inner.is_affine)
+            .field("config", &self.inner.config)
             .finish_non_exhaustive()
     }
 }

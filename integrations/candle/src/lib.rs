@@ -15,15 +15,23 @@
 #![deny(unsafe_code)] // Allowed where memory is lent or allocated, with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod composite;
+mod config;
+mod convert;
 mod fold;
+mod forms;
 mod layer;
 mod op;
 mod placement;
 mod running;
 mod storage;
 
+pub use batchnorm::{Activation, NonFinite, RunningVar};
 pub use candle_nn::BatchNormConfig;
-pub use layer::{BatchNorm, BatchNormRelu, Inference, batch_norm};
+pub use config::Config;
+pub use convert::load;
+pub use forms::{BatchNormActivation, Inference};
+pub use layer::{BatchNorm, batch_norm};
 
 /// Compiles and runs the Rust in README.md.
 #[cfg(doctest)]

@@ -15,7 +15,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Tensor};
 
 use crate::layer::Inner;
-use crate::placement::Placement;
+use crate::placement::Kernels;
 #[cfg(feature = "cuda")]
 use crate::placement::no_backend;
 use crate::storage::CandleBackend;
@@ -34,6 +34,7 @@ pub(crate) enum Normalizer {
 /// gamma and beta: candle's operations have three inputs at most.
 pub(crate) struct Normalize {
     layer: Arc<Inner>,
+    kernels: Kernels,
     /// The dimensions behind the channels as one.
     shape: Shape,
     /// The dimensions of `x`, and of all that is shaped like it.
@@ -67,6 +68,7 @@ struct Roles<S> {
 impl Normalize {
     pub(crate) fn new(
         layer: &Arc<Inner>,
+        kernels: &Kernels,
         shape: Shape,
         x: &Tensor,
         epilogue: Epilogue<()>,
@@ -75,7 +77,8 @@ impl Normalize {
     ) -> Self {
         let (saved, relu_mask) = (OnceLock::new(), OnceLock::new());
         let (dims, dtype) = (x.dims().to_vec(), x.dtype());
-        Self { layer: Arc::clone(layer), shape, dims, dtype, epilogue, normalizer, needs_backward, saved, relu_mask }
+        let (layer, kernels) = (Arc::clone(layer), kernels.clone());
+        Self { layer, kernels, shape, dims, dtype, epilogue, normalizer, needs_backward, saved, relu_mask }
     }
 
     fn has_residual(&self) -> bool {
@@ -126,12 +129,12 @@ impl CustomOp3 for Normalize {
         l3: &Layout,
     ) -> Result<(CpuStorage, candle_core::Shape)> {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
-        match &self.layer.placement {
-            Placement::Cpu(backend) => {
+        match &self.kernels {
+            Kernels::Cpu(backend) => {
                 with_element!(dtype_of(self.dtype)?, T => self.forward::<Cpu, T>(backend, inputs))
             }
             #[cfg(feature = "cuda")]
-            Placement::Cuda(_) => Err(elsewhere()),
+            Kernels::Cuda(_) => Err(elsewhere()),
         }
     }
 
@@ -146,11 +149,11 @@ impl CustomOp3 for Normalize {
         l3: &Layout,
     ) -> Result<(CudaStorage, candle_core::Shape)> {
         let inputs = [(s1, l1.start_offset()), (s2, l2.start_offset()), (s3, l3.start_offset())];
-        match &self.layer.placement {
-            Placement::Cuda(backend) => {
+        match &self.kernels {
+            Kernels::Cuda(backend) => {
                 with_device_element!(dtype_of(self.dtype)?, T => self.forward::<batchnorm::Cuda, T>(backend, inputs), f64 => Err(no_backend("f64 on a CUDA device")))
             }
-            Placement::Cpu(_) => Err(elsewhere()),
+            Kernels::Cpu(_) => Err(elsewhere()),
         }
     }
 
@@ -163,12 +166,12 @@ impl CustomOp3 for Normalize {
         grad_res: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let args = [arg1, arg2, arg3];
-        let gradients = match &self.layer.placement {
-            Placement::Cpu(backend) => {
+        let gradients = match &self.kernels {
+            Kernels::Cpu(backend) => {
                 with_element!(dtype_of(self.dtype)?, T => self.backward::<Cpu, T>(backend, args, grad_res))
             }
             #[cfg(feature = "cuda")]
-            Placement::Cuda(backend) => {
+            Kernels::Cuda(backend) => {
                 with_device_element!(dtype_of(self.dtype)?, T => self.backward::<batchnorm::Cuda, T>(backend, args, grad_res), f64 => Err(no_backend("f64 on a CUDA device")))
             }
         };

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use batchnorm::op::Problem;
-use batchnorm::{Momentum, NonFinite, RunningVar, Tracking};
-use candle_core::{DType, Error, Result, Tensor, Var};
-use candle_nn::{BatchNormConfig, Init, VarBuilder};
+use candle_core::{DType, Result, Tensor, Var};
+use candle_nn::{Init, VarBuilder};
 
 use super::{BatchNorm, Inner, same_device, unshared};
+use crate::config::Config;
 use crate::placement::Placement;
 use crate::running::Running;
 
@@ -18,17 +17,13 @@ use crate::running::Running;
 /// variables in half are refused, since the layer could not follow them.
 ///
 /// # Errors
-/// An error if `eps` is negative or not finite, `momentum` outside of [0, 1], `remove_mean` false (the kernels always remove
-/// it), a tensor missing or of another shape or dtype, or the device neither the CPU nor a CUDA device.
-pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: VarBuilder<'_>) -> Result<BatchNorm> {
-    let config = config.into();
-    if !config.remove_mean {
-        candle_core::bail!("batch-norm: expected remove_mean = true, got false: the kernels always remove the mean");
-    }
-    let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+/// An error if `eps` is negative or not finite, `momentum` outside of [0, 1], `max_sms` 0, `remove_mean` false (the kernels
+/// always remove it), a tensor missing or of another shape or dtype, or the device a CUDA device without the feature `cuda`.
+pub fn batch_norm<C: Into<Config>>(num_features: usize, config: C, vb: VarBuilder<'_>) -> Result<BatchNorm> {
     // The check comes before the builder makes a variable.
-    let settings = Settings::checked(num_features, config.eps, config.momentum)?;
-    let placement = Placement::on(vb.device(), dtype)?;
+    let config = config.into().checked(num_features)?;
+    let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let placement = Placement::on(vb.device(), dtype, config.max_sms)?;
     let get = |name, init| {
         let tensor = vb.get_with_hints_dtype(num_features, name, Init::Const(init), dtype)?;
         if tensor.track_op() && !tensor.is_variable() {
@@ -41,7 +36,7 @@ pub fn batch_norm<C: Into<BatchNormConfig>>(num_features: usize, config: C, vb: 
     };
     let running = [get("running_mean", 0.0)?, get("running_var", 1.0)?];
     let weight_and_bias = if config.affine { Some([get("weight", 1.0)?, get("bias", 0.0)?]) } else { None };
-    BatchNorm::build(settings, placement, running, weight_and_bias)
+    BatchNorm::build(num_features, config, placement, running, weight_and_bias)
 }
 
 impl BatchNorm {
@@ -82,9 +77,7 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        let settings = Settings::checked(num_features, eps, momentum)?;
-        let placement = Placement::on(running_mean.device(), running_mean.dtype())?;
-        Self::build(settings, placement, [running_mean, running_var], Some([weight, bias]))
+        Self::of_tensors(num_features, eps, momentum, [running_mean, running_var], Some([weight, bias]))
     }
 
     /// [`BatchNorm::new_with_momentum`] without weight and bias.
@@ -98,13 +91,24 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        let settings = Settings::checked(num_features, eps, momentum)?;
-        let placement = Placement::on(running_mean.device(), running_mean.dtype())?;
-        Self::build(settings, placement, [running_mean, running_var], None)
+        Self::of_tensors(num_features, eps, momentum, [running_mean, running_var], None)
+    }
+
+    fn of_tensors(
+        num_features: usize,
+        eps: f64,
+        momentum: f64,
+        running: [Tensor; 2],
+        weight_and_bias: Option<[Tensor; 2]>,
+    ) -> Result<Self> {
+        let config = Config::from(eps).momentum(momentum).affine(weight_and_bias.is_some()).checked(num_features)?;
+        let placement = Placement::on(running[0].device(), running[0].dtype(), config.max_sms)?;
+        Self::build(num_features, config, placement, running, weight_and_bias)
     }
 
     fn build(
-        Settings { num_features, eps, momentum }: Settings,
+        num_features: usize,
+        config: Config,
         placement: Placement,
         running: [Tensor; 2],
         weight_and_bias: Option<[Tensor; 2]>,
@@ -113,7 +117,6 @@ impl BatchNorm {
         if !matches!(dtype, DType::F32 | DType::F64) {
             candle_core::bail!("batch-norm: expected running_mean in f32 or f64, got {}", dtype.as_str());
         }
-        let is_affine = weight_and_bias.is_some();
         let weight_and_bias = match weight_and_bias {
             Some(given) => given,
             None => [Tensor::ones(num_features, dtype, &device)?, Tensor::zeros(num_features, dtype, &device)?],
@@ -143,40 +146,7 @@ impl BatchNorm {
             unshared(name, tensor, "running_var", &var)?;
         }
         let num_batches_tracked = Tensor::zeros(1, DType::I64, &device)?;
-        let tracking = tracking(momentum);
         let running = Running { mean, var, num_batches_tracked };
-        Ok(Self { inner: Arc::new(Inner { running, eps, tracking, placement, momentum, weight_and_bias, is_affine }) })
-    }
-}
-
-/// Running statistics as PyTorch has them follow.
-fn tracking(momentum: f64) -> Tracking {
-    let (variance, non_finite) = (RunningVar::Unbiased, NonFinite::Propagate);
-    Tracking::new().momentum(Momentum::Ema(momentum)).variance(variance).non_finite(non_finite)
-}
-
-/// Numbers that a layer can have.
-struct Settings {
-    num_features: usize,
-    eps: f64,
-    momentum: f64,
-}
-
-impl Settings {
-    fn checked(num_features: usize, eps: f64, momentum: f64) -> Result<Self> {
-        match Problem::check_options(eps, Some(tracking(momentum))) {
-            Ok(()) => {}
-            Err(batchnorm::Error::Eps { actual, .. }) => {
-                candle_core::bail!("batch-norm: expected a finite eps of at least 0, got {actual}")
-            }
-            Err(batchnorm::Error::Momentum { actual, .. }) => {
-                candle_core::bail!("batch-norm: expected a momentum from 0 to 1, got {actual}")
-            }
-            Err(other) => return Err(Error::wrap(other)),
-        }
-        if num_features == 0 {
-            candle_core::bail!("batch-norm: expected at least 1 feature, got 0");
-        }
-        Ok(Self { num_features, eps, momentum })
+        Ok(Self { inner: Arc::new(Inner { running, config, weight_and_bias, placement }) })
     }
 }

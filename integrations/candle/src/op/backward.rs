@@ -1,7 +1,7 @@
 //! The backward pass.
 
 use batchnorm::op::{Backward, Gradients, Statistics};
-use batchnorm::{Compute, Epilogue, relu_mask_len};
+use batchnorm::{Activation, Compute, Epilogue, relu_mask_len};
 use candle_core::{Error, Result, Tensor};
 
 use super::{NAME, Normalize, Normalizer, Roles, run, tensor, with_residual};
@@ -21,7 +21,7 @@ impl Normalize {
         let (shape, dims) = (self.shape, self.dims.as_slice());
         let (len, c) = (shape.len(), shape.c());
         // The residual's gradient is dy itself without an activation.
-        let has_dz = self.epilogue.keeps_mask();
+        let has_dz = self.has_residual() && self.epilogue.activation() != Activation::Identity;
         let epilogue = Epilogue::new(self.epilogue.activation(), has_dz.then_some(()));
         let dy = dy.contiguous()?;
         // mean and inv_std as rows of one tensor, or mean and variance
@@ -55,7 +55,7 @@ impl Normalize {
                 beta: Some(lent.read(beta, c)?),
                 statistics: match &self.normalizer {
                     Normalizer::Batch => Statistics::Batch { mean, inv_std: second },
-                    Normalizer::Running(_) => Statistics::Running { mean, var: second, eps: self.layer.eps },
+                    Normalizer::Running(_) => Statistics::Running { mean, var: second, eps: self.layer.config.eps },
                 },
                 relu_mask: mask.transpose()?,
                 gradients: Gradients {

@@ -15,7 +15,7 @@ impl Normalize {
         T: Data,
     {
         let inputs = self.roles(inputs);
-        let (shape, eps, like) = (self.shape, self.layer.eps, inputs.x.0);
+        let (shape, eps, like) = (self.shape, self.layer.config.eps, inputs.x.0);
         let (len, c, mask_len) = (shape.len(), shape.c(), relu_mask_len(shape));
         let mut y = B::alloc::<T>(like, len)?;
         let keeps_mask = self.needs_backward && self.epilogue.keeps_mask();
@@ -40,8 +40,9 @@ impl Normalize {
                     relu_mask: mask.as_mut().map(|mask| lent.write(mask)).transpose()?,
                     running: None,
                 };
+                let tracking = self.layer.config.tracking();
                 self.layer.running.update(backend, |[mean, var], num_batches_tracked| {
-                    train.running = Some(Update { tracking: self.layer.tracking, mean, var, num_batches_tracked });
+                    train.running = Some(Update { tracking, mean, var, num_batches_tracked });
                     run(backend, train)
                 })?;
             }

@@ -1,6 +1,9 @@
 //! The layer compared with candle_nn's, and with candle's autograd of the composite in f64.
 
 mod beside_candle_nn;
+mod config;
+mod convert;
+mod forms;
 mod refusals;
 mod threads;
 mod values;
@@ -8,7 +11,7 @@ mod values;
 use batchnorm::{Activation, Epilogue};
 use candle_batchnorm::BatchNorm;
 use candle_core::{DType, Device, Result, Tensor, Var};
-use candle_nn::ModuleT;
+use candle_nn::Module;
 
 const CPU: Device = Device::Cpu;
 const C: usize = 5;
@@ -103,10 +106,17 @@ impl Composite {
 
 /// The layer's method of an epilogue.
 fn run(ours: &BatchNorm, epilogue: Epilogue<()>, x: &Tensor, z: &Tensor, train: bool) -> Result<Tensor> {
-    match (epilogue.activation(), epilogue.residual().is_some()) {
-        (Activation::Identity, false) => ours.forward_t(x, train),
-        (Activation::Relu, false) => ours.relu(x, train),
-        (Activation::Identity, true) => ours.add(x, z, train),
-        (Activation::Relu, true) => ours.add_relu(x, z, train),
+    match epilogue.residual() {
+        None => ours.activate(x, epilogue.activation(), train),
+        Some(()) => ours.add_activate(x, z, epilogue.activation(), train),
     }
+}
+
+/// An activation in candle's own operations: candle_nn's of this name.
+fn activated(activation: Activation, v: &Tensor) -> Result<Tensor> {
+    if activation == Activation::Identity {
+        return Ok(v.clone());
+    }
+    let name = activation.name().replace('-', "");
+    serde_json::from_value::<candle_nn::Activation>(name.into()).unwrap().forward(v)
 }

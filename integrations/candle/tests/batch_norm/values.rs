@@ -1,11 +1,11 @@
 //! Values and gradients compared with candle's autograd of the composite in f64.
 
-use batchnorm::{Activation, Dtype, Epilogue};
+use batchnorm::{Dtype, Epilogue};
 use candle_batchnorm::{BatchNorm, batch_norm};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Module, ModuleT, VarBuilder, VarMap};
 
-use crate::{C, CPU, Composite, close, f64s, run, setting, values, var};
+use crate::{C, CPU, Composite, activated, close, f64s, run, setting, values, var};
 
 #[test]
 fn every_form_has_the_values_and_gradients_of_the_composite() {
@@ -16,6 +16,7 @@ fn every_form_has_the_values_and_gradients_of_the_composite() {
                 Dtype::F16 => 2e-3,
                 Dtype::Bf16 => 1.6e-2,
                 Dtype::F64 => continue, // A test of its own: the statistics are in f64 too.
+                other => panic!("a tolerance for {other}"),
             };
             let dtype: DType = dtype.name().parse().unwrap();
             for &epilogue in Epilogue::ALL {
@@ -34,14 +35,7 @@ fn every_form_has_the_values_and_gradients_of_the_composite() {
                     if epilogue.residual().is_some() {
                         expected = (expected + truth.z.as_tensor()).unwrap();
                     }
-                    match epilogue.activation() {
-                        Activation::Identity => {}
-                        // The mask is that of the stored y: rounding decides where y is close to zero.
-                        Activation::Relu => {
-                            let mask = y.to_dtype(DType::F64).unwrap().gt(0.0).unwrap().to_dtype(DType::F64).unwrap();
-                            expected = (expected * mask).unwrap();
-                        }
-                    }
+                    expected = activated(epilogue.activation(), &expected).unwrap();
                     close(&format!("{name}: y"), &y, &expected, tolerance);
                     let dy = weights.to_dtype(DType::F64).unwrap();
                     let wanted = (expected * dy).unwrap().sum_all().unwrap().backward().unwrap();
