@@ -12,7 +12,8 @@ impl BatchNorm {
     /// candle_nn's layer of these parameters and statistics, which it shares, and of the same `eps` and momentum:
     /// `conv.absorb_bn(&norm.to_candle_nn()?)`.
     ///
-    /// Training either moves the statistics of both; candle_nn's does so by its own rules, whatever the [`Config`](crate::Config).
+    /// Training either moves the statistics of both; candle_nn's does so by its own rules, whatever the
+    /// [`Config`](crate::Config).
     /// Where `running_var + eps` is 0 candle_nn gives infinities or NaN: [`BatchNorm::fold_conv2d`] does not.
     ///
     /// # Errors

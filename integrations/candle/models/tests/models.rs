@@ -10,7 +10,8 @@ use candle_nn::{Module, VarBuilder, VarMap};
 
 const CLASSES: usize = 10;
 const INPUT: [usize; 4] = [4, 3, 32, 32];
-/// Those of EfficientNet that are tried. The others have a thousand groups a convolution, which candle computes one after the other.
+/// Those of EfficientNet that are tried. The others have a thousand groups a convolution, which candle computes one after the
+/// other.
 const STAGES: usize = 4;
 const ROUNDS: usize = 3;
 
