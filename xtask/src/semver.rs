@@ -17,5 +17,6 @@ pub(crate) fn run(baseline: Option<&str>) -> Result<(), Box<dyn Error>> {
     let mut check = Command::new(tool);
     check.args(["semver-checks", "check-release", "--package", "batchnorm", "--only-explicit-features"]);
     check.args(["--features", FEATURES]).args(baseline);
-    step("semver: batchnorm", check.env("BATCHNORM_SKIP_KERNELS", "1"))
+    // Nothing is linked; a revision before BATCHNORM_SKIP_KERNELS knows this variable alone.
+    step("semver: batchnorm", check.env("DOCS_RS", "1"))
 }
