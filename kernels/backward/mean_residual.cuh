@@ -4,8 +4,7 @@
 //
 // A residual that is more than a rounding shows that the caller's statistics are not those of x: saved_mean is then
 // taken as given. An activation's derivative at v, which is computed again from x, needs mean_lo first where the mean
-// is far from zero; elsewhere mean_lo is below the other roundings of v. That is argued from relu, whose derivative
-// jumps: a smooth one loses no more than the roundings of v themselves.
+// is far from zero; elsewhere mean_lo moves v by 16 roundings of gamma at most, as the sums do (tolerance.rs counts it).
 #pragma once
 #include "../common/affine.cuh"
 #include "../common/reduce.cuh"

@@ -164,6 +164,40 @@ def test_a_sequential_with_a_forward_of_its_own_is_not_fused():
     assert [type(module) for module in model] == [bn.BatchNorm1d, nn.SiLU]
 
 
+def test_a_sequential_that_calls_its_modules_otherwise_is_not_fused():
+    class Reversed(nn.Sequential):
+        def __iter__(self):
+            return iter([*super().__iter__()][::-1])
+
+    class Around(nn.Sequential):
+        def __call__(self, x):
+            return self[1](x + self[0](x))
+
+    for cls in (Reversed, Around):
+        model, x = cls(nn.BatchNorm1d(3), nn.ReLU()).eval(), torch.randn(4, 3)
+        want = model(x)
+        torch.testing.assert_close(bn.convert(model)(x), want)
+        assert type(model[0]) is bn.BatchNorm1d and type(model[1]) is nn.ReLU
+    quantized = torch.ao.nn.intrinsic.ConvBnReLU2d(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+    assert type(bn.convert(quantized)[1]) is bn.BatchNorm2d
+
+
+def test_a_relu6_of_other_bounds_is_not_fused():
+    model, x = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU6()).eval(), torch.full((4, 3), 2.0)
+    model[1].max_val = 1.0
+    torch.testing.assert_close(bn.convert(model)(x), torch.ones(4, 3))
+    assert type(model[1]) is nn.ReLU6
+
+
+def test_a_compiled_norm_loses_no_activation():
+    model, x = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()).eval(), torch.randn(4, 3)
+    want = model(x)
+    model[0].compile(backend="eager")
+    model[0](x)
+    torch.testing.assert_close(bn.convert(model)(x), want)
+    assert type(model[0]) is bn.BatchNormReLU
+
+
 def test_a_norm_before_two_activations_is_not_fused():
     shared = nn.BatchNorm1d(3)
     model = nn.ModuleDict({"a": nn.Sequential(shared, nn.ReLU()), "b": nn.Sequential(shared, nn.SiLU())})

@@ -54,6 +54,8 @@ def test_statistics_that_moved_before_a_backward_pass_are_noticed():
             ValueError,
             "expected one of the activations identity, relu behind a residual, got 'silu'",
         ),
+        (lambda m: bn.batch_norm(rand(2, 5), training=True, activation=["relu"]), ValueError, r"got \['relu'\]"),
+        (lambda m: bn.convert(m, fuse=False, fuse_relu=True), ValueError, "expected fuse or fuse_relu, which are one"),
         (lambda m: bn.batch_norm(rand(2, 5), training=True, relu=True, activation="silu"), ValueError, "expected relu=False"),
     ],
 )

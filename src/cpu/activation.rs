@@ -70,7 +70,7 @@ impl Function for Relu6 {
     }
 }
 
-/// `exp(-|v|)`, as 0 where that is no normal number; something finite for NaN.
+/// `exp(-|v|)`, and 0 beyond 708, where it is hardly a normal number; something for NaN.
 ///
 /// Not the system's, which takes other instructions on other processors, and is no vector code. `|v| = -n ln(2) - r`, and `exp(r)` by
 /// its Taylor series, of which the first term left out is `2^-57` at `|r| = ln(2)/2`.

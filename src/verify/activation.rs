@@ -32,11 +32,14 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
 }
 
 /// Whether `v`, in a channel of this scale of y, is so close to a jump of the derivative that the value on either side is right: as
-/// close as its arithmetic may be off, and as a `y` of the dtype is rounded there.
+/// close as its arithmetic may be off, and where the derivative is that of the stored `y`, as that is rounded there.
 pub fn is_close_to_jump(activation: Activation, v: f64, y_scale: f64, dtype: Dtype) -> bool {
+    let rounding = match activation {
+        Activation::Relu | Activation::Relu6 => dtype.unit_roundoff(),
+        Activation::Identity | Activation::Silu | Activation::Hardswish => 0.0,
+    };
     let close = 1e-4 * y_scale + 4.0 * dtype.min_subnormal();
-    let is_close = |jump: &f64| (v - jump).abs() <= close + 2.0 * dtype.unit_roundoff() * jump.abs();
-    jumps(activation).iter().any(is_close)
+    jumps(activation).iter().any(|jump| (v - jump).abs() <= close + rounding * jump.abs())
 }
 
 /// Where the derivative jumps.

@@ -214,7 +214,11 @@ impl ChannelGradients {
         let dx = |(g, x_hat): (&f64, &f64)| ch.gamma * ch.inv_std * (g - through_statistics(*x_hat));
         let dy: Vec<f64> = indices(shape, channel).map(|index| dy[index].to_f64()).collect();
         let dy_x_hat: Vec<f64> = dy.iter().zip(&x_hat).map(|(dy, x_hat)| dy * x_hat).collect();
-        let g_error = g_error(case.epilogue.activation(), v_scale(arithmetic, ch.y_scale(), ch.gamma, ch.kappa()));
+        let error_of = |(index, x_hat): (usize, &f64)| {
+            let v_scale = v_scale(arithmetic, ch.gamma, ch.beta, *x_hat, ch.kappa());
+            g_error(case.epilogue.activation(), ch.before_activation(case, inputs, index), v_scale)
+        };
+        let g_error = largest(indices(shape, channel).zip(&x_hat).map(error_of));
         let sum_of_magnitudes = |values: &[f64]| sum(values, &|v| if v.is_finite() { v.abs() } else { 0.0 });
         let largest_g = largest(g.iter().copied()) + g_error * largest(dy.iter().copied());
         let dbeta_scale = sum_of_magnitudes(&g) + g_error * sum_of_magnitudes(&dy);

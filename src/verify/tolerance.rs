@@ -70,25 +70,40 @@ pub fn y_scale(gamma: f64, beta: f64, largest_x_hat: f64, largest_z: f64) -> f64
     gamma.abs() * largest_x_hat.max(0.1) + beta.abs() + largest_z
 }
 
-/// The scale of the `v` that a backward pass computes again: that of y, and of a mean of up to 16 sigmas, whose residual f32
-/// arithmetic does not look for before it knows `v`.
-pub fn v_scale(arithmetic: Arithmetic, y_scale: f64, gamma: f64, kappa: f64) -> f64 {
-    match arithmetic {
-        Arithmetic::F64 => y_scale,
-        Arithmetic::F32 => y_scale + gamma.abs() * kappa.min(16.0),
-    }
+/// The scale of one `v` that a backward pass computes again, by its own x̂: the terms that enter it. Up to 16 sigmas f32 arithmetic
+/// does not look for the mean's residual before it knows `v`: one rounding of the mean, where the slack has 16 and more.
+pub fn v_scale(arithmetic: Arithmetic, gamma: f64, beta: f64, x_hat: f64, kappa: f64) -> f64 {
+    let of_mean = match arithmetic {
+        Arithmetic::F32 if kappa < 16.5 => gamma.abs() * kappa / 16.0,
+        Arithmetic::F32 | Arithmetic::F64 => 0.0,
+    };
+    y_scale(gamma, beta, x_hat.abs(), 0.0) + of_mean
 }
 
-/// What the arithmetic may put into `g`, as a share of `|dy|` and of the slack: by `v`, of this scale, as much as the derivative
-/// changes with it, and by the derivative's own roundings.
-pub fn g_error(activation: Activation, v_scale: f64) -> f64 {
-    match activation {
+/// What the arithmetic may put into one `g`, as a share of `|dy|` and of the slack: by `v`, of this scale, as much as the derivative
+/// changes with it there, and by the derivative's own roundings, of which every slack has more.
+pub fn g_error(activation: Activation, v: f64, v_scale: f64) -> f64 {
+    // The largest second derivative near v.
+    let curvature = match activation {
         // 0 or 1. Where `v` decides between them either is right, and `dy` is 0 in the table.
-        Activation::Identity | Activation::Relu | Activation::Relu6 => 0.0,
-        // The second derivative is 0.5 at most, at 0; the derivative has fewer roundings than every slack counts.
-        Activation::Silu => 0.5 * v_scale + 1.0,
-        Activation::Hardswish => v_scale / 3.0 + 1.0,
-    }
+        Activation::Identity | Activation::Relu | Activation::Relu6 => return 0.0,
+        // At 0, from where it falls to 4e-8 at 20.
+        Activation::Silu => {
+            if v.abs() < 20.0 {
+                0.5
+            } else {
+                0.0
+            }
+        }
+        Activation::Hardswish => {
+            if v.abs() < 3.0 {
+                1.0 / 3.0
+            } else {
+                0.0
+            }
+        }
+    };
+    curvature * v_scale + 1.0
 }
 
 /// The scale of `dx`: the largest terms that enter it, by the channel's largest magnitudes of g and of x̂, at least one.

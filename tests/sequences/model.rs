@@ -208,8 +208,10 @@ impl Backward {
             let x_hat = |index: usize| (forward.x[index] - ch.center) * ch.inv_std;
             let sum = |of: &dyn Fn(usize) -> f64| places.iter().map(|&index| of(index)).sum::<f64>();
             let (dbeta, dgamma) = (sum(&g), sum(&|index| g(index) * x_hat(index)));
-            let v_scale = v_scale(arithmetic, ch.y_scale(), ch.gamma, ch.kappa());
-            let g_error = g_error(forward.epilogue.activation(), v_scale);
+            let g_error = largest(places.iter().map(|&index| {
+                let v_scale = v_scale(arithmetic, ch.gamma, ch.beta, x_hat(index), ch.kappa());
+                g_error(forward.epilogue.activation(), forward.before_activation(index), v_scale)
+            }));
             let dbeta_scale = sum(&|index| finite(g(index)) + g_error * finite(dy[index]));
             let dgamma_scale = dgamma_scale(
                 sum(&|index| finite(g(index) * x_hat(index)) + g_error * finite(dy[index] * x_hat(index))),

@@ -9,7 +9,7 @@
 
 use batchnorm::op::Problem;
 use batchnorm::{Activation, Epilogue, NonFinite, Op, RunningVar, Shape};
-use candle_core::{Error, Result, Tensor};
+use candle_core::{DType, Error, Result, Tensor};
 
 use crate::layer::Inner;
 use crate::op::{Normalizer, dtype_of};
@@ -48,21 +48,21 @@ pub(crate) fn normalize(
     if let Some(z) = epilogue.residual() {
         v = (v + z.to_dtype(wide)?)?;
     }
-    let y = activate(epilogue.activation(), &v)?.to_dtype(x.dtype())?;
+    let y = activate(epilogue.activation(), &v, x.dtype())?;
     if let Normalizer::Batch = normalizer {
         follow(layer, &mean.flatten_all()?.detach(), &var.flatten_all()?.detach(), shape.m())?;
     }
     Ok(y)
 }
 
-/// An activation, with the gradient of the kernels.
-fn activate(activation: Activation, v: &Tensor) -> Result<Tensor> {
+/// An activation in the dtype of `y`, with the gradient of the kernels: where the derivative jumps, by the `y` that is stored.
+fn activate(activation: Activation, v: &Tensor, dtype: DType) -> Result<Tensor> {
     match activation {
-        Activation::Identity => Ok(v.clone()),
-        Activation::Relu => at_least_0(v),
-        Activation::Relu6 => from_0_to_6(v),
-        Activation::Silu => v.silu(),
-        Activation::Hardswish => (v * from_0_to_6(&(v + 3.0)?)?)? / 6.0,
+        Activation::Identity => v.to_dtype(dtype),
+        Activation::Relu => at_least_0(&v.to_dtype(dtype)?),
+        Activation::Relu6 => from_0_to_6(&v.to_dtype(dtype)?),
+        Activation::Silu => v.silu()?.to_dtype(dtype),
+        Activation::Hardswish => ((v * from_0_to_6(&(v + 3.0)?)?)? / 6.0)?.to_dtype(dtype),
         // Of a newer batchnorm than this was written for. A test asks for all of the one here.
         other => {
             candle_core::bail!("batch-norm: expected an activation that is known on this device, got {}", other.name())

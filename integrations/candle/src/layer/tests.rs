@@ -121,6 +121,28 @@ fn candles_operations_have_the_values_gradients_and_statistics_of_the_kernels() 
 }
 
 #[test]
+fn where_a_derivative_jumps_it_is_that_of_the_y_that_is_stored() -> Result<()> {
+    // bf16 has steps of 1/32 there: 5.99 is stored as 6.
+    for bias in [5.99, 5.98, 1e-41, 1e-40] {
+        let [kernels, composite] = Subject::both(Config::from(0.0), DType::BF16)?;
+        for subject in [&kernels, &composite] {
+            for (name, value) in [("running_mean", 0.0), ("running_var", 1.0), ("weight", 1.0), ("bias", bias)] {
+                subject.var(name)?.set(&Tensor::full(value as f32, C, &Device::Cpu)?)?;
+            }
+        }
+        let (x, dy) = (Tensor::zeros((1, C), DType::BF16, &Device::Cpu)?, values(&[1, C], 2.0, DType::BF16)?);
+        for epilogue in [Epilogue::RELU, Epilogue::RELU6] {
+            let want = kernels.step(epilogue, [&x, &x, &dy], false)?;
+            let got = composite.step(epilogue, [&x, &x, &dy], false)?;
+            for ((name, got), (_, want)) in got.iter().zip(&want) {
+                close(&format!("{bias} {}: {name}", epilogue.name()), got, want, 1e-3)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn candles_operations_move_the_statistics_as_the_settings_say() -> Result<()> {
     let config = Config::from(1e-3);
     let settings = [0.0, 0.3, 1.0].map(|momentum| config.momentum(momentum));

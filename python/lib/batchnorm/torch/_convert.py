@@ -15,17 +15,20 @@ _REPLACED = {
 }
 
 
-def convert(model, fuse=True, *, fuse_relu=None):
+def convert(model, fuse=None, *, fuse_relu=None):
     """Replaces every `torch.nn.BatchNorm1d`, `2d` and `3d` in `model`, which is changed in place, and returns it.
 
-    Parameters and buffers stay the same tensors, so that an optimizer and a state_dict still fit. With `fuse`, of which
+    Parameters and buffers stay the same tensors, so that an optimizer and a state_dict still fit. With `fuse`, the default, of which
     `fuse_relu` is another name, a batch norm with a `torch.nn.ReLU`, `ReLU6`, `SiLU` or `Hardswish` right behind it in a
     `torch.nn.Sequential` becomes a `BatchNormReLU`, and so on, and the activation a `torch.nn.Identity`: not for a model that
     takes single modules out of a `Sequential`, nor for code that looks for `torch.nn`'s batch norms, which the fused ones are
-    none of. Subclasses of torch's, and modules whose `forward` was replaced, are left alone, but for a `Sequential` that has the
-    `forward` of its class; nothing with hooks is fused. A module that is used twice is replaced by one.
+    none of. Subclasses of torch's, and modules whose `forward` was replaced, are left alone; a subclass of
+    `Sequential` counts as one where it calls its modules as that does. Nothing with hooks is fused. Modules that were compiled by
+    their `compile` are not compiled any more. A module that is used twice is replaced by one.
     """
-    fuse = fuse if fuse_relu is None else fuse_relu
+    if fuse is not None and fuse_relu is not None:
+        raise ValueError(f"expected fuse or fuse_relu, which are one, got fuse={fuse} and fuse_relu={fuse_relu}")
+    fuse = all(each is not False for each in (fuse, fuse_relu))
     if _is_replaced(model):
         return _replaced(model, _REPLACED[type(model)])
     found = [(module, name, child, behind) for module in model.modules() for name, child, behind in _children(module)]
@@ -59,16 +62,29 @@ def _is_replaced(module):
 def _fused(module, norm, behind):
     """The class of a batch norm and what is right behind it in one; `None` where they are not to be fused."""
     activation = module._modules.get(behind)
-    in_order = isinstance(module, torch.nn.Sequential) and type(module).forward is torch.nn.Sequential.forward
-    if activation is None or not in_order or any("forward" in each.__dict__ for each in (module, activation)):
+    if activation is None or not _calls_in_order(module) or "forward" in activation.__dict__ or _has_hooks(norm, activation):
         return None
-    return None if _has_hooks(norm, activation) else FUSED.get(type(activation))
+    # A ReLU6 takes its bounds from attributes.
+    if type(activation) is torch.nn.ReLU6 and (activation.min_val, activation.max_val) != (0.0, 6.0):
+        return None
+    return FUSED.get(type(activation))
+
+
+def _calls_in_order(module):
+    """Whether a module is a `Sequential`, or of a class that changes nothing of how that calls its modules."""
+    cls, of = type(module), torch.nn.Sequential
+    # Those of torch.ao are looked for by their class, with what they had inside.
+    if not isinstance(module, of) or cls.__module__.startswith("torch.ao.") or "forward" in module.__dict__:
+        return False
+    return (cls.forward, cls.__iter__, cls.__call__) == (of.forward, of.__iter__, of.__call__)
 
 
 def _replaced(old, cls):
     new = cls.__new__(cls)
     # All that there is: settings, parameters, buffers, hooks, whether it trains.
     new.__dict__.update(old.__dict__)
+    # A module that was compiled calls what it was compiled of: the old one.
+    new.__dict__.pop("_compiled_call_impl", None)
     if cls in FUSED.values():
         new._unfused = _REPLACED[type(old)]
     return new

@@ -66,7 +66,7 @@ def _epilogue(activation, relu, has_residual):
         if activation not in ("identity", "relu"):
             raise ValueError(f"expected relu=False with the activation {activation!r}, got relu=True")
         activation = "relu"
-    epilogue = EPILOGUE.get((activation, has_residual))
+    epilogue = EPILOGUE.get((activation, has_residual)) if isinstance(activation, str) else None
     if epilogue is None:
         names = ", ".join(ACTIVATIONS_OF_RESIDUALS if has_residual else ACTIVATIONS)
         behind = " behind a residual" if has_residual else ""
