@@ -109,8 +109,9 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// Room for what a forward pass of this shape, or of any smaller batch of it, and this epilogue leaves for its backward pass.
     ///
     /// # Errors
-    /// [`Error::Channels`]; where the device has no memory left.
+    /// [`Error::Epilogue`], [`Error::Channels`]; where the device has no memory left.
     pub fn saved(&self, shape: Shape, epilogue: Epilogue<()>) -> Result<Saved<B, P>> {
+        Op::Train.check_epilogue(epilogue)?;
         self.check_channels(shape)?;
         Saved::new(&self.backend, shape, epilogue)
     }
@@ -121,7 +122,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `x`, `y` and the epilogue's `z` as `shape`; `saved` made for it or for a larger batch of it.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
     /// [`Error::OneValuePerChannel`], and [`Error::Missing`] for add-relu with a `saved` that has no room for its
     /// mask. Nothing has changed then, and `saved` is still of the pass that it was of. After [`Error::Driver`] and
     /// [`Error::Launch`], which may come once the pass has begun, `saved` is of none.
@@ -136,6 +137,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Train.check_epilogue(epilogue.kind())?;
         self.check_channels(shape)?;
         saved.check(shape)?;
         let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
@@ -170,7 +172,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `x`, `y` and the epilogue's `z` as `shape`.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::NotTracking`], [`Error::Length`], [`Error::Aliasing`].
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::NotTracking`], [`Error::Length`], [`Error::Aliasing`].
     pub fn infer<'a, T: Element<Param = P>>(
         &'a self,
         shape: Shape,
@@ -181,6 +183,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Infer.check_epilogue(epilogue.kind())?;
+        self.check_channels(shape)?;
         self.infer_with(shape, x, epilogue, y, None)
     }
 
@@ -201,6 +205,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Infer.check_epilogue(epilogue.kind())?;
+        self.check_channels(shape)?;
         saved.check(shape)?;
         let Saved { relu_mask, pass, .. } = saved;
         let mask = mask_of(relu_mask.as_mut(), &epilogue)?;
@@ -222,7 +228,6 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
-        self.check_channels(shape)?;
         let State { gamma, beta, running } = &self.state;
         let running = running.as_ref().ok_or(Error::NotTracking)?;
         self.backend.run(Infer {
@@ -247,7 +252,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`, which is that of the forward pass; `dgamma`, `dbeta` `[c]`.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`], [`Error::Aliasing`],
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`], [`Error::Aliasing`],
     /// [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
     pub fn backward<'a, T: Element<Param = P>>(
         &'a mut self,
@@ -261,6 +266,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Backward(StatisticsKind::Batch).check_epilogue(epilogue.kind())?;
         self.check_channels(shape)?;
         let pass = saved.pass_of(shape, epilogue.kind())?;
         let mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?.map(|mask| B::view(mask, 0..relu_mask_len(shape)));
@@ -303,7 +309,7 @@ impl<B: Backend, P: Param> fmt::Debug for BatchNorm<B, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchNorm")
             .field("channels", &self.c)
-            .field("params", &P::DTYPE)
+            .field("param_type", &P::DTYPE)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

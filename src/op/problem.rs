@@ -43,9 +43,7 @@ impl Problem {
         tracking: Option<Tracking>,
     ) -> Result<Self> {
         Self::check_options(eps, tracking)?;
-        if !op.epilogues().contains(&epilogue) {
-            return Err(Error::Epilogue { op, actual: epilogue.name() });
-        }
+        op.check_epilogue(epilogue)?;
         if let (true, Some(tracking)) = (op.tracks(), tracking) {
             train::check(shape, tracking)?;
         }
