@@ -312,6 +312,21 @@ fn state_survives_files_and_devices() {
 }
 
 #[test]
+fn a_state_that_could_not_be_loaded_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    let (mut layer, _) = layer(Options::default());
+    layer.params_mut().gamma.unwrap().push(1.0);
+    let refused = [layer.save(&path, "").err(), layer.state_dict().err(), layer.to(Cpu).err()];
+    for error in refused {
+        assert_eq!(error.unwrap().to_string(), "gamma: expected 3 values, got 4");
+    }
+    assert!(!path.exists());
+    layer.params_mut().gamma.unwrap().pop();
+    layer.save(&path, "").unwrap();
+}
+
+#[test]
 fn a_state_is_added_to_a_file_as_a_whole_or_not_at_all() {
     let state = StateDict::<f32>::new(3, &Options::default()).unwrap();
     let mut file = TensorFile::default();

@@ -46,7 +46,8 @@ pub struct BatchNorm<B: Backend, P: Param = f32> {
 
 impl<B: Backend> BatchNorm<B> {
     /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32, for
-    /// data of f32, f16 and bf16.
+    /// data of f32, f16 and bf16. For data of f64, which the compiler refuses here as a type mismatch (E0271), there is
+    /// [`BatchNorm::with_param_type`]; float literals in arrays of f32 data are written `1.0f32`.
     ///
     /// # Errors
     /// [`Error::ZeroChannels`], [`Error::Eps`], [`Error::Momentum`]; where the device has no memory left.
@@ -108,6 +109,25 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
 
     /// Room for what a forward pass of this shape, or of any smaller batch of it, and this epilogue leaves for its backward pass.
     ///
+    /// Of the epilogue it takes the kind, an `Epilogue<()>`; the passes take one with their buffers. What both have in common is
+    /// the [`Activation`](crate::Activation), or the kind that [`Epilogue::kind`] gives:
+    ///
+    /// ```
+    /// use batchnorm::{Activation, BatchNorm, Cpu, Epilogue, Options, Shape};
+    ///
+    /// let (mut layer, shape, x) = (BatchNorm::new(Cpu, 1, Options::new())?, Shape::nc(2, 1)?, [1.0f32, 3.0]);
+    /// let mut y = [0.0; 2];
+    ///
+    /// let activation = Activation::Silu;
+    /// let mut saved = layer.saved(shape, Epilogue::new(activation, None))?;
+    /// layer.train(shape, &x, Epilogue::new(activation, None), &mut y, &mut saved)?;
+    ///
+    /// let epilogue = Epilogue::add_relu(&x[..]);
+    /// let mut saved = layer.saved(shape, epilogue.kind())?;
+    /// layer.train(shape, &x, epilogue, &mut y, &mut saved)?;
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Epilogue`], [`Error::Channels`]; where the device has no memory left.
     pub fn saved(&self, shape: Shape, epilogue: Epilogue<()>) -> Result<Saved<B, P>> {
@@ -117,6 +137,9 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     }
 
     /// The forward pass with the batch's statistics, which also move the running ones: [`Train`].
+    ///
+    /// The parameters of a layer of [`BatchNorm::new`] are f32: f64 data takes `BatchNorm::<_, f64>::with_param_type`, and literals
+    /// a type, `[1.0f32, 2.0]`, since those without are f64.
     ///
     /// # Shapes
     /// `x`, `y` and the epilogue's `z` as `shape`; `saved` made for it or for a larger batch of it.

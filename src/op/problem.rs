@@ -63,7 +63,8 @@ impl Problem {
     /// known yet.
     #[must_use]
     pub fn with_offset(self, elements: usize) -> Self {
-        self.aligned_as(elements * self.dtype.bytes() as usize)
+        // Wrapping drops high bits alone, and the alignment is that of the lowest one.
+        self.aligned_as(elements.wrapping_mul(self.dtype.bytes() as usize))
     }
 
     /// The same operation over data of this alignment, to plan for buffers not known yet.

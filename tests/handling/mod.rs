@@ -64,13 +64,15 @@ pub(crate) fn assert_an_epilogue_of_no_operation_is_refused<B: Compute<f32>>(bac
     assert_eq!(refused, [Activation::Relu6, Activation::Silu, Activation::Hardswish]);
     for activation in refused {
         let kind = Epilogue::new(activation, Some(()));
-        let z = || Epilogue::new(activation, Some(B::input(&x)));
         for shape in [shape, other] {
             let reserved = layer.reserve::<f32>(shape, kind);
             let made = layer.saved(shape, kind).map(drop);
-            let trained = layer.train(shape, B::input(&x), z(), B::output(&mut y), &mut saved);
-            let frozen = layer.frozen(shape, B::input(&x), z(), B::output(&mut y), &mut saved);
-            let inferred = layer.infer(shape, B::input(&x), z(), B::output(&mut y));
+            let z = Epilogue::new(activation, Some(B::input(&x)));
+            let trained = layer.train(shape, B::input(&x), z, B::output(&mut y), &mut saved);
+            let z = Epilogue::new(activation, Some(B::input(&x)));
+            let frozen = layer.frozen(shape, B::input(&x), z, B::output(&mut y), &mut saved);
+            let z = Epilogue::new(activation, Some(B::input(&x)));
+            let inferred = layer.infer(shape, B::input(&x), z, B::output(&mut y));
             let gradients = Gradients { dx: B::output(&mut dx), dgamma: None, dbeta: None };
             let dz = Epilogue::new(activation, Some(B::output(&mut dz)));
             let backward = layer.backward(shape, B::input(&x), B::input(&x), dz, &saved, gradients);
