@@ -95,7 +95,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// need beyond the caller's buffers, so that they allocate nothing. Does nothing on the CPU.
     ///
     /// # Errors
-    /// Those of [`BatchNorm::train`] that are about the shape; where the device has no memory left.
+    /// Those of [`BatchNorm::train`] that are about the shape or the epilogue; where the device has no memory left.
     pub fn reserve<T: Element<Param = P>>(&mut self, shape: Shape, epilogue: Epilogue<()>) -> Result<()> {
         self.check_channels(shape)?;
         let problem = |op, tracking| Problem::new(op, shape, T::DTYPE, epilogue, self.options.eps, tracking);
@@ -275,8 +275,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`, which is that of the forward pass; `dgamma`, `dbeta` `[c]`.
     ///
     /// # Errors
-    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`], [`Error::Aliasing`],
-    /// [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`],
+    /// [`Error::Aliasing`], [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
     pub fn backward<'a, T: Element<Param = P>>(
         &'a mut self,
         shape: Shape,
