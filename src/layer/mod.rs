@@ -45,9 +45,9 @@ pub struct BatchNorm<B: Backend, P: Param = f32> {
 }
 
 impl<B: Backend> BatchNorm<B> {
-    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32, for
-    /// data of f32, f16 and bf16. For data of f64, which the compiler refuses here as a type mismatch (E0271), there is
-    /// [`BatchNorm::with_param_type`]; float literals in arrays of f32 data are written `1.0f32`.
+    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32,
+    /// for data of f32, f16 and bf16. For data of f64, which the compiler refuses here as a type mismatch (E0271), there is
+    /// [`BatchNorm::with_param_type`]; literals of f32 data are written `1.0f32`.
     ///
     /// # Errors
     /// [`Error::ZeroChannels`], [`Error::Eps`], [`Error::Momentum`]; where the device has no memory left.
@@ -138,8 +138,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
 
     /// The forward pass with the batch's statistics, which also move the running ones: [`Train`].
     ///
-    /// The parameters of a layer of [`BatchNorm::new`] are f32: f64 data takes `BatchNorm::<_, f64>::with_param_type`, and literals
-    /// a type, `[1.0f32, 2.0]`, since those without are f64.
+    /// The parameters of a layer of [`BatchNorm::new`] are f32: f64 data takes `BatchNorm::<_, f64>::with_param_type`.
+    /// Literals are f64 where none of the tensors has a type: `[1.0f32, 2.0]` in one of them gives it to all.
     ///
     /// # Shapes
     /// `x`, `y` and the epilogue's `z` as `shape`; `saved` made for it or for a larger batch of it.
@@ -276,7 +276,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     ///
     /// # Errors
     /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`],
-    /// [`Error::Aliasing`], [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
+    /// [`Error::Aliasing`], [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this
+    /// epilogue wrote last.
     pub fn backward<'a, T: Element<Param = P>>(
         &'a mut self,
         shape: Shape,

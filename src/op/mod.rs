@@ -78,7 +78,7 @@ pub(crate) use tracking::{Coefficients, Weights};
 use core::fmt;
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::named::named;
 
 /// An operation, without its tensors.
@@ -147,12 +147,6 @@ impl Op {
     /// The epilogues that it can have.
     pub fn epilogues(self) -> &'static [Epilogue<()>] {
         if self.takes_epilogue() { Epilogue::ALL } else { &[Epilogue::IDENTITY] }
-    }
-
-    /// Whether it can have this epilogue.
-    pub(crate) fn check_epilogue(self, epilogue: Epilogue<()>) -> Result<()> {
-        let is_taken = self.epilogues().contains(&epilogue);
-        if is_taken { Ok(()) } else { Err(Error::Epilogue { op: self, actual: epilogue.name() }) }
     }
 
     /// Whether it updates running statistics.

@@ -12,6 +12,14 @@ pub(crate) fn check_eps(eps: f64) -> Result<()> {
     if eps.is_finite() && eps >= 0.0 { Ok(()) } else { Err(Error::Eps { actual: eps }) }
 }
 
+impl Op {
+    /// Whether it can have this epilogue.
+    pub(crate) fn check_epilogue(self, epilogue: Epilogue<()>) -> Result<()> {
+        let is_taken = self.epilogues().contains(&epilogue);
+        if is_taken { Ok(()) } else { Err(Error::Epilogue { op: self, actual: epilogue.name() }) }
+    }
+}
+
 /// A checked operation: what is to be computed, without a device and without pointers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Problem {
