@@ -97,6 +97,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// # Errors
     /// Those of [`BatchNorm::train`] that are about the shape or the epilogue; where the device has no memory left.
     pub fn reserve<T: Element<Param = P>>(&mut self, shape: Shape, epilogue: Epilogue<()>) -> Result<()> {
+        Op::Train.check_epilogue(epilogue)?;
         self.check_channels(shape)?;
         let problem = |op, tracking| Problem::new(op, shape, T::DTYPE, epilogue, self.options.eps, tracking);
         self.workspace = self.backend.workspace(&[

@@ -76,9 +76,9 @@ pub(crate) fn assert_an_epilogue_of_no_operation_is_refused<B: Compute<f32>>(bac
             let gradients = Gradients { dx: B::output(&mut dx), dgamma: None, dbeta: None };
             let dz = Epilogue::new(activation, Some(B::output(&mut dz)));
             let backward = layer.backward(shape, B::input(&x), B::input(&x), dz, &saved, gradients);
-            let calls =
-                [("train", made), ("train", trained), ("infer", frozen), ("infer", inferred), ("backward", backward)];
-            for (op, result) in calls.into_iter().chain((shape.c() == 3).then_some(("train", reserved))) {
+            let forward =
+                [("train", reserved), ("train", made), ("train", trained), ("infer", frozen), ("infer", inferred)];
+            for (op, result) in forward.into_iter().chain([("backward", backward)]) {
                 let text = format!(
                     "{op}: expected one of the epilogues identity, relu, relu6, silu, hardswish, add, add-relu, got {}",
                     kind.name()
