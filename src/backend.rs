@@ -87,10 +87,11 @@ pub trait Backend: Memory + Clone + Send + Sync {
     /// # Ok::<(), batchnorm::Error>(())
     /// ```
     ///
-    /// On CUDA it is one launch, asynchronous on the backend's stream, which can be captured.
+    /// On CUDA it is one launch, asynchronous on the backend's stream, which can be captured. It is of f32 parameters alone, and
+    /// does not scale `y`: momentum and weight decay take the caller's own kernels.
     ///
     /// # Shapes
-    /// `x` and `y` of one length.
+    /// `x` and `y` of one length, in separate memory: `x` may not be `y`.
     ///
     /// # Errors
     /// [`Error::Length`](crate::Error::Length), [`Error::Aliasing`](crate::Error::Aliasing), and on CUDA those of a foreign

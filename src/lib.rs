@@ -55,6 +55,8 @@
 //! |---|---|
 //! | normalize with a layer that keeps parameters and statistics | [`BatchNorm`], [`Options`], [`Saved`] |
 //! | train on with frozen statistics | [`BatchNorm::frozen`] |
+//! | fuse an activation, or a residual and one, behind the normalization | [`Epilogue`], [`Activation`] |
+//! | let an optimizer move gamma and beta | [`BatchNorm::params_mut`], [`Backend::axpy`] |
 //! | call an operation over your own buffers | [`Compute`], [`op`] |
 //! | the same over memory of another framework | [`op::Raw`], [`Compute::run_raw`] |
 //! | describe a tensor | [`Shape`], [`Layout`], [`Element`], [`Dtype`] |

@@ -4,7 +4,7 @@ mod file;
 mod header;
 mod whole;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -30,6 +30,17 @@ const LONGEST: usize = 200;
 /// The tensors of a safetensors file, checked one by one as they are taken.
 pub struct Tensors<'a> {
     file: SafeTensors<'a>,
+}
+
+/// Names, dtypes and dimensions: nothing of the contents.
+impl fmt::Debug for Tensors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tensors = self.file.tensors();
+        tensors.sort_by(|(name, _), (other, _)| name.cmp(other));
+        let kinds = tensors.iter().map(|(name, tensor)| (name, (tensor.dtype(), tensor.shape())));
+        f.write_str("Tensors ")?;
+        f.debug_map().entries(kinds).finish()
+    }
 }
 
 impl<'a> Tensors<'a> {
@@ -299,7 +310,7 @@ mod tests {
             with_header(72, r#"{"x":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#),
             with_header(57, r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}   "#),
         ] {
-            let text = Tensors::parse(&bytes).err().expect("refused").to_string();
+            let text = Tensors::parse(&bytes).expect_err("refused").to_string();
             assert!(!text.contains(['\n', '\u{1b}']), "{text:?}");
         }
     }

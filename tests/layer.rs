@@ -267,10 +267,13 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
         "saved statistics: expected [4, 3, 5] channels-first or a smaller batch of it, got [4, 5, 3] channels-last"
     );
 
+    let error = layer.frozen(other, &x, identity, &mut y, &mut saved).unwrap_err().to_string();
+    assert_eq!(error, "shape [4, 2, 5] channels-first: expected 3 channels, got 2");
+
     let mut relu_only = layer.saved(shape(), Epilogue::RELU).unwrap();
     let add_relu = Epilogue::add_relu(&x[..]);
     let error = layer.train(shape(), &x, add_relu, &mut y, &mut relu_only).unwrap_err();
-    assert_eq!(error.to_string(), "relu_mask is missing: `saved` was made for another epilogue than add-relu");
+    assert_eq!(error.to_string(), "relu_mask is missing: expected a `saved` made for add-relu, got one without a mask");
     let mut dx = vec![9.0f32; 60];
     let mut dz = vec![9.0f32; 60];
     let mut refused = |saved: &Saved<Cpu>, dy: &[f32], epilogue, dgamma: &mut [f32]| {
@@ -306,6 +309,21 @@ fn state_survives_files_and_devices() {
         let tensors = batchnorm::tensors::Tensors::parse(&bytes).unwrap();
         assert_eq!(tensors.names(), names.map(|name| format!("{prefix}{name}")));
     }
+}
+
+#[test]
+fn a_state_that_could_not_be_loaded_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    let (mut layer, _) = layer(Options::default());
+    layer.params_mut().gamma.unwrap().push(1.0);
+    let refused = [layer.save(&path, "").err(), layer.state_dict().err(), layer.to(Cpu).err()];
+    for error in refused {
+        assert_eq!(error.unwrap().to_string(), "gamma: expected 3 values, got 4");
+    }
+    assert!(!path.exists());
+    layer.params_mut().gamma.unwrap().pop();
+    layer.save(&path, "").unwrap();
 }
 
 #[test]
@@ -434,6 +452,11 @@ fn smaller_batches_fit_what_was_made_for_larger_ones() {
 #[test]
 fn a_copy_is_a_layer_of_its_own() {
     handling::assert_a_copy_is_one_of_its_own(&Cpu);
+}
+
+#[test]
+fn an_epilogue_of_no_operation_is_refused() {
+    handling::assert_an_epilogue_of_no_operation_is_refused(&Cpu);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Scratch memory.
 
+use std::fmt;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DeviceSlice};
@@ -73,6 +74,13 @@ impl CudaWorkspace {
             Memory::Owned(memory) => Some(memory),
             Memory::Foreign(memory) => Some(memory),
         }
+    }
+}
+
+/// The size alone.
+impl fmt::Debug for CudaWorkspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaWorkspace").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 

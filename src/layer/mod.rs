@@ -45,8 +45,9 @@ pub struct BatchNorm<B: Backend, P: Param = f32> {
 }
 
 impl<B: Backend> BatchNorm<B> {
-    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32, for
-    /// data of f32, f16 and bf16.
+    /// A layer of `c` channels: gamma 1, beta 0, running mean 0, running variance 1, no batch counted. Its parameters are f32,
+    /// for data of f32, f16 and bf16. For data of f64, which the compiler refuses here as a type mismatch (E0271), there is
+    /// [`BatchNorm::with_param_type`]; literals of f32 data are written `1.0f32`.
     ///
     /// # Errors
     /// [`Error::ZeroChannels`], [`Error::Eps`], [`Error::Momentum`]; where the device has no memory left.
@@ -94,8 +95,9 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// need beyond the caller's buffers, so that they allocate nothing. Does nothing on the CPU.
     ///
     /// # Errors
-    /// Those of [`BatchNorm::train`] that are about the shape; where the device has no memory left.
+    /// Those of [`BatchNorm::train`] that are about the shape or the epilogue; where the device has no memory left.
     pub fn reserve<T: Element<Param = P>>(&mut self, shape: Shape, epilogue: Epilogue<()>) -> Result<()> {
+        Op::Train.check_epilogue(epilogue)?;
         self.check_channels(shape)?;
         let problem = |op, tracking| Problem::new(op, shape, T::DTYPE, epilogue, self.options.eps, tracking);
         self.workspace = self.backend.workspace(&[
@@ -108,20 +110,43 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
 
     /// Room for what a forward pass of this shape, or of any smaller batch of it, and this epilogue leaves for its backward pass.
     ///
+    /// Of the epilogue it takes the kind, an `Epilogue<()>`; the passes take one with their buffers. What both have in common is
+    /// the [`Activation`](crate::Activation), or the kind that [`Epilogue::kind`] gives:
+    ///
+    /// ```
+    /// use batchnorm::{Activation, BatchNorm, Cpu, Epilogue, Options, Shape};
+    ///
+    /// let (mut layer, shape, x) = (BatchNorm::new(Cpu, 1, Options::new())?, Shape::nc(2, 1)?, [1.0f32, 3.0]);
+    /// let mut y = [0.0; 2];
+    ///
+    /// let activation = Activation::Silu;
+    /// let mut saved = layer.saved(shape, Epilogue::new(activation, None))?;
+    /// layer.train(shape, &x, Epilogue::new(activation, None), &mut y, &mut saved)?;
+    ///
+    /// let epilogue = Epilogue::add_relu(&x[..]);
+    /// let mut saved = layer.saved(shape, epilogue.kind())?;
+    /// layer.train(shape, &x, epilogue, &mut y, &mut saved)?;
+    /// # Ok::<(), batchnorm::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::Channels`]; where the device has no memory left.
+    /// [`Error::Epilogue`], [`Error::Channels`]; where the device has no memory left.
     pub fn saved(&self, shape: Shape, epilogue: Epilogue<()>) -> Result<Saved<B, P>> {
+        Op::Train.check_epilogue(epilogue)?;
         self.check_channels(shape)?;
         Saved::new(&self.backend, shape, epilogue)
     }
 
     /// The forward pass with the batch's statistics, which also move the running ones: [`Train`].
     ///
+    /// The parameters of a layer of [`BatchNorm::new`] are f32: f64 data takes `BatchNorm::<_, f64>::with_param_type`.
+    /// Literals are f64 where none of the tensors has a type: `[1.0f32, 2.0]` in one of them gives it to all.
+    ///
     /// # Shapes
     /// `x`, `y` and the epilogue's `z` as `shape`; `saved` made for it or for a larger batch of it.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::Length`], [`Error::Aliasing`],
     /// [`Error::OneValuePerChannel`], and [`Error::Missing`] for add-relu with a `saved` that has no room for its
     /// mask. Nothing has changed then, and `saved` is still of the pass that it was of. After [`Error::Driver`] and
     /// [`Error::Launch`], which may come once the pass has begun, `saved` is of none.
@@ -136,6 +161,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Train.check_epilogue(epilogue.kind())?;
         self.check_channels(shape)?;
         saved.check(shape)?;
         let Self { backend, options, state: State { gamma, beta, running }, workspace, .. } = self;
@@ -170,7 +196,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `x`, `y` and the epilogue's `z` as `shape`.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::NotTracking`], [`Error::Length`], [`Error::Aliasing`].
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::NotTracking`], [`Error::Length`], [`Error::Aliasing`].
     pub fn infer<'a, T: Element<Param = P>>(
         &'a self,
         shape: Shape,
@@ -181,6 +207,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Infer.check_epilogue(epilogue.kind())?;
+        self.check_channels(shape)?;
         self.infer_with(shape, x, epilogue, y, None)
     }
 
@@ -201,6 +229,8 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Infer.check_epilogue(epilogue.kind())?;
+        self.check_channels(shape)?;
         saved.check(shape)?;
         let Saved { relu_mask, pass, .. } = saved;
         let mask = mask_of(relu_mask.as_mut(), &epilogue)?;
@@ -222,7 +252,6 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
-        self.check_channels(shape)?;
         let State { gamma, beta, running } = &self.state;
         let running = running.as_ref().ok_or(Error::NotTracking)?;
         self.backend.run(Infer {
@@ -247,8 +276,9 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `x`, `dy`, `dx` and the epilogue's `dz` as `shape`, which is that of the forward pass; `dgamma`, `dbeta` `[c]`.
     ///
     /// # Errors
-    /// [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`], [`Error::Aliasing`],
-    /// [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this epilogue wrote last.
+    /// [`Error::Epilogue`], [`Error::Channels`], [`Error::SavedShape`], [`Error::SavedBatch`], [`Error::Length`],
+    /// [`Error::Aliasing`], [`Error::NotTracking`], and [`Error::SavedPass`] for a `saved` that no forward pass of this
+    /// epilogue wrote last.
     pub fn backward<'a, T: Element<Param = P>>(
         &'a mut self,
         shape: Shape,
@@ -261,6 +291,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     where
         B: Compute<T>,
     {
+        Op::Backward(StatisticsKind::Batch).check_epilogue(epilogue.kind())?;
         self.check_channels(shape)?;
         let pass = saved.pass_of(shape, epilogue.kind())?;
         let mask = mask_of(saved.relu_mask.as_ref(), &epilogue)?.map(|mask| B::view(mask, 0..relu_mask_len(shape)));
@@ -303,7 +334,7 @@ impl<B: Backend, P: Param> fmt::Debug for BatchNorm<B, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchNorm")
             .field("channels", &self.c)
-            .field("params", &P::DTYPE)
+            .field("param_type", &P::DTYPE)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

@@ -78,7 +78,7 @@ impl<B: Backend, P: Param> fmt::Debug for Saved<B, P> {
         f.debug_struct("Saved")
             .field("shape", &self.shape())
             .field("made_for", &self.made_for)
-            .field("params", &P::DTYPE)
+            .field("param_type", &P::DTYPE)
             .field("keeps_mask", &self.relu_mask.is_some())
             .field("pass", &self.pass())
             .finish_non_exhaustive()
@@ -107,6 +107,6 @@ pub(super) fn mask_of<M, Z>(relu_mask: Option<M>, epilogue: &Epilogue<Z>) -> Res
     if !epilogue.keeps_mask() {
         return Ok(None);
     }
-    let reason = "`saved` was made for another epilogue than add-relu";
+    let reason = "expected a `saved` made for add-relu, got one without a mask";
     relu_mask.map(Some).ok_or(Error::Missing { tensor: "relu_mask", reason })
 }

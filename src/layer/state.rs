@@ -48,10 +48,13 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// A copy of the state on the host. Waits for the work that writes it.
     ///
     /// # Errors
-    /// An error if the device fails.
+    /// [`Error::Length`](crate::Error::Length) where an optimizer has put a buffer of another length into a parameter's place;
+    /// where the device fails.
     pub fn state_dict(&self) -> Result<StateDict<P>> {
         let count = |buf| Ok(self.backend.download(buf)?.first().copied().unwrap_or_default());
-        self.state.as_ref().try_map(|buf| self.backend.download(buf), count)
+        let state = self.state.as_ref().try_map(|buf| self.backend.download(buf), count)?;
+        state.check(self.c, &self.options)?;
+        Ok(state)
     }
 
     /// Replaces the whole state.
@@ -69,7 +72,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// `running_mean`, `running_var`, `num_batches_tracked`) behind `prefix`.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io); where the device fails.
+    /// [`Error::Io`](crate::Error::Io) and those of [`BatchNorm::state_dict`]. No file is written then.
     pub fn save(&self, path: impl AsRef<Path>, prefix: &str) -> Result<()> {
         let mut file = TensorFile::default();
         self.state_dict()?.to_tensors(&mut file, prefix)?;
@@ -102,7 +105,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
     /// A copy of this layer on another backend.
     ///
     /// # Errors
-    /// An error if either device fails.
+    /// Those of [`BatchNorm::state_dict`]; where the other device fails.
     pub fn to<C: Backend>(&self, backend: C) -> Result<BatchNorm<C, P>> {
         let state = self.state_dict()?;
         let state = state.try_map(|values| backend.upload_vec(values), |count| backend.upload(&[count]))?;

@@ -139,6 +139,7 @@ mod tests {
         over(Usage::Write, 128).unwrap();
         over(Usage::Write, 0).unwrap();
         over(Usage::Read, 64).unwrap();
+        over(Usage::Write, usize::MAX - 3).unwrap();
         for address in [64, 124, 4] {
             let text = over(Usage::Write, address).unwrap_err().to_string();
             assert!(text.starts_with("y overlaps x: expected separate memory, got "), "{text}");
@@ -205,9 +206,16 @@ mod tests {
 
     #[test]
     fn an_offset_leaves_the_alignment_of_its_bytes() {
-        for (dtype, offset, alignment) in
-            [(Dtype::F32, 0, 16), (Dtype::F32, 1, 4), (Dtype::F32, 4, 16), (Dtype::F16, 1, 2), (Dtype::F16, 4, 8)]
-        {
+        for (dtype, offset, alignment) in [
+            (Dtype::F32, 0, 16),
+            (Dtype::F32, 1, 4),
+            (Dtype::F32, 4, 16),
+            (Dtype::F16, 1, 2),
+            (Dtype::F16, 4, 8),
+            (Dtype::F32, usize::MAX, 4),
+            (Dtype::F64, usize::MAX, 8),
+            (Dtype::F64, 1 << 61, 16),
+        ] {
             let shape = Shape::nc(2, 3).unwrap();
             let problem = Problem::new(Op::Train, shape, dtype, Epilogue::IDENTITY, 1e-5, None).unwrap();
             assert_eq!(problem.with_offset(offset).alignment(), alignment, "{dtype} {offset}");

@@ -12,6 +12,14 @@ pub(crate) fn check_eps(eps: f64) -> Result<()> {
     if eps.is_finite() && eps >= 0.0 { Ok(()) } else { Err(Error::Eps { actual: eps }) }
 }
 
+impl Op {
+    /// Whether it can have this epilogue.
+    pub(crate) fn check_epilogue(self, epilogue: Epilogue<()>) -> Result<()> {
+        let is_taken = self.epilogues().contains(&epilogue);
+        if is_taken { Ok(()) } else { Err(Error::Epilogue { op: self, actual: epilogue.name() }) }
+    }
+}
+
 /// A checked operation: what is to be computed, without a device and without pointers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Problem {
@@ -43,9 +51,7 @@ impl Problem {
         tracking: Option<Tracking>,
     ) -> Result<Self> {
         Self::check_options(eps, tracking)?;
-        if !op.epilogues().contains(&epilogue) {
-            return Err(Error::Epilogue { op, actual: epilogue.name() });
-        }
+        op.check_epilogue(epilogue)?;
         if let (true, Some(tracking)) = (op.tracks(), tracking) {
             train::check(shape, tracking)?;
         }
@@ -65,7 +71,8 @@ impl Problem {
     /// known yet.
     #[must_use]
     pub fn with_offset(self, elements: usize) -> Self {
-        self.aligned_as(elements * self.dtype.bytes() as usize)
+        // Wrapping drops high bits alone, and the alignment is that of the lowest one.
+        self.aligned_as(elements.wrapping_mul(self.dtype.bytes() as usize))
     }
 
     /// The same operation over data of this alignment, to plan for buffers not known yet.

@@ -28,10 +28,11 @@ impl<T> RawSlice<T> {
         Self { address, len, values: PhantomData }
     }
 
-    /// The values from `start` on, `len` of them.
+    /// The values from `start` on, `len` of them. A start beyond all addresses is at the last one.
     #[must_use]
     pub fn slice(self, start: usize, len: usize) -> Self {
-        Self::new(self.address + start * size_of::<T>(), len)
+        // Not wrapping, which could lead back to memory.
+        Self::new(self.address.saturating_add(start.saturating_mul(size_of::<T>())), len)
     }
 
     /// Values from the address on.
@@ -110,4 +111,18 @@ pub(crate) unsafe fn lend<'b, T: Element>(
 ) -> Result<(Problem, Operation<'b, Cpu, T>)> {
     let (problem, operation) = operation.checked()?;
     Ok((problem, operation.map(&mut Lend)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_beyond_all_addresses_does_not_lead_back() {
+        let slice = |address, start| RawSlice::<f64>::new(address, 9).slice(start, 2);
+        assert_eq!((slice(64, 3).address(), slice(64, 3).len()), (88, 2));
+        for (address, start) in [(64, usize::MAX), (64, usize::MAX / 8 + 1), (usize::MAX - 7, 1)] {
+            assert_eq!(slice(address, start).address(), usize::MAX, "{address} {start}");
+        }
+    }
 }

@@ -79,7 +79,7 @@ impl Tensor {
     pub(super) fn overlap(&self, other: &Self) -> usize {
         let (a, b) = (&self.extent, &other.extent);
         let start = a.address.max(b.address);
-        let end = (a.address + a.bytes).min(b.address + b.bytes);
+        let end = a.address.saturating_add(a.bytes).min(b.address.saturating_add(b.bytes));
         end.saturating_sub(start)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -29,6 +30,15 @@ struct Tensor {
     dtype: FileDtype,
     dims: Vec<usize>,
     values: Box<dyn Values>,
+}
+
+/// Names, dtypes and dimensions: nothing of the contents.
+impl fmt::Debug for TensorFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = self.tensors.iter().map(|(name, tensor)| (name, (tensor.dtype, &tensor.dims)));
+        f.write_str("TensorFile ")?;
+        f.debug_map().entries(kinds).finish()
+    }
 }
 
 /// The values of a tensor, whatever their type: kept as they came, since a vector of bytes would be a copy.
@@ -214,6 +224,17 @@ mod tests {
             let views = file.tensors.iter().map(|(name, tensor)| (name, View(tensor)));
             assert_eq!(file.to_bytes().unwrap(), safetensors::serialize(views, None).unwrap());
         }
+    }
+
+    #[test]
+    fn what_is_printed_has_no_contents() {
+        let mut file = TensorFile::default();
+        file.push("x", &[1, 2], &[77.0f32; 2]).unwrap();
+        file.push_count("count", 77).unwrap();
+        let wanted = r#"{"count": (I64, []), "x": (F32, [1, 2])}"#;
+        assert_eq!(format!("{file:?}"), format!("TensorFile {wanted}"));
+        let bytes = file.to_bytes().unwrap();
+        assert_eq!(format!("{:?}", Tensors::parse(&bytes).unwrap()), format!("Tensors {wanted}"));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use batchnorm::op::{Moments, Problem};
 use batchnorm::{
-    Backend, BatchNorm, Compute, Cpu, Cuda, DeviceRef, Dtype, Epilogue, Error, Op, Options, Saved, Shape, Strategy,
-    with_device_element,
+    Backend, BatchNorm, Compute, Cpu, Cuda, CudaWorkspace, DeviceRef, Dtype, Epilogue, Error, Op, Options, Saved,
+    Shape, Strategy, with_device_element,
 };
 
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
@@ -305,9 +305,18 @@ fn a_copy_is_a_layer_of_its_own() {
 }
 
 #[test]
+fn an_epilogue_of_no_operation_is_refused() {
+    let Some(cuda) = device() else { return };
+    handling::assert_an_epilogue_of_no_operation_is_refused(&*cuda);
+}
+
+#[test]
 fn what_is_printed_has_no_contents() {
     let Some(cuda) = device() else { return };
     handling::assert_what_is_printed_has_no_contents(&*cuda);
+    // SAFETY: memory of no bytes, which nothing uses.
+    let workspace = unsafe { CudaWorkspace::from_raw(0, 0, cuda.stream()) };
+    assert_eq!(format!("{workspace:?}"), "CudaWorkspace { bytes: 0, .. }");
 }
 
 #[test]

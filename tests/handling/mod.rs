@@ -2,7 +2,8 @@
 
 use batchnorm::op::{Backward, Infer, Moments, Operation, Train, Update};
 use batchnorm::{
-    BatchNorm, Compute, Epilogue, Gradients, Options, Params, Shape, StateDict, Statistics, Tracking, relu_mask_len,
+    Activation, BatchNorm, Compute, Epilogue, Gradients, Options, Params, Shape, StateDict, Statistics, Tracking,
+    relu_mask_len,
 };
 
 fn state(c: usize) -> StateDict<f32> {
@@ -48,6 +49,50 @@ pub(crate) fn assert_a_copy_is_one_of_its_own<B: Compute<f32>>(backend: &B) {
     }
 }
 
+/// An epilogue that no operation takes is refused before anything else that is wrong, and nothing changes.
+pub(crate) fn assert_an_epilogue_of_no_operation_is_refused<B: Compute<f32>>(backend: &B) {
+    let (shape, other) = (Shape::nchw(2, 3, 4, 5).unwrap(), Shape::nc(2, 4).unwrap());
+    let filled = |len, value: f32| backend.upload(&vec![value; len]).unwrap();
+    let mut layer = BatchNorm::new(backend.clone(), 3, Options::default()).unwrap();
+    let mut saved = layer.saved(shape, Epilogue::RELU).unwrap();
+    let (x, mut y, mut dx, mut dz) = (filled(120, 1.5), filled(120, 0.0), filled(120, 9.0), filled(120, 9.0));
+    layer.train(shape, B::input(&x), Epilogue::RELU, B::output(&mut y), &mut saved).unwrap();
+    y = filled(120, 9.0);
+    let (state, pass) = (layer.state_dict().unwrap(), saved.pass());
+
+    let refused: Vec<_> = Activation::ALL.iter().copied().filter(|activation| !activation.takes_residual()).collect();
+    assert_eq!(refused, [Activation::Relu6, Activation::Silu, Activation::Hardswish]);
+    for activation in refused {
+        let kind = Epilogue::new(activation, Some(()));
+        for shape in [shape, other] {
+            let reserved = layer.reserve::<f32>(shape, kind);
+            let made = layer.saved(shape, kind).map(drop);
+            let z = Epilogue::new(activation, Some(B::input(&x)));
+            let trained = layer.train(shape, B::input(&x), z, B::output(&mut y), &mut saved);
+            let z = Epilogue::new(activation, Some(B::input(&x)));
+            let frozen = layer.frozen(shape, B::input(&x), z, B::output(&mut y), &mut saved);
+            let z = Epilogue::new(activation, Some(B::input(&x)));
+            let inferred = layer.infer(shape, B::input(&x), z, B::output(&mut y));
+            let gradients = Gradients { dx: B::output(&mut dx), dgamma: None, dbeta: None };
+            let dz = Epilogue::new(activation, Some(B::output(&mut dz)));
+            let backward = layer.backward(shape, B::input(&x), B::input(&x), dz, &saved, gradients);
+            let forward =
+                [("train", reserved), ("train", made), ("train", trained), ("infer", frozen), ("infer", inferred)];
+            for (op, result) in forward.into_iter().chain([("backward", backward)]) {
+                let text = format!(
+                    "{op}: expected one of the epilogues identity, relu, relu6, silu, hardswish, add, add-relu, got {}",
+                    kind.name()
+                );
+                assert_eq!(result.unwrap_err().to_string(), text);
+            }
+        }
+    }
+    for output in [&y, &dx, &dz] {
+        assert_eq!(backend.download(output).unwrap(), [9.0; 120]);
+    }
+    assert_eq!((layer.state_dict().unwrap(), saved.pass()), (state, pass));
+}
+
 /// What is printed has names, shapes and lengths, and no value of any tensor: all of them are 77.
 pub(crate) fn assert_what_is_printed_has_no_contents<B: Compute<f32>>(backend: &B) {
     let shape = Shape::nchw(2, 3, 4, 5).unwrap();
@@ -58,11 +103,11 @@ pub(crate) fn assert_what_is_printed_has_no_contents<B: Compute<f32>>(backend: &
     let saved = layer.saved(shape, Epilogue::ADD_RELU).unwrap();
     let options = "Options { eps: 1e-5, gamma: true, beta: true, tracking: Some(Tracking { momentum: Ema(0.1), \
                    variance: Unbiased, non_finite: Propagate }) }";
-    assert_eq!(format!("{layer:?}"), format!("BatchNorm {{ channels: 3, params: F32, options: {options}, .. }}"));
+    assert_eq!(format!("{layer:?}"), format!("BatchNorm {{ channels: 3, param_type: F32, options: {options}, .. }}"));
     assert_eq!(
         format!("{saved:?}"),
-        "Saved { shape: Shape([2, 3, 4, 5] channels-first), made_for: Shape([2, 3, 4, 5] channels-first), params: F32, \
-         keeps_mask: true, pass: None, .. }"
+        "Saved { shape: Shape([2, 3, 4, 5] channels-first), made_for: Shape([2, 3, 4, 5] channels-first), \
+         param_type: F32, keeps_mask: true, pass: None, .. }"
     );
 
     let (x, channel) = (values(), channels());
