@@ -13,17 +13,18 @@
 // Sums of a channel, in the order of `Sums::of`: sum(g), sum(g * (x - mean)), sum(x - mean).
 enum { kSumG, kSumGXmu, kSumXmu };
 
-// Vectors of x and of dy that a thread has in flight.
-constexpr int kBackwardUnroll = 4;
-
-// The vectors that a thread loads before it uses the first.
-template <class Iter>
+// The vectors that a thread loads before it uses the first. A derivative that takes any value needs more registers for
+// itself, and so much time that fewer loads need be in flight.
+template <class Iter, bool kIsReal_>
 struct GradientBatch {
-    typename Iter::Raw x[kBackwardUnroll], dy[kBackwardUnroll];
-    uint32_t bits[kBackwardUnroll];
-    int64_t offset[kBackwardUnroll];
-    bool valid[kBackwardUnroll];
-    bool is_kept[kBackwardUnroll]; // dy is what was kept in shared memory, by the mask
+    static constexpr bool kIsReal = kIsReal_;
+    static constexpr int kUnroll = kIsReal ? 2 : 4;
+
+    typename Iter::Raw x[kUnroll], dy[kUnroll];
+    uint32_t bits[kUnroll];
+    int64_t offset[kUnroll];
+    bool valid[kUnroll];
+    bool is_kept[kUnroll]; // in shared memory: dy is what was kept there
 };
 
 template <class Iter>
@@ -37,7 +38,7 @@ struct Gradient {
     T* dz; // (n, c, s); null without a residual
     const uint32_t* mask; // ceil(n * c * s / 32); null where none is read
     BnActivation derivative; // of v, which is computed again from x; the identity's where the mask says all
-    bool keeps_g; // in shared memory, where rounding it changes nothing: g is dy or 0. Else dy is kept.
+    bool is_real; // the derivative takes any value: dy is kept in shared memory. Else g is, which is dy or 0.
 
     template <class Args>
     __device__ __forceinline__ explicit Gradient(const Args& args)
@@ -47,11 +48,12 @@ struct Gradient {
           dz(args.epilogue.has_residual != 0 ? static_cast<T*>(args.dz) : nullptr),
           mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
           derivative(recomputes_v(args.epilogue) ? args.epilogue.activation : BN_IDENTITY),
-          keeps_g(derivative_of(derivative) != Derivative::kReal) {}
+          is_real(derivative_of(derivative) == Derivative::kReal) {}
 
     // Starts the loads of vector `i` of a batch, the iterator's `iteration`: from shared memory where x, and g or dy,
     // are kept.
-    __device__ __forceinline__ void load(GradientBatch<Iter>& batch, int i, const Iter& iter, uint32_t iteration,
+    template <class Batch>
+    __device__ __forceinline__ void load(Batch& batch, int i, const Iter& iter, uint32_t iteration,
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) const {
         const int64_t offset = iter.offset;
         batch.offset[i] = offset;
@@ -69,23 +71,24 @@ struct Gradient {
     }
 
     // x and g of one vector.
-    __device__ __forceinline__ void unpack(const Affines<Iter>& affines, const GradientBatch<Iter>& batch, int i,
+    template <class Batch>
+    __device__ __forceinline__ void unpack(const Affines<Iter>& affines, const Batch& batch, int i,
                                            float (&x)[Iter::kVec], float (&g)[Iter::kVec]) const {
         V::unpack(batch.x[i], x);
         V::unpack(batch.dy[i], g);
-        if (batch.is_kept[i] && keeps_g) return;
-        if (mask != nullptr) {
+        if (!Batch::kIsReal && batch.is_kept[i]) return;
+        if (!Batch::kIsReal && mask != nullptr) {
 #pragma unroll
             for (int e = 0; e < Iter::kVec; e++) g[e] = (batch.bits[i] >> e & 1u) != 0 ? g[e] : 0.0f;
         }
-        apply_derivative<T>(derivative, [&](int e) { return normalized(affines.at(e), x[e]); }, g);
+        apply_derivative<T, Batch::kIsReal>(derivative, [&](int e) { return normalized(affines.at(e), x[e]); }, g);
     }
 
     // g or dy as it is kept in shared memory. Where rounding g would change it, as strategies that keep nothing do not,
     // dy is kept.
-    __device__ __forceinline__ typename V::Raw packed(const GradientBatch<Iter>& batch, int i,
-                                                      const float (&g)[Iter::kVec]) const {
-        return keeps_g && (mask != nullptr || derivative != BN_IDENTITY) ? V::pack(g) : batch.dy[i];
+    template <class Batch>
+    __device__ __forceinline__ typename V::Raw packed(const Batch& batch, int i, const float (&g)[Iter::kVec]) const {
+        return !Batch::kIsReal && (mask != nullptr || derivative != BN_IDENTITY) ? V::pack(g) : batch.dy[i];
     }
 
     __device__ __forceinline__ void store_dz(int64_t offset, const float (&g)[Iter::kVec]) const {
@@ -96,46 +99,68 @@ struct Gradient {
     }
 };
 
-// Calls `with(batch, i, iteration)` for each vector of a CTA's chunk, from the first iteration to the last.
-template <class Iter, class With>
-__device__ __forceinline__ void for_each_vector(Iter iter, const Gradient<Iter>& gradient, const SmemTile<Iter>& smem_x,
-                                                With with) {
+// for_each_vector with batches of this type.
+template <class Batch, class Iter, class With>
+__device__ __forceinline__ void for_each_in(Iter iter, const Gradient<Iter>& gradient, const SmemTile<Iter>& smem_x,
+                                            With with) {
 #pragma unroll 1
-    for (uint32_t done = 0; done < iter.iterations; done += kBackwardUnroll) {
-        GradientBatch<Iter> batch;
+    for (uint32_t done = 0; done < iter.iterations; done += Batch::kUnroll) {
+        Batch batch;
 #pragma unroll
-        for (int i = 0; i < kBackwardUnroll; i++) {
+        for (int i = 0; i < Batch::kUnroll; i++) {
             batch.valid[i] = iter.valid();
             gradient.load(batch, i, iter, done + i, smem_x, SmemTile<Iter>::empty());
             ++iter;
         }
 #pragma unroll
-        for (int i = 0; i < kBackwardUnroll; i++) {
+        for (int i = 0; i < Batch::kUnroll; i++) {
             if (!batch.valid[i]) break;
             with(batch, i, done + i);
         }
     }
 }
 
-// for_each_vector from the last iteration to the first: the vectors that were read last are still in L2.
+// Calls `with(batch, i, iteration)` for each vector of a CTA's chunk, from the first iteration to the last. The branch
+// is uniform.
 template <class Iter, class With>
-__device__ __forceinline__ void for_each_vector_reverse(Iter iter, const Gradient<Iter>& gradient,
-                                                        const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g,
-                                                        With with) {
+__device__ __forceinline__ void for_each_vector(const Iter& iter, const Gradient<Iter>& gradient,
+                                                const SmemTile<Iter>& smem_x, With with) {
+    if (gradient.is_real)
+        for_each_in<GradientBatch<Iter, true>>(iter, gradient, smem_x, with);
+    else
+        for_each_in<GradientBatch<Iter, false>>(iter, gradient, smem_x, with);
+}
+
+// for_each_vector_reverse with batches of this type.
+template <class Batch, class Iter, class With>
+__device__ __forceinline__ void for_each_in_reverse(Iter iter, const Gradient<Iter>& gradient,
+                                                    const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g,
+                                                    With with) {
     if (iter.iterations == 0) return;
     iter.seek_end();
 #pragma unroll 1
-    for (uint32_t left = iter.iterations; left > 0; left -= min(left, uint32_t{kBackwardUnroll})) {
-        GradientBatch<Iter> batch;
+    for (uint32_t left = iter.iterations; left > 0; left -= min(left, uint32_t{Batch::kUnroll})) {
+        Batch batch;
 #pragma unroll
-        for (int i = 0; i < kBackwardUnroll; i++) {
+        for (int i = 0; i < Batch::kUnroll; i++) {
             batch.valid[i] = iter.valid() && static_cast<uint32_t>(i) < left;
             gradient.load(batch, i, iter, left - 1 - i, smem_x, smem_g);
             --iter;
         }
 #pragma unroll
-        for (int i = 0; i < kBackwardUnroll; i++) {
+        for (int i = 0; i < Batch::kUnroll; i++) {
             if (batch.valid[i]) with(batch, i);
         }
     }
+}
+
+// for_each_vector from the last iteration to the first: the vectors that were read last are still in L2.
+template <class Iter, class With>
+__device__ __forceinline__ void for_each_vector_reverse(const Iter& iter, const Gradient<Iter>& gradient,
+                                                        const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g,
+                                                        With with) {
+    if (gradient.is_real)
+        for_each_in_reverse<GradientBatch<Iter, true>>(iter, gradient, smem_x, smem_g, with);
+    else
+        for_each_in_reverse<GradientBatch<Iter, false>>(iter, gradient, smem_x, smem_g, with);
 }

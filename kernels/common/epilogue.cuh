@@ -134,30 +134,43 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
     }
 }
 
-// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it.
+// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it. Of `kIsReal`
+// are the activations whose derivative takes any value, of the other instance all others.
 // Where a derivative jumps it is that of y as it was stored: a y that rounds to zero lets nothing pass relu, and NaN
 // passes.
-template <class T, int kVec, class V>
+template <class T, bool kIsReal, int kVec, class V>
 __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, float (&g)[kVec]) {
-    switch (activation) {
-        case BN_IDENTITY:
-            return;
-        case BN_RELU:
+    if ((derivative_of(activation) == Derivative::kReal) != kIsReal) return; // not reached
+    if constexpr (kIsReal) {
+        switch (activation) {
+            case BN_IDENTITY:
+            case BN_RELU:
+            case BN_RELU6:
+                return; // not reached
+            case BN_SILU:
 #pragma unroll
-            for (int e = 0; e < kVec; e++) g[e] = relu_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
-            return;
-        case BN_RELU6:
+                for (int e = 0; e < kVec; e++) g[e] *= silu_derivative(v(e));
+                return;
+            case BN_HARDSWISH:
 #pragma unroll
-            for (int e = 0; e < kVec; e++) g[e] = relu6_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
-            return;
-        case BN_SILU:
+                for (int e = 0; e < kVec; e++) g[e] = hardswish_gradient(v(e), g[e]);
+                return;
+        }
+    } else {
+        switch (activation) {
+            case BN_IDENTITY:
+            case BN_SILU:
+            case BN_HARDSWISH:
+                return; // of the latter two not reached
+            case BN_RELU:
 #pragma unroll
-            for (int e = 0; e < kVec; e++) g[e] *= silu_derivative(v(e));
-            return;
-        case BN_HARDSWISH:
+                for (int e = 0; e < kVec; e++) g[e] = relu_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
+                return;
+            case BN_RELU6:
 #pragma unroll
-            for (int e = 0; e < kVec; e++) g[e] = hardswish_gradient(v(e), g[e]);
-            return;
+                for (int e = 0; e < kVec; e++) g[e] = relu6_passes(rounded<T>(v(e))) ? g[e] : 0.0f;
+                return;
+        }
     }
 }
 
