@@ -54,6 +54,7 @@ pub(crate) fn assert_an_epilogue_of_no_operation_is_refused<B: Compute<f32>>(bac
     let (shape, other) = (Shape::nchw(2, 3, 4, 5).unwrap(), Shape::nc(2, 4).unwrap());
     let filled = |len, value: f32| backend.upload(&vec![value; len]).unwrap();
     let mut layer = BatchNorm::new(backend.clone(), 3, Options::default()).unwrap();
+    layer.reserve::<f32>(shape, Epilogue::RELU).unwrap();
     let mut saved = layer.saved(shape, Epilogue::RELU).unwrap();
     let (x, mut y, mut dx, mut dz) = (filled(120, 1.5), filled(120, 0.0), filled(120, 9.0), filled(120, 9.0));
     layer.train(shape, B::input(&x), Epilogue::RELU, B::output(&mut y), &mut saved).unwrap();
