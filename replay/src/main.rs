@@ -50,7 +50,7 @@ enum Command {
         #[command(flatten)]
         input: Input,
         /// Kernels that each fault is planted in, at most.
-        #[arg(long, default_value = "4")]
+        #[arg(long, default_value = "8")]
         kernels: NonZeroUsize,
         /// In so many kernels also where the first has told.
         #[arg(long)]
