@@ -1,7 +1,7 @@
 //! The operations over addresses.
 
-use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
 use batchnorm::op::Problem;
+use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
 use batchnorm::{Compute, Element, Momentum, Op, Shape, StatisticsKind, Tracking, relu_mask_len};
 use pyo3::{FromPyObject, PyResult};
 

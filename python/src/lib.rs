@@ -149,7 +149,10 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("has_cuda", cfg!(feature = "cuda"))?;
-    module.add("DTYPES", Dtype::ALL.iter().map(|dtype| (dtype.array_name(), dtype.param().array_name())).collect::<Vec<_>>())?;
+    module.add(
+        "DTYPES",
+        Dtype::ALL.iter().map(|dtype| (dtype.array_name(), dtype.param().array_name())).collect::<Vec<_>>(),
+    )?;
     module.add("EPILOGUES", Epilogue::ALL.iter().copied().map(EpilogueKind::from).collect::<Vec<_>>())?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(infer, module)?)?;
