@@ -21,7 +21,7 @@ pub(crate) enum Kernels {
 
 /// The kernels of a build with the feature `cuda`, by the features and the environment.
 ///
-/// Features add up over a build: a test helper that asks for `emulate` would turn the kernels of the program beside it into
+/// Features add up over a build: a test helper that asks for `emulate` would turn the kernels of a program of the same build into
 /// emulated ones, which give right results, slower by orders of magnitude. A warning would not be seen: cargo shows none of
 /// dependencies.
 pub(crate) fn choose(emulate: bool, variable: impl Fn(&str) -> Option<OsString>) -> Result<Kernels, String> {

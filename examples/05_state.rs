@@ -38,7 +38,7 @@ fn main() -> Result<(), batchnorm::Error> {
     other.load(&path, "bn2.")?;
     println!("bn2: the same after loading: {}", other.state_dict()? == layers[1].state_dict()?);
 
-    // What does not fit is refused, and changes nothing.
+    // A file that does not fit is refused, and changes nothing.
     let Params { gamma, .. } = other.params_mut();
     gamma.into_iter().for_each(|gamma| gamma.fill(7.0));
     if let Err(error) = other.load(&path, "bn1.") {

@@ -1,4 +1,4 @@
-//! Runs the examples that `cargo test` has built beside the tests, and looks for what each has to say.
+//! Runs the examples that `cargo test` has built with the tests, and looks for what each has to say.
 
 use std::env;
 use std::path::Path;

@@ -140,7 +140,6 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
 // passes.
 template <class T, bool kIsReal, int kVec, class V>
 __device__ __forceinline__ void apply_derivative(BnActivation activation, V v, float (&g)[kVec]) {
-    if ((derivative_of(activation) == Derivative::kReal) != kIsReal) return; // not reached
     if constexpr (kIsReal) {
         switch (activation) {
             case BN_IDENTITY:

@@ -8,6 +8,9 @@ use crate::op::Activation;
 
 /// An activation.
 pub(super) trait Function: Sync {
+    /// Whether the derivative depends on `v`.
+    const DERIVATIVE_READS_V: bool = true;
+
     /// `activation(v)`
     fn apply(v: f64) -> f64;
 
@@ -19,6 +22,8 @@ pub(super) trait Function: Sync {
 pub(super) struct Identity;
 
 impl Function for Identity {
+    const DERIVATIVE_READS_V: bool = false;
+
     #[inline(always)]
     fn apply(v: f64) -> f64 {
         v

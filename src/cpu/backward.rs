@@ -91,21 +91,12 @@ impl<const Q: usize, A: Sync> Prepare<Q, 2> for ByValues<A> {
     fn prepare(&self, _: &mut [PerLane; 2], _: &[PerLane; Q]) {}
 }
 
-impl Gradient for ByValues<Identity> {
-    const READS_V: bool = false;
+impl<A: Function> Gradient for ByValues<A> {
+    const READS_V: bool = A::DERIVATIVE_READS_V;
 
     #[inline(always)]
     fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64 {
-        Identity::gradient::<T>(v, dy)
-    }
-}
-
-impl Gradient for ByValues<Relu> {
-    const READS_V: bool = true;
-
-    #[inline(always)]
-    fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64 {
-        Relu::gradient::<T>(v, dy)
+        A::gradient::<T>(v, dy)
     }
 }
 

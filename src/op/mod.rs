@@ -25,7 +25,7 @@
 //! NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
 //! `dy`, since relu and relu6 let a gradient pass where `y` is NaN, but with silu and hardswish NaN too.
 //!
-//! Operations are struct literals, so that every tensor stands beside its name, and none is left out by an oversight. A field more
+//! Operations are struct literals, so that every tensor has its name in front of it, and none is left out by an oversight. A field more
 //! is therefore a breaking change, which takes a release of another major version (of 0.x, another x).
 //!
 //! # Errors

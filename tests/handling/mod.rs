@@ -1,4 +1,4 @@
-//! A layer beside its passes, on any backend: its parameters written, copied, printed.
+//! A layer apart from its passes, on any backend: its parameters written, copied, printed.
 
 use batchnorm::op::{Backward, Infer, Moments, Operation, Train, Update};
 use batchnorm::{

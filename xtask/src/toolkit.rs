@@ -12,7 +12,7 @@ use crate::build::toolkit;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Beside the compiler. The disassemblers read any older machine code, and PyPI has none of 13.0.
+/// Tools other than the compiler. The disassemblers read any older machine code, and PyPI has none of 13.0.
 const TOOLS: [&str; 3] = ["nvidia-cuda-cuobjdump==13.2.51", "nvidia-cuda-nvdisasm==13.2.51", "libclang==18.1.1"];
 /// Written last, so that it is there only where all of them are.
 const STAMP: &str = "packages.txt";

@@ -13,9 +13,9 @@ type Change = (&'static str, &'static str, usize);
 /// A file of candle-transformers.
 struct Model {
     name: &'static str,
-    /// What makes its batch norm ours.
+    /// Changes that make its batch norm ours.
     ours: &'static [Change],
-    /// What lets it train, with either batch norm: every layer of these models is written for inference.
+    /// Changes that let it train, with either batch norm: every layer of these models is written for inference.
     training: &'static [Change],
 }
 

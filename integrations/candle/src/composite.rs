@@ -63,7 +63,7 @@ fn activate(activation: Activation, v: &Tensor, dtype: DType) -> Result<Tensor> 
         Activation::Relu6 => from_0_to_6(&v.to_dtype(dtype)?),
         Activation::Silu => v.silu()?.to_dtype(dtype),
         Activation::Hardswish => ((v * from_0_to_6(&(v + 3.0)?)?)? / 6.0)?.to_dtype(dtype),
-        // Of a newer batchnorm than this was written for. A test asks for all of the one here.
+        // An activation of a newer batchnorm than this was written for. A test asks for all of the one here.
         other => {
             candle_core::bail!("batch-norm: expected an activation that is known on this device, got {}", other.name())
         }

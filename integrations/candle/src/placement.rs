@@ -1,4 +1,4 @@
-//! What computes a layer, by its device.
+//! The backend of a layer, by its device.
 
 use batchnorm::Cpu;
 use candle_core::{DType, Device, Error, Result};

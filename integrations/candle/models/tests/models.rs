@@ -39,7 +39,7 @@ impl Subject {
             map.data().lock().unwrap().iter().map(|(name, var)| (name.clone(), var.clone())).collect();
         vars.sort_by(|(a, _), (b, _)| a.cmp(b));
         for (seed, (name, var)) in vars.iter().enumerate() {
-            // Of a layer's own scale: positive where it multiplies channels or is their variance.
+            // Values of a layer's own scale: positive where they multiply channels or are their variance.
             let fan_in: usize = var.dims().iter().skip(1).product();
             let (scale, center) = match name.rsplit('.').next() {
                 Some("running_var") => (0.5, 1.0),
