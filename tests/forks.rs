@@ -4,16 +4,19 @@
 
 mod abuse;
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use abuse::Part;
 use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape, StateDict};
 
 /// Seconds after which a child is taken to hang.
 const WATCHDOG: u32 = 60;
+/// Time that what takes a second at most may take on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Everything that a training step and an inference write.
 #[derive(PartialEq)]
@@ -139,6 +142,62 @@ fn a_process_that_is_forked_on_a_thread_of_a_pool_computes() {
         is_over.store(true, Ordering::Relaxed);
         assert!(is_right);
     });
+}
+
+/// Length of a thread's name, which no other allocation has.
+const NAME: usize = 4099;
+
+/// Holds a thread where it frees its name: it ends then, and has a lock of the standard library's that each thread takes as it
+/// begins and as it ends.
+struct Holding {
+    is_awaited: AtomicBool,
+    is_held: AtomicBool,
+    is_free: AtomicBool,
+}
+
+#[global_allocator]
+static HOLDING: Holding =
+    Holding { is_awaited: AtomicBool::new(false), is_held: AtomicBool::new(false), is_free: AtomicBool::new(false) };
+
+// SAFETY: the system's allocator does everything.
+unsafe impl GlobalAlloc for Holding {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
+        if layout.size() == NAME && self.is_awaited.load(Ordering::Acquire) {
+            self.is_held.store(true, Ordering::Release);
+            while !self.is_free.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_micros(100));
+            }
+        }
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.dealloc(address, layout) }
+    }
+}
+
+/// A fork while a thread of the caller begins or ends: no thread that the child makes ever begins.
+#[test]
+fn a_process_that_is_forked_while_a_thread_ends_computes() {
+    let cases = cases();
+    let body = || HOLDING.is_awaited.store(true, Ordering::Release);
+    let thread = thread::Builder::new().name("n".repeat(NAME)).spawn(body).unwrap();
+    let start = Instant::now();
+    while !HOLDING.is_held.load(Ordering::Acquire) {
+        assert!(start.elapsed() < LIMIT, "a thread of this version of the standard library does not free its name");
+        thread::yield_now();
+    }
+    let status = forked(|| {
+        let is_right = |case: &Case| step(case.shape, case.epilogue, &case.x) == case.want;
+        let right = cases.iter().all(|case| Cpu::with_threads(2, || is_right(case)));
+        let right = right && cases.iter().all(|case| Cpu::with_threads(3, || is_right(case)));
+        right && start.elapsed() < LIMIT
+    });
+    HOLDING.is_free.store(true, Ordering::Release);
+    thread.join().unwrap();
+    assert_eq!(status, 0, "14: it hung, 256: other bits, or too late");
 }
 
 #[test]

@@ -23,6 +23,9 @@ use crate::memory;
 const ALONE: usize = 64 * 1024;
 /// Time after which a pool that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Time that a new pool's threads have to begin before the calling thread computes alone. Those of a forked process may never:
+/// each takes a lock of the standard library's as it begins, which a thread of the parent may have held.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The address space that a thread takes: its stack, and then some for what it allocates as it begins.
 const OF_THREAD: usize = 3 << 20;
@@ -89,7 +92,7 @@ pub(crate) fn run<R: Send>(len: usize, work: impl FnOnce() -> R + Send) -> R {
         Some(_) => return work(), // In a process that was forked on it, it takes back what it offers to the others.
         None => pool(Cpu::threads()),
     };
-    match pool.as_ref().and_then(|known| known.pool.as_ref()) {
+    match pool.as_ref().and_then(|known| known.threads()) {
         Some(pool) => pool.install(work),
         None => {
             let _set = Set::new(&IS_ALONE, true);
@@ -146,7 +149,47 @@ struct Known {
     process: u32,
     count: usize,
     pool: Option<ThreadPool>,
+    /// The pool's threads that have begun, and initialised what they need.
+    begun: Arc<AtomicUsize>,
     tried: Instant,
+}
+
+impl Known {
+    /// Tries to make a pool of so many threads, and waits a while for them to begin.
+    fn new(process: u32, count: usize) -> Self {
+        let (begun, tried) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+        // A thread that finds no memory as it begins takes the process with it.
+        let has_room = memory::expect_room(count.saturating_mul(OF_THREAD).saturating_add(SPARE)).is_ok();
+        let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("batchnorm-{i}"));
+        let pool = if has_room { pool.build().ok() } else { None };
+        let known = Self { process, count, pool, begun, tried };
+        if let Some(pool) = &known.pool {
+            let begun = Arc::clone(&known.begun);
+            pool.spawn_broadcast(move |_| {
+                begun.fetch_add(1, Ordering::Release);
+            });
+            while known.waits_for_threads() && tried.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_micros(20));
+            }
+        }
+        known
+    }
+
+    /// Whether there is a pool, and not all of its threads have begun.
+    fn waits_for_threads(&self) -> bool {
+        self.pool.is_some() && self.begun.load(Ordering::Acquire) < self.count
+    }
+
+    /// The pool, if its threads have begun.
+    fn threads(&self) -> Option<&ThreadPool> {
+        self.pool.as_ref().filter(|_| !self.waits_for_threads())
+    }
+
+    /// Whether another pool, of so many threads, is to be tried in this place.
+    fn is_outdated(&self, count: usize) -> bool {
+        let is_of_use = self.count == count && (self.pool.is_some() || self.tried.elapsed() < RETRY);
+        !is_of_use && !self.waits_for_threads()
+    }
 }
 
 /// The pool of this process for so many threads; `None` where the calling thread is to compute.
@@ -161,26 +204,18 @@ fn pool(count: usize) -> Option<Arc<Known>> {
     let of_parent = known.as_ref().is_some_and(|known| known.process != process);
     if let Some(known) = &known
         && !of_parent
-        && known.count == count
-        && (known.pool.is_some() || known.tried.elapsed() < RETRY)
+        && !known.is_outdated(count)
     {
         return Some(Arc::clone(known));
     }
     // Another thread is making one: this operation does not wait for it. Or a thread of the parent was when this process was
     // forked: what it had begun to initialise nobody will end, and no thread is safe to make.
     MAKER.compare_exchange(0, process, Ordering::Acquire, Ordering::Relaxed).ok()?;
-    // A thread that finds no memory as it begins takes the process with it.
-    let has_room = memory::expect_room(count.saturating_mul(OF_THREAD).saturating_add(SPARE)).is_ok();
-    let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("batchnorm-{i}"));
-    let pool = if has_room { pool.build().ok() } else { None };
-    if let Some(pool) = &pool {
-        pool.broadcast(|_| ()); // Each thread has initialised what it needs.
-    }
     if of_parent {
         // Dropping it would wake threads that are not there.
         core::mem::forget(known);
     }
-    let made = Arc::new(Known { process, count, pool, tried: Instant::now() });
+    let made = Arc::new(Known::new(process, count));
     KNOWN.store(Some(Arc::clone(&made)));
     MAKER.store(0, Ordering::Release);
     Some(made)
