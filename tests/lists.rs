@@ -1,4 +1,4 @@
-//! Lists of epilogues and dtypes in Python programs that have no crate to ask: they are the crate's.
+//! Lists of epilogues and dtypes in Python programs and pages that have no crate to ask: they are the crate's.
 
 use batchnorm::{Dtype, Epilogue};
 
@@ -42,4 +42,11 @@ fn the_peers_know_the_size_of_every_dtype() {
     let sizes =
         Dtype::ON_CUDA.iter().copied().map(|dtype| format!("\"{dtype}\": {}", dtype.bytes())).collect::<Vec<_>>();
     assert_eq!(line_of("benches/peers/rows.py", "BYTES"), format!("BYTES = {{{}}}", sizes.join(", ")));
+}
+
+#[test]
+fn the_page_of_the_command_line_has_every_epilogue() {
+    let names = Epilogue::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>();
+    let choice = format!("[--epilogue {}]", names.join("|"));
+    assert!(text_of("cli/README.md").contains(&choice), "{choice}");
 }

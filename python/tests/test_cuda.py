@@ -8,6 +8,7 @@ import torch
 
 import batchnorm
 import batchnorm.torch as bn
+from batchnorm.torch._modules import FUSED
 
 # They fail instead of being skipped under BATCHNORM_REQUIRE_GPU=1: a test that skips itself is no result.
 pytestmark = pytest.mark.skipif(
@@ -26,12 +27,13 @@ def step(module, inputs, dy):
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("cls", [bn.BatchNorm2d, bn.BatchNormReLU, bn.BatchNormAddReLU])
+@pytest.mark.parametrize("cls", [bn.BatchNorm2d, *FUSED.values(), bn.BatchNormAddReLU])
 def test_values_and_gradients_are_those_of_the_cpu(cls, format, dtype):
     torch.manual_seed(0)
     x, z, dy = (torch.randn(8, 16, 14, 14).to(dtype).contiguous(memory_format=format) for _ in range(3))
     inputs = [x, z] if cls is bn.BatchNormAddReLU else [x]
     on_cpu = cls(16)
+    on_cpu.weight.data = torch.linspace(0.5, 5, 16)  # values on all sides of -3, 0, 3 and 6
     on_cuda = copy.deepcopy(on_cpu).cuda()
     for training in (True, False):
         on_cpu.train(training).zero_grad(), on_cuda.train(training).zero_grad()

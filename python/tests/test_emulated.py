@@ -16,6 +16,7 @@ import torch
 import batchnorm.torch as bn
 from batchnorm.torch import _ops, _workspace
 from batchnorm.torch._kinds import PARAM_DTYPE
+from batchnorm.torch._modules import FUSED
 
 PATH = os.environ.get("BATCHNORM_EMULATED")
 pytestmark = pytest.mark.skipif(not PATH, reason="needs BATCHNORM_EMULATED, a native half with the feature emulate")
@@ -126,6 +127,13 @@ def device(monkeypatch, loaded):
     return device
 
 
+def wide(cls):
+    """A module whose values lie on all sides of where activations bend: -3, 0, 3 and 6."""
+    module = cls(16)
+    module.weight.data = torch.linspace(0.5, 5, 16)
+    return module
+
+
 def step(module, inputs, dy):
     inputs = [tensor.requires_grad_() for tensor in inputs]
     y = module(*inputs)
@@ -141,7 +149,7 @@ def close(got, want, tolerance):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("cls", [bn.BatchNorm2d, bn.BatchNormReLU, bn.BatchNormAddReLU])
+@pytest.mark.parametrize("cls", [bn.BatchNorm2d, *FUSED.values(), bn.BatchNormAddReLU])
 def test_values_and_gradients_are_those_of_the_cpu(request, cls, format, dtype):
     torch.manual_seed(0)
     inputs = [torch.randn(4, 16, 6, 6).to(dtype).contiguous(memory_format=format) for _ in range(3)]
@@ -149,10 +157,10 @@ def test_values_and_gradients_are_those_of_the_cpu(request, cls, format, dtype):
     inputs = inputs[: 2 if cls is bn.BatchNormAddReLU else 1]
     wanted = []
     for training in (True, False):
-        wanted.append(step(cls(16).train(training), [t.clone() for t in inputs], dy))
+        wanted.append(step(wide(cls).train(training), [t.clone() for t in inputs], dy))
     device = request.getfixturevalue("device")
     for training, want in zip((True, False), wanted):
-        module = device.module(cls(16).train(training))
+        module = device.module(wide(cls).train(training))
         close(step(module, [device.put(t) for t in inputs], device.put(dy)), want, DTYPES[dtype])
     assert device.torch.made == 0  # WorkspaceMemory memory is the native half's.
 

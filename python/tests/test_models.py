@@ -152,6 +152,33 @@ def test_convert_fuses_each_activation_in_blocks_of_their_own_class(activation, 
         torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-4, atol=1e-4)
 
 
+class Conv(nn.Module):
+    """A block as YOLO has it, whose activation is called in a forward of its own."""
+
+    def __init__(self, norm, activation):
+        super().__init__()
+        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3, bias=False), norm(4, eps=1e-3, momentum=0.03), activation()
+
+    def forward(self, x):
+        return self.act(self.bn(self.conv(x)))
+
+
+@pytest.mark.parametrize("activation, fused", FUSED.items())
+def test_a_block_with_a_forward_of_its_own_is_fused_by_hand(activation, fused):
+    torch.manual_seed(5)
+    model, by_hand = Conv(nn.BatchNorm2d, activation), Conv(fused, nn.Identity)
+    by_hand.load_state_dict(model.state_dict())
+    assert type(bn.convert(copy.deepcopy(model)).bn) is bn.BatchNorm2d
+    x = torch.randn(2, 3, 5, 5)
+    y, want = by_hand(x), model(x)
+    y.square().sum().backward(), want.square().sum().backward()
+    torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5)
+    for got, wanted in zip(by_hand.parameters(), model.parameters()):
+        torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-4, atol=1e-4)
+    for got, wanted in zip(by_hand.buffers(), model.buffers()):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_a_sequential_with_a_forward_of_its_own_is_not_fused():
     class Twice(nn.Sequential):
         def forward(self, x):

@@ -15,13 +15,15 @@ pub struct Pass {
 
 impl Pass {
     /// Everything that is measured.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::of(Op::Train, Epilogue::IDENTITY),
         Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::IDENTITY),
         Self::of(Op::Train, Epilogue::RELU),
         Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::RELU),
         Self::of(Op::Train, Epilogue::ADD_RELU),
         Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::ADD_RELU),
+        Self::of(Op::Train, Epilogue::SILU),
+        Self::of(Op::Backward(StatisticsKind::Batch), Epilogue::SILU),
         Self::of(Op::Infer, Epilogue::IDENTITY),
         Self::of(Op::Backward(StatisticsKind::Running), Epilogue::IDENTITY),
     ];
@@ -79,6 +81,7 @@ mod tests {
         assert_eq!(bytes("train"), (1, 1));
         assert_eq!(bytes("train-add-relu"), (2, 1));
         assert_eq!(bytes("backward-relu"), (2, 1));
+        assert_eq!(bytes("backward-silu"), (2, 1));
         assert_eq!(bytes("backward-add-relu"), (2, 2));
     }
 }

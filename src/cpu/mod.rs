@@ -23,8 +23,8 @@ use crate::op::{Extent, Memory, Operation, Problem, Raw, check_axpy};
 
 /// The CPU: threads of a pool of this crate's own, [`Cpu::threads`] of them, or rayon's pool where one of its threads calls.
 ///
-/// Small tensors are computed by the calling thread alone, and so are all where no thread can be had. A forked process has a pool
-/// of its own, whatever threads of its parent did at the fork.
+/// Small tensors are computed by the calling thread alone, and so are all where no thread can be had. A forked process
+/// computes whatever threads of its parent did at the fork: with a pool of its own, where its threads can begin.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu;
 

@@ -23,8 +23,9 @@ use crate::memory;
 const ALONE: usize = 64 * 1024;
 /// Time after which a pool that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Time that a new pool's threads have to begin before the calling thread computes alone. Those of a forked process may never:
-/// each takes a lock of the standard library's as it begins, which a thread of the parent may have held.
+/// Time that a new pool's threads have to begin before the calling thread computes alone: they take far less (not measured).
+/// Those of a forked process may never: each takes a lock of the standard library's as it begins, which a thread of the parent
+/// may have held.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The address space that a thread takes: its stack, and then some for what it allocates as it begins.
@@ -87,12 +88,13 @@ impl Cpu {
 
 /// Computes an operation over `len` values.
 pub(crate) fn run<R: Send>(len: usize, work: impl FnOnce() -> R + Send) -> R {
-    let pool = match rayon::current_thread_index() {
+    let count = Cpu::threads();
+    let known = match rayon::current_thread_index() {
         _ if len <= ALONE => None,
         Some(_) => return work(), // In a process that was forked on it, it takes back what it offers to the others.
-        None => pool(Cpu::threads()),
+        None => pool(count),
     };
-    match pool.as_ref().and_then(|known| known.threads()) {
+    match known.as_ref().and_then(|known| known.threads(count)) {
         Some(pool) => pool.install(work),
         None => {
             let _set = Set::new(&IS_ALONE, true);
@@ -157,18 +159,18 @@ struct Known {
 impl Known {
     /// Tries to make a pool of so many threads, and waits a while for them to begin.
     fn new(process: u32, count: usize) -> Self {
-        let (begun, tried) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+        let begun = Arc::new(AtomicUsize::new(0));
         // A thread that finds no memory as it begins takes the process with it.
         let has_room = memory::expect_room(count.saturating_mul(OF_THREAD).saturating_add(SPARE)).is_ok();
         let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("batchnorm-{i}"));
         let pool = if has_room { pool.build().ok() } else { None };
-        let known = Self { process, count, pool, begun, tried };
+        let known = Self { process, count, pool, begun, tried: Instant::now() };
         if let Some(pool) = &known.pool {
             let begun = Arc::clone(&known.begun);
             pool.spawn_broadcast(move |_| {
                 begun.fetch_add(1, Ordering::Release);
             });
-            while known.waits_for_threads() && tried.elapsed() < PATIENCE {
+            while known.waits_for_threads() && known.tried.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_micros(20));
             }
         }
@@ -180,9 +182,9 @@ impl Known {
         self.pool.is_some() && self.begun.load(Ordering::Acquire) < self.count
     }
 
-    /// The pool, if its threads have begun.
-    fn threads(&self) -> Option<&ThreadPool> {
-        self.pool.as_ref().filter(|_| !self.waits_for_threads())
+    /// The pool, if it is of so many threads and they have begun.
+    fn threads(&self, count: usize) -> Option<&ThreadPool> {
+        self.pool.as_ref().filter(|_| self.count == count && !self.waits_for_threads())
     }
 
     /// Whether another pool, of so many threads, is to be tried in this place.

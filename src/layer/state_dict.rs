@@ -7,7 +7,8 @@ use crate::memory;
 use crate::op::Running;
 use crate::tensors::{TensorFile, Tensors};
 
-/// The state of a layer: per-channel vectors `V` and a counter `N`, each where the layer has it.
+/// The state of a layer: per-channel vectors `V` and a counter `N`, each where the layer has it. A field more is a
+/// breaking change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<V, N> {
     /// The scale of each channel; `weight` in files.

@@ -40,7 +40,8 @@ impl Activation {
         }
     }
 
-    /// Whether a residual can stand before it: elsewhere its derivative would take another read of the residual.
+    /// Whether a residual can stand before it: `v + z` is not found from x alone, so that a derivative there takes a mask. That
+    /// of relu, which the kernels and the CPU make, is the only one.
     pub const fn takes_residual(self) -> bool {
         match self {
             Self::Identity | Self::Relu => true,

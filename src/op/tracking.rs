@@ -153,7 +153,7 @@ impl Weights {
 
 /// Running statistics: two per-channel vectors `V` and a counter `N`.
 ///
-/// On the host `V` is `Vec<P>` and `N` is `i64`; of a layer both are its backend's buffers.
+/// On the host `V` is `Vec<P>` and `N` is `i64`; of a layer both are its backend's buffers. A field more is a breaking change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Running<V, N> {
     /// The running mean, one value a channel.

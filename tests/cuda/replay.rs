@@ -57,7 +57,8 @@ impl Cases {
             Some(Tracking { momentum: Momentum::Ema(1.0), ..usual }),
             Some(Tracking { momentum: Momentum::Ema(0.0), ..usual }),
         ];
-        let tracking = if op.tracks() { self.next_of(&trackings) } else { None };
+        // Each with every epilogue in the end, though there may be as many of these.
+        let tracking = trackings[(self.turn + self.turn / trackings.len()) % trackings.len()].filter(|_| op.tracks());
         let epilogue = if op.takes_epilogue() { epilogue } else { Epilogue::IDENTITY };
         // The period differs from any number of operations.
         let affine = op.takes_epilogue() && !(self.turn + self.turn / 5).is_multiple_of(5);
@@ -222,19 +223,21 @@ where
     assert!(result.is_ok(), "{case}, mean {mean}: {}", result.unwrap_err());
 }
 
-/// Means so far from zero that relu's mask needs what their rounding took away: two reads read x a third time for it.
+/// Means so far from zero that `v`, found from x again, needs what their rounding took away: two reads read x a third time for it.
 #[test]
-fn far_means_with_relu() {
+fn far_means_with_activations() {
     let Some(cuda) = cuda() else { return };
     let (shapes, mut cases) = (Shapes::new(&cuda), Cases::new());
+    // One for each of the kernels' loops: a derivative of 0 or 1, and of any value.
+    let epilogues = [Epilogue::RELU, Epilogue::SILU];
     for &dtype in Dtype::ON_CUDA {
         for access in ACCESSES {
-            for strategy in Strategy::ALL.iter().copied().filter(|&strategy| has(&cuda.limits(), Some(strategy))) {
+            let strategies = Strategy::ALL.iter().copied().filter(|&strategy| has(&cuda.limits(), Some(strategy)));
+            for (strategy, epilogue) in strategies.flat_map(|strategy| epilogues.map(|epilogue| (strategy, epilogue))) {
                 let cuda = cuda.clone().with_strategy(Some(strategy));
                 let input = if dtype == Dtype::F32 { Input::Mean1e4 } else { Input::Mean20 };
                 let any = |shape: Shape| {
-                    let case =
-                        cases.case(Group { shape, dtype, input }, Op::Backward(StatisticsKind::Batch), Epilogue::RELU);
+                    let case = cases.case(Group { shape, dtype, input }, Op::Backward(StatisticsKind::Batch), epilogue);
                     let plan = cuda.plan_of(&case, 0).ok().flatten()?;
                     // Several CTAs then exchange twice.
                     (strategy == Strategy::Block || plans::busy(&plan) > 1).then_some(case)
@@ -311,7 +314,9 @@ fn tiles_held_in_part_and_in_turn() {
     ];
     for (promise, dtype, layout, dims, sms) in problems {
         let cuda = (*cuda).clone().with_max_sms(sms).with_strategy(Some(Strategy::Grid));
-        for (op, epilogue) in [(Op::Train, Epilogue::ADD_RELU), (Op::Backward(StatisticsKind::Batch), Epilogue::RELU)] {
+        let backward = Op::Backward(StatisticsKind::Batch);
+        for (op, epilogue) in [(Op::Train, Epilogue::ADD_RELU), (backward, Epilogue::RELU), (backward, Epilogue::SILU)]
+        {
             let case = |m| {
                 let shape = Shape::new(&dims(m), layout).unwrap();
                 cases.case(Group { shape, dtype, input: Input::Normal }, op, epilogue)

@@ -162,7 +162,7 @@ class Evidence(unittest.TestCase):
         self.say("hang-grid")
         code, text = self.call()
         self.assertEqual(code, 1)
-        self.assertRegex(text, r"HANG +strategy grid: train identity f16 \[64, 4, 56, 56\] channels-first")
+        self.assertRegex(text, r"HANG +strategy grid: train silu f16 \[64, 4, 56, 56\] channels-first")
         self.assertRegex(text, r"HANG .*\| Kernel 0: train_fused_kernel, grid \(66,1,1\)")
         self.assertIn("smoke: 58 launches, 10 bad", text)
         self.assertIn("the gate is closed", text)
@@ -179,7 +179,7 @@ class Evidence(unittest.TestCase):
         self.say("wrong-two-read")
         code, text = self.call()
         self.assertEqual(code, 1)
-        self.assertRegex(text, r"WRONG strategy two-read: train relu f32 .* x: expected 100352 values, got 7803")
+        self.assertRegex(text, r"WRONG strategy two-read: train relu6 f32 .* x: expected 100352 values, got 7803")
 
     def test_a_fault_leaves_a_core_that_is_read(self) -> None:
         self.say("fault-litmus::")

@@ -13,33 +13,78 @@ type Change = (&'static str, &'static str, usize);
 /// A file of candle-transformers.
 struct Model {
     name: &'static str,
-    /// Changes that make its batch norm ours.
-    ours: &'static [Change],
-    /// Changes that let it train, with either batch norm: every layer of these models is written for inference.
+    variants: &'static [Variant],
+}
+
+/// A model with lines changed.
+struct Variant {
+    name: &'static str,
+    /// Changes that make its batch norm ours, or none.
+    changes: &'static [Change],
+    /// Changes that then let it train: every layer of these models is written for inference.
     training: &'static [Change],
 }
+
+const RESNET_IN_TRAINING: &[Change] = &[
+    (", false)", ", true)", 8),
+    // Candle has no gradient of windows that overlap.
+    (".max_pool2d_with_stride(3, 2)?", ".max_pool2d(2)?", 2),
+];
+const EFFICIENTNET_IN_TRAINING: &[Change] = &[(".apply_t(&self.bn2d, false)", ".apply_t(&self.bn2d, true)", 1)];
+
+const TYPE: Change = ("bn2d: nn::BatchNorm,", "bn2d: candle_batchnorm::BatchNorm,", 1);
+const CONSTRUCTOR: Change = ("= nn::batch_norm(", "= candle_batchnorm::batch_norm(", 1);
 
 const MODELS: [Model; 2] = [
     Model {
         name: "resnet",
-        ours: &[(
-            "use candle_nn::{batch_norm, Conv2d, Func, VarBuilder};",
-            "use {candle_batchnorm::batch_norm, candle_nn::{Conv2d, Func, VarBuilder}};",
-            1,
-        )],
-        training: &[
-            (", false)", ", true)", 8),
-            // Candle has no gradient of windows that overlap.
-            (".max_pool2d_with_stride(3, 2)?", ".max_pool2d(2)?", 2),
+        variants: &[
+            Variant { name: "theirs", changes: &[], training: RESNET_IN_TRAINING },
+            Variant {
+                name: "ours",
+                changes: &[(
+                    "use candle_nn::{batch_norm, Conv2d, Func, VarBuilder};",
+                    "use {candle_batchnorm::batch_norm, candle_nn::{Conv2d, Func, VarBuilder}};",
+                    1,
+                )],
+                training: RESNET_IN_TRAINING,
+            },
         ],
     },
     Model {
         name: "efficientnet",
-        ours: &[
-            ("bn2d: nn::BatchNorm,", "bn2d: candle_batchnorm::BatchNorm,", 1),
-            ("= nn::batch_norm(", "= candle_batchnorm::batch_norm(", 1),
+        variants: &[
+            Variant { name: "theirs", changes: &[], training: EFFICIENTNET_IN_TRAINING },
+            Variant { name: "ours", changes: &[TYPE, CONSTRUCTOR], training: EFFICIENTNET_IN_TRAINING },
+            Variant {
+                name: "fused",
+                changes: &[
+                    TYPE,
+                    CONSTRUCTOR,
+                    (
+                        "        let xs = self.conv2d.forward(xs)?.apply_t(&self.bn2d, false)?;
+        if self.activation {
+            swish(&xs)
+        } else {
+            Ok(xs)
+        }
+",
+                        "        let xs = self.conv2d.forward(xs)?;
+        if self.activation {
+            self.bn2d.activate(&xs, candle_batchnorm::Activation::Silu, false)
+        } else {
+            xs.apply_t(&self.bn2d, false)
+        }
+",
+                        1,
+                    ),
+                ],
+                training: &[
+                    ("Silu, false)", "Silu, true)", 1),
+                    (".apply_t(&self.bn2d, false)", ".apply_t(&self.bn2d, true)", 1),
+                ],
+            },
         ],
-        training: &[(".apply_t(&self.bn2d, false)", ".apply_t(&self.bn2d, true)", 1)],
     },
 ];
 
@@ -49,24 +94,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let models = source_of("candle-transformers")?.join("src/models");
     let mut modules = String::new();
-    for Model { name, ours, training } in MODELS {
-        let path = models.join(name).with_extension("rs");
-        let theirs = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let ours = changed(name, &theirs, ours)?;
-        let variants = [
-            ("theirs", theirs.clone()),
-            ("ours", ours.clone()),
-            ("theirs_in_training", changed(name, &theirs, training)?),
-            ("ours_in_training", changed(name, &ours, training)?),
-        ];
-        writeln!(modules, "/// `{name}.rs` of candle-transformers.\npub mod {name} {{")?;
-        for (variant, text) in variants {
-            let path = out.join(format!("{name}_{variant}.rs"));
+    for Model { name: model, variants } in MODELS {
+        let path = models.join(model).with_extension("rs");
+        let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        writeln!(modules, "/// `{model}.rs` of candle-transformers.\npub mod {model} {{")?;
+        let mut add = |name: &str, text: &str| -> Result<(), Box<dyn Error>> {
+            let path = out.join(format!("{model}_{name}.rs"));
             fs::write(&path, text)?;
-            writeln!(
-                modules,
-                "    #[allow(warnings)] // another's code\n    #[path = {path:?}]\n    pub mod {variant};"
-            )?;
+            writeln!(modules, "    #[allow(warnings)] // another's code\n    #[path = {path:?}]\n    pub mod {name};")?;
+            Ok(())
+        };
+        for Variant { name, changes, training } in variants {
+            let text = changed(model, &source, changes)?;
+            add(name, &text)?;
+            add(&format!("{name}_in_training"), &changed(model, &text, training)?)?;
         }
         modules.push_str("}\n");
     }

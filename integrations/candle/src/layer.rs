@@ -46,7 +46,7 @@ use crate::running::Running;
 /// stream and nothing here waits for it. [`Device::new_cuda`](candle_core::Device::new_cuda) uses one stream a thread:
 /// threads that share tensors, or a layer's statistics, have to call `Device::synchronize` between their uses, as for
 /// candle's own operations. Clones share parameters and statistics, as clones of candle's tensors do. Gradients
-/// flow to `x`, the weight, the bias and the residual, of first order: the backward pass itself is not differentiable. It
+/// flow to `x`, the weight, the bias and the residual, of first order: the backward pass itself is not differentiable, but on Metal. It
 /// reads `x`, the weight and the bias as they then are. Where a relu's result is 0, its gradient is 0, as PyTorch's;
 /// candle's relu lets it pass there.
 ///

@@ -55,9 +55,9 @@ fn the_running_variance_can_be_the_biased_one() -> Result<()> {
     Ok(())
 }
 
-/// How many multiprocessors a plan takes is the device's matter: here that the setting arrives, and changes no value.
+/// What a plan makes of it is a CUDA device's matter, which is not here: the setting is checked, kept, and changes no value.
 #[test]
-fn multiprocessors_can_be_left_to_others() -> Result<()> {
+fn the_multiprocessors_of_a_config_are_checked_and_kept() -> Result<()> {
     let x = values(&[4, C, 3], 1.0, 152);
     let (few, all) = (batch_norm(C, Config::from(1e-5).max_sms(1), vb())?, batch_norm(C, 1e-5, vb())?);
     assert_eq!(f64s(&few.forward_t(&x, true)?), f64s(&all.forward_t(&x, true)?));
