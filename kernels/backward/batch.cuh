@@ -23,7 +23,7 @@
 using GradientSums = Sums<3>;
 
 // Reads a CTA's chunk of x and dy, and gives the threads of each channel its three sums. x comes from `known_x` where
-// that has it; the first vectors of x and g are kept in `smem_x` and `smem_g`.
+// that has it; the first vectors of x and g (or dy) are kept in `smem_x` and `smem_g`.
 template <class Iter>
 __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, const Iter& iter,
                                                          const ChannelThreads& threads, const SharedStorage& smem,

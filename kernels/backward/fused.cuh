@@ -1,4 +1,4 @@
-// The backward pass with tiles of x and g in shared memory, as in batch.cuh.
+// The backward pass with tiles of x and g (or dy) in shared memory, as in batch.cuh.
 #pragma once
 #include "../common/team.cuh"
 #include "batch.cuh"

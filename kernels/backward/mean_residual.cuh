@@ -9,7 +9,7 @@
 #include "../common/affine.cuh"
 #include "../common/reduce.cuh"
 
-// A mean of more sigmas than this moves v by more than other roundings do.
+// Up to so many sigmas a mean's rounding moves v by as many roundings of gamma, which are taken.
 constexpr float kMaxMeanOverStd = 16.0f;
 
 __device__ __forceinline__ bool needs_mean_residual(float saved_mean, float saved_inv_std) {

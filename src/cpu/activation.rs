@@ -14,7 +14,7 @@ pub(super) trait Function: Sync {
     /// `activation(v)`
     fn apply(v: f64) -> f64;
 
-    /// `dy * activation'(v)`. Where the derivative jumps, by the `y` that was stored.
+    /// `dy * activation'(v)`. Where that of relu or relu6 jumps, by the `y` that was stored.
     fn gradient<T: SimdElement>(v: f64, dy: f64) -> f64;
 }
 

@@ -18,8 +18,9 @@ use crate::shape::Shape;
 /// dx     = gamma * inv_std * g                                                    running ones, which are constants
 /// ```
 ///
-/// Where the derivative of relu or relu6 jumps it is that of `y` as it was rounded. Gradients overwrite, they do not accumulate. A saved mean is a rounded mean: what the rounding left is found again from
-/// `sum(x - mean)`, unless that is more than a rounding, when the saved mean is taken as given. With running statistics
+/// Where the derivative of relu or relu6 jumps it is that of `v`, found again from `x`, as `y` was rounded. Gradients overwrite, they do
+/// not accumulate. A saved mean is a rounded mean: what the rounding left is found again from `sum(x - mean)`, unless that is more
+/// than a rounding, when the saved mean is taken as given. With running statistics
 /// `inv_std = 1 / sqrt(var + eps)`: 0 where the sum is 0, and so are `dgamma` and `dx`; NaN where it is less, or NaN, and so are
 /// `dgamma` and `dx`.
 ///

@@ -147,7 +147,7 @@ impl<Z> Epilogue<Z> {
     }
 
     /// Whether the forward pass keeps a mask for the backward pass: of an activation behind a residual, which backward does not
-    /// read.
+    /// read. Relu alone gets so far: `check_epilogue` refuses others.
     pub fn keeps_mask(&self) -> bool {
         self.activation.derivative() == Derivative::ZeroOrOne && self.residual.is_some()
     }

@@ -31,8 +31,9 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
     }
 }
 
-/// Whether `v`, in a channel of this scale of y, is so close to a jump of the derivative that the value on either side is right: as
-/// close as its arithmetic may be off, and where the derivative is that of the stored `y`, as that is rounded there.
+/// Whether `v`, in a channel of this scale of y, is so close to a jump of the derivative that the value on either side is right: closer
+/// than any arithmetic may be off, and where the derivative is that of the stored `y`, as that is rounded there. What single values
+/// of `v` give at a jump is tests/cuda/special/activations.rs's matter.
 pub fn is_close_to_jump(activation: Activation, v: f64, y_scale: f64, dtype: Dtype) -> bool {
     let rounding = match activation {
         Activation::Relu | Activation::Relu6 => dtype.unit_roundoff(),

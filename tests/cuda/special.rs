@@ -1,13 +1,14 @@
 //! Values that are no numbers, and variances that are not positive: one meaning on every backend, under every strategy.
 
+mod activations;
+
 use std::collections::BTreeMap;
 
-use batchnorm::op::{Backward, Statistics};
 use batchnorm::verify::oracle::{expected, indices};
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
-    Activation, Backend, Compute, Cpu, Cuda, Dtype, Element, Epilogue, Error, Gradients, Layout, Momentum, NonFinite,
-    Op, RunningVar, Shape, StatisticsKind, Tracking, with_device_element,
+    Activation, Compute, Cpu, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
+    StatisticsKind, Tracking, with_device_element,
 };
 
 use crate::device::{STRATEGIES, cuda};
@@ -92,52 +93,6 @@ fn the_tables_special_values_hold_under_every_strategy() {
         let of = |dtype| with_device_element!(dtype, T => check::<T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
         let count: usize = Dtype::ON_CUDA.iter().copied().map(of).sum();
         assert!(strategy != "auto" || count > 300, "{count}");
-    });
-}
-
-/// A backward pass over x of 0, one value a channel: `v` is `beta`, around 6 and 0, and `dbeta` is 1 where the gradient passes.
-#[test]
-fn relu6_lets_a_gradient_pass_by_the_y_that_is_stored() {
-    fn check<T: Element<Param = f32>>(cuda: &Cuda, strategy: &str)
-    where
-        Cuda: Compute<T>,
-    {
-        let step = 8.0 * T::DTYPE.unit_roundoff();
-        let near_6 = [-1.01, -0.99, -0.51, -0.5, -0.49, -0.01, 0.0, 0.49, 1.0].map(|steps| 6.0 + steps * step);
-        let tiny = T::DTYPE.min_subnormal();
-        let near_0 = [-0.5, 0.0, 0.49, 0.5, 0.51, 0.99, 1.0].map(|steps| steps * tiny);
-        let beta: Vec<f32> = near_6.into_iter().chain(near_0).chain([3.0, f64::NAN]).map(|v| v as f32).collect();
-        let shape = Shape::nc(1, beta.len()).unwrap();
-        let upload = |value: f32| cuda.upload(&vec![value; beta.len()]).unwrap();
-        let (x, dy) = (cuda.zeros::<T>(beta.len()).unwrap(), cuda.upload(&vec![T::from_f64(1.0); beta.len()]).unwrap());
-        let (mean, inv_std, gamma, on_device) = (upload(0.0), upload(1.0), upload(1.0), cuda.upload(&beta).unwrap());
-        let (mut dx, mut dbeta) = (cuda.zeros::<T>(beta.len()).unwrap(), upload(9.0));
-        let backward = Backward::<Cuda, T> {
-            shape,
-            x: &x,
-            dy: &dy,
-            epilogue: Epilogue::RELU6,
-            gamma: Some(&gamma),
-            beta: Some(&on_device),
-            statistics: Statistics::Batch { mean: &mean, inv_std: &inv_std },
-            relu_mask: None,
-            gradients: Gradients { dx: &mut dx, dgamma: None, dbeta: Some(&mut dbeta) },
-        };
-        match cuda.run(backward) {
-            Err(Error::NoStrategy { .. } | Error::Strategy { .. }) => return,
-            result => result.unwrap(),
-        }
-        for (beta, dbeta) in beta.iter().zip(cuda.download(&dbeta).unwrap()) {
-            let y = T::from_f64(f64::from(*beta)).to_f64();
-            let want = if y <= 0.0 || y >= 6.0 { 0.0 } else { 1.0 };
-            assert_eq!(dbeta, want, "{strategy}, {}: v {beta:e}, y {y:e}", T::DTYPE);
-        }
-    }
-    let Some(cuda) = cuda() else { return };
-    under_every_strategy(&cuda, |cuda, strategy| {
-        for &dtype in Dtype::ON_CUDA {
-            with_device_element!(dtype, T => check::<T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
-        }
     });
 }
 

@@ -55,7 +55,8 @@ pub(crate) fn normalize(
     Ok(y)
 }
 
-/// An activation in the dtype of `y`, with the gradient of the kernels: where the derivative jumps, by the `y` that is stored.
+/// An activation in the dtype of `y`, with the gradient of the kernels: where that of relu or relu6 jumps, by the `y`
+/// that is stored.
 fn activate(activation: Activation, v: &Tensor, dtype: DType) -> Result<Tensor> {
     match activation {
         Activation::Identity => v.to_dtype(dtype),
