@@ -23,6 +23,7 @@ def test_the_code_of_the_readme():
     hidden = names["model"][:3](torch.rand(2, 3, 9, 9))
     torch.testing.assert_close(names["conv"](hidden), names["model"][3:](hidden))
     assert names["y"].shape == (2, 8, 6, 6) and (names["y"] >= 0).all()
+    assert names["out"].shape == (2, 8, 6, 6) and -0.2785 < names["out"].min() < 0
 
 
 def test_the_code_of_the_migration_notes():
