@@ -17,7 +17,7 @@ use pyo3::types::PyDict;
 use call::{BackwardCall, Call, Forward, InferCall, TrainCall, WorkspaceBytes};
 use device::WorkspaceMemory;
 use epilogue::EpilogueKind;
-use error::{one_of, value_error};
+use error::value_error;
 
 /// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
 type DeviceStream = (Option<usize>, u64);
@@ -48,7 +48,7 @@ fn dispatch<C: Call>(
             T => call.run::<Cuda, T>(&cuda::on(ordinal, stream)?, shape),
             f64 => Err(value_error(format!(
                 "batchnorm: expected {} on CUDA, got {}",
-                one_of(&Dtype::ON_CUDA.iter().copied().map(Dtype::array_name).collect::<Vec<_>>()),
+                error::one_of(&Dtype::ON_CUDA.iter().copied().map(Dtype::array_name).collect::<Vec<_>>()),
                 dtype.array_name()
             ))),
         ),

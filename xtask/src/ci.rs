@@ -16,6 +16,8 @@ use crate::{bundle, integrations, quick};
 const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verify"];
 /// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
 const MSRV: &str = "1.88";
+/// The same of candle's package: candle 0.11.1 builds with no older one.
+const MSRV_OF_CANDLE: &str = "1.94";
 const CARGO_DENY: &str = "0.20.2";
 /// For what is built to see that it builds: optimizing the dependencies takes most of the time.
 const UNOPTIMIZED: &str = r#"profile.dev.package."*".opt-level=0"#;
@@ -164,17 +166,24 @@ fn json(file: &Path) -> Result<serde_json::Value, Box<dyn Error>> {
     Ok(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?)
 }
 
-/// Every target of the workspace builds with the oldest Rust promised.
+/// Every target of the workspace, and the packages of the other two, build with the oldest Rust that each promises.
 fn msrv() -> Result<(), Box<dyn Error>> {
-    let toolchain = format!("+{MSRV}");
+    let of_workspace = ["--workspace", "--all-targets", "--features", "emulate"];
+    builds_with(MSRV, "Cargo.toml", &of_workspace)?;
+    builds_with(MSRV, "python/Cargo.toml", &[])?;
+    builds_with(MSRV_OF_CANDLE, "integrations/candle/Cargo.toml", &[])
+}
+
+fn builds_with(version: &str, manifest: &str, more: &[&str]) -> Result<(), Box<dyn Error>> {
+    let toolchain = format!("+{version}");
     let installed = Command::new("cargo").args([&toolchain, "--version"]).output();
     if !installed.is_ok_and(|output| output.status.success()) {
-        let install = ["toolchain", "install", MSRV, "--profile", "minimal"];
-        step(&format!("Rust {MSRV}"), Command::new("rustup").args(install))?;
+        let install = ["toolchain", "install", version, "--profile", "minimal"];
+        step(&format!("Rust {version}"), Command::new("rustup").args(install))?;
     }
-    let check = ["--workspace", "--all-targets", "--features", "emulate", "--target-dir", "target/msrv"];
-    let check = [&[&toolchain, "check", "--config", UNOPTIMIZED], &check[..]].concat();
-    step(&format!("build with Rust {MSRV}"), &mut kernels_left_out(&check))
+    let check = ["check", "--config", UNOPTIMIZED, "--manifest-path", manifest, "--target-dir", "target/msrv"];
+    let check = [&[&*toolchain], &check[..], more].concat();
+    step(&format!("{manifest} with Rust {version}"), &mut kernels_left_out(&check))
 }
 
 /// The tests that choose or force a strategy, on emulated devices that do not have them all: without clusters, and without
