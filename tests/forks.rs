@@ -15,7 +15,7 @@ use batchnorm::{BatchNorm, Cpu, Epilogue, Gradients, Options, Shape, StateDict};
 
 /// Seconds after which a child is taken to hang.
 const WATCHDOG: u32 = 60;
-/// Time that what takes a second at most may take on a loaded machine.
+/// Longest time, on a loaded machine, of work that takes a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Everything that a training step and an inference write.
@@ -202,7 +202,7 @@ fn a_process_that_is_forked_while_a_thread_ends_computes() {
     }
     let _release = Release(Some(thread));
     let status = forked(|| {
-        // Of another count too: the threads of the first pool never begin, and no second one is waited for.
+        // Two counts: the threads of the first pool never begin, and no second one is waited for.
         let is_right = |case: &Case| step(case.shape, case.epilogue, &case.x) == case.want;
         let mut right = true;
         for count in [2, 3] {

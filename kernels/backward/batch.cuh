@@ -8,7 +8,8 @@
 // mean is saved_mean + mean_lo (mean_residual.cuh). Everything is accumulated in f32.
 //
 // fused.cuh     block, cluster, grid: a team keeps its tile of x and of g (of dy, where the derivative takes any value)
-//               in shared memory. Reads x and dy once, writes dx: 3 * sizeof(T) bytes per element, the floor. Vectors beyond the grid's shared memory are read again.
+//               in shared memory. Reads x and dy once, writes dx: 3 * sizeof(T) bytes per element, the floor. Vectors
+//               beyond the grid's shared memory are read again.
 // two_pass.cuh  two-pass: the first pass reads x and dy and leaves partials; the second reduces them, reads both from
 //               their end and writes dx: 5 * sizeof(T) bytes per element.
 //

@@ -9,7 +9,7 @@
 #include "../common/affine.cuh"
 #include "../common/reduce.cuh"
 
-// Up to so many sigmas a mean's rounding moves v by as many roundings of gamma, which are taken.
+// Sigmas that a mean is from zero up to which its rounding is left in v, where it is one rounding of gamma a sigma.
 constexpr float kMaxMeanOverStd = 16.0f;
 
 __device__ __forceinline__ bool needs_mean_residual(float saved_mean, float saved_inv_std) {

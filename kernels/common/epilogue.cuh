@@ -137,8 +137,8 @@ __device__ __forceinline__ void apply_activation(BnActivation activation, float 
     }
 }
 
-// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it. Of `kIsReal`
-// are the activations whose derivative takes any value, of the other instance all others.
+// g = dy * activation'(v) of one vector, in place of dy; `v(e)` is asked only where the derivative reads it. The
+// instance with `kIsReal` is for activations whose derivative takes any value, the other for all others.
 // Where that of relu or relu6 jumps it is that of y as it was stored: a y that rounds to zero lets nothing pass, and NaN
 // passes.
 template <class T, bool kIsReal, int kVec, class V>

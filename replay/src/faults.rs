@@ -8,9 +8,9 @@ mod list;
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use ptx_replay::Options;
 use ptx_replay::launch::Launch;
 use ptx_replay::ptx::Entry;
+use ptx_replay::{Options, Trap};
 use regex::Regex;
 
 use crate::corpus::{Case, Corpus};
@@ -152,7 +152,7 @@ fn notice(
         for (launch, case, instructions, _) in launches {
             let options = Options { seed, most_instructions: 30 * instructions + 1_000_000, ..Options::default() };
             let outcome = execute(mutant, launch, &case.kind, &options)?.outcome;
-            let is_limit = may_spin && outcome.detail().starts_with("no end after");
+            let is_limit = may_spin && outcome.detail().starts_with(Trap::NO_END);
             if matches!(outcome, Outcome::Differs(_) | Outcome::Trap(_)) && !is_limit {
                 return Ok(Some(format!("{}: {}", outcome.name().to_lowercase(), outcome.detail())));
             }

@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Trap(Box<str>);
 
 impl Trap {
+    /// The first words where a thread has executed as many instructions as it may.
+    pub const NO_END: &str = "no end after";
+
     /// A trap with this message, made one line.
     pub(crate) fn new(what: impl AsRef<str>) -> Self {
         Self(what.as_ref().split_whitespace().collect::<Vec<_>>().join(" ").into())

@@ -88,13 +88,12 @@ impl Cpu {
 
 /// Computes an operation over `len` values.
 pub(crate) fn run<R: Send>(len: usize, work: impl FnOnce() -> R + Send) -> R {
-    let count = Cpu::threads();
     let known = match rayon::current_thread_index() {
         _ if len <= ALONE => None,
         Some(_) => return work(), // In a process that was forked on it, it takes back what it offers to the others.
-        None => pool(count),
+        None => pool(Cpu::threads()),
     };
-    match known.as_ref().and_then(|known| known.threads(count)) {
+    match known.as_ref().and_then(|known| known.pool.as_ref()) {
         Some(pool) => pool.install(work),
         None => {
             let _set = Set::new(&IS_ALONE, true);
@@ -157,7 +156,7 @@ struct Known {
 }
 
 impl Known {
-    /// Tries to make a pool of so many threads, and waits a while for them to begin.
+    /// Tries to make a pool of this count, and waits a while for its threads to begin.
     fn new(process: u32, count: usize) -> Self {
         let begun = Arc::new(AtomicUsize::new(0));
         // A thread that finds no memory as it begins takes the process with it.
@@ -182,19 +181,19 @@ impl Known {
         self.pool.is_some() && self.begun.load(Ordering::Acquire) < self.count
     }
 
-    /// The pool, if it is of so many threads and they have begun.
-    fn threads(&self, count: usize) -> Option<&ThreadPool> {
-        self.pool.as_ref().filter(|_| self.count == count && !self.waits_for_threads())
+    /// Whether there is a pool of this count, all of whose threads have begun.
+    fn serves(&self, count: usize) -> bool {
+        self.pool.is_some() && self.count == count && !self.waits_for_threads()
     }
 
-    /// Whether another pool, of so many threads, is to be tried in this place.
+    /// Whether a pool of this count is to be tried in its place.
     fn is_outdated(&self, count: usize) -> bool {
         let is_of_use = self.count == count && (self.pool.is_some() || self.tried.elapsed() < RETRY);
         !is_of_use && !self.waits_for_threads()
     }
 }
 
-/// The pool of this process for so many threads; `None` where the calling thread is to compute.
+/// The pool of this process of this count, ready; `None` where the calling thread is to compute.
 fn pool(count: usize) -> Option<Arc<Known>> {
     static KNOWN: ArcSwapOption<Known> = ArcSwapOption::const_empty();
     /// The process in which a thread makes a pool, or 0.
@@ -208,7 +207,7 @@ fn pool(count: usize) -> Option<Arc<Known>> {
         && !of_parent
         && !known.is_outdated(count)
     {
-        return Some(Arc::clone(known));
+        return known.serves(count).then(|| Arc::clone(known));
     }
     // Another thread is making one: this operation does not wait for it. Or a thread of the parent was when this process was
     // forked: what it had begun to initialise nobody will end, and no thread is safe to make.
@@ -220,5 +219,5 @@ fn pool(count: usize) -> Option<Arc<Known>> {
     let made = Arc::new(Known::new(process, count));
     KNOWN.store(Some(Arc::clone(&made)));
     MAKER.store(0, Ordering::Release);
-    Some(made)
+    made.serves(count).then_some(made)
 }

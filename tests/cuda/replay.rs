@@ -57,7 +57,7 @@ impl Cases {
             Some(Tracking { momentum: Momentum::Ema(1.0), ..usual }),
             Some(Tracking { momentum: Momentum::Ema(0.0), ..usual }),
         ];
-        // Each with every epilogue in the end, though there may be as many of these.
+        // The period differs from that of the epilogues, so that each tracking meets every epilogue.
         let tracking = trackings[(self.turn + self.turn / trackings.len()) % trackings.len()].filter(|_| op.tracks());
         let epilogue = if op.takes_epilogue() { epilogue } else { Epilogue::IDENTITY };
         // The period differs from any number of operations.

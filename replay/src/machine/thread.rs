@@ -51,7 +51,7 @@ impl<'a> Machine<'a> {
             *left -= 1;
             self.instructions += 1;
             if self.instructions > self.options.most_instructions {
-                trap!("no end after {} instructions", self.options.most_instructions);
+                trap!("{} {} instructions", Trap::NO_END, self.options.most_instructions);
             }
             if instruction.guard.is_some_and(|guard| (registers[guard.register as usize] & 1 == 1) == guard.negated) {
                 thread.pc += 1;

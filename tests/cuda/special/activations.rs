@@ -66,16 +66,21 @@ fn values(cuda: &Cuda, epilogue: Epilogue<()>, v: &[f32]) -> Vec<f32> {
     cuda.download(&y).unwrap()
 }
 
-/// Calls `check` with what each strategy and dtype gives for the derivatives.
-fn check_derivatives(epilogue: Epilogue<()>, v: &[f32], check: impl Fn(f32, f32, &str)) {
-    let Some(cuda) = cuda() else { return };
-    under_every_strategy(&cuda, |cuda, strategy| {
+/// Calls `check` with each of a dtype's values, its derivative there, the dtype and a name, under every strategy.
+fn check_derivatives(
+    cuda: &Cuda,
+    epilogue: Epilogue<()>,
+    values_of: impl Fn(Dtype) -> Vec<f32>,
+    check: impl Fn(f32, f32, Dtype, &str),
+) {
+    under_every_strategy(cuda, |cuda, strategy| {
         for &dtype in Dtype::ON_CUDA {
+            let v = values_of(dtype);
             let found =
-                with_device_element!(dtype, T => derivatives::<T>(cuda, epilogue, v), f64 => unreachable!("{NO_F64}"));
+                with_device_element!(dtype, T => derivatives::<T>(cuda, epilogue, &v), f64 => unreachable!("{NO_F64}"));
             assert!(strategy != "auto" || found.is_some());
-            for (v, found) in v.iter().zip(found.into_iter().flatten()) {
-                check(*v, found, &format!("{strategy}, {dtype}"));
+            for (v, found) in v.into_iter().zip(found.into_iter().flatten()) {
+                check(v, found, dtype, &format!("{strategy}, {dtype}"));
             }
         }
     });
@@ -83,26 +88,17 @@ fn check_derivatives(epilogue: Epilogue<()>, v: &[f32], check: impl Fn(f32, f32,
 
 #[test]
 fn relu6_lets_a_gradient_pass_by_the_y_that_is_stored() {
-    fn check<T: Element<Param = f32>>(cuda: &Cuda, strategy: &str)
-    where
-        Cuda: Compute<T>,
-    {
-        let step = 8.0 * T::DTYPE.unit_roundoff();
-        let near_6 = [-1.01, -0.99, -0.51, -0.5, -0.49, -0.01, 0.0, 0.49, 1.0].map(|steps| 6.0 + steps * step);
-        let tiny = T::DTYPE.min_subnormal();
-        let near_0 = [-0.5, 0.0, 0.49, 0.5, 0.51, 0.99, 1.0].map(|steps| steps * tiny);
-        let v: Vec<f32> = near_6.into_iter().chain(near_0).chain([3.0, f64::NAN]).map(|v| v as f32).collect();
-        for (v, found) in v.iter().zip(derivatives::<T>(cuda, Epilogue::RELU6, &v).into_iter().flatten()) {
-            let y = T::from_f64(f64::from(*v)).to_f64();
-            let want = if y <= 0.0 || y >= 6.0 { 0.0 } else { 1.0 };
-            assert_eq!(found, want, "{strategy}, {}: v {v:e}, y {y:e}", T::DTYPE);
-        }
-    }
     let Some(cuda) = cuda() else { return };
-    under_every_strategy(&cuda, |cuda, strategy| {
-        for &dtype in Dtype::ON_CUDA {
-            with_device_element!(dtype, T => check::<T>(cuda, strategy), f64 => unreachable!("{NO_F64}"));
-        }
+    let values_of = |dtype: Dtype| {
+        let (step, tiny) = (8.0 * dtype.unit_roundoff(), dtype.min_subnormal());
+        let near_6 = [-1.01, -0.99, -0.51, -0.5, -0.49, -0.01, 0.0, 0.49, 1.0].map(|steps| 6.0 + steps * step);
+        let near_0 = [-0.5, 0.0, 0.49, 0.5, 0.51, 0.99, 1.0].map(|steps| steps * tiny);
+        near_6.into_iter().chain(near_0).chain([3.0, f64::NAN]).map(|v| v as f32).collect()
+    };
+    check_derivatives(&cuda, Epilogue::RELU6, values_of, |v, found, dtype, of| {
+        let y = with_device_element!(dtype, T => T::from_f64(f64::from(v)).to_f64(), f64 => unreachable!("{NO_F64}"));
+        let want = if y <= 0.0 || y >= 6.0 { 0.0 } else { 1.0 };
+        assert_eq!(found, want, "{of}: v {v:e}, y {y:e}");
     });
 }
 
@@ -121,12 +117,17 @@ fn silu_is_right_far_out() {
         assert!(v < 17.0 || y == v, "silu({v}): {y}");
         assert_eq!(y.is_sign_negative(), v.is_sign_negative(), "silu({v}): {y}");
     }
-    check_derivatives(Epilogue::SILU, &v, |v, found, of| {
-        let (v, found) = (f64::from(v), f64::from(found));
-        let want = if v < -87.0 { 0.0 } else { sigmoid(v) * (1.0 + v * sigmoid(-v)) };
-        let allowed = if v > -2.0 { 5.0 * ROUNDOFF } else { 8.0 * ROUNDOFF * want.abs() };
-        assert!((found - want).abs() <= allowed, "{of}: silu'({v}): {found:e}, expected {want:e}");
-    });
+    check_derivatives(
+        &cuda,
+        Epilogue::SILU,
+        |_| v.clone(),
+        |v, found, _, of| {
+            let (v, found) = (f64::from(v), f64::from(found));
+            let want = if v < -87.0 { 0.0 } else { sigmoid(v) * (1.0 + v * sigmoid(-v)) };
+            let allowed = if v > -2.0 { 5.0 * ROUNDOFF } else { 8.0 * ROUNDOFF * want.abs() };
+            assert!((found - want).abs() <= allowed, "{of}: silu'({v}): {found:e}, expected {want:e}");
+        },
+    );
 }
 
 #[test]
@@ -140,12 +141,20 @@ fn hardswish_jumps_at_3_on_either_side() {
         assert!((y - want).abs() <= 5.0 * ROUNDOFF * want.abs(), "hardswish({v}): {y:e}, expected {want:e}");
         assert!(v < 3.0 || y == v, "hardswish({v}): {y}");
     }
-    check_derivatives(Epilogue::HARDSWISH, &v, |v, found, of| {
-        let want = match v {
-            ..=-3.0 => 0.0,
-            3.0.. => 1.0,
-            v => (2.0 * f64::from(v) + 3.0) / 6.0,
-        };
-        assert!((f64::from(found) - want).abs() <= 2.0 * ROUNDOFF, "{of}: hardswish'({v}): {found}, expected {want}");
-    });
+    check_derivatives(
+        &cuda,
+        Epilogue::HARDSWISH,
+        |_| v.clone(),
+        |v, found, _, of| {
+            let want = match v {
+                ..=-3.0 => 0.0,
+                3.0.. => 1.0,
+                v => (2.0 * f64::from(v) + 3.0) / 6.0,
+            };
+            assert!(
+                (f64::from(found) - want).abs() <= 2.0 * ROUNDOFF,
+                "{of}: hardswish'({v}): {found}, expected {want}"
+            );
+        },
+    );
 }

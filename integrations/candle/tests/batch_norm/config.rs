@@ -55,7 +55,7 @@ fn the_running_variance_can_be_the_biased_one() -> Result<()> {
     Ok(())
 }
 
-/// What a plan makes of it is a CUDA device's matter, which is not here: the setting is checked, kept, and changes no value.
+/// The setting is checked and kept, and changes no value. Plans with it are a CUDA device's matter, which is not here.
 #[test]
 fn the_multiprocessors_of_a_config_are_checked_and_kept() -> Result<()> {
     let x = values(&[4, C, 3], 1.0, 152);
