@@ -76,6 +76,13 @@ typedef struct BnStatistics {
     const float* var;
 } BnStatistics;
 
+/// A divisor in the form by which kernels divide, a multiplication: n / d = (reciprocal * 2n >> 64) >> shift for
+/// 0 <= n < 2^63. `Divisor` of src/cuda/launch/divisor.rs makes it.
+typedef struct BnDivisor {
+    uint64_t reciprocal;
+    uint32_t shift;
+} BnDivisor;
+
 /// The cut of the data tensors: `Tiling` of src/plan/tile.rs, field by field under its name, where each is described;
 /// and what else a launch needs of its plan.
 typedef struct BnTiling {
@@ -98,7 +105,15 @@ typedef struct BnTiling {
     uint32_t smem_iters;
     uint32_t threads;
     uint32_t shared_bytes;
+    uint32_t slot_rows;
     uint32_t mask_in_place;
+    /// The units of a chunk that a CTA takes in one iteration: vectors, or rows with strided access.
+    BnDivisor by_iteration;
+    BnDivisor by_width;
+    BnDivisor by_inner;
+    BnDivisor by_slot_rows;
+    BnDivisor by_splits;
+    BnDivisor by_tiles;
 } BnTiling;
 
 /// The running statistics and how they follow the batch; all pointers null where they do not.
@@ -270,6 +285,8 @@ typedef struct BnResident {
 #define BN_VECTOR_BYTES 16
 /// Bytes of a partial, which CTAs and launches hand to each other, and of a channel's coefficients in shared memory.
 #define BN_PARTIAL_BYTES 16
+/// Partials of threads that lie in shared memory at once, at most, while a CTA reduces them with strided access.
+#define BN_MAX_SLOTS 512
 /// Bytes from one team's counter to the next: each has a cache line of its own.
 #define BN_COUNTER_BYTES 64
 

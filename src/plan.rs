@@ -72,6 +72,8 @@ impl Plan {
     pub const HEAD_BYTES: usize = kernels::HEAD_BYTES;
     /// Bytes of one partial: four floats.
     pub const PARTIAL_BYTES: usize = kernels::PARTIAL_BYTES;
+    /// Partials of threads in shared memory at most, while a CTA reduces them with strided access.
+    pub const MAX_SLOTS: u32 = kernels::MAX_SLOTS;
     /// Partials of one pass or exchange at most, which bounds every workspace, whatever the batch: a mebibyte. Not
     /// measured.
     pub const MAX_PARTIALS: usize = kernels::MAX_PARTIALS;

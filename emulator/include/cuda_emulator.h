@@ -39,8 +39,10 @@ inline void store_release(unsigned* address, unsigned value) { cuda_emulator_sto
 // %cluster_ctarank.
 inline unsigned cluster_rank() { return cuda_emulator_cluster_rank(); }
 
-// barrier.cluster.arrive.release.aligned and barrier.cluster.wait.acquire.aligned: whole warps, in turns.
+// barrier.cluster.arrive.release.aligned and barrier.cluster.wait.acquire.aligned: whole warps, in turns. With .relaxed the
+// others learn of the mbarriers that the thread has fenced, and of nothing else.
 inline void cluster_arrive() { cuda_emulator_cluster_arrive(); }
+inline void cluster_arrive_relaxed() { cuda_emulator_cluster_arrive_relaxed(); }
 inline void cluster_wait() { cuda_emulator_cluster_wait(); }
 
 // mbarrier.init.shared::cta.b64: once for each barrier, which is 8 bytes of the CTA's own shared memory, static or dynamic.

@@ -31,9 +31,7 @@ __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, cons
                                                          const Affines<Iter>& affines, const Gradient<Iter>& gradient,
                                                          const SmemTile<Iter>& known_x, const SmemTile<Iter>& smem_x,
                                                          const SmemTile<Iter>& smem_g) {
-    GradientSums sums[Iter::kAccums];
-#pragma unroll
-    for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = GradientSums::identity();
+    SumsAccumulator<3, Iter::kAccums> accums;
     for_each_vector(iter, gradient, known_x, [&](const auto& batch, int i, uint32_t iteration) {
         float x[Iter::kVec], g[Iter::kVec];
         gradient.unpack(affines, batch, i, x, g);
@@ -43,14 +41,14 @@ __device__ __forceinline__ GradientSums reduce_gradients(const BnTiling& t, cons
         }
 #pragma unroll
         for (int e = 0; e < Iter::kVec; e++) {
-            GradientSums& sum = sums[e % Iter::kAccums];
+            GradientSums& sum = accums.sums[e % Iter::kAccums];
             const float xmu = x[e] - affines.at(e).mean;
             sum.of[kSumXmu] += xmu;
             sum.of[kSumG] += g[e];
             sum.of[kSumGXmu] = fmaf(g[e], xmu, sum.of[kSumGXmu]);
         }
     });
-    return block_reduce_accums<Iter, GradientSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
+    return block_reduce_accums(t, iter, threads, smem, accums);
 }
 
 // The coefficients of dx, in addition to Affine: dx = scale * (g - mean_dy - (x - mean) * proj).
@@ -58,29 +56,26 @@ struct alignas(16) DxCoeffs {
     float mean_dy, proj, mean_lo, unused;
 };
 
-// Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The threads of each channel bring its sums,
-// and get its mean_lo.
+// Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The first thread of each channel brings its
+// sums, and gets its mean_lo.
 __device__ __forceinline__ float write_parameter_gradients(const BnBackward& args, TileCoord coord,
-                                                           const ChannelThreads& threads, const GradientSums& sum,
-                                                           const SharedStorage& smem) {
-    const BnTiling& t = args.tiling;
-    const uint32_t channel = threads.channel(t, coord.tile);
+                                                           const ChannelThreads& threads, const SavedInputs& inputs,
+                                                           const GradientSums& sum, const SharedStorage& smem) {
+    if (threads.rank != 0 || threads.tile_channel >= args.tiling.tile_channels) return 0.0f;
     DxCoeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (channel < t.channels) {
-        const float inv_std = args.statistics.inv_std[channel];
-        const float m = static_cast<float>(t.m);
+    if (inputs.channel < args.tiling.channels) {
+        const float m = static_cast<float>(args.tiling.m);
         const float sum_dy = sum.of[kSumG];
-        coeffs.mean_lo = mean_residual(args.statistics.mean[channel], sum.of[kSumXmu], t.m);
+        coeffs.mean_lo = mean_residual(inputs.mean, sum.of[kSumXmu], args.tiling.m);
         const float sum_dy_xmu = fmaf(-coeffs.mean_lo, sum_dy, sum.of[kSumGXmu]);
         coeffs.mean_dy = sum_dy / m;
-        coeffs.proj = sum_dy_xmu * inv_std * inv_std / m;
-        if (threads.rank == 0 && coord.split == 0) {
-            if (args.dgamma != nullptr) args.dgamma[channel] = sum_dy_xmu * inv_std;
-            if (args.dbeta != nullptr) args.dbeta[channel] = sum_dy;
+        coeffs.proj = sum_dy_xmu * inputs.inv_std * inputs.inv_std / m;
+        if (coord.split == 0) {
+            if (args.dgamma != nullptr) args.dgamma[inputs.channel] = sum_dy_xmu * inputs.inv_std;
+            if (args.dbeta != nullptr) args.dbeta[inputs.channel] = sum_dy;
         }
     }
-    if (threads.rank == 0 && threads.tile_channel < t.tile_channels)
-        reinterpret_cast<DxCoeffs*>(smem.coeffs)[threads.tile_channel] = coeffs;
+    reinterpret_cast<DxCoeffs*>(smem.coeffs)[threads.tile_channel] = coeffs;
     return coeffs.mean_lo;
 }
 

@@ -16,26 +16,26 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
         const Iter iter(t, coord);
-        write_saved_affines(args, coord, threads, 0.0f, smem);
-        Affines<Iter> affines(iter, t, smem);
+        const SavedInputs inputs(args, coord, threads);
+        gradient.prefetch(iter, false);
         // v of such a tile takes one more walk over x, on chip as far as it fits.
-        const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
+        const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(inputs);
+        write_saved_affines(args, threads, inputs, 0.0f, smem);
+        Affines<Iter> affines(iter, t, smem);
         if (needs_mean_lo) {
             const Sums<1> sum = team.reduce(threads, reduce_xmu(args, iter, threads, smem, affines, smem_x));
-            const uint32_t channel = threads.channel(t, tile);
-            const float mean_lo =
-                channel < t.channels ? mean_residual(args.statistics.mean[channel], sum.of[0], t.m) : 0.0f;
-            write_saved_affines(args, coord, threads, mean_lo, smem);
+            write_saved_affines(args, threads, inputs, mean_residual(inputs.mean, sum.of[0], t.m), smem);
             affines = Affines<Iter>(iter, t, smem);
         }
         const SmemTile<Iter> known_x = needs_mean_lo ? smem_x : SmemTile<Iter>::empty();
         const GradientSums sum = team.reduce(
             threads, reduce_gradients(t, iter, threads, smem, affines, gradient, known_x, smem_x, smem_g));
-        write_parameter_gradients(args, coord, threads, sum, smem);
+        team.arrive_exit();
+        write_parameter_gradients(args, coord, threads, inputs, sum, smem);
         __syncthreads();
         const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
         write_dx(iter, affines, dx_coeffs, gradient, smem_x, smem_g);
         __syncthreads(); // the next tile's affines take the place of the DxCoeffs
     }
-    team.sync_exit();
+    team.wait_exit();
 }

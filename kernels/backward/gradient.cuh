@@ -70,6 +70,25 @@ struct Gradient {
         }
     }
 
+    // Asks L2 for the thread's first vectors, from the first iteration or, behind seek_end, from the last: before a walk
+    // that has to wait for coefficients.
+    __device__ __forceinline__ void prefetch(Iter iter, bool is_reverse) const {
+        constexpr int kVectors = 4;
+        if (is_reverse && iter.iterations > 0) iter.seek_end();
+#pragma unroll
+        for (int i = 0; i < kVectors; i++) {
+            const bool is_in = !is_reverse || static_cast<uint32_t>(i) < iter.iterations;
+            if (is_in && iter.valid()) {
+                prefetch_to_l2(x + iter.offset * Iter::kVec);
+                prefetch_to_l2(dy + iter.offset * Iter::kVec);
+            }
+            if (is_reverse)
+                --iter;
+            else
+                ++iter;
+        }
+    }
+
     // x and g of one vector.
     template <class Batch>
     __device__ __forceinline__ void unpack(const Affines<Iter>& affines, const Batch& batch, int i,

@@ -22,37 +22,34 @@ __device__ __forceinline__ float mean_residual(float saved_mean, float sum_xmu, 
     return fabsf(mean_lo) <= 0x1p-23f * fabsf(saved_mean) ? mean_lo : 0.0f;
 }
 
-// Whether any channel of the tile needs the residual: the same answer on all threads, and in every kernel of a backward
-// pass.
-__device__ __forceinline__ bool tile_needs_mean_residual(const BnBackward& args, TileCoord coord,
-                                                         const SharedStorage& smem) {
-    const BnTiling& t = args.tiling;
-    bool thread_any = false;
-    for (uint32_t i = threadIdx.x; i < t.tile_channels; i += blockDim.x) {
-        const uint32_t channel = coord.tile * t.tile_channels + i;
-        if (channel < t.channels)
-            thread_any = thread_any ||
-                         needs_mean_residual(args.statistics.mean[channel], args.statistics.inv_std[channel]);
+// The saved statistics and the parameters of a thread's channel; zeros where it has none.
+struct SavedInputs {
+    uint32_t channel;
+    float mean, inv_std;
+    Parameters parameters;
+
+    // Asks for them.
+    __device__ __forceinline__ SavedInputs(const BnBackward& args, TileCoord coord, const ChannelThreads& threads)
+        : channel(threads.channel(args.tiling, coord.tile)), mean(0.0f), inv_std(0.0f), parameters({0.0f, 0.0f}) {
+        if (channel == args.tiling.channels) return;
+        mean = args.statistics.mean[channel];
+        inv_std = args.statistics.inv_std[channel];
+        parameters = Parameters::load(args.gamma, args.beta, channel);
     }
-    uint32_t* const warps = reinterpret_cast<uint32_t*>(smem.warp_partials);
-    const bool warp_any = __any_sync(kFullWarp, thread_any);
-    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = warp_any;
-    __syncthreads();
-    bool block_any = false;
-    for (uint32_t i = 0; i < blockDim.x / kWarp; i++) block_any = block_any || warps[i] != 0;
-    __syncthreads();
-    return block_any;
+};
+
+// Whether any channel of the tile needs the residual: the same answer on all threads, and in every kernel of a backward
+// pass. All threads call it.
+__device__ __forceinline__ bool tile_needs_mean_residual(const SavedInputs& inputs) {
+    return __syncthreads_or(needs_mean_residual(inputs.mean, inputs.inv_std)) != 0;
 }
 
-// Writes the affines of the tile, for v and the sums. The threads of each channel bring the known `mean_lo`.
-__device__ __forceinline__ void write_saved_affines(const BnBackward& args, TileCoord coord,
-                                                    const ChannelThreads& threads, float mean_lo,
+// Writes the affines of the tile, for v and the sums. The first thread of each channel brings the known `mean_lo`.
+__device__ __forceinline__ void write_saved_affines(const BnBackward& args, const ChannelThreads& threads,
+                                                    const SavedInputs& inputs, float mean_lo,
                                                     const SharedStorage& smem) {
-    const uint32_t channel = threads.channel(args.tiling, coord.tile);
-    write_coeffs<Affine>(args.tiling, smem, threads.rank == 0, threads.tile_channel, channel, [&] {
-        return affine_of(args.gamma, args.beta, channel, args.statistics.mean[channel], mean_lo,
-                         args.statistics.inv_std[channel]);
-    });
+    write_coeffs<Affine>(args.tiling, smem, threads.rank == 0, threads.tile_channel, inputs.channel,
+                         [&] { return affine_of(inputs.parameters, inputs.mean, mean_lo, inputs.inv_std); });
 }
 
 // Vectors of x that a thread has in flight.
@@ -66,9 +63,7 @@ __device__ __forceinline__ Sums<1> reduce_xmu(const BnBackward& args, Iter iter,
                                               const SmemTile<Iter>& smem_x) {
     using V = Vector<typename Iter::Data, Iter::kVec>;
     const typename Iter::Data* const x = static_cast<const typename Iter::Data*>(args.x); // (n, c, s)
-    Sums<1> sums[Iter::kAccums];
-#pragma unroll
-    for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = Sums<1>::identity();
+    SumsAccumulator<1, Iter::kAccums> accums;
 #pragma unroll 1
     for (uint32_t done = 0; done < iter.iterations; done += kMeanResidualUnroll) {
         typename V::Raw raw[kMeanResidualUnroll];
@@ -86,8 +81,8 @@ __device__ __forceinline__ Sums<1> reduce_xmu(const BnBackward& args, Iter iter,
             float v[Iter::kVec];
             V::unpack(raw[i], v);
 #pragma unroll
-            for (int e = 0; e < Iter::kVec; e++) sums[e % Iter::kAccums].of[0] += v[e] - affines.at(e).mean;
+            for (int e = 0; e < Iter::kVec; e++) accums.sums[e % Iter::kAccums].of[0] += v[e] - affines.at(e).mean;
         }
     }
-    return block_reduce_accums<Iter, Sums<1>>(args.tiling, threads, smem, [&](int acc) { return sums[acc]; });
+    return block_reduce_accums(args.tiling, iter, threads, smem, accums);
 }

@@ -20,13 +20,13 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const TileCoord coord = tile_coord(t, blockIdx.x);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    write_running_affines(args, coord.tile, smem);
     const Iter iter(t, coord);
-    const Affines<Iter> affines(iter, t, smem);
     const Gradient<Iter> gradient(args);
-    RunningSums sums[Iter::kAccums];
-#pragma unroll
-    for (int acc = 0; acc < Iter::kAccums; acc++) sums[acc] = RunningSums::identity();
+    const RunningInputs inputs(args, coord.tile);
+    gradient.prefetch(iter, false);
+    inputs.write_affines(t, args.statistics.eps, smem);
+    const Affines<Iter> affines(iter, t, smem);
+    SumsAccumulator<2, Iter::kAccums> accums;
     for_each_vector(iter, gradient, SmemTile<Iter>::empty(), [&](const auto& batch, int i, uint32_t) {
         float x[Iter::kVec], g[Iter::kVec];
         gradient.unpack(affines, batch, i, x, g);
@@ -34,15 +34,14 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 #pragma unroll
         for (int e = 0; e < Iter::kVec; e++) {
             const Affine& affine = affines.at(e);
-            RunningSums& sum = sums[e % Iter::kAccums];
+            RunningSums& sum = accums.sums[e % Iter::kAccums];
             sum.of[kSumG] += g[e];
             sum.of[kSumGXmu] = fmaf(g[e], x[e] - affine.mean, sum.of[kSumGXmu]);
             x[e] = affine.scale * g[e];
         }
         gradient.store_dx(batch.offset[i], x);
     });
-    const RunningSums sum =
-        block_reduce_accums<Iter, RunningSums>(t, threads, smem, [&](int acc) { return sums[acc]; });
+    const RunningSums sum = block_reduce_accums(t, iter, threads, smem, accums);
     const uint32_t channel = threads.channel(t, coord.tile);
     if (threads.rank == 0 && channel < t.channels) store_partial(args.workspace, t, coord.split, channel, sum);
 }

@@ -18,14 +18,14 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const TileCoord coord = tile_coord(t, blockIdx.x);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    if (!tile_needs_mean_residual(args, coord, smem)) return;
-    write_saved_affines(args, coord, threads, 0.0f, smem);
+    const SavedInputs inputs(args, coord, threads);
+    if (!tile_needs_mean_residual(inputs)) return;
+    write_saved_affines(args, threads, inputs, 0.0f, smem);
     const Iter iter(t, coord);
     const Affines<Iter> affines(iter, t, smem);
     const Sums<1> sum = reduce_xmu(args, iter, threads, smem, affines, SmemTile<Iter>::empty());
-    const uint32_t channel = threads.channel(t, coord.tile);
-    if (threads.rank == 0 && channel < t.channels)
-        store_partial(mean_residual_partials(args.workspace, t), t, coord.split, channel, sum);
+    if (threads.rank == 0 && inputs.channel < t.channels)
+        store_partial(mean_residual_partials(args.workspace, t), t, coord.split, inputs.channel, sum);
 }
 
 // The first pass: the partials of the three sums. Reads x and dy: 2 * sizeof(T) bytes per element.
@@ -36,20 +36,22 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const TileCoord coord = tile_coord(t, blockIdx.x);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    const uint32_t channel = threads.channel(t, coord.tile);
-    float mean_lo = 0.0f;
-    if (recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem)) {
-        const BnWorkspace partials = mean_residual_partials(args.workspace, t);
-        const Sums<1> sum = block_reduce_splits<Sums<1>>(partials, t, threads, channel, smem);
-        if (channel < t.channels) mean_lo = mean_residual(args.statistics.mean[channel], sum.of[0], t.m);
-    }
-    write_saved_affines(args, coord, threads, mean_lo, smem);
     const Iter iter(t, coord);
+    const SavedInputs inputs(args, coord, threads);
+    const Gradient<Iter> gradient(args);
+    gradient.prefetch(iter, false);
+    float mean_lo = 0.0f;
+    if (recomputes_v(args.epilogue) && tile_needs_mean_residual(inputs)) {
+        const BnWorkspace partials = mean_residual_partials(args.workspace, t);
+        const Sums<1> sum = block_reduce_splits<Sums<1>>(partials, t, threads, inputs.channel, smem);
+        mean_lo = mean_residual(inputs.mean, sum.of[0], t.m);
+    }
+    write_saved_affines(args, threads, inputs, mean_lo, smem);
     const Affines<Iter> affines(iter, t, smem);
     const SmemTile<Iter> empty = SmemTile<Iter>::empty();
-    const GradientSums sum =
-        reduce_gradients(t, iter, threads, smem, affines, Gradient<Iter>(args), empty, empty, empty);
-    if (threads.rank == 0 && channel < t.channels) store_partial(args.workspace, t, coord.split, channel, sum);
+    const GradientSums sum = reduce_gradients(t, iter, threads, smem, affines, gradient, empty, empty, empty);
+    if (threads.rank == 0 && inputs.channel < t.channels)
+        store_partial(args.workspace, t, coord.split, inputs.channel, sum);
 }
 
 // The second pass, from the end to the front. Reads x and dy, writes dx: 3 * sizeof(T) bytes per element.
@@ -60,17 +62,19 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const TileCoord coord = tile_coord(t, gridDim.x - 1 - blockIdx.x);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    const uint32_t channel = threads.channel(t, coord.tile);
-    const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(args, coord, smem);
-    const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, channel, smem);
-    const float mean_lo = write_parameter_gradients(args, coord, threads, sum, smem);
-    __syncthreads();
     const Iter iter(t, coord);
+    const SavedInputs inputs(args, coord, threads);
+    const Gradient<Iter> gradient(args);
+    gradient.prefetch(iter, true);
+    const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(inputs);
+    const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, inputs.channel, smem);
+    const float mean_lo = write_parameter_gradients(args, coord, threads, inputs, sum, smem);
+    __syncthreads();
     const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
     __syncthreads();
     // v is that of the first pass, which knew mean_lo only where the tile needs it.
-    write_saved_affines(args, coord, threads, needs_mean_lo ? mean_lo : 0.0f, smem);
+    write_saved_affines(args, threads, inputs, needs_mean_lo ? mean_lo : 0.0f, smem);
     const Affines<Iter> affines(iter, t, smem);
     const SmemTile<Iter> empty = SmemTile<Iter>::empty();
-    write_dx(iter, affines, dx_coeffs, Gradient<Iter>(args), empty, empty);
+    write_dx(iter, affines, dx_coeffs, gradient, empty, empty);
 }

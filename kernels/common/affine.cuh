@@ -5,6 +5,7 @@
 
 #include "../abi.h"
 #include "smem.cuh"
+#include "tile_iterator.cuh"
 
 // The normalization of one channel: y = fma(x - mean, scale, shift), where shift = beta - mean_lo * scale takes in the
 // residual of the mean. Never x * scale + shift, which loses the digits that x and the mean have in common.
@@ -18,12 +19,20 @@ __device__ __forceinline__ float inv_std_of(float var, float eps) {
     return padded == 0.0f ? 0.0f : 1.0f / sqrtf(padded);
 }
 
-// gamma, beta: (c), or null.
-__device__ __forceinline__ Affine affine_of(const float* gamma, const float* beta, uint32_t channel, float mean,
-                                            float mean_lo, float inv_std) {
-    const float scale = gamma != nullptr ? inv_std * gamma[channel] : inv_std;
-    const float shift = beta != nullptr ? beta[channel] : 0.0f;
-    return {mean, scale, fmaf(-mean_lo, scale, shift), 0.0f};
+// gamma and beta of a channel.
+struct Parameters {
+    float gamma, beta;
+
+    // Asks for them; nothing waits for a value before its first use.
+    // gamma, beta: (c), or null.
+    static __device__ __forceinline__ Parameters load(const float* gamma, const float* beta, uint32_t channel) {
+        return {gamma != nullptr ? gamma[channel] : 1.0f, beta != nullptr ? beta[channel] : 0.0f};
+    }
+};
+
+__device__ __forceinline__ Affine affine_of(const Parameters& parameters, float mean, float mean_lo, float inv_std) {
+    const float scale = inv_std * parameters.gamma;
+    return {mean, scale, fmaf(-mean_lo, scale, parameters.beta), 0.0f};
 }
 
 // Writes the coefficients of a tile to shared memory, (tile_channels), and waits for all of them. A writer brings those
@@ -39,27 +48,42 @@ __device__ __forceinline__ void write_coeffs(const BnTiling& t, const SharedStor
     __syncthreads();
 }
 
-// The affines of running statistics. Plan guarantees a thread per channel of the tile.
-template <class Args>
-__device__ __forceinline__ void write_running_affines(const Args& args, uint32_t tile, const SharedStorage& smem) {
-    const BnTiling& t = args.tiling;
-    const BnStatistics& running = args.statistics;
-    const uint32_t channel = tile * t.tile_channels + threadIdx.x;
-    write_coeffs<Affine>(t, smem, true, threadIdx.x, channel, [&] {
-        const float inv_std = inv_std_of(running.var[channel], running.eps);
-        return affine_of(args.gamma, args.beta, channel, running.mean[channel], 0.0f, inv_std);
-    });
-}
+// The running statistics and parameters of the channel that a thread writes the affine of. Plan guarantees a thread per
+// channel of the tile.
+struct RunningInputs {
+    uint32_t channel;
+    float mean, var;
+    Parameters parameters;
+
+    // Asks for them.
+    template <class Args>
+    __device__ __forceinline__ RunningInputs(const Args& args, uint32_t tile)
+        : channel(tile * args.tiling.tile_channels + threadIdx.x), mean(0.0f), var(0.0f), parameters({0.0f, 0.0f}) {
+        if (threadIdx.x >= args.tiling.tile_channels || channel >= args.tiling.channels) return;
+        mean = args.statistics.mean[channel];
+        var = args.statistics.var[channel];
+        parameters = Parameters::load(args.gamma, args.beta, channel);
+    }
+
+    __device__ __forceinline__ void write_affines(const BnTiling& t, float eps, const SharedStorage& smem) const {
+        write_coeffs<Affine>(t, smem, true, threadIdx.x, channel,
+                             [&] { return affine_of(parameters, mean, 0.0f, inv_std_of(var, eps)); });
+    }
+};
 
 // The coefficients of a thread's accumulators, in registers.
 template <class Iter, class Coeffs>
 struct ThreadCoeffs {
     Coeffs of[Iter::kAccums];
 
+    ThreadCoeffs() = default;
     __device__ __forceinline__ ThreadCoeffs(const Iter& iter, const BnTiling& t, const SharedStorage& smem) {
+        TileElement at = iter.first_element();
 #pragma unroll
-        for (int acc = 0; acc < Iter::kAccums; acc++)
-            of[acc] = reinterpret_cast<const Coeffs*>(smem.coeffs)[iter.tile_channel(t, acc)];
+        for (int acc = 0; acc < Iter::kAccums; acc++) {
+            of[acc] = reinterpret_cast<const Coeffs*>(smem.coeffs)[at.channel];
+            if (++at.element == t.inner) at = {at.channel + 1, 0};
+        }
     }
     // The coefficients of element `element` of the thread's vectors.
     __device__ __forceinline__ const Coeffs& at(int element) const { return of[element % Iter::kAccums]; }

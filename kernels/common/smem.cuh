@@ -6,6 +6,22 @@
 #include "../abi.h"
 #include "sync.cuh"
 
+// Partials that each thread brings with strided access: one for each accumulator; or, where a channel has at least as
+// many elements side by side as a vector, one for each of the two channels that a vector can be of.
+template <class Iter>
+__device__ __forceinline__ bool is_paired(const BnTiling& t) {
+    return t.inner >= Iter::kVec;
+}
+template <class Iter>
+__device__ __forceinline__ uint32_t slots_of_thread(const BnTiling& t) {
+    return is_paired<Iter>(t) ? min(Iter::kVec, 2) : Iter::kVec;
+}
+// Slots from one partial of a thread to its next: those of all columns in `slot_rows` rows. Four more than a multiple of
+// eight, which fill all banks once, where it would be one: two channels of four threads each then load from all banks.
+__device__ __forceinline__ uint32_t slots_apart(const BnTiling& t) {
+    return (static_cast<uint32_t>(t.width) * t.slot_rows) | 4;
+}
+
 // The parts of the shared memory, in their order.
 struct SharedStorage {
     static constexpr uint32_t kPartialBytes = BN_PARTIAL_BYTES;
@@ -14,7 +30,7 @@ struct SharedStorage {
     unsigned char* warp_partials; // (warps) partials
     unsigned char* coeffs; // (tile_channels) of 16 bytes: Affine or DxCoeffs
     unsigned char* recv; // the DSMEM receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers
-    unsigned char* thread_partials; // with strided access: (kVec, threads) partials
+    unsigned char* slots; // with strided access: the partials of threads, at most BN_MAX_SLOTS
     unsigned char* tile; // SmemTile
 
     template <class Iter>
@@ -24,8 +40,8 @@ struct SharedStorage {
         s.coeffs = s.warp_partials + kMaxWarps * kPartialBytes;
         s.recv = s.coeffs + t.tile_channels * kPartialBytes;
         const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.tile_channels * t.splits + 1 : 0;
-        s.thread_partials = s.recv + partials * kPartialBytes;
-        s.tile = s.thread_partials + (Iter::kIsStrided ? Iter::kVec * blockDim.x * kPartialBytes : 0);
+        s.slots = s.recv + partials * kPartialBytes;
+        s.tile = s.slots + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slots_apart(t) * kPartialBytes : 0);
         return s;
     }
 };

@@ -1,8 +1,8 @@
 // The closed set of synchronisation primitives: no other code in kernels/ orders memory accesses.
 //
-//   threads of a CTA       __syncthreads, shuffles and votes of whole warps
-//   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier at the
-//                          start and at the end
+//   threads of a CTA       __syncthreads and __syncthreads_or, shuffles and votes of whole warps
+//   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier, which
+//                          lasts from the start to the first exchange, and from the last one to the end
 //   CTAs of a grid         grid_barrier, on a counter per team; the CTAs must be resident together
 //   CTAs of any launch     last_ticket, which nobody waits for
 //
@@ -70,12 +70,14 @@ __device__ __forceinline__ uint32_t shared_address_of(const void* p, uint32_t ra
 }
 #endif
 
-// Arrives at the cluster barrier without waiting. All threads. PTX ISA, "barrier.cluster".
-__device__ __forceinline__ void cluster_arrive() {
+// Arrives at the cluster barrier without waiting, and without ordering what the thread stored before: a release would
+// wait for all of it. All threads. With mbarrier_init before it, others see the mbarriers behind their cluster_wait.
+// PTX ISA, "barrier.cluster" (.relaxed) and "fence" (.mbarrier_init).
+__device__ __forceinline__ void cluster_arrive_relaxed() {
 #ifdef __CUDA_EMULATOR__
-    cuda_emulator::cluster_arrive();
+    cuda_emulator::cluster_arrive_relaxed();
 #elif BN_HAS_CLUSTERS
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
 
@@ -88,7 +90,7 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-// Initializes `count` mbarriers for one arrival per phase. One thread, before cluster_arrive. PTX ISA, "mbarrier.init"
+// Initializes `count` mbarriers for one arrival per phase. One thread, before cluster_arrive_relaxed. PTX ISA, "mbarrier.init"
 // and "fence" (.mbarrier_init).
 __device__ __forceinline__ void mbarrier_init(Mbarrier* mbarriers, int count) {
     for (int i = 0; i < count; i++) {

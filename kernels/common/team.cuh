@@ -18,21 +18,20 @@ class Team {
         : t_(t),
           workspace_(workspace),
           smem_(smem),
-          index_(blockIdx.x / t.splits),
-          rank_(blockIdx.x % t.splits),
+          index_(divided(blockIdx.x, t.by_splits)),
+          rank_(blockIdx.x - index_ * t.splits),
           reductions_(0) {
         if (t.strategy != BN_CLUSTER) return;
         if (threadIdx.x == 0) mbarrier_init(mbarriers(), 2);
-        cluster_arrive();
-        cluster_wait(); // no CTA sends to one that is not ready
+        cluster_arrive_relaxed(); // cluster_reduce waits
     }
 
     // The team takes the tiles `first_tile()`, `+ t.teams`, ...; each CTA its split of them.
     __device__ __forceinline__ uint32_t first_tile() const { return index_; }
     __device__ __forceinline__ TileCoord coord(uint32_t tile) const { return {tile, rank_}; }
 
-    // Every thread of a channel brings the CTA's partial and gets the team's. All threads of the CTA call it, with a
-    // __syncthreads between two calls.
+    // Every thread of a channel brings the CTA's partial; the first of them, rank 0, gets the team's. All threads of the
+    // CTA call it, with a __syncthreads between two calls.
     //
     // Two stages of buffers are enough: a CTA that writes a stage again has the others' partials of the reduction
     // between, which they sent after they had read this stage.
@@ -44,11 +43,14 @@ class Team {
                                          : grid_reduce(threads, own, reduction);
     }
 
-    // Called before the CTA ends.
-    __device__ __forceinline__ void sync_exit() const {
-        if (t_.strategy != BN_CLUSTER) return;
-        cluster_arrive();
-        cluster_wait();
+    // The CTA has its last partials: others may end. All threads call it once, behind the last `reduce`. A cluster has one
+    // tile.
+    __device__ __forceinline__ void arrive_exit() const {
+        if (t_.strategy == BN_CLUSTER) cluster_arrive_relaxed();
+    }
+    // The CTA may end: no other sends to it any more, nor waits for what it has sent.
+    __device__ __forceinline__ void wait_exit() const {
+        if (t_.strategy == BN_CLUSTER) cluster_wait();
     }
 
   private:
@@ -72,18 +74,18 @@ class Team {
         if (threadIdx.x == 0) mbarrier_arrive_expect_tx(mbarrier, t_.tile_channels * t_.splits * sizeof(uint4));
         const bool has_channel = threads.tile_channel < t_.tile_channels;
         uint4* const partials = recv + threads.tile_channel * t_.splits;
+        if (reduction == 0) cluster_wait(); // no CTA sends to one that is not ready
         if (has_channel) {
 #pragma unroll 1
             for (uint32_t peer = threads.rank; peer < t_.splits; peer += threads.size)
                 st_async(&partials[rank_], to_raw(own), mbarrier, peer);
         }
+        // The warp of the channel's first thread goes on alone. All others wait for it at the next __syncthreads.
+        if (threads.rank >= kWarp) return Partial::identity();
         mbarrier_wait_parity(mbarrier, reduction / 2 % 2);
-        Partial all = Partial::identity();
-        if (has_channel) {
-#pragma unroll 1
-            for (uint32_t peer = 0; peer < t_.splits; peer++) all = merge(all, from_raw<Partial>(partials[peer]));
-        }
-        return all;
+        return warp_reduce_items<Partial>(threads.lanes(), has_channel ? t_.splits : 0, [&](uint32_t peer) {
+            return from_raw<Partial>(partials[peer]);
+        });
     }
 
     // Partials go through the workspace: (teams, 2, splits + 1, tile_channels). Each CTA reduces some of several
@@ -97,20 +99,25 @@ class Team {
         const bool has_channel = threads.tile_channel < channels;
         if (threads.rank == 0 && has_channel) partials[rank_ * channels + threads.tile_channel] = to_raw(own);
         team_barrier();
-        if (channels == 1) {
-            return block_reduce<Partial>(threads, splits, smem_,
-                                         [&](uint32_t i) { return from_raw<Partial>(partials[i]); });
-        }
+        if (channels == 1) return block_reduce_items<Partial>(threads, splits, [&](uint32_t i) { return partials[i]; });
         const ChannelThreads all(1);
         uint4* const reduced = partials + splits * channels;
         for (uint32_t channel = rank_; channel < channels; channel += splits) {
-            const Partial of_channel = block_reduce<Partial>(all, splits, smem_, [&](uint32_t i) {
-                return from_raw<Partial>(partials[i * channels + channel]);
-            });
+            const Partial of_channel = block_reduce_items<Partial>(
+                all, splits, [&](uint32_t i) { return partials[i * channels + channel]; });
             if (threadIdx.x == 0) reduced[channel] = to_raw(of_channel);
         }
         team_barrier();
         return has_channel ? from_raw<Partial>(reduced[threads.tile_channel]) : Partial::identity();
+    }
+
+    // Reduces the partials `raw(0)` to `raw(count - 1)` by the threads of each channel.
+    template <class Partial, class Raw>
+    __device__ __forceinline__ Partial block_reduce_items(const ChannelThreads& threads, uint32_t count, Raw raw) const {
+        const Partial own = thread_reduce<Partial, kItemsAtOnce>(threads.rank, count, threads.size, [&](uint32_t i) {
+            return from_raw<Partial>(raw(i));
+        });
+        return block_reduce(threads, own, smem_);
     }
 
     __device__ __forceinline__ void team_barrier() const {

@@ -25,14 +25,29 @@ struct TileCoord {
     uint32_t split;
 };
 
-// The coordinate of a CTA of a launch without teams. Neighbouring CTAs take neighbouring tiles.
-__device__ __forceinline__ TileCoord tile_coord(const BnTiling& tiling, uint32_t cta) {
-    return {cta % tiling.tiles, cta / tiling.tiles};
+// An element of a row of a tile: a channel of the tile, and which of its `inner` elements.
+struct TileElement {
+    uint32_t channel;
+    uint32_t element;
+};
+
+// n / d, 0 <= n < 2^63, rounded down. A division of 64 bits is a call of a hundred instructions, one of 32 bits twenty.
+__device__ __forceinline__ int64_t divided(int64_t n, const BnDivisor& by) {
+    return static_cast<int64_t>(__umul64hi(by.reciprocal, static_cast<uint64_t>(n) << 1) >> by.shift);
+}
+__device__ __forceinline__ uint32_t divided(uint32_t n, const BnDivisor& by) {
+    return static_cast<uint32_t>(divided(static_cast<int64_t>(n), by));
 }
 
-// The number of `begin`, `begin + stride`, ... before `end`.
-__device__ __forceinline__ uint32_t count_strided(int64_t begin, int64_t end, uint32_t stride) {
-    return begin < end ? static_cast<uint32_t>((end - begin + stride - 1) / stride) : 0;
+// The coordinate of a CTA of a launch without teams. Neighbouring CTAs take neighbouring tiles.
+__device__ __forceinline__ TileCoord tile_coord(const BnTiling& tiling, uint32_t cta) {
+    const uint32_t split = divided(cta, tiling.by_tiles);
+    return {cta - split * tiling.tiles, split};
+}
+
+// The number of `begin`, `begin + stride`, ... before `end`, where `stride` is the length of an iteration.
+__device__ __forceinline__ uint32_t count_strided(const BnTiling& t, int64_t begin, int64_t end, uint32_t stride) {
+    return begin < end ? static_cast<uint32_t>(divided(end - begin + stride - 1, t.by_iteration)) : 0;
 }
 
 template <class T, int kVecElements>
@@ -54,12 +69,12 @@ struct Contiguous {
         const int64_t end = min(t.rows * t.width, begin + t.chunk);
         const int64_t index = begin + threadIdx.x;
         iteration = 0;
-        iterations = count_strided(begin, end, blockDim.x);
-        valid_iterations = count_strided(index, end, blockDim.x);
-        const int64_t row = index / t.width;
+        iterations = count_strided(t, begin, end, blockDim.x);
+        valid_iterations = count_strided(t, index, end, blockDim.x);
+        const int64_t row = divided(index, t.by_width);
         col = index - row * t.width;
         offset = row * t.row_vectors + coord.tile * t.width + col;
-        const int64_t row_stride = blockDim.x / t.width;
+        const int64_t row_stride = divided(blockDim.x, t.by_width);
         col_stride = blockDim.x - row_stride * t.width;
         stride = row_stride * t.row_vectors + col_stride;
     }
@@ -85,13 +100,13 @@ struct Contiguous {
     // Moves from the first iteration to the last.
     __device__ __forceinline__ void seek_end() {
         const int64_t ahead = (static_cast<int64_t>(iterations) - 1) * blockDim.x;
-        const int64_t row = (col + ahead) / t.width;
+        const int64_t row = divided(col + ahead, t.by_width);
         iteration = iterations - 1;
         offset += ahead + row * (t.row_vectors - t.width);
         col += ahead - row * t.width;
     }
-    // The channel of accumulator `acc` within the tile.
-    __device__ __forceinline__ uint32_t tile_channel(const BnTiling&, int) const { return 0; }
+    // The element of a row at which the thread's vectors begin, as the channel within the tile and the element of it.
+    __device__ __forceinline__ TileElement first_element() const { return {0, 0}; }
 };
 
 template <class T, int kVecElements>
@@ -102,25 +117,23 @@ struct Strided {
     static constexpr int kAccums = kVecElements;
     static constexpr bool kIsStrided = true;
 
+    const BnTiling& t;
     int64_t offset, stride;
-    uint32_t col;
     uint32_t iteration, iterations, valid_iterations;
 
-    __device__ __forceinline__ Strided(const BnTiling& t, TileCoord coord) {
-        const uint32_t width = static_cast<uint32_t>(t.width);
+    __device__ __forceinline__ Strided(const BnTiling& tiling, TileCoord coord) : t(tiling) {
         const int64_t begin = coord.split * t.chunk;
-        const uint32_t row_stride = blockDim.x / width;
-        col = threadIdx.x % width;
-        const uint32_t thread_row = threadIdx.x / width;
+        const uint32_t row_stride = divided(blockDim.x, t.by_width);
+        const uint32_t thread_row = row(), col = threadIdx.x - thread_row * static_cast<uint32_t>(t.width);
         const int64_t tensor_col = coord.tile * t.width + col;
         const int64_t end = min(t.rows, begin + t.chunk);
-        const int64_t row = begin + thread_row;
+        const int64_t first_row = begin + thread_row;
         iteration = 0;
-        iterations = count_strided(begin, end, row_stride);
+        iterations = count_strided(t, begin, end, row_stride);
         // Threads beyond the last full row of columns, and columns beyond the tensor's row, own nothing.
         valid_iterations =
-            thread_row < row_stride && tensor_col < t.row_vectors ? count_strided(row, end, row_stride) : 0;
-        offset = row * t.row_vectors + tensor_col;
+            thread_row < row_stride && tensor_col < t.row_vectors ? count_strided(t, first_row, end, row_stride) : 0;
+        offset = first_row * t.row_vectors + tensor_col;
         stride = static_cast<int64_t>(row_stride) * t.row_vectors;
     }
     __device__ __forceinline__ bool valid() const { return iteration < valid_iterations; }
@@ -136,7 +149,11 @@ struct Strided {
         iteration = iterations - 1;
         offset += (static_cast<int64_t>(iterations) - 1) * stride;
     }
-    __device__ __forceinline__ uint32_t tile_channel(const BnTiling& t, int acc) const {
-        return (col * kVec + acc) / t.inner;
+    // The row of an iteration, and the column, that the thread owns.
+    __device__ __forceinline__ uint32_t row() const { return divided(threadIdx.x, t.by_width); }
+    __device__ __forceinline__ uint32_t col() const { return threadIdx.x - row() * static_cast<uint32_t>(t.width); }
+    __device__ __forceinline__ TileElement first_element() const {
+        const uint32_t element = col() * kVec, channel = divided(element, t.by_inner);
+        return {channel, element - channel * t.inner};
     }
 };

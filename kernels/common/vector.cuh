@@ -2,6 +2,16 @@
 #pragma once
 #include "element.cuh"
 
+// Asks for the line of `p` to be brought to L2. Nothing waits for it.
+// PTX ISA, "Data Movement and Conversion Instructions: prefetch".
+__device__ __forceinline__ void prefetch_to_l2(const void* p) {
+#ifndef __CUDA_EMULATOR__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)));
+#else
+    (void)p;
+#endif
+}
+
 // Elements of a 16-byte vector.
 template <class T>
 constexpr int kVecOf = BN_VECTOR_BYTES / sizeof(T);

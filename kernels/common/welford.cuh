@@ -34,6 +34,9 @@ struct alignas(16) Moments {
     __device__ __forceinline__ Moments shfl_xor(uint32_t mask) const {
         return {::shfl_xor(mean, mask), ::shfl_xor(mean_lo, mask), ::shfl_xor(m2, mask), ::shfl_xor(n, mask)};
     }
+    static __device__ __forceinline__ Moments select(bool first, Moments a, Moments b) {
+        return {first ? a.mean : b.mean, first ? a.mean_lo : b.mean_lo, first ? a.m2 : b.m2, first ? a.n : b.n};
+    }
 };
 
 // Chan's merge of two sets, with the mean as a pair. Exact where both means are equal.
@@ -45,7 +48,8 @@ __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
     if (b.n == 0.0f) return a;
     if (a.n == 0.0f) return b;
     const float n = a.n + b.n;
-    const float weight = b.n / n;
+    float weight = 0.5f;
+    if (a.n != b.n) weight = b.n / n; // equal counts, the usual case, are spared the division
     const float delta = (b.mean - a.mean) + (b.mean_lo - a.mean_lo);
     Pair mean = two_sum(a.mean, fmaf(delta, weight, a.mean_lo));
     // At least 2^-24 of `a`: a weight that rounds to 1 must not make NaN of an infinity.
@@ -70,6 +74,12 @@ struct Sums {
         for (int i = 0; i < kCount; i++) other.of[i] = ::shfl_xor(of[i], mask);
         return other;
     }
+    static __device__ __forceinline__ Sums select(bool first, Sums a, Sums b) {
+        Sums selected;
+#pragma unroll
+        for (int i = 0; i < kCount; i++) selected.of[i] = first ? a.of[i] : b.of[i];
+        return selected;
+    }
 };
 
 template <int kCount>
@@ -80,13 +90,62 @@ __device__ __forceinline__ Sums<kCount> merge(const Sums<kCount>& a, const Sums<
     return sum;
 }
 
+// The sums of a thread's values, for kAccums channels at once.
+template <int kCount, int kAccums>
+struct SumsAccumulator {
+    using Partial = Sums<kCount>;
+
+    Partial sums[kAccums];
+
+    __device__ __forceinline__ SumsAccumulator() {
+#pragma unroll
+        for (int acc = 0; acc < kAccums; acc++) sums[acc] = Partial::identity();
+    }
+    // The partial of one accumulator.
+    __device__ __forceinline__ Partial partial(int acc) const { return sums[acc]; }
+    // The partial of the accumulators `begin` to `end - 1`, at least one, which are of one channel.
+    __device__ __forceinline__ Partial partial(int begin, int end) const {
+        Partial all = Partial::identity();
+#pragma unroll
+        for (int acc = 0; acc < kAccums; acc++) {
+            if (begin <= acc && acc < end) all = merge(all, sums[acc]);
+        }
+        return all;
+    }
+};
+
 // Values that WelfordAccumulator sums before it merges their moments.
 constexpr int kValuesPerMerge = 8;
+
+// The mean and the sum of squares about it of some values.
+struct Chunk {
+    float mean, m2;
+};
+
+// The chunk of kCount chunks of `each` values: Chan's merge of all at once.
+template <int kCount>
+__device__ __forceinline__ Chunk merge_equal(const Chunk (&chunks)[kCount], float each) {
+    Chunk all = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < kCount; i++) all.mean += chunks[i].mean;
+    all.mean *= 1.0f / kCount;
+    float between = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kCount; i++) {
+        const float delta = chunks[i].mean - all.mean;
+        between = fmaf(delta, delta, between);
+        all.m2 += chunks[i].m2;
+    }
+    all.m2 = fmaf(between, each, all.m2);
+    return all;
+}
 
 // The moments of a thread's values, for kAccums channels at once. The first value is the pivot; kValuesPerMerge values
 // are summed about it and merged by Chan's rule. Relative error of the variance 1e-7 also at mean 1e6, sigma 1.
 template <int kAccums>
 struct WelfordAccumulator {
+    using Partial = Moments;
+
     // `mean` is relative to `pivot`.
     float pivot[kAccums], mean[kAccums], m2[kAccums];
     // Values of each accumulator.
@@ -97,11 +156,9 @@ struct WelfordAccumulator {
         for (int acc = 0; acc < kAccums; acc++) pivot[acc] = mean[acc] = m2[acc] = 0.0f;
     }
 
-    // Adds the first `count` of kValuesPerMerge values. The caller shares `before` = n and
-    // `weight` = count / (before + count) among accumulators.
+    // The first `count` of kValuesPerMerge values, about the pivot.
     template <bool kIsFull>
-    __device__ __forceinline__ void add(int acc, const float (&v)[kValuesPerMerge], int count, float before,
-                                        float weight) {
+    __device__ __forceinline__ Chunk chunk(int acc, const float (&v)[kValuesPerMerge], int count) const {
         float d[kValuesPerMerge];
         float sum = 0.0f;
 #pragma unroll
@@ -109,16 +166,21 @@ struct WelfordAccumulator {
             d[i] = v[i] - pivot[acc];
             if (kIsFull || i < count) sum += d[i];
         }
-        const float new_mean = kIsFull ? sum * (1.0f / kValuesPerMerge) : sum / static_cast<float>(count);
-        float new_m2 = 0.0f;
+        Chunk chunk = {kIsFull ? sum * (1.0f / kValuesPerMerge) : sum / static_cast<float>(count), 0.0f};
 #pragma unroll
         for (int i = 0; i < kValuesPerMerge; i++) {
-            const float e = d[i] - new_mean;
-            if (kIsFull || i < count) new_m2 = fmaf(e, e, new_m2);
+            const float e = d[i] - chunk.mean;
+            if (kIsFull || i < count) chunk.m2 = fmaf(e, e, chunk.m2);
         }
-        const float delta = new_mean - mean[acc];
+        return chunk;
+    }
+
+    // Merges a chunk of `count` values. The caller shares `weight` = count / (n + count) among accumulators, and adds
+    // `count` to n behind the last.
+    __device__ __forceinline__ void add(int acc, const Chunk& chunk, float weight) {
+        const float delta = chunk.mean - mean[acc];
         mean[acc] = fmaf(delta, weight, mean[acc]);
-        m2[acc] = fmaf(delta * delta, before * weight, m2[acc] + new_m2);
+        m2[acc] = fmaf(delta * delta, n * weight, m2[acc] + chunk.m2);
     }
 
     // Whether some accumulator took an infinity or NaN, or values whose squares are beyond f32.
@@ -141,8 +203,45 @@ struct WelfordAccumulator {
     }
 
     // The moments of one accumulator. The mean_lo of an infinite mean is NaN.
-    __device__ __forceinline__ Moments moments(int acc) const {
+    __device__ __forceinline__ Moments partial(int acc) const {
         const Pair sum = two_sum(pivot[acc], mean[acc]);
         return n == 0.0f ? Moments::identity() : Moments{sum.hi, sum.lo, m2[acc], n};
+    }
+
+    // The moments of the accumulators `begin` to `end - 1`, at least one, which are of one channel: Chan's merge of sets
+    // of equal counts, all at once, about the pivot of the first. Where that gives no finite mean, since a mean is not
+    // finite or two of them differ by more than f32 holds, it is the mean of their plain means.
+    __device__ __forceinline__ Moments partial(int begin, int end) const {
+        if (n == 0.0f) return Moments::identity();
+        float about = pivot[0];
+#pragma unroll
+        for (int acc = 1; acc < kAccums; acc++) about = acc == begin ? pivot[acc] : about;
+        const float weight = 1.0f / static_cast<float>(end - begin);
+        float d[kAccums], sum = 0.0f;
+#pragma unroll
+        for (int acc = 0; acc < kAccums; acc++) {
+            d[acc] = (pivot[acc] - about) + mean[acc];
+            if (begin <= acc && acc < end) sum += d[acc];
+        }
+        float all = sum * weight;
+        if (!isfinite(sum)) {
+            about = all = 0.0f;
+#pragma unroll
+            for (int acc = 0; acc < kAccums; acc++) {
+                d[acc] = pivot[acc] + mean[acc];
+                if (begin <= acc && acc < end) all = fmaf(d[acc], weight, all);
+            }
+        }
+        float within = 0.0f, between = 0.0f;
+#pragma unroll
+        for (int acc = 0; acc < kAccums; acc++) {
+            const float delta = d[acc] - all;
+            if (begin <= acc && acc < end) {
+                within += m2[acc];
+                between = fmaf(delta, delta, between);
+            }
+        }
+        const Pair pair = two_sum(about, all);
+        return {pair.hi, pair.lo, fmaf(between, n, within), n * static_cast<float>(end - begin)};
     }
 };

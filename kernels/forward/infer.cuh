@@ -13,8 +13,10 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) infer_kernel(cons
     const TileCoord coord = tile_coord(t, blockIdx.x);
     const Iter iter(t, coord);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    write_running_affines(args, coord.tile, smem);
-    const Affines<Iter> affines(iter, t, smem);
-    normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(), affines,
-                      Output<Iter>(args));
+    const RunningInputs inputs(args, coord.tile);
+    normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(),
+                      Output<Iter>(args), [&] {
+                          inputs.write_affines(t, args.statistics.eps, smem);
+                          return Affines<Iter>(iter, t, smem);
+                      });
 }

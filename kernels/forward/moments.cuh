@@ -34,10 +34,11 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
             if (is_writer) store_partial(args.workspace, t, coord.split, channel, own);
         } else {
             const Moments moments = team.reduce(threads, own);
+            team.arrive_exit();
             if (is_writer && coord.split == 0) store_moments(moments, channel, args.mean, args.var);
         }
     }
-    team.sync_exit();
+    team.wait_exit();
 }
 
 // Writes mean and var from the partials, with a warp per channel. Reads 16 bytes per split and channel.

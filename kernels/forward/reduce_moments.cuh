@@ -68,26 +68,26 @@ __device__ __forceinline__ Moments reduce_moments(Iter iter, const BnTiling& t, 
 #pragma unroll
             for (int acc = 0; acc < Iter::kAccums; acc++) welford.pivot[acc] = v[0][acc];
         }
-        const float taken = static_cast<float>(count);
-        float before = welford.n;
-        float weight = taken / (before + taken);
+        Chunk chunks[Iter::kVec]; // of each element of the vectors
 #pragma unroll
         for (int e = 0; e < Iter::kVec; e++) {
             float values[kReduceUnroll];
 #pragma unroll
             for (int i = 0; i < kReduceUnroll; i++) values[i] = v[i][e];
-            if (count == kReduceUnroll) {
-                welford.template add<true>(e % Iter::kAccums, values, count, before, weight);
-            } else {
-                welford.template add<false>(e % Iter::kAccums, values, count, before, weight);
-            }
-            if (Iter::kAccums == 1 && e + 1 < Iter::kVec) {
-                before += taken;
-                weight = taken / (before + taken);
-            }
+            chunks[e] = count == kReduceUnroll ? welford.template chunk<true>(e % Iter::kAccums, values, count)
+                                               : welford.template chunk<false>(e % Iter::kAccums, values, count);
         }
-        welford.n = before + taken;
+        constexpr int kChunksOfAccum = Iter::kVec / Iter::kAccums;
+        const float each = static_cast<float>(count), taken = each * kChunksOfAccum;
+        const float weight = taken / (welford.n + taken);
+        if constexpr (Iter::kAccums == 1) {
+            welford.add(0, merge_equal(chunks, each), weight);
+        } else {
+#pragma unroll
+            for (int acc = 0; acc < Iter::kAccums; acc++) welford.add(acc, chunks[acc], weight);
+        }
+        welford.n += taken;
     }
     if (welford.is_non_finite()) repair_non_finite(iter, x, welford);
-    return block_reduce_accums<Iter, Moments>(t, threads, smem, [&](int acc) { return welford.moments(acc); });
+    return block_reduce_accums(t, iter, threads, smem, welford);
 }

@@ -11,8 +11,7 @@
 //                     y: 3 * sizeof(T) bytes per element in all. Every CTA reduces the partials of its tile for itself,
 //                     so there is no third launch.
 //
-// In both the CTA of a tile's first split writes the saved and running statistics of its channels. The last of these
-// CTAs counts the batch, when nobody reads the counter any more. Plan guarantees that the chunks cover the tensor, that
+// In both the CTA of a tile's first split writes the saved and running statistics of its channels. Plan guarantees that the chunks cover the tensor, that
 // the alignment of the data suits Iter, and that the teams of a grid are resident together.
 #pragma once
 #include "../common/team.cuh"
@@ -22,54 +21,78 @@
 // The count after one more batch; it saturates.
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
 
-// Writes the statistics of a channel and returns its inv_std. `num_batches_tracked` counts this batch already.
-__device__ __forceinline__ float write_saved_and_running_stats(const BnTrain& args, uint32_t channel,
-                                                               const Moments& moments, float var,
-                                                               int64_t num_batches_tracked) {
-    const float inv_std = inv_std_of(var, args.eps);
+// What the statistics of a channel are combined with. The first of the channel's threads asks for it before the walk over
+// x, so that nothing waits for it behind.
+struct TrainInputs {
+    Parameters parameters;
+    // The running statistics of the first split, and its count of batches before this one where momentum is cumulative.
+    float old_mean, old_var;
+    int64_t num_batches_tracked;
+
+    __device__ __forceinline__ TrainInputs(const BnTrain& args, TileCoord coord, const ChannelThreads& threads)
+        : parameters({0.0f, 0.0f}), old_mean(0.0f), old_var(0.0f), num_batches_tracked(0) {
+        const uint32_t channel = threads.channel(args.tiling, coord.tile);
+        if (threads.rank != 0 || channel == args.tiling.channels) return;
+        parameters = Parameters::load(args.gamma, args.beta, channel);
+        const BnRunning& running = args.running;
+        if (running.mean == nullptr || coord.split != 0) return;
+        const bool is_cumulative = running.cumulative != 0;
+        if (is_cumulative) num_batches_tracked = *running.num_batches_tracked;
+        if (!is_cumulative && (running.keep == 0.0f || running.momentum == 0.0f)) return;
+        old_mean = running.mean[channel];
+        old_var = running.var[channel];
+    }
+};
+
+// Writes the statistics of a channel, `inv_std` among them.
+__device__ __forceinline__ void write_saved_and_running_stats(const BnTrain& args, uint32_t channel,
+                                                              const Moments& moments, float var, float inv_std,
+                                                              const TrainInputs& inputs) {
     args.saved_mean[channel] = moments.mean;
     args.saved_inv_std[channel] = inv_std;
     const BnRunning& running = args.running;
-    if (running.mean == nullptr) return inv_std;
+    if (running.mean == nullptr) return;
     const bool is_infinite = !isfinite(moments.mean);
-    if (running.skip_non_finite != 0 && (is_infinite || !isfinite(var))) return inv_std;
+    if (running.skip_non_finite != 0 && (is_infinite || !isfinite(var))) return;
     float keep = running.keep, momentum = running.momentum;
     if (running.cumulative != 0) {
-        const float count = static_cast<float>(num_batches_tracked > 1 ? num_batches_tracked : 1);
+        const int64_t batches = counted(inputs.num_batches_tracked);
+        const float count = static_cast<float>(batches > 1 ? batches : 1);
         momentum = 1.0f / count;
         keep = (count - 1.0f) / count;
     }
-    // A weight of 0 reads nothing of its value: a NaN in it must not survive.
-    if (momentum == 0.0f) return inv_std;
-    const float old_mean = keep == 0.0f ? 0.0f : running.mean[channel];
-    const float old_var = keep == 0.0f ? 0.0f : running.var[channel];
+    // A weight of 0 takes nothing of its value: a NaN in it must not survive.
+    if (momentum == 0.0f) return;
+    const float old_mean = keep == 0.0f ? 0.0f : inputs.old_mean;
+    const float old_var = keep == 0.0f ? 0.0f : inputs.old_var;
     // The small terms first: two roundings of the result's size. The mean_lo of an infinite mean is NaN.
     const float mean_lo = is_infinite ? 0.0f : moments.mean_lo;
     running.mean[channel] = fmaf(momentum, moments.mean, fmaf(keep, old_mean, momentum * mean_lo));
     running.var[channel] = fmaf(momentum, var * running.correction, keep * old_var);
-    return inv_std;
 }
 
-// Writes the statistics of a tile's channels, and their affines to shared memory. The threads of each channel bring its
-// moments.
+// Writes the statistics of a tile's channels, and their affines to shared memory. The first thread of each channel
+// brings its moments.
 __device__ __forceinline__ void write_tile_stats(const BnTrain& args, TileCoord coord, const ChannelThreads& threads,
-                                                 const Moments& moments, const SharedStorage& smem) {
+                                                 const Moments& moments, const TrainInputs& inputs,
+                                                 const SharedStorage& smem) {
     const BnTiling& t = args.tiling;
-    const bool counts = args.running.num_batches_tracked != nullptr;
     const uint32_t channel = coord.tile * t.tile_channels + threads.tile_channel;
     write_coeffs<Affine>(t, smem, threads.rank == 0, threads.tile_channel, channel, [&] {
-        const float var = moments.m2 / moments.n;
-        float inv_std;
-        if (coord.split == 0) {
-            const int64_t batches = counts ? counted(*args.running.num_batches_tracked) : 0;
-            inv_std = write_saved_and_running_stats(args, channel, moments, var, batches);
-        } else {
-            inv_std = inv_std_of(var, args.eps);
-        }
-        return affine_of(args.gamma, args.beta, channel, moments.mean, moments.mean_lo, inv_std);
+        const float var = moments.m2 / moments.n, inv_std = inv_std_of(var, args.eps);
+        if (coord.split == 0) write_saved_and_running_stats(args, channel, moments, var, inv_std, inputs);
+        return affine_of(inputs.parameters, moments.mean, moments.mean_lo, inv_std);
     });
-    if (counts && coord.split == 0 && threadIdx.x == 0 && last_ticket(args.workspace.ticket, t.tiles))
-        *args.running.num_batches_tracked = counted(*args.running.num_batches_tracked);
+}
+
+// Counts the batch. Where momentum is cumulative, the first split of every tile has read the counter before: the last of
+// them writes it. Else nobody reads it, and one CTA writes it. Called behind the stores, which wait for nothing then.
+__device__ __forceinline__ void count_batch(const BnTrain& args, TileCoord coord) {
+    int64_t* const batches = args.running.num_batches_tracked;
+    if (batches == nullptr || coord.split != 0 || threadIdx.x != 0) return;
+    const bool writes =
+        args.running.cumulative != 0 ? last_ticket(args.workspace.ticket, args.tiling.tiles) : coord.tile == 0;
+    if (writes) *batches = counted(*batches);
 }
 
 template <class Iter>
@@ -85,12 +108,16 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
         const Iter iter(t, coord);
+        const TrainInputs inputs(args, coord, threads);
         const Moments moments = team.reduce(threads, reduce_moments(iter, t, threads, smem, x, smem_x));
-        write_tile_stats(args, coord, threads, moments, smem);
-        const Affines<Iter> affines(iter, t, smem);
-        normalize_reverse(iter, x, smem_x, affines, output);
+        team.arrive_exit();
+        normalize_reverse(iter, x, smem_x, output, [&] {
+            write_tile_stats(args, coord, threads, moments, inputs, smem);
+            return Affines<Iter>(iter, t, smem);
+        });
+        count_batch(args, coord);
     }
-    team.sync_exit();
+    team.wait_exit();
 }
 
 template <class Iter>
@@ -101,10 +128,14 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const Iter iter(t, coord);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    const uint32_t channel = threads.channel(t, coord.tile);
-    const Moments moments = block_reduce_splits<Moments>(args.workspace, t, threads, channel, smem);
-    write_tile_stats(args, coord, threads, moments, smem);
-    const Affines<Iter> affines(iter, t, smem);
-    normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(), affines,
-                      Output<Iter>(args));
+    const TrainInputs inputs(args, coord, threads);
+    normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(),
+                      Output<Iter>(args), [&] {
+                          const uint32_t channel = threads.channel(t, coord.tile);
+                          const Moments moments =
+                              block_reduce_splits<Moments>(args.workspace, t, threads, channel, smem);
+                          write_tile_stats(args, coord, threads, moments, inputs, smem);
+                          return Affines<Iter>(iter, t, smem);
+                      });
+    count_batch(args, coord);
 }

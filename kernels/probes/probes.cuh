@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     Mbarrier* const mbarriers = reinterpret_cast<Mbarrier*>(recv + 2 * args.team); // (2)
     const uint32_t rank = blockIdx.x % args.team;
     if (threadIdx.x == 0) mbarrier_init(mbarriers, 2);
-    cluster_arrive();
+    cluster_arrive_relaxed();
     cluster_wait();
     uint32_t sum = 0;
     for (uint32_t round = 0; round < args.rounds; round++) {
@@ -114,6 +114,6 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         __syncthreads();
     }
     if (threadIdx.x == 0 && args.out != nullptr) static_cast<uint32_t*>(args.out)[blockIdx.x] = sum;
-    cluster_arrive();
+    cluster_arrive_relaxed();
     cluster_wait();
 }

@@ -9,8 +9,8 @@
 //! | [`registers`] | mov of parts, of special registers |
 //! | [`access`] | ld, st, cvta |
 //! | [`atom`] | atom, fence |
-//! | [`control`] | bra, ret, exit, trap |
-//! | [`collective`] | bar.sync, shfl.sync, vote.sync |
+//! | [`control`] | bra, ret, exit, trap, prefetch |
+//! | [`collective`] | bar.sync, bar.red, shfl.sync, vote.sync |
 //! | [`cluster`] | barrier.cluster, mapa, mbarrier, st.async |
 
 pub(crate) mod access;
@@ -60,6 +60,8 @@ pub(crate) enum Op {
     Branch(usize),
     Exit,
     Trap,
+    /// A hint, which does nothing that can be seen.
+    Hint,
     Collective(collective::Op),
     Cluster(cluster::Op),
 }

@@ -23,5 +23,8 @@ pub(super) const TICKET_BYTES: usize = 256;
 pub(super) const HEAD_BYTES: usize = TICKET_BYTES + MAX_TEAMS as usize * COUNTER_BYTES;
 /// Bytes of one partial: four floats.
 pub(super) const PARTIAL_BYTES: usize = 16;
+/// Partials of threads that lie in shared memory at once, at most, while a CTA reduces them with strided access: 8 KiB, so that two
+/// CTAs with 100 KiB of a tile fit an SM of 227.
+pub(super) const MAX_SLOTS: u32 = 512;
 /// Partials of one pass or exchange at most, which bounds every workspace, whatever the batch: a mebibyte. Not measured.
 pub(super) const MAX_PARTIALS: usize = 1 << 16;

@@ -1,7 +1,7 @@
 //! Channel tiles: the ways to cut a tensor into them, whatever the device.
 
 use super::access::Access;
-use super::kernels::{MAX_THREADS, PARTIAL_BYTES, WARP};
+use super::kernels::{MAX_SLOTS, MAX_THREADS, PARTIAL_BYTES, WARP};
 use super::traffic::smem_tensors;
 use crate::element::Dtype;
 use crate::op::Problem;
@@ -41,6 +41,9 @@ pub struct Tiling {
     pub threads: u32,
     /// Dynamic shared memory per CTA, in bytes.
     pub shared_bytes: u32,
+    /// Rows of an iteration, an odd number, whose threads' partials lie in shared memory at once with strided access, while the CTA
+    /// reduces them.
+    pub slot_rows: u32,
     /// Whether vectors pair up to whole bytes of the relu mask; else the mask is packed from y afterwards.
     pub mask_in_place: bool,
 }
@@ -66,6 +69,7 @@ impl Tiling {
         smem_iters: 0,
         threads: WARP,
         shared_bytes: 0,
+        slot_rows: 0,
         mask_in_place: false,
     };
 
@@ -83,7 +87,7 @@ impl Tiling {
         let chunk = if is_strided { view.rows } else { view.rows.checked_mul(width)? };
         let tiles = u32::try_from(row_vectors.div_ceil(width)).ok()?;
         let tile_channels = u32::try_from(tile_channels).ok()?;
-        let thread_partials = if is_strided { vector as u32 * threads } else { 0 };
+        let slots = if is_strided { Slots::new(vector, width, view.s, threads)? } else { Slots::NONE };
         Some(Self {
             access,
             rows: i64::try_from(view.rows).ok()?,
@@ -97,7 +101,8 @@ impl Tiling {
             teams: tiles,
             smem_iters: 0,
             threads,
-            shared_bytes: (WARP_PARTIALS + tile_channels + thread_partials) * PARTIAL_BYTES as u32,
+            shared_bytes: (WARP_PARTIALS + tile_channels + slots.count) * PARTIAL_BYTES as u32,
+            slot_rows: slots.rows,
             mask_in_place: mask_in_place(vector, width, row_vectors),
         })
     }
@@ -108,7 +113,7 @@ impl Tiling {
     }
 
     /// The part of a chunk that a CTA takes in one iteration, in the chunk's units.
-    pub(super) fn iteration_len(&self) -> i64 {
+    pub(crate) fn iteration_len(&self) -> i64 {
         let threads = i64::from(self.threads);
         if self.access.is_strided() { threads / self.width.max(1) } else { threads }
     }
@@ -130,6 +135,28 @@ impl Tiling {
     /// Iterations of a CTA's walk through its chunk.
     pub fn iterations(&self) -> i64 {
         div_ceil(self.chunk, self.iteration_len().max(1))
+    }
+}
+
+/// The shared memory through which threads' partials go with strided access.
+#[derive(Clone, Copy)]
+struct Slots {
+    rows: u32,
+    count: u32,
+}
+
+impl Slots {
+    const NONE: Self = Self { rows: 0, count: 0 };
+
+    /// As many rows of a CTA's threads as fit [`MAX_SLOTS`], an odd number; none where not even one does.
+    // kernels/common/smem.cuh has the same sizes.
+    fn new(vector: usize, width: usize, inner: usize, threads: u32) -> Option<Self> {
+        let of_thread = if inner >= vector { vector.min(2) } else { vector };
+        let (of_thread, width) = (u32::try_from(of_thread).ok()?, u32::try_from(width).ok()?);
+        let count = |rows: u32| of_thread * (width * rows | 4);
+        let all = (threads / width) | 1;
+        let rows = (1..=all).rev().step_by(2).find(|&rows| count(rows) <= MAX_SLOTS)?;
+        Some(Self { rows, count: count(rows) })
     }
 }
 

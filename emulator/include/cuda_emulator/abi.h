@@ -42,6 +42,7 @@ enum CudaEmulatorCollective {
     kCudaEmulatorBallot,
     kCudaEmulatorWarpBarrier,
     kCudaEmulatorClusterArrive,
+    kCudaEmulatorClusterArriveRelaxed,
     kCudaEmulatorClusterWait,
 };
 
@@ -65,6 +66,7 @@ unsigned cuda_emulator_load_relaxed(const unsigned* address);
 void cuda_emulator_store_release(unsigned* address, unsigned value);
 unsigned cuda_emulator_cluster_rank(void);
 void cuda_emulator_cluster_arrive(void);
+void cuda_emulator_cluster_arrive_relaxed(void);
 void cuda_emulator_cluster_wait(void);
 void cuda_emulator_mbarrier_init(unsigned long long* barrier, unsigned count);
 void cuda_emulator_fence_mbarrier_init(void);

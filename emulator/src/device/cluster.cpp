@@ -2,6 +2,7 @@
 #include "codes.h"
 #include "interface.h"
 #include "launch.h"
+#include "mbarrier.h"
 #include "sync.h"
 #include "wait.h"
 
@@ -49,7 +50,18 @@ void cluster_exit(Cta* c) {
     finish_phase(*c->launch, cluster);
 }
 
-void cluster_arrived(Cta* c, unsigned warp, unsigned present) {
+// What the others learn of a relaxed arrival: that its threads have fenced their mbarriers.
+static void gather_fenced(Cta* c, unsigned warp, unsigned present) {
+    Knowledge fenced;
+    for (const Mbarrier& m : c->mbarriers) {
+        const unsigned lane_bit = 1u << (m.thread % kWarpSize);
+        if (m.fenced == 0 || m.thread / kWarpSize != warp || !(present & lane_bit)) continue;
+        fenced.ctas[c->rank].visible.add(Past::Lanes{warp, lane_bit, m.fenced + 1});
+    }
+    c->cluster->gathered.add(fenced);
+}
+
+void cluster_arrived(Cta* c, unsigned warp, unsigned present, bool releases) {
     Fiber* lanes = c->fibers + warp * kWarpSize;
     Launch& l = *c->launch;
     Cluster& cluster = *c->cluster;
@@ -62,7 +74,8 @@ void cluster_arrived(Cta* c, unsigned warp, unsigned present) {
     }
     const std::lock_guard<std::mutex> lock(l.mutex);
     for (unsigned lane = 0; lane < kWarpSize; lane++) lanes[lane].cluster_phase = cluster.phase;
-    if (c->races) {
+    if (c->races && !releases) gather_fenced(c, warp, present);
+    if (c->races && releases) {
         Knowledge all = c->known;
         for (const Pending& p : c->pending) {
             if (p.warp == warp && (p.mask & present)) all.add(*p.knowledge);
@@ -110,6 +123,12 @@ EMULATOR_EXPORT void emulator_cluster_arrive(void) {
     if (!current) return;
     emulator::need_clusters(current);
     emulator::warp_collective(current, kCudaEmulatorClusterArrive, ~0u, 0, 0);
+}
+
+EMULATOR_EXPORT void emulator_cluster_arrive_relaxed(void) {
+    if (!current) return;
+    emulator::need_clusters(current);
+    emulator::warp_collective(current, kCudaEmulatorClusterArriveRelaxed, ~0u, 0, 0);
 }
 
 EMULATOR_EXPORT void emulator_cluster_wait(void) {

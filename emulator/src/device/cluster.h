@@ -25,7 +25,7 @@ void cluster_leave(Cta* c);
 // The running thread returns.
 void cluster_exit(Cta* c);
 // All live lanes of a warp, `present`, are at cluster_arrive.
-void cluster_arrived(Cta* c, unsigned warp, unsigned present);
+void cluster_arrived(Cta* c, unsigned warp, unsigned present, bool releases);
 
 // Fails on devices whose instructions know no clusters.
 void need_clusters(Cta* c);

@@ -69,8 +69,8 @@ static bool finish_collective(Cta* c, unsigned warp, unsigned mask, unsigned kin
             results[lane] = ballot;
         }
     }
-    if (kind == kCudaEmulatorClusterArrive) {
-        cluster_arrived(c, warp, present);
+    if (kind == kCudaEmulatorClusterArrive || kind == kCudaEmulatorClusterArriveRelaxed) {
+        cluster_arrived(c, warp, present, kind == kCudaEmulatorClusterArrive);
     } else if (kind != kCudaEmulatorClusterWait) {
         order_lanes(c, warp, mask, present);
     }

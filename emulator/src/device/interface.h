@@ -23,6 +23,7 @@
     X(int, max_active_clusters, (int* clusters, const CudaEmulatorLaunch* launch), (clusters, launch))                 \
     X(unsigned, cluster_rank, (void), ())                                                                              \
     X(void, cluster_arrive, (void), ())                                                                                \
+    X(void, cluster_arrive_relaxed, (void), ())                                                                        \
     X(void, cluster_wait, (void), ())                                                                                  \
     X(void, mbarrier_init, (unsigned long long* barrier, unsigned count), (barrier, count))                            \
     X(void, fence_mbarrier_init, (void), ())                                                                           \

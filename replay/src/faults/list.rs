@@ -62,10 +62,7 @@ const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -
     fault(name, None, pattern, instead)
 }
 
-/// Both halves of a barrier of the cluster.
-const CLUSTER_BARRIER: &str = r"barrier\.cluster\.arrive[^;]*;\s*barrier\.cluster\.wait[^;]*;";
-
-pub(super) const LIST: [Fault; 31] = [
+pub(super) const LIST: [Fault; 32] = [
     cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
     cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
     cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
@@ -77,13 +74,13 @@ pub(super) const LIST: [Fault; 31] = [
     cluster("st.async swaps words", r"(st\.async[^{]*)\{(%r\d+), (%r\d+),", "$1{$3, $2,"),
     cluster("st.async to the next slot", r"(st\.async\.[^\[]*\[%r\d+)\]", "$1+16]"),
     cluster("st.async counted by the other mbarrier", r"(st\.async[^;]*\[%r\d+)\];", "$1+8];"),
-    Fault { occurrence: Occurrence::AtTheStart, ..cluster("no barrier.cluster at the start", CLUSTER_BARRIER, "") },
+    Fault {
+        occurrence: Occurrence::AtTheStart,
+        ..cluster("no arrival at barrier.cluster at the start", r"barrier\.cluster\.arrive[^;]*;", "")
+    },
     Fault {
         occurrence: Occurrence::AtTheEnd,
-        noticed: Noticed::Never(
-            "who has passed the last wait has had everybody's words, so nobody sends to it any more",
-        ),
-        ..cluster("no barrier.cluster at the end", CLUSTER_BARRIER, "")
+        ..cluster("no arrival at barrier.cluster at the end", r"barrier\.cluster\.arrive[^;]*;", "")
     },
     cluster("barrier.cluster.wait without arrive", r"barrier\.cluster\.arrive[^;]*;", ""),
     cluster("barrier.cluster.arrive without wait", r"barrier\.cluster\.wait[^;]*;", ""),
@@ -92,6 +89,7 @@ pub(super) const LIST: [Fault; 31] = [
     grid("atom.add adds 1", r"(atom\.release\.gpu\.global\.add\.u32[^;]*), %r\d+;", "$1, 1;"),
     grid("does not wait for the team", r"ld\.acquire\.gpu\.global\.u32 (%r\d+), \[[^;]*;", "not.b32 $1, $1;"),
     any("bar.sync is missing", r"bar\.sync[^;]*;", ""),
+    any("bar.red gives the thread's own", r"bar\.red\.or\.pred\s*(%p\d+), 0, (%p\d+);", "bar.sync 0; mov.pred $1, $2;"),
     any("shuffle by another lane mask", r"(shfl\.sync\.bfly\.b32\s*%r\d+\|%p\d+, %r\d+), (%r\d+|\d+),", "$1, 1,"),
     any("vote.any is vote.all", r"vote\.sync\.any", "vote.sync.all"),
     any("ballot of nothing", r"(vote\.sync\.ballot\.b32\s*%r\d+), %p\d+", "$1, 0"),

@@ -2,8 +2,8 @@
 //!
 //! Sections of the PTX ISA 9.0, "Parallel Synchronization and Communication Instructions" (9.7.13) and "Data Movement and
 //! Conversion Instructions" (9.7.9):
-//! - barrier.cluster (9.7.13.3): arrive.release marks the arrival of the thread, wait.acquire waits for all threads of the cluster
-//!   that have not exited. With .aligned all threads of a warp execute the same instruction. A thread arrives once before the
+//! - barrier.cluster (9.7.13.3): arrive marks the arrival of the thread, and with .release publishes what it stored before, with
+//!   .relaxed nothing; wait.acquire waits for all threads of the cluster that have not exited. With .aligned all threads of a warp execute the same instruction. A thread arrives once before the
 //!   barrier completes, and again once it has waited. What the ISA leaves open traps: a wait without an arrival, and an exit
 //!   between the two.
 //! - mbarrier.init (9.7.13.15.9) begins phase 0 with count pending arrivals and a tx-count of 0. The count is 1 to 2^20 - 1, the
@@ -26,7 +26,7 @@ use crate::trap::{Result, trap};
 
 #[derive(Debug)]
 pub(crate) enum Op {
-    Arrive,
+    Arrive { releases: bool },
     Wait,
     Map { to: Destination, address: Source, rank: Source },
     Init { barrier: Address, count: Source },
@@ -42,7 +42,11 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
     let op = match statement.opcode {
         "barrier.cluster.arrive.release.aligned" => {
             let [] = statement.operands()?;
-            Op::Arrive
+            Op::Arrive { releases: true }
+        }
+        "barrier.cluster.arrive.relaxed.aligned" => {
+            let [] = statement.operands()?;
+            Op::Arrive { releases: false }
         }
         "barrier.cluster.wait.acquire.aligned" => {
             let [] = statement.operands()?;
@@ -104,7 +108,7 @@ impl Mbarrier {
 impl Machine<'_> {
     pub(crate) fn in_cluster(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match *op {
-            Op::Arrive => return self.arrive(place),
+            Op::Arrive { releases } => return self.arrive(place, releases),
             Op::Wait => return self.wait(place),
             Op::Map { to, address, rank } => {
                 let (address, rank) = (self.value(place, address), self.value(place, rank) & 0xffff_ffff);
@@ -157,14 +161,16 @@ impl Machine<'_> {
         Ok(Next::Following)
     }
 
-    fn arrive(&mut self, place: ThreadIndex) -> Result<Next> {
+    fn arrive(&mut self, place: ThreadIndex, releases: bool) -> Result<Next> {
         let phase = self.running[place.cluster].phase;
         let thread = &mut self.cta_mut(place).threads[place.thread];
         if thread.arrived.is_some() {
             trap!("two arrivals at the cluster's barrier without a wait between");
         }
         thread.arrived = Some((phase, thread.pc));
-        self.release(place, Scope::Cluster);
+        if releases {
+            self.release(place, Scope::Cluster);
+        }
         self.running[place.cluster].arrived += 1;
         self.progress += 1;
         self.complete_cluster(place)?;

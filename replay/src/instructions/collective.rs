@@ -1,8 +1,9 @@
-//! Instructions for the threads of a CTA or of a warp together: bar.sync, shfl.sync, vote.sync.
+//! Instructions for the threads of a CTA or of a warp together: bar.sync, bar.red, shfl.sync, vote.sync.
 //!
 //! Sections of the PTX ISA 9.0:
 //! - bar.sync, which is barrier.sync.aligned ("Parallel Synchronization and Communication Instructions: bar, barrier", 9.7.13.1):
 //!   waits for all threads of the CTA that have not exited; it is aligned, so all of the CTA come to it by the same instruction.
+//! - bar.red.or.pred (the same section): bar.sync that gives every thread whether any of them brought a true predicate.
 //! - shfl.sync ("Data Movement and Conversion Instructions: shfl.sync", 9.7.9.6): a lane reads operand a of a lane j that b and c
 //!   give; the predicate says whether j is in range, else the lane reads its own. It waits for all lanes of the mask that have
 //!   not exited, which must execute a shfl.sync of the same kind with the same mask. Where reading from a lane that does not take
@@ -20,6 +21,11 @@ use crate::trap::{Result, trap};
 #[derive(Debug)]
 pub(crate) enum Op {
     Barrier(Source),
+    BarrierOr {
+        to: Destination,
+        number: Source,
+        predicate: Source,
+    },
     Shuffle {
         kind: Shuffle,
         to: Option<Destination>,
@@ -58,6 +64,14 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
             let [number] = statement.operands()?;
             Op::Barrier(names.source(number)?)
         }
+        "bar.red.or.pred" | "barrier.red.or.pred.aligned" => {
+            let [to, number, predicate] = statement.operands()?;
+            Op::BarrierOr {
+                to: names.destination(to)?,
+                number: names.source(number)?,
+                predicate: names.source(predicate)?,
+            }
+        }
         "shfl.sync.bfly.b32" => shuffle(Shuffle::Butterfly, statement, names)?,
         "shfl.sync.up.b32" => shuffle(Shuffle::Up, statement, names)?,
         "shfl.sync.down.b32" => shuffle(Shuffle::Down, statement, names)?,
@@ -93,7 +107,7 @@ impl Op {
     /// The lanes that take part.
     fn mask(&self) -> Option<Source> {
         match self {
-            Self::Barrier(_) => None,
+            Self::Barrier(_) | Self::BarrierOr { .. } => None,
             Self::Shuffle { mask, .. } | Self::Vote { mask, .. } => Some(*mask),
         }
     }
@@ -112,7 +126,9 @@ impl<'a> Machine<'a> {
     pub(crate) fn collective(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match op.mask() {
             None => {
-                let Op::Barrier(number) = op else { trap!("a collective without lanes") };
+                let (Op::Barrier(number) | Op::BarrierOr { number, .. }) = op else {
+                    trap!("a collective without lanes")
+                };
                 if self.value(place, *number) != 0 {
                     trap!("not known: a barrier other than 0");
                 }
@@ -134,13 +150,14 @@ impl<'a> Machine<'a> {
         Ok(Next::Wait)
     }
 
-    /// Lets all go on that wait at bar.sync, if nobody else is to come.
+    /// Lets all go on that wait at bar.sync or bar.red, if nobody else is to come.
     pub(crate) fn complete_barrier(&mut self, place: ThreadIndex) -> Result<()> {
         let cta = self.cta(place);
         if cta.at_barrier == 0 || cta.at_barrier != cta.live {
             return Ok(());
         }
         self.check_aligned(place, usize::MAX, |thread| thread.pc)?;
+        self.set_barrier_results(place);
         let cta = self.cta_mut(place);
         for thread in cta.threads.iter_mut().filter(|thread| thread.state == State::AtBarrier) {
             thread.state = State::Ready;
@@ -150,6 +167,27 @@ impl<'a> Machine<'a> {
         cta.view.barriers += 1;
         self.progress += 1;
         Ok(())
+    }
+
+    /// The results of bar.red for the threads that wait there; all of them wait at one instruction.
+    fn set_barrier_results(&mut self, place: ThreadIndex) {
+        let entry = self.entry;
+        let waiting: Vec<_> = (0..self.cta(place).threads.len())
+            .map(|thread| ThreadIndex { thread, ..place })
+            .filter_map(|place| {
+                let thread = &self.cta(place).threads[place.thread];
+                match &entry.code.get(thread.pc)?.op {
+                    Any::Collective(Op::BarrierOr { to, predicate, .. }) if thread.state == State::AtBarrier => {
+                        Some((place, *to, *predicate))
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        let any = waiting.iter().any(|&(place, _, predicate)| self.value(place, predicate) & 1 == 1);
+        for (place, to, _) in waiting {
+            self.set(place, to, u64::from(any));
+        }
     }
 
     /// [`Self::complete_collective`] for every lane of a thread's warp.

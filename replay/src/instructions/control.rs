@@ -1,10 +1,11 @@
-//! bra, ret, exit and trap (PTX ISA, "Control Flow Instructions"). There are no calls: ret ends the thread, as exit does.
+//! bra, ret, exit and trap (PTX ISA, "Control Flow Instructions"), and prefetch ("Data Movement and Conversion Instructions:
+//! prefetch"), which brings a line into a cache and changes nothing. There are no calls: ret ends the thread, as exit does.
 
 use super::Op;
 use crate::ptx::{Names, Statement};
 use crate::trap::Result;
 
-pub(super) fn decode(statement: &Statement<'_>, _: &mut Names) -> Result<Option<Op>> {
+pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Option<Op>> {
     Ok(Some(match statement.opcode {
         // The entry knows where its labels are, once it is read to the end.
         "bra" | "bra.uni" => Op::Branch(usize::MAX),
@@ -15,6 +16,11 @@ pub(super) fn decode(statement: &Statement<'_>, _: &mut Names) -> Result<Option<
         "trap" => {
             let [] = statement.operands()?;
             Op::Trap
+        }
+        "prefetch.global.L2" => {
+            let [address] = statement.operands()?;
+            names.address(address)?;
+            Op::Hint
         }
         _ => return Ok(None),
     }))

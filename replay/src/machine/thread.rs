@@ -91,7 +91,7 @@ impl<'a> Machine<'a> {
             Op::Cluster(op) => self.in_cluster(place, op),
             Op::Exit => self.exit(place).map(|()| Next::Wait),
             Op::Trap => Err(Trap::new("trap")),
-            Op::Compute(_) | Op::Branch(_) => Ok(Next::Following),
+            Op::Compute(_) | Op::Branch(_) | Op::Hint => Ok(Next::Following),
         }
     }
 

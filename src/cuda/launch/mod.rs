@@ -10,6 +10,7 @@
 mod axpy;
 mod backward;
 mod codes;
+mod divisor;
 mod hold;
 mod infer;
 mod moments;

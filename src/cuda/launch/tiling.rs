@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::ffi::{self, BnDtype, BnTiling};
+use super::ffi::{self, BnDivisor, BnDtype, BnTiling};
 use crate::element::Element;
 use crate::op::Problem;
 use crate::plan::Plan;
@@ -13,6 +13,7 @@ const _: () = assert!(
         && Plan::MIN_CTAS == ffi::BN_MIN_CTAS
         && Plan::VECTOR_BYTES == ffi::BN_VECTOR_BYTES
         && Plan::PARTIAL_BYTES == ffi::BN_PARTIAL_BYTES as usize
+        && Plan::MAX_SLOTS == ffi::BN_MAX_SLOTS
         && Plan::COUNTER_BYTES == ffi::BN_COUNTER_BYTES as usize
         && Plan::CLUSTER_SIZES.len() == ffi::BN_CLUSTER_SIZES as usize
 );
@@ -53,6 +54,13 @@ pub(super) fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> BnTili
         smem_iters: t.smem_iters,
         threads: t.threads,
         shared_bytes: t.shared_bytes,
+        slot_rows: t.slot_rows,
         mask_in_place: u32::from(t.mask_in_place),
+        by_iteration: BnDivisor::new(t.iteration_len()),
+        by_width: BnDivisor::new(t.width),
+        by_inner: BnDivisor::new(t.inner),
+        by_slot_rows: BnDivisor::new(t.slot_rows),
+        by_splits: BnDivisor::new(t.splits),
+        by_tiles: BnDivisor::new(t.tiles),
     }
 }
