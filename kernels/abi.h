@@ -202,6 +202,15 @@ typedef struct BnBackward {
     BnWorkspace workspace;
 } BnBackward;
 
+/// The stream that a launch goes to.
+typedef struct BnStream {
+    /// A CUstream of the current context.
+    void* handle;
+    /// 1 where the launch may begin while the one before it in the stream ends: programmatic dependent launch, from
+    /// compute capability 9.0 on.
+    uint32_t is_programmatic;
+} BnStream;
+
 /// The work of a probe.
 typedef enum BnProbeKind {
     /// A plain launch of nothing.
@@ -294,22 +303,22 @@ typedef struct BnResident {
 extern "C" {
 #endif
 
-// Launches are asynchronous on `stream` (a CUstream of the current context), allocate nothing and can be captured.
+// Launches are asynchronous on `stream`, allocate nothing and can be captured.
 
 /// Writes mean and var of every channel.
-BnStatus bn_moments(const BnMoments* args, void* stream);
+BnStatus bn_moments(const BnMoments* args, BnStream stream);
 /// The forward pass with the batch's statistics.
-BnStatus bn_train(const BnTrain* args, void* stream);
+BnStatus bn_train(const BnTrain* args, BnStream stream);
 /// The forward pass with running statistics.
-BnStatus bn_infer(const BnInfer* args, void* stream);
+BnStatus bn_infer(const BnInfer* args, BnStream stream);
 /// The backward pass of `bn_train`, or, with running statistics, of `bn_infer`.
-BnStatus bn_backward(const BnBackward* args, void* stream);
+BnStatus bn_backward(const BnBackward* args, BnStream stream);
 /// One probe.
-BnStatus bn_probe(const BnProbe* args, void* stream);
+BnStatus bn_probe(const BnProbe* args, BnStream stream);
 /// Writes `value` to `len` floats: the per-channel outputs of an empty batch.
-BnStatus bn_fill(float* out, uint64_t len, float value, void* stream);
+BnStatus bn_fill(float* out, uint64_t len, float value, BnStream stream);
 /// Adds `alpha * x` to y, `len` floats each, rounded once.
-BnStatus bn_axpy(float* y, const float* x, uint64_t len, float alpha, void* stream);
+BnStatus bn_axpy(float* y, const float* x, uint64_t len, float alpha, BnStream stream);
 
 // Each loads its operation's kernels on the current device, lets them use its shared memory, and counts how many fit.
 // Called once per device, before any launch or capture.

@@ -34,6 +34,15 @@ inline unsigned load_relaxed(const unsigned* address) { return cuda_emulator_loa
 // st.release.gpu.global.u32.
 inline void store_release(unsigned* address, unsigned value) { cuda_emulator_store_release(address, value); }
 
+// Programmatic dependent launch: instructions of sm_90, nothing on older devices. Launches run one after the other here; where one may begin before those before it are
+// over, a thread that touches global memory before griddepcontrol.wait is found.
+
+// griddepcontrol.wait.
+inline void grid_dependency_wait() { cuda_emulator_grid_dependency_wait(); }
+
+// griddepcontrol.launch_dependents.
+inline void grid_dependency_launch() { cuda_emulator_grid_dependency_launch(); }
+
 // Clusters, sm_90 on. A CTA of a launch without them is a cluster of one.
 
 // %cluster_ctarank.

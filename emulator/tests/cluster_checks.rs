@@ -35,6 +35,9 @@ enum How {
     Unordered,
     LateRead,
     Leave,
+    RelaxedStart,
+    RelaxedNoFence,
+    RelaxedGlobal,
 }
 
 struct Exchange {
@@ -84,6 +87,7 @@ fn exchanges_of_all_sizes() {
     for size in [1, 2, 3, 4, 8] {
         Exchange::new(size).expect_right(How::Right);
         Exchange::new(size).expect_right(How::LateExpect);
+        Exchange::new(size).expect_right(How::RelaxedStart);
     }
     Exchange { rounds: 9, threads: 256, ctas: 8, ..Exchange::new(4) }.expect_right(How::Right);
     Exchange { cooperative: true, ..Exchange::new(4) }.expect_right(How::Right);
@@ -95,6 +99,7 @@ fn what_is_sent_before_the_receiver_is_ready() {
     exchange.expect_found(How::NoStart, LAUNCH_FAILED, &["exchange_kernel", "st.async to an mbarrier"]);
     exchange.expect_found(How::Unordered, LAUNCH_FAILED, &["no cluster barrier orders before it"]);
     exchange.expect_found(How::NoFence, LAUNCH_FAILED, &["no fence_mbarrier_init"]);
+    exchange.expect_found(How::RelaxedNoFence, LAUNCH_FAILED, &["no fence_mbarrier_init"]);
     exchange.expect_found(How::NoInit, LAUNCH_FAILED, &["mbarrier"]);
     exchange.expect_found(How::InitTwice, LAUNCH_FAILED, &["mbarrier_init of an mbarrier in use"]);
 }
@@ -181,6 +186,7 @@ fn mbarriers_are_no_plain_memory() {
 fn only_what_is_sent_is_ordered() {
     let words = ["exchange_kernel", "load of 4 bytes", "allocation"];
     Exchange::new(2).expect_found(How::GlobalByAsync, LAUNCH_FAILED, &words);
+    Exchange::new(2).expect_found(How::RelaxedGlobal, LAUNCH_FAILED, &words);
 }
 
 #[test]

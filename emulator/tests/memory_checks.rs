@@ -138,3 +138,20 @@ fn traffic_is_counted_to_the_byte() {
         assert_eq!(y_after.stored - y_before.stored, bytes);
     }
 }
+
+/// The values of `enum How` in kernels/early.cu.
+#[test]
+fn early_launches_wait_before_they_touch_global_memory() {
+    let device = Device::open(0);
+    let (x, y, counter) = (device.put(&ramp(N)), device.alloc::<f32>(N), device.zeros(4));
+    let early = |programmatic, how| planted::launch_early(x, y, counter, N as i32, programmatic, how);
+    assert_eq!(early(1, 0), 0, "{:?}", cuda_emulator::last_report());
+    assert_eq!(device.get::<f32>(y, N), ramp(N));
+    let words = "before grid_dependency_wait";
+    for (how, access) in
+        [(1, "load of 4 bytes"), (2, "load of 4 bytes"), (3, "store of 4 bytes"), (4, "of 4 bytes"), (5, "of 4 bytes")]
+    {
+        assert_eq!(early(0, how), 0, "in order, {how}: {:?}", cuda_emulator::last_report());
+        expect_report(early(1, how), LAUNCH_FAILED, &["early_kernel", access, words]);
+    }
+}

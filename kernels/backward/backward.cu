@@ -4,7 +4,7 @@
 #include "two_pass.cuh"
 
 // The gradient through the batch's statistics.
-static BnStatus launch_backward_batch(const BnBackward& args, void* stream) {
+static BnStatus launch_backward_batch(const BnBackward& args, BnStream stream) {
     const BnTiling& t = args.tiling;
     return with_iterator(t.dtype, t.access, [&](auto iterator) {
         using Iter = typename decltype(iterator)::Type;
@@ -17,7 +17,7 @@ static BnStatus launch_backward_batch(const BnBackward& args, void* stream) {
     });
 }
 
-extern "C" BnStatus bn_backward(const BnBackward* args, void* stream) {
+extern "C" BnStatus bn_backward(const BnBackward* args, BnStream stream) {
     switch (args->statistics.kind) {
         case BN_BATCH: return launch_backward_batch(*args, stream);
         case BN_RUNNING: return launch_backward_running(*args, stream);

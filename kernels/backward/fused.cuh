@@ -13,6 +13,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem.tile, t.smem_iters);
     const SmemTile<Iter> smem_g = smem_x.next();
     Team team(t, args.workspace, smem);
+    begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
         const Iter iter(t, coord);

@@ -3,7 +3,7 @@
 #include "../common/launch.cuh"
 #include "running.h"
 
-BnStatus launch_backward_running(const BnBackward& args, void* stream) {
+BnStatus launch_backward_running(const BnBackward& args, BnStream stream) {
     const BnTiling& t = args.tiling;
     const BnStatus status = with_iterator(t.dtype, t.access, [&](auto iterator) {
         return launch_tiled(backward_running_kernel<typename decltype(iterator)::Type>, t, stream, args);

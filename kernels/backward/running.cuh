@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     const Iter iter(t, coord);
     const Gradient<Iter> gradient(args);
+    begin_dependent_launch();
     const RunningInputs inputs(args, coord.tile);
     gradient.prefetch(iter, false);
     inputs.write_affines(t, args.statistics.eps, smem);
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const BnTiling& t = args.tiling;
     const BnStatistics& running = args.statistics;
     const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
+    begin_dependent_launch();
     const RunningSums sum = warp_reduce_splits<RunningSums>(args.workspace, t, channel);
     if (channel < t.channels && threadIdx.x % kWarp == 0) {
         const float inv_std = inv_std_of(running.var[channel], running.eps);

@@ -2,5 +2,5 @@
 #pragma once
 #include "../abi.h"
 
-BnStatus launch_backward_running(const BnBackward& args, void* stream);
+BnStatus launch_backward_running(const BnBackward& args, BnStream stream);
 BnStatus prepare_backward_running(const BnDevice& device, BnResident* resident);

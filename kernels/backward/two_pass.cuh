@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const TileCoord coord = tile_coord(t, blockIdx.x);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    begin_dependent_launch();
     const SavedInputs inputs(args, coord, threads);
     if (!tile_needs_mean_residual(inputs)) return;
     write_saved_affines(args, threads, inputs, 0.0f, smem);
@@ -37,6 +38,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     const Iter iter(t, coord);
+    begin_dependent_launch();
     const SavedInputs inputs(args, coord, threads);
     const Gradient<Iter> gradient(args);
     gradient.prefetch(iter, false);
@@ -63,6 +65,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     const Iter iter(t, coord);
+    begin_dependent_launch();
     const SavedInputs inputs(args, coord, threads);
     const Gradient<Iter> gradient(args);
     gradient.prefetch(iter, true);

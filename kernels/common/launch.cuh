@@ -89,14 +89,26 @@ inline BnStatus returned(cudaError_t status) {
     return static_cast<BnStatus>(status);
 }
 
+// The launch may begin when every CTA of the one before it in the stream has begun or ended. It waits
+// for that launch itself (begin_dependent_launch), so that only its start is early.
+inline cudaLaunchAttribute programmatic() {
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    return attribute;
+}
+
 template <class... Params, class... Args>
-BnStatus launch(void (*kernel)(Params...), uint32_t ctas, uint32_t threads, uint32_t shared_bytes, void* stream,
+BnStatus launch(void (*kernel)(Params...), uint32_t ctas, uint32_t threads, uint32_t shared_bytes, BnStream stream,
                 const Args&... args) {
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(ctas);
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared_bytes;
-    config.stream = static_cast<cudaStream_t>(stream);
+    config.stream = static_cast<cudaStream_t>(stream.handle);
+    cudaLaunchAttribute attribute = programmatic();
+    config.attrs = &attribute;
+    config.numAttrs = stream.is_programmatic;
     return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
@@ -124,21 +136,17 @@ inline uint32_t warp_per_channel(const BnTiling& t) {
 // Launches a kernel with its tiling's geometry, and its teams as clusters or as a cooperative grid where the strategy
 // says so.
 template <class... Params, class... Args>
-BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, void* stream, const Args&... args) {
-    cudaLaunchAttribute attribute = {};
+BnStatus launch_tiled(void (*kernel)(Params...), const BnTiling& t, BnStream stream, const Args&... args) {
+    cudaLaunchAttribute attributes[2] = {};
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(t.teams * t.splits);
     config.blockDim = dim3(t.threads);
     config.dynamicSmemBytes = t.shared_bytes;
-    config.stream = static_cast<cudaStream_t>(stream);
-    config.attrs = &attribute;
-    if (t.strategy == BN_CLUSTER) {
-        attribute = cluster_of(t.splits);
-        config.numAttrs = 1;
-    } else if (t.strategy == BN_GRID) {
-        attribute = cooperative();
-        config.numAttrs = 1;
-    }
+    config.stream = static_cast<cudaStream_t>(stream.handle);
+    config.attrs = attributes;
+    if (t.strategy == BN_CLUSTER) attributes[config.numAttrs++] = cluster_of(t.splits);
+    if (t.strategy == BN_GRID) attributes[config.numAttrs++] = cooperative();
+    if (stream.is_programmatic != 0) attributes[config.numAttrs++] = programmatic();
     return returned(cudaLaunchKernelEx(&config, kernel, args...));
 }
 

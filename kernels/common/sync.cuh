@@ -5,6 +5,7 @@
 //                          lasts from the start to the first exchange, and from the last one to the end
 //   CTAs of a grid         grid_barrier, on a counter per team; the CTAs must be resident together
 //   CTAs of any launch     last_ticket, which nobody waits for
+//   launches of a stream   begin_dependent_launch, at the start of every kernel
 //
 // No volatile, no bare fence. Each primitive cites its section of the PTX ISA.
 #pragma once
@@ -54,6 +55,22 @@ __device__ __forceinline__ uint32_t shfl_xor(uint32_t v, uint32_t mask) { return
 #else
 #define BN_HAS_CLUSTERS 0
 #endif
+
+// Lets the next launch of the stream begin where there is room, then waits until those before this one are over, and
+// sees what they did. All threads, before the first access to global memory. Without the attribute `programmatic`
+// (launch.cuh) of either launch it does nothing, since the stream waits.
+//
+// The next launch waits for the end of this one, which comes behind the end of those before: so it may begin early.
+// PTX ISA, "Parallel Synchronization and Communication Instructions: griddepcontrol".
+__device__ __forceinline__ void begin_dependent_launch() {
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::grid_dependency_launch();
+    cuda_emulator::grid_dependency_wait();
+#elif BN_HAS_CLUSTERS
+    asm volatile("griddepcontrol.launch_dependents;");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 // A barrier in shared memory that counts bytes. PTX ISA, "mbarrier".
 using Mbarrier = unsigned long long;

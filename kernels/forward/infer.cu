@@ -3,7 +3,7 @@
 #include "../common/launch.cuh"
 #include "pack_mask.cuh"
 
-extern "C" BnStatus bn_infer(const BnInfer* args, void* stream) {
+extern "C" BnStatus bn_infer(const BnInfer* args, BnStream stream) {
     const BnTiling& t = args->tiling;
     const BnStatus status = with_iterator(t.dtype, t.access, [&](auto iterator) {
         return launch_tiled(infer_kernel<typename decltype(iterator)::Type>, t, stream, *args);

@@ -13,6 +13,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) infer_kernel(cons
     const TileCoord coord = tile_coord(t, blockIdx.x);
     const Iter iter(t, coord);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    begin_dependent_launch();
     const RunningInputs inputs(args, coord.tile);
     normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(),
                       Output<Iter>(args), [&] {

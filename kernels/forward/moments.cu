@@ -3,14 +3,14 @@
 #include "../common/launch.cuh"
 #include "moments.h"
 
-BnStatus launch_moments(const BnMoments& args, void* stream) {
+BnStatus launch_moments(const BnMoments& args, BnStream stream) {
     const BnTiling& t = args.tiling;
     return with_iterator(t.dtype, t.access, [&](auto iterator) {
         return launch_tiled(moments_kernel<typename decltype(iterator)::Type>, t, stream, args);
     });
 }
 
-extern "C" BnStatus bn_moments(const BnMoments* args, void* stream) {
+extern "C" BnStatus bn_moments(const BnMoments* args, BnStream stream) {
     const BnTiling& t = args->tiling;
     const BnStatus status = launch_moments(*args, stream);
     if (status != BN_SUCCESS || t.strategy != BN_TWO_PASS) return status;

@@ -24,6 +24,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     Team team(t, args.workspace, smem);
+    begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const bool leaves_partial = t.strategy == BN_TWO_PASS;
         const TileCoord coord = leaves_partial ? tile_coord(t, blockIdx.x) : team.coord(tile);
@@ -45,6 +46,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     moments_finish_kernel(const __grid_constant__ BnMoments args) {
     const uint32_t channel = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
+    begin_dependent_launch();
     const Moments moments = warp_reduce_splits<Moments>(args.workspace, args.tiling, channel);
     if (channel < args.tiling.channels && threadIdx.x % kWarp == 0)
         store_moments(moments, channel, args.mean, args.var);

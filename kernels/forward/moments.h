@@ -2,4 +2,4 @@
 #pragma once
 #include "../abi.h"
 
-BnStatus launch_moments(const BnMoments& args, void* stream);
+BnStatus launch_moments(const BnMoments& args, BnStream stream);

@@ -13,6 +13,7 @@ template <class T>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     pack_mask_kernel(const void* y, uint32_t* mask, int64_t len) {
     const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    begin_dependent_launch();
     // Whole warps leave the loop together.
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i - threadIdx.x % kWarp < len;
          i += stride) {
@@ -23,7 +24,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 }
 
 // Launched behind a forward pass that keeps a mask, unless that pass has written it already.
-inline BnStatus pack_mask(const BnTiling& t, const void* y, uint32_t* mask, void* stream) {
+inline BnStatus pack_mask(const BnTiling& t, const void* y, uint32_t* mask, BnStream stream) {
     if (mask == nullptr || t.mask_in_place != 0) return BN_SUCCESS;
     constexpr int64_t kMaxCtas = 4096;
     const int64_t len = t.m * t.channels;

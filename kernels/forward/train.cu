@@ -4,7 +4,7 @@
 #include "moments.h"
 #include "pack_mask.cuh"
 
-extern "C" BnStatus bn_train(const BnTrain* args, void* stream) {
+extern "C" BnStatus bn_train(const BnTrain* args, BnStream stream) {
     const BnTiling& t = args->tiling;
     if (t.strategy == BN_TWO_PASS) {
         const BnMoments moments = {t, args->x, nullptr, nullptr, args->workspace};

@@ -105,6 +105,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem.tile, t.smem_iters);
     const Output<Iter> output(args);
     Team team(t, args.workspace, smem);
+    begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
         const Iter iter(t, coord);
@@ -128,6 +129,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const Iter iter(t, coord);
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
+    begin_dependent_launch();
     const TrainInputs inputs(args, coord, threads);
     normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(),
                       Output<Iter>(args), [&] {

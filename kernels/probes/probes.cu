@@ -5,7 +5,7 @@
 // Launches a probe whose CTAs are resident together, as a cooperative grid or as clusters.
 template <class Kernel>
 static BnStatus launch_probe(Kernel kernel, const BnProbe& args, uint32_t shared_bytes, cudaLaunchAttribute attribute,
-                             void* stream) {
+                             BnStream stream) {
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(args.ctas);
     config.blockDim = dim3(args.threads);
@@ -26,7 +26,7 @@ static void (*copy_of(uint32_t in_flight))(BnProbe) {
     return nullptr;
 }
 
-extern "C" BnStatus bn_probe(const BnProbe* args, void* stream) {
+extern "C" BnStatus bn_probe(const BnProbe* args, BnStream stream) {
     const auto plain = [&](void (*kernel)(BnProbe)) {
         if (kernel == nullptr) return static_cast<BnStatus>(cudaErrorInvalidValue);
         return launch(kernel, args->ctas, args->threads, 0, stream, *args);

@@ -19,6 +19,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS) copy_kernel(const
     const uint4* const a = static_cast<const uint4*>(args.a);
     const uint4* const b = static_cast<const uint4*>(args.b);
     uint4* const out = static_cast<uint4*>(args.out);
+    begin_dependent_launch();
     const int64_t chunk = static_cast<int64_t>(blockDim.x) * kUnroll;
     for (int64_t start = blockIdx.x * chunk; start < args.vectors; start += gridDim.x * chunk) {
         uint4 raw_a[kUnroll], raw_b[kUnroll];
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     strided_copy_kernel(const __grid_constant__ BnProbe args) {
     const uint4* const a = static_cast<const uint4*>(args.a);
     uint4* const out = static_cast<uint4*>(args.out);
+    begin_dependent_launch();
     const int64_t tiles = args.row_vectors / args.width, rows = args.vectors / args.row_vectors;
     const int64_t splits = gridDim.x / tiles, split = blockIdx.x / tiles;
     const int64_t row_stride = blockDim.x / args.width;
@@ -75,6 +77,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 // out: (gridDim.x, vectors / gridDim.x)
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     grid_barrier_kernel(const __grid_constant__ BnProbe args) {
+    begin_dependent_launch();
     const bool waits = blockIdx.x < args.barrier_ctas, stores = args.stores > 0 && blockIdx.x >= args.storing_from;
     uint32_t* const counter = args.counters + blockIdx.x / args.team * (BN_COUNTER_BYTES / sizeof(uint32_t));
     const int64_t share = stores ? args.vectors / gridDim.x : 0;
@@ -103,6 +106,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     if (threadIdx.x == 0) mbarrier_init(mbarriers, 2);
     cluster_arrive_relaxed();
     cluster_wait();
+    begin_dependent_launch();
     uint32_t sum = 0;
     for (uint32_t round = 0; round < args.rounds; round++) {
         uint4* const stage = recv + round % 2 * args.team;

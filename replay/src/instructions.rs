@@ -9,7 +9,7 @@
 //! | [`registers`] | mov of parts, of special registers |
 //! | [`access`] | ld, st, cvta |
 //! | [`atom`] | atom, fence |
-//! | [`control`] | bra, ret, exit, trap, prefetch |
+//! | [`control`] | bra, ret, exit, trap, prefetch, griddepcontrol |
 //! | [`collective`] | bar.sync, bar.red, shfl.sync, vote.sync |
 //! | [`cluster`] | barrier.cluster, mapa, mbarrier, st.async |
 
@@ -62,6 +62,7 @@ pub(crate) enum Op {
     Trap,
     /// A hint, which does nothing that can be seen.
     Hint,
+    WaitForLaunches,
     Collective(collective::Op),
     Cluster(cluster::Op),
 }

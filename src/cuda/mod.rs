@@ -40,6 +40,7 @@ mod loader;
 mod memory_pool;
 mod plan_cache;
 mod process;
+mod programmatic;
 mod workspace;
 mod workspace_cache;
 
@@ -108,6 +109,7 @@ pub struct Cuda {
     device: DeviceLimits,
     max_sms: u32,
     strategy: Option<Strategy>,
+    is_programmatic: bool,
     /// The plans of these limits and this strategy.
     plans: Arc<PlanCache>,
 }
@@ -152,7 +154,23 @@ impl Cuda {
     /// [`Error::StaticShared`](crate::Error::StaticShared); [`Error::Clusters`](crate::Error::Clusters).
     pub fn on(stream: Arc<CudaStream>) -> Result<Self> {
         let device = device::prepared(stream.context())?;
-        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None, plans: Arc::default() })
+        let is_programmatic = programmatic::is_default(&device)?;
+        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None, is_programmatic, plans: Arc::default() })
+    }
+
+    /// The same, with launches that may begin while the launch before them in the stream ends, or not: programmatic dependent
+    /// launch. What comes before a kernel's first access to global memory, the start of its CTAs and their arithmetic, then
+    /// costs no time; the kernel waits for all earlier work itself, so that results are the same.
+    ///
+    /// On by default from compute capability 9.0 on, with a driver for CUDA 12.3 or newer, which captures such launches
+    /// too; `BATCHNORM_PROGRAMMATIC_LAUNCH=0` in the environment turns the default off, also for candle and PyTorch. Elsewhere
+    /// it stays off.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    pub fn with_programmatic_launch(self, on: bool) -> Result<Self> {
+        let is_programmatic = on && programmatic::is_possible(&self.device)?;
+        Ok(Self { is_programmatic, ..self })
     }
 
     /// The same, with every operation planned by this strategy, or by the best one again for `None`. For tests and
@@ -194,6 +212,16 @@ impl Cuda {
     /// The strategy that every operation is planned by, where one is forced.
     pub fn strategy(&self) -> Option<Strategy> {
         self.strategy
+    }
+
+    /// The stream as launches take it.
+    fn launch_stream(&self) -> ffi::BnStream {
+        ffi::BnStream { handle: self.stream.cu_stream().cast(), is_programmatic: u32::from(self.is_programmatic) }
+    }
+
+    /// Whether launches may begin early ([`Cuda::with_programmatic_launch`]).
+    pub fn launches_programmatically(&self) -> bool {
+        self.is_programmatic
     }
 
     /// The stream that operations run on.

@@ -35,6 +35,7 @@ struct CudaEmulatorLaunch {
     size_t dynamic_shared_bytes;
     void* stream;
     int cooperative;
+    int programmatic;  // may begin before the launch before it is over
 };
 
 enum CudaEmulatorCollective {
@@ -65,6 +66,8 @@ unsigned cuda_emulator_load_acquire(const unsigned* address);
 unsigned cuda_emulator_load_relaxed(const unsigned* address);
 void cuda_emulator_store_release(unsigned* address, unsigned value);
 unsigned cuda_emulator_cluster_rank(void);
+void cuda_emulator_grid_dependency_wait(void);
+void cuda_emulator_grid_dependency_launch(void);
 void cuda_emulator_cluster_arrive(void);
 void cuda_emulator_cluster_arrive_relaxed(void);
 void cuda_emulator_cluster_wait(void);

@@ -24,8 +24,17 @@ __attribute__((noinline, cold)) void fault_at(Cta* c, int code, uintptr_t addres
     fail(c, fault);
 }
 
+// Global memory that the launches before this one may still change or read.
+static void expect_waited(Cta* c, uintptr_t a, unsigned bytes, bool write, const void* pc) {
+    if (a - c->global_begin < c->all_global_bytes && running(c).is_early) {
+        fault_at(c, kLaunchFailed, a, bytes, write, pc,
+                 "access to global memory before grid_dependency_wait, in a launch that may begin before the last one ends");
+    }
+}
+
 // Neither global nor shared memory: the thread's stack, the parameters, constants; anything else is nobody's.
 static void access_elsewhere(Cta* c, uintptr_t a, unsigned bytes, bool write, const void* pc) {
+    expect_waited(c, a, bytes, write, pc);
     if (a - reinterpret_cast<uintptr_t>(c->launch->argument_bytes.data()) < c->launch->argument_bytes.size()) return;
     if (a - reinterpret_cast<uintptr_t>(c->launch->arguments.data()) <
         c->launch->arguments.size() * sizeof(void*)) return;
@@ -110,6 +119,7 @@ static inline __attribute__((always_inline)) void access(uintptr_t a, unsigned b
 
 void check_atomic(Cta* c, const unsigned* address, bool write, const void* pc) {
     const uintptr_t a = reinterpret_cast<uintptr_t>(address);
+    expect_waited(c, a, 4, write, pc);
     if (a - c->global_begin >= c->global_bytes) {
         fault_at(c, kIllegalAddress, a, 4, write, pc, "synchronisation outside of global memory");
     }
@@ -121,6 +131,15 @@ void check_atomic(Cta* c, const unsigned* address, bool write, const void* pc) {
 }  // namespace emulator
 
 using emulator::access;
+using emulator::current;
+
+EMULATOR_EXPORT void emulator_grid_dependency_wait(void) {
+    if (!current) return;
+    emulator::running(current).is_early = false;
+    current->global_bytes = current->all_global_bytes;
+}
+
+EMULATOR_EXPORT void emulator_grid_dependency_launch(void) {}
 
 #define EMULATOR_ACCESS(bytes)                                                                             \
     EMULATOR_EXPORT void emulator_read##bytes(void* address) {                                             \

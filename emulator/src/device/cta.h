@@ -51,6 +51,8 @@ struct Fiber {
     // Whether it is between cluster_arrive and cluster_wait, and the phase of the cluster's barrier that it arrived in.
     bool arrived_at_cluster;
     uint64_t cluster_phase;
+    // Whether the launches before this one may still run, for all that it knows.
+    bool is_early;
 };
 
 struct WarpState {
@@ -84,7 +86,7 @@ struct FaultPlace {
 };
 
 struct Cta {
-    // Read at every access.
+    // Read at every access. The running thread may touch `global_bytes`: all, or nothing before grid_dependency_wait.
     uintptr_t global_begin;
     size_t global_bytes;
     uintptr_t shared_begin;
@@ -103,6 +105,7 @@ struct Cta {
     uint32_t barrier_event, event;
     uint32_t thread;
 
+    size_t all_global_bytes;
     Launch* launch;
     size_t worker;
     uint32_t rank;

@@ -22,6 +22,8 @@
     X(void, store_release, (unsigned* address, unsigned value), (address, value))                                      \
     X(int, max_active_clusters, (int* clusters, const CudaEmulatorLaunch* launch), (clusters, launch))                 \
     X(unsigned, cluster_rank, (void), ())                                                                              \
+    X(void, grid_dependency_wait, (void), ())                                                                          \
+    X(void, grid_dependency_launch, (void), ())                                                                        \
     X(void, cluster_arrive, (void), ())                                                                                \
     X(void, cluster_arrive_relaxed, (void), ())                                                                        \
     X(void, cluster_wait, (void), ())                                                                                  \

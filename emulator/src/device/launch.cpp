@@ -48,6 +48,7 @@ static void fill(Launch& l, const CudaEmulatorLaunch& r, const Kernel& kernel, C
     l.cluster_size = r.cluster[0] ? r.cluster[0] : 1;
     l.device = host.device;
     l.cooperative = r.cooperative != 0;
+    l.programmatic = r.programmatic != 0;
     l.races = host.races;
     Random random{host.seed * 0x2545f4914f6cdd1du + host.launches_since_seed++};
     l.seed = random.next();

@@ -40,6 +40,7 @@ struct Launch {
     unsigned cluster_size = 1;
     int device = 0;
     bool cooperative = false;
+    bool programmatic = false;
     bool races = true;
     uint64_t seed = 0;
     uint32_t first_serial = 0;

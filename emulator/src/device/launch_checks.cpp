@@ -72,6 +72,9 @@ int check_launch(const CudaEmulatorLaunch& r, int device, const Kernel* kernel) 
         }
         most = clusters * size;
     }
+    if (r.programmatic && p.major < 9) {
+        return refuse(kNotSupported, r, "the device has no programmatic dependent launch");
+    }
     if (r.cooperative) {
         if (!p.cooperative) return refuse(kNotSupported, r, "the device has no cooperative launch");
         if (ctas > most) {

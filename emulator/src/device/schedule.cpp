@@ -25,6 +25,7 @@ static unsigned pop_ready(Cta* c) {
 
 void enter(Cta* c, unsigned thread) {
     c->thread = thread;
+    c->global_bytes = c->fibers[thread].is_early ? 0 : c->all_global_bytes;
     c->stamp = stamp(c->launch_base + c->rank, thread, c->event);
     c->stack_begin = reinterpret_cast<uintptr_t>(c->stacks) + thread * kStackStride;
     std::memcpy(c->position.thread, c->fibers[thread].position, sizeof(c->fibers[thread].position));
@@ -114,6 +115,7 @@ static void start_fibers(Cta* c) {
         f.looks = f.repeats = 0;
         f.polled = nullptr;
         f.arrived_at_cluster = false;
+        f.is_early = c->launch->programmatic;
         push_ready(c, thread);
     }
 }

@@ -107,7 +107,7 @@ Cta* borrow_cta(int device) {
     }
     if (!c) return nullptr;
     c->global_begin = arena.base + arena.device_begin[device];
-    c->global_bytes = arena.device_end[device] - arena.device_begin[device];
+    c->all_global_bytes = arena.device_end[device] - arena.device_begin[device];
     c->shared_begin = arena.base + window_offset(c->worker);
     const ThreadLocals& locals = thread_locals();
     c->static_begin = locals.begin;

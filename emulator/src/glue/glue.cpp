@@ -63,6 +63,9 @@ static CudaEmulatorLaunch request(const cudaLaunchConfig_t* config, const void* 
     for (unsigned i = 0; i < config->numAttrs; i++) {
         const cudaLaunchAttribute& attribute = config->attrs[i];
         if (attribute.id == cudaLaunchAttributeCooperative) launch.cooperative = attribute.val.cooperative;
+        if (attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization) {
+            launch.programmatic = attribute.val.programmaticStreamSerializationAllowed;
+        }
         if (attribute.id == cudaLaunchAttributeClusterDimension) {
             launch.cluster[0] = attribute.val.clusterDim.x;
             launch.cluster[1] = attribute.val.clusterDim.y;

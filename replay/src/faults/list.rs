@@ -62,7 +62,7 @@ const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -
     fault(name, None, pattern, instead)
 }
 
-pub(super) const LIST: [Fault; 32] = [
+pub(super) const LIST: [Fault; 33] = [
     cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
     cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
     cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
@@ -89,6 +89,11 @@ pub(super) const LIST: [Fault; 32] = [
     grid("atom.add adds 1", r"(atom\.release\.gpu\.global\.add\.u32[^;]*), %r\d+;", "$1, 1;"),
     grid("does not wait for the team", r"ld\.acquire\.gpu\.global\.u32 (%r\d+), \[[^;]*;", "not.b32 $1, $1;"),
     any("bar.sync is missing", r"bar\.sync[^;]*;", ""),
+    any(
+        "griddepcontrol.wait comes behind the first access",
+        r"griddepcontrol\.wait;([^@]*?ld\.global[^;]*;)",
+        "$1 griddepcontrol.wait;",
+    ),
     any("bar.red gives the thread's own", r"bar\.red\.or\.pred\s*(%p\d+), 0, (%p\d+);", "bar.sync 0; mov.pred $1, $2;"),
     any("shuffle by another lane mask", r"(shfl\.sync\.bfly\.b32\s*%r\d+\|%p\d+, %r\d+), (%r\d+|\d+),", "$1, 1,"),
     any("vote.any is vote.all", r"vote\.sync\.any", "vote.sync.all"),

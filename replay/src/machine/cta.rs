@@ -24,6 +24,8 @@ pub(crate) struct Thread {
     pub(crate) id: [u32; 3],
     /// The phase of the cluster's barrier that it arrived in, and by which instruction, until it has waited.
     pub(crate) arrived: Option<(u64, usize)>,
+    /// Whether it has passed griddepcontrol.wait.
+    pub(crate) has_waited: bool,
 }
 
 /// Counts of a warp's threads.
@@ -94,7 +96,13 @@ impl Cta {
             number,
             id: id(number, launch.grid),
             threads: (0..threads)
-                .map(|thread| Thread { pc: 0, state: State::Ready, id: id(thread, launch.block), arrived: None })
+                .map(|thread| Thread {
+                    pc: 0,
+                    state: State::Ready,
+                    id: id(thread, launch.block),
+                    arrived: None,
+                    has_waited: false,
+                })
                 .collect(),
             warps,
             registers: schedule.registers(masks, threads),

@@ -33,6 +33,14 @@ impl Machine<'_> {
         })
     }
 
+    /// Traps before griddepcontrol.wait, where the kernel has it: launches before this one may run until then.
+    fn expect_waited(&self, place: ThreadIndex) -> Result<()> {
+        if self.entry.waits_for_launches && !self.cta(place).threads[place.thread].has_waited {
+            trap!("an access to global memory before griddepcontrol.wait");
+        }
+        Ok(())
+    }
+
     /// Whether an access is strong to other CTAs.
     fn is_strong(&self, order: Order) -> bool {
         order.is_strong && self.reaches_others(order.scope)
@@ -50,6 +58,7 @@ impl Machine<'_> {
             Target::Parameters(at) => data.copy_from_slice(&self.parameters[at..][..data.len()]),
             Target::Shared(address) => self.cta(place).shared.read(address, data)?,
             Target::Global => {
+                self.expect_waited(place)?;
                 let at = self.global.find(address, data.len())?;
                 self.global.check_written(at, data.len())?;
                 if order.is_constant {
@@ -78,6 +87,7 @@ impl Machine<'_> {
             Target::Parameters(_) => trap!("a store to parameters"),
             Target::Shared(address) => self.cta_mut(place).shared.write(address, data)?,
             Target::Global => {
+                self.expect_waited(place)?;
                 let at = self.global.find(address, data.len())?;
                 self.global.mark_written(at, data.len());
                 if self.is_strong(order) {

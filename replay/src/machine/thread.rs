@@ -91,6 +91,10 @@ impl<'a> Machine<'a> {
             Op::Cluster(op) => self.in_cluster(place, op),
             Op::Exit => self.exit(place).map(|()| Next::Wait),
             Op::Trap => Err(Trap::new("trap")),
+            Op::WaitForLaunches => {
+                self.cta_mut(place).threads[place.thread].has_waited = true;
+                Ok(Next::Following)
+            }
             Op::Compute(_) | Op::Branch(_) | Op::Hint => Ok(Next::Following),
         }
     }

@@ -34,6 +34,8 @@ pub struct Entry {
     /// The most threads of a CTA, where it says so.
     pub max_threads: Option<u32>,
     pub(crate) code: Vec<Instruction>,
+    /// Whether it has griddepcontrol.wait.
+    pub(crate) waits_for_launches: bool,
     /// The text of each instruction.
     pub(crate) texts: Vec<String>,
     /// The bits of each register.
@@ -63,6 +65,7 @@ impl Entry {
             parameters,
             max_threads: max_threads(header)?,
             code: Vec::new(),
+            waits_for_launches: false,
             texts: Vec::new(),
             masks: Vec::new(),
             constants: Vec::new(),
@@ -194,6 +197,7 @@ impl<'a> Body<'a> {
             };
             entry.code[*at].op = Op::Branch(*target);
         }
+        entry.waits_for_launches = entry.code.iter().any(|instruction| matches!(instruction.op, Op::WaitForLaunches));
         entry.masks = self.names.masks;
         entry.constants = self.names.constants;
         Ok(entry)

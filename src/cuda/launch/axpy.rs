@@ -37,7 +37,7 @@ pub(in crate::cuda) fn axpy(
         context.bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
         // SAFETY: x and y are of one length and do not overlap, as was checked; both are memory of the stream's context, whose
         // guards are held until the launch is on the stream.
-        let status = unsafe { ffi::bn_axpy(at(y), at(x), y.len() as u64, alpha, cuda.stream.cu_stream().cast()) };
+        let status = unsafe { ffi::bn_axpy(at(y), at(x), y.len() as u64, alpha, cuda.launch_stream()) };
         checked("bn_axpy", status)
     })
 }

@@ -143,14 +143,14 @@ fn fill<T: KernelElement>(cuda: &Cuda, problem: &Problem, operation: Operation<'
     operation.fill_empty(|output, value| {
         let c = problem.shape().c() as u64;
         // SAFETY: Problem checked that an output of one value a channel has `c` values; `run_held` holds its guard.
-        let status = unsafe { ffi::bn_fill(at(output), c, value as f32, cuda.stream.cu_stream().cast()) };
+        let status = unsafe { ffi::bn_fill(at(output), c, value as f32, cuda.launch_stream()) };
         checked("bn_fill", status)
     })
 }
 
 /// The part of the C ABI's structs that is the same for all operations, and the stream.
 struct Launch {
-    stream: *mut c_void,
+    stream: ffi::BnStream,
     tiling: ffi::BnTiling,
     epilogue: ffi::BnEpilogue,
     workspace: ffi::BnWorkspace,
@@ -167,7 +167,7 @@ fn launch<T: KernelElement>(
     // The ticket first, then the teams' counters, then the partials.
     let after = |bytes| if scratch.address() == 0 { 0 } else { scratch.address() + bytes };
     let launch = Launch {
-        stream: cuda.stream.cu_stream().cast(),
+        stream: cuda.launch_stream(),
         tiling: tiling::<T>(problem, plan),
         epilogue: epilogue(problem.epilogue()),
         workspace: ffi::BnWorkspace {

@@ -167,7 +167,7 @@ impl Probes {
         self.cuda.context().bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
         // SAFETY: the buffers have `vectors` vectors each behind `offset`, `arguments` made the geometry for them and for this
         // device, there is a counter for each team, and the guards outlive the launch.
-        checked("bn_probe", unsafe { ffi::bn_probe(&args, stream.cu_stream().cast()) })
+        checked("bn_probe", unsafe { ffi::bn_probe(&args, self.cuda.launch_stream()) })
     }
 
     /// The geometry of a probe; its addresses are null.

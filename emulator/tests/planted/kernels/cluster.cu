@@ -28,6 +28,9 @@ enum How {
     kUnordered,      // a store from a thread that no barrier orders after the initialization, which comes first by luck
     kLateRead,       // from the third round on reads without waiting, when the stores have come by luck
     kLeave,          // CTA 0 waits until all have sent, by other means, and leaves
+    kRelaxedStart,   // the arrival at the start is relaxed (right: the fence tells of the barriers)
+    kRelaxedNoFence, // as kRelaxedStart, without the fence
+    kRelaxedGlobal,  // takes a plain store to global memory for ordered by a relaxed arrival
 };
 
 static void linger() {
@@ -43,7 +46,7 @@ static __global__ void exchange_kernel(unsigned* y, unsigned* scratch, unsigned 
     const unsigned t = threadIdx.x, rank = cluster_rank();
     if (t == 0 && how != kNoInit) {
         for (int i = 0; i < (how == kInitTwice ? 3 : 2); i++) mbarrier_init(barriers + i % 2, 1);
-        if (how != kNoFence) fence_mbarrier_init();
+        if (how != kNoFence && how != kRelaxedNoFence) fence_mbarrier_init();
     }
     if (how == kUnordered && t == 32) {
         linger();
@@ -52,11 +55,17 @@ static __global__ void exchange_kernel(unsigned* y, unsigned* scratch, unsigned 
     }
     if (how == kNoStart) {
         __syncthreads();
+    } else if (how == kRelaxedStart || how == kRelaxedNoFence || how == kRelaxedGlobal) {
+        if (how == kRelaxedGlobal && t == 0) scratch[blockIdx.x] = rank;
+        __syncthreads();
+        cluster_arrive_relaxed();
+        cluster_wait();
     } else {
         cluster_arrive();
         cluster_wait();
     }
     unsigned value = rank + 1;
+    if (how == kRelaxedGlobal) value += scratch[blockIdx.x - rank + (rank + 1) % size];
     if (how == kGlobalByAsync) {
         if (t == 0) scratch[blockIdx.x] = value;
         __syncthreads();

@@ -15,6 +15,7 @@ unsafe extern "C" {
     pub safe fn launch_geometry(y: u64, ctas: u32, threads: u32, cooperative: i32) -> i32;
     pub safe fn occupancy(threads: i32, bytes: u32, blocks: &mut i32) -> i32;
     pub safe fn launch_scale(x: u64, y: u64, n: i32, forget: i32) -> i32;
+    pub safe fn launch_early(x: u64, y: u64, counter: u64, n: i32, programmatic: i32, how: i32) -> i32;
     pub safe fn launch_shared_poison(y: u64, write: i32) -> i32;
     pub safe fn launch_passes(x: u64, y: u64, n: i32, passes: i32) -> i32;
     pub safe fn launch_neighbour(y: u64, barrier: i32) -> i32;
