@@ -62,7 +62,7 @@ const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -
     fault(name, None, pattern, instead)
 }
 
-pub(super) const LIST: [Fault; 33] = [
+pub(super) const LIST: [Fault; 32] = [
     cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
     cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
     cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
@@ -96,7 +96,6 @@ pub(super) const LIST: [Fault; 33] = [
     ),
     any("bar.red gives the thread's own", r"bar\.red\.or\.pred\s*(%p\d+), 0, (%p\d+);", "bar.sync 0; mov.pred $1, $2;"),
     any("shuffle by another lane mask", r"(shfl\.sync\.bfly\.b32\s*%r\d+\|%p\d+, %r\d+), (%r\d+|\d+),", "$1, 1,"),
-    any("vote.any is vote.all", r"vote\.sync\.any", "vote.sync.all"),
     any("ballot of nothing", r"(vote\.sync\.ballot\.b32\s*%r\d+), %p\d+", "$1, 0"),
     Fault {
         noticed: Noticed::Never("it orders one load before one store, and no load is late here"),
