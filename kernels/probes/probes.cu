@@ -10,7 +10,7 @@ static BnStatus launch_probe(Kernel kernel, const BnProbe& args, uint32_t shared
     config.gridDim = dim3(args.ctas);
     config.blockDim = dim3(args.threads);
     config.dynamicSmemBytes = shared_bytes;
-    config.stream = static_cast<cudaStream_t>(stream);
+    config.stream = static_cast<cudaStream_t>(stream.handle);
     config.attrs = &attribute;
     config.numAttrs = 1;
     return returned(cudaLaunchKernelEx(&config, kernel, args));
