@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::loops;
+use super::flow::{Flow, Loop};
+use super::loops::{self, LoopPath};
+use super::stretches::{self, Stretch};
 
 /// A kernel's accesses of memory.
 #[derive(Default)]
@@ -14,10 +16,11 @@ pub(super) struct Code {
     /// The widest access to global memory in the hot loop.
     pub(super) load: Option<Access>,
     pub(super) store: Option<Access>,
-    /// The paths around the loops that store vectors of 16 bytes to global memory, by their stores; and of those that only
-    /// load such, by their loads.
-    pub(super) storing: Vec<loops::LoopPath>,
-    pub(super) loading: Vec<loops::LoopPath>,
+    /// The paths around the loops that store data, by their stores; and of those that only load it, by their loads.
+    pub(super) storing: Vec<LoopPath>,
+    pub(super) loading: Vec<LoopPath>,
+    /// Before and between those with most accesses.
+    pub(super) stretches: Vec<Stretch>,
     /// The atomic instructions, as they are written.
     pub(super) atomics: Vec<String>,
 }
@@ -27,6 +30,17 @@ pub(super) struct Code {
 pub(super) struct Access {
     bits: u32,
     opcode: &'static str,
+}
+
+/// The accesses of a kernel's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Data {
+    /// Bits of each access.
+    pub(super) bits: u32,
+    /// Operations of f32 for each access of a walk that only loads, and of one that stores, at least; `None` where there is no
+    /// such walk.
+    pub(super) loading: Option<usize>,
+    pub(super) storing: Option<usize>,
 }
 
 /// An instruction, or a label.
@@ -55,10 +69,12 @@ const VECTOR: u32 = 128;
 /// Generic accesses (LD, ST) may be to global memory too.
 const LOADS: [&str; 4] = ["LDG", "LD", "LDGSTS", "UBLKCP.S.G"];
 const STORES: [&str; 3] = ["STG", "ST", "UBLKCP.G.S"];
+/// The accesses of what a walk that loads keeps in shared memory, and those by which one that stores comes by its data.
+const KEPT: [&str; 1] = ["STS"];
+const SOURCES: [&str; 3] = ["LDS", "LDG", "LD"];
 
-/// The code of every kernel by its symbol. `arithmetic` says how many operations of f32 there are at least for each vector
-/// that the loops of a kernel of this symbol load, and for each that they store.
-pub(super) fn read(text: &str, arithmetic: impl Fn(&str) -> [usize; 2]) -> BTreeMap<String, Code> {
+/// The code of every kernel by its symbol, which `data` knows the data of.
+pub(super) fn read(text: &str, data: impl Fn(&str) -> Option<Data>) -> BTreeMap<String, Code> {
     let mut kernels: BTreeMap<String, Code> = BTreeMap::new();
     // Sections begin with a line of their own: //------ .text._Z1kPf ------
     for section in text.split("//---------------------").skip(1) {
@@ -67,20 +83,47 @@ pub(super) fn read(text: &str, arithmetic: impl Fn(&str) -> [usize; 2]) -> BTree
             let code = kernels.entry(symbol.to_string()).or_default();
             let lines: Vec<Line<'_>> = body.lines().filter_map(parse).collect();
             code.local = lines.iter().filter(|line| matches!(opcode(line), "LDL" | "STL")).count();
-            code.load = loops::widest(&lines, |line| access(line, &LOADS));
-            code.store = loops::widest(&lines, |line| access(line, &STORES));
-            let is_wide = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == VECTOR);
-            let (stores, loads) = (|line: &Line<'_>| is_wide(line, &STORES), |line: &Line<'_>| is_wide(line, &LOADS));
-            let [loaded, stored] = arithmetic(symbol);
-            let storing = loops::Wanted { access: stores, other: |_: &Line<'_>| false, arithmetic: stored };
-            code.storing = loops::paths(&lines, &storing);
-            code.loading = loops::paths(&lines, &loops::Wanted { access: loads, other: stores, arithmetic: loaded });
+            let flow = Flow::of(&lines);
+            code.load = loops::widest(&lines, &flow, |line| access(line, &LOADS));
+            code.store = loops::widest(&lines, &flow, |line| access(line, &STORES));
             code.atomics = lines.iter().filter_map(atomic).collect();
+            if let Some(data) = data(symbol) {
+                walks(code, &lines, &flow, data);
+            }
         } else if let Some(symbol) = name.strip_prefix(".nv.info.") {
             kernels.entry(symbol.to_string()).or_default().threads = threads(body);
         }
     }
     kernels
+}
+
+/// Finds the walks over data, and what is before and between them.
+fn walks(code: &mut Code, lines: &[Line<'_>], flow: &Flow, data: Data) {
+    let is_of = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == data.bits);
+    let (stores, loads) = (|line: &Line<'_>| is_of(line, &STORES), |line: &Line<'_>| is_of(line, &LOADS));
+    let sources = |line: &Line<'_>| is_of(line, &SOURCES);
+    let kept = |line: &Line<'_>| is_of(line, &KEPT);
+    let storing = data.storing.map_or_else(Vec::new, |arithmetic| {
+        let no_other = |_: &Line<'_>| false;
+        loops::paths(lines, flow, &loops::Wanted { access: stores, beside: sources, other: no_other, arithmetic })
+    });
+    let loading = data.loading.map_or_else(Vec::new, |arithmetic| {
+        loops::paths(lines, flow, &loops::Wanted { access: loads, beside: kept, other: stores, arithmetic })
+    });
+
+    // Merges of partials load too, but one at a time.
+    let [load, store] = [&loading, &storing].map(|found| found.iter().max_by_key(|(_, path)| path.accesses));
+    let most = |(walk, path): &(&Loop, LoopPath)| (path.accesses, walk.head);
+    let chosen = [load.map(most), store.map(most)];
+    let is_other = |(walk, path): &&(&Loop, LoopPath)| {
+        chosen.iter().flatten().all(|&(_, head)| walk.head != head)
+            && chosen.iter().flatten().any(|&(accesses, _)| 2 * path.accesses >= accesses)
+    };
+    let others: Vec<_> = loading.iter().chain(&storing).filter(is_other).map(|(walk, _)| *walk).collect();
+    let [load, store] = [load, store].map(|found| found.map(|(walk, _)| *walk));
+    code.stretches = stretches::between(lines, flow, load, store, &others);
+    let path_of = |found: Vec<(&Loop, LoopPath)>| found.into_iter().map(|(_, path)| path).collect();
+    (code.storing, code.loading) = (path_of(storing), path_of(loading));
 }
 
 /// Three words, the threads of a CTA in x, y and z.
