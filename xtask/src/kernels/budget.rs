@@ -7,6 +7,7 @@
 use super::Kernel;
 use super::loops::LoopPath;
 use super::sass::Data;
+use super::stretches::Place;
 
 /// Issue slots an element of f16.
 pub(super) const FORWARD: f64 = 26.7;
@@ -50,15 +51,13 @@ fn walks(name: &str) -> Option<&'static Walks> {
 pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
     let walks = walks(&kernel.name)?;
     let elements = f64::from(vector_len(&kernel.name).filter(|&len| len > 1)?);
-    // The loop with most accesses counts among those of a kind: the compiler may have made copies of it for the last few.
-    let an_element = |paths: &[LoopPath], accesses: usize| {
+    let an_element = |path: Option<LoopPath>, accesses: usize| {
         if accesses == 0 {
             return Some(0.0);
         }
-        let path = paths.iter().max_by_key(|path| path.accesses)?;
-        Some(path.instructions as f64 * accesses as f64 / path.accesses as f64 / elements)
+        path.map(|path| path.instructions as f64 * accesses as f64 / path.accesses as f64 / elements)
     };
-    Some(an_element(&kernel.code.loading, walks.loads)? + an_element(&kernel.code.storing, walks.stores)?)
+    Some(an_element(kernel.code.loading, walks.loads)? + an_element(kernel.code.storing, walks.stores)?)
 }
 
 /// The data of a kernel that walks over some. Where a walk stores there is one operation at least for each element.
@@ -81,6 +80,12 @@ fn vector_len(name: &str) -> Option<u32> {
     rest.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty())?.parse().ok()
 }
 
+/// Whether there is a path to each walk.
+fn has_stretches(kernel: &Kernel, walks: &Walks) -> bool {
+    let leads_from = |place| kernel.code.stretches.iter().any(|stretch| stretch.from == place);
+    leads_from(Place::Entry) && (walks.loads.min(walks.stores) == 0 || leads_from(Place::LoadWalk))
+}
+
 /// The faults of a kernel, in words that follow its name.
 pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     let mut faults = Vec::new();
@@ -91,6 +96,8 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     if vector_len(&kernel.name).is_some_and(|len| len > 1) {
         if walks(&kernel.name).is_some() && instructions(kernel).is_none() {
             faults.push("has no loops with its loads, its stores and their arithmetic".into());
+        } else if walks(&kernel.name).is_some_and(|walks| !has_stretches(kernel, walks)) {
+            faults.push("has no path to its first loop over data, or none from there to that which stores".into());
         }
         let narrow = |access: Option<super::sass::Access>| access.is_some_and(|access| !access.is_vector());
         if narrow(kernel.code.load) || narrow(kernel.code.store) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::algo::dominators::simple_fast;
-use petgraph::prelude::{DfsPostOrder, DiGraphMap, Direction};
+use petgraph::prelude::{Dfs, DfsPostOrder, DiGraphMap, Direction};
 
 use super::sass::Line;
 
@@ -15,13 +15,17 @@ pub(super) struct Flow {
     /// An edge from a line to each that may follow it.
     pub(super) graph: DiGraphMap<usize, ()>,
     pub(super) loops: Vec<Loop>,
+    /// The graph with one turn of each loop: a branch back goes to where the loop can end. It has no cycles, unless control
+    /// enters a loop at several lines.
+    pub(super) open: DiGraphMap<usize, ()>,
 }
 
 impl Flow {
     pub(super) fn of(lines: &[Line<'_>]) -> Self {
         let graph = graph(lines);
         let loops = natural(&graph);
-        Self { graph, loops }
+        let open = cut_open(&graph, &loops);
+        Self { graph, loops, open }
     }
 }
 
@@ -76,7 +80,36 @@ fn natural(graph: &DiGraphMap<usize, ()>) -> Vec<Loop> {
     loops.into_iter().map(|(head, body)| Loop { head, body }).collect()
 }
 
-/// The control flow: an edge from a line to each that may follow it. Calls come back, so they are no branches.
+/// Cuts each loop open. Those inside others come first, for where they end may be the head of those.
+fn cut_open(graph: &DiGraphMap<usize, ()>, loops: &[Loop]) -> DiGraphMap<usize, ()> {
+    let mut open = DiGraphMap::new();
+    // Routines that are called are no part of it.
+    let mut visits = Dfs::new(graph, 0);
+    while let Some(line) = visits.next(graph) {
+        open.extend(graph.edges(line));
+    }
+    let mut from_inside: Vec<&Loop> = loops.iter().collect();
+    from_inside.sort_by_key(|found| found.body.len());
+    for found in from_inside {
+        let exits = found.exits(&open);
+        let back: Vec<usize> = open.neighbors_directed(found.head, Direction::Incoming).collect();
+        for from in back.into_iter().filter(|from| found.body.contains(from)) {
+            open.remove_edge(from, found.head);
+            for &exit in &exits {
+                open.add_edge(from, exit, ());
+            }
+        }
+    }
+    open
+}
+
+/// Whether a line calls a routine, which comes back. To a label of the kernel's own code a call is a branch.
+pub(super) fn is_call(line: &Line<'_>) -> bool {
+    matches!(line, Line::Instruction { opcode, operands, .. }
+        if opcode.split('.').next() == Some("CALL") && !operands.contains("(.L_"))
+}
+
+/// The control flow: an edge from a line to each that may follow it.
 fn graph(lines: &[Line<'_>]) -> DiGraphMap<usize, ()> {
     let labels = lines.iter().enumerate().filter_map(|(index, line)| match line {
         Line::Label(label) => Some((*label, index)),
@@ -88,7 +121,8 @@ fn graph(lines: &[Line<'_>]) -> DiGraphMap<usize, ()> {
         let mut goes_on = true;
         if let Line::Instruction { guarded, opcode, operands } = line {
             let opcode = opcode.split('.').next().unwrap_or_default();
-            if ["BRA", "BRX", "BRXU", "JMP", "JMX"].contains(&opcode) {
+            let is_branch = ["BRA", "BRX", "BRXU", "JMP", "JMX"].contains(&opcode);
+            if is_branch || (opcode == "CALL" && !is_call(line)) {
                 // `(.L_x_5), or a table of them; a condition may stand before it.
                 for name in operands.split(['(', ')', ',', ' ', '"']) {
                     if let Some(&target) = labels.get(name) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use petgraph::algo::toposort;
+
 use super::flow::{Flow, Loop};
 use super::loops::{self, LoopPath};
 use super::stretches::{self, Stretch};
@@ -16,10 +18,10 @@ pub(super) struct Code {
     /// The widest access to global memory in the hot loop.
     pub(super) load: Option<Access>,
     pub(super) store: Option<Access>,
-    /// The paths around the loops that store data, by their stores; and of those that only load it, by their loads.
-    pub(super) storing: Vec<LoopPath>,
-    pub(super) loading: Vec<LoopPath>,
-    /// Before and between those with most accesses.
+    /// The path around the loop that stores data, and of that which only loads it.
+    pub(super) storing: Option<LoopPath>,
+    pub(super) loading: Option<LoopPath>,
+    /// Before and between these.
     pub(super) stretches: Vec<Stretch>,
     /// The atomic instructions, as they are written.
     pub(super) atomics: Vec<String>,
@@ -98,7 +100,7 @@ pub(super) fn read(text: &str, data: impl Fn(&str) -> Option<Data>) -> BTreeMap<
 }
 
 /// Finds the walks over data, and what is before and between them.
-fn walks(code: &mut Code, lines: &[Line<'_>], flow: &Flow, data: Data) {
+fn walks<'a>(code: &mut Code, lines: &[Line<'_>], flow: &'a Flow, data: Data) {
     let is_of = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == data.bits);
     let (stores, loads) = (|line: &Line<'_>| is_of(line, &STORES), |line: &Line<'_>| is_of(line, &LOADS));
     let sources = |line: &Line<'_>| is_of(line, &SOURCES);
@@ -111,19 +113,21 @@ fn walks(code: &mut Code, lines: &[Line<'_>], flow: &Flow, data: Data) {
         loops::paths(lines, flow, &loops::Wanted { access: loads, beside: kept, other: stores, arithmetic })
     });
 
-    // Merges of partials load too, but one at a time.
-    let [load, store] = [&loading, &storing].map(|found| found.iter().max_by_key(|(_, path)| path.accesses));
-    let most = |(walk, path): &(&Loop, LoopPath)| (path.accesses, walk.head);
-    let chosen = [load.map(most), store.map(most)];
+    // Those with most accesses: the compiler may have made copies for the last few, and merges of partials load one at a time.
+    // Of several the last, which what is stored comes from.
+    let order = toposort(&flow.open, None).unwrap_or_default();
+    let place = |walk: &Loop| order.iter().position(|&line| line == walk.head);
+    let chosen =
+        |found: &[(&'a Loop, LoopPath)]| found.iter().max_by_key(|(walk, path)| (path.accesses, place(walk))).copied();
+    let (load, store) = (chosen(&loading), chosen(&storing));
     let is_other = |(walk, path): &&(&Loop, LoopPath)| {
-        chosen.iter().flatten().all(|&(_, head)| walk.head != head)
-            && chosen.iter().flatten().any(|&(accesses, _)| 2 * path.accesses >= accesses)
+        let mut all = [load, store].into_iter().flatten();
+        all.clone().all(|(chosen, _)| walk.head != chosen.head)
+            && all.any(|(_, most)| 2 * path.accesses >= most.accesses)
     };
     let others: Vec<_> = loading.iter().chain(&storing).filter(is_other).map(|(walk, _)| *walk).collect();
-    let [load, store] = [load, store].map(|found| found.map(|(walk, _)| *walk));
-    code.stretches = stretches::between(lines, flow, load, store, &others);
-    let path_of = |found: Vec<(&Loop, LoopPath)>| found.into_iter().map(|(_, path)| path).collect();
-    (code.storing, code.loading) = (path_of(storing), path_of(loading));
+    code.stretches = stretches::between(lines, flow, load.map(|it| it.0), store.map(|it| it.0), &others);
+    (code.storing, code.loading) = (store.map(|it| it.1), load.map(|it| it.1));
 }
 
 /// Three words, the threads of a CTA in x, y and z.

@@ -142,6 +142,6 @@ fn shown(line: &Line<'_>) -> Option<Exchange> {
     }
 }
 
-pub(super) fn is(line: &Line<'_>, name: &str) -> bool {
+fn is(line: &Line<'_>, name: &str) -> bool {
     matches!(line, Line::Instruction { opcode, .. } if opcode.split('.').next() == Some(name))
 }
