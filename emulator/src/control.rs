@@ -141,7 +141,8 @@ pub fn reset_traffic() {
 ///
 /// Accesses of a warp's lanes are taken to be one instruction's if they have the same code address and the same number among
 /// the lane's accesses from there since all lanes of the warp last met in a collective or at a barrier. An access whose type is
-/// aligned to less than its size counts word by word, as nvcc issues it. Mbarriers and stores from other CTAs do not count.
+/// aligned to less than its size counts word by word, as nvcc issues it where it knows no more of the address. Mbarriers and stores
+/// from other CTAs do not count.
 pub fn count_wavefronts(on: bool) {
     ffi::cuda_emulator_count_wavefronts(i32::from(on));
 }

@@ -7,8 +7,8 @@
 //
 // A GPU takes the lanes of an access in phases: all 32 of them for up to 4 bytes, 16 for 8, 8 for 16. A phase needs as many
 // wavefronts as one bank has different words in it, and one at least; one is ideal. A word that several lanes access
-// counts once. An access whose type is aligned to less than its size is taken word by word, as nvcc does. Accesses of
-// mbarriers and stores from other CTAs are not counted.
+// counts once. An access whose type is aligned to less than its size is taken word by word, as nvcc does where it knows no
+// more of the address. Accesses of mbarriers and stores from other CTAs are not counted.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
