@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use petgraph::algo::{dominators::simple_fast, toposort};
 use petgraph::prelude::DiGraphMap;
 
-use super::super::flow::Loop;
+use super::super::flow::{Loop, is_call};
 use super::super::sass::Line;
 use super::{Counts, Exchange};
 
@@ -47,6 +47,10 @@ impl<'a> Search<'a> {
     ) -> Option<Self> {
         for &start in starts {
             graph.add_edge(START, start, ());
+        }
+        let always: BTreeSet<usize> = simple_fast(&graph, START).dominators(end)?.collect();
+        for call in (0..lines.len()).filter(|line| is_call(&lines[*line]) && !always.contains(line)) {
+            graph.remove_node(call);
         }
         let order = toposort(&graph, None).ok()?;
         let dominators = simple_fast(&graph, START);
