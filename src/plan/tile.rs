@@ -47,6 +47,8 @@ pub struct Tiling {
 
 /// Threads per CTA that are tried.
 const THREADS: [u32; 3] = [MAX_THREADS / 4, MAX_THREADS / 2, MAX_THREADS];
+/// Partials of threads that strided access has room for at most: it reduces no more at a time. The kernels' part is yet to come.
+const MAX_THREAD_PARTIALS: u32 = 512;
 /// Partials for the warps of the largest CTA.
 const WARP_PARTIALS: u32 = MAX_THREADS / WARP;
 
@@ -83,7 +85,7 @@ impl Tiling {
         let chunk = if is_strided { view.rows } else { view.rows.checked_mul(width)? };
         let tiles = u32::try_from(row_vectors.div_ceil(width)).ok()?;
         let tile_channels = u32::try_from(tile_channels).ok()?;
-        let thread_partials = if is_strided { vector as u32 * threads } else { 0 };
+        let thread_partials = if is_strided { (vector as u32 * threads).min(MAX_THREAD_PARTIALS) } else { 0 };
         Some(Self {
             access,
             rows: i64::try_from(view.rows).ok()?,
