@@ -76,7 +76,7 @@ __device__ __forceinline__ float write_parameter_gradients(const BnBackward& arg
             if (args.dbeta != nullptr) args.dbeta[channel] = sum_dy;
         }
     }
-    smem.coeffs<DxCoeffs>()[threads.tile_channel] = coeffs;
+    smem.coeffs<DxCoeffs>(threads.tile_channel) = coeffs;
     return coeffs.mean_lo;
 }
 

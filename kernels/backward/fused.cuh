@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         team.arrive_exit();
         Affine saved = {0.0f, 0.0f, 0.0f, 0.0f}; // the writer reads it back: in registers it would last through the walk
         if (threads.rank == 0 && threads.tile_channel < t.tile_channels)
-            saved = smem.coeffs<Affine>()[threads.tile_channel];
+            saved = smem.coeffs<Affine>(threads.tile_channel);
         write_parameter_gradients(args, coord, threads, saved.mean, saved.inv_std, sum, smem);
         __syncthreads();
         const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);

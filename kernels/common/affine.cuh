@@ -44,7 +44,7 @@ __device__ __forceinline__ void write_coeffs(const BnTiling& t, const SharedStor
     if (is_writer && tile_channel < t.tile_channels) {
         Coeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
         if (channel < t.channels) coeffs = make();
-        smem.coeffs<Coeffs>()[tile_channel] = coeffs;
+        smem.coeffs<Coeffs>(tile_channel) = coeffs;
     }
     __syncthreads();
 }
@@ -82,7 +82,7 @@ struct ThreadCoeffs {
         TileElement at = iter.first_element();
 #pragma unroll
         for (int acc = 0; acc < Iter::kAccums; acc++) {
-            of[acc] = smem.coeffs<Coeffs>()[at.channel];
+            of[acc] = smem.coeffs<Coeffs>(at.channel);
             if (++at.element == t.inner) at = {at.channel + 1, 0};
         }
     }

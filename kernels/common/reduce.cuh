@@ -102,9 +102,8 @@ __device__ __forceinline__ Partial block_reduce(const ChannelThreads& threads, P
 // Reduces the accumulators of a CTA's threads to one partial a channel, which every thread of the channel gets.
 //
 // With strided access a channel's partials come from all over the CTA. They go through shared memory, some rows at a
-// time: (slots_of_thread, width, slot_rows), slots_apart from
-// one partial of a thread to the next. The odd number of rows keeps threads that store neighbouring columns
-// in different banks, and a channel's threads load neighbouring rows.
+// time: (slots_of_thread, width, slot_rows), slots_apart from one partial of a thread to its next. The odd number of
+// rows keeps threads that store neighbouring columns in different banks, and a channel's threads load neighbouring rows.
 template <class Iter, class Accumulator>
 __device__ __forceinline__ typename Accumulator::Partial block_reduce_accums(const BnTiling& t, const Iter& iter,
                                                                              const ChannelThreads& threads,

@@ -28,7 +28,7 @@ class SharedStorage {
     template <class Iter>
     static __device__ __forceinline__ SharedStorage layout(const BnTiling& t) {
         SharedStorage s;
-        s.recv_ = (kMaxWarps + t.tile_channels) * kPartialBytes;
+        s.recv_ = (kMaxWarps + t.tile_channels + t.tile_channels / 8) * kPartialBytes;
         const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.tile_channels * t.splits + 1 : 0;
         s.slots_ = s.recv_ + partials * kPartialBytes;
         s.tile_ = s.slots_ + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slots_apart(t) * kPartialBytes : 0);
@@ -40,10 +40,12 @@ class SharedStorage {
     __device__ __forceinline__ Partial* warp_partials() const {
         return reinterpret_cast<Partial*>(dynamic_shared());
     }
-    // (tile_channels), sixteen bytes each: TrainInputs, Affine or DxCoeffs.
+    // (tile_channels), sixteen bytes each: TrainInputs, Affine or DxCoeffs. One place in nine is left out, so that
+    // threads of neighbouring columns, whose channels are four or eight apart, find theirs in different banks.
     template <class Coeffs>
-    __device__ __forceinline__ Coeffs* coeffs() const {
-        return reinterpret_cast<Coeffs*>(dynamic_shared() + kMaxWarps * kPartialBytes);
+    __device__ __forceinline__ Coeffs& coeffs(uint32_t tile_channel) const {
+        Coeffs* const all = reinterpret_cast<Coeffs*>(dynamic_shared() + kMaxWarps * kPartialBytes);
+        return all[tile_channel + tile_channel / 8];
     }
     // The receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers.
     __device__ __forceinline__ uint4* recv() const { return reinterpret_cast<uint4*>(dynamic_shared() + recv_); }

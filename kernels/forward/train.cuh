@@ -32,23 +32,29 @@ struct alignas(16) TrainInputs {
                                                  const SharedStorage& smem) {
         const uint32_t channel = threads.channel(args.tiling, coord.tile);
         if (threads.rank != 0 || channel == args.tiling.channels) return;
-        TrainInputs* const to = smem.coeffs<TrainInputs>() + threads.tile_channel;
-        *to = {{1.0f, 0.0f}, 0.0f, 0.0f};
-        if (args.gamma != nullptr) copy_async(&to->parameters.gamma, args.gamma + channel);
-        if (args.beta != nullptr) copy_async(&to->parameters.beta, args.beta + channel);
+        TrainInputs& to = smem.coeffs<TrainInputs>(threads.tile_channel);
+        copy_or(to.parameters.gamma, args.gamma, channel, 1.0f);
+        copy_or(to.parameters.beta, args.beta, channel, 0.0f);
         const BnRunning& running = args.running;
-        if (running.mean == nullptr || coord.split != 0) return;
-        if (running.cumulative != 0)
-            prefetch_to_l2(running.num_batches_tracked);
-        else if (running.keep == 0.0f || running.momentum == 0.0f)
-            return;
-        copy_async(&to->old_mean, running.mean + channel);
-        copy_async(&to->old_var, running.var + channel);
+        const bool is_cumulative = running.cumulative != 0;
+        const bool needs_old = running.mean != nullptr && coord.split == 0 &&
+                               (is_cumulative || (running.keep != 0.0f && running.momentum != 0.0f));
+        copy_or(to.old_mean, needs_old ? running.mean : nullptr, channel, 0.0f);
+        copy_or(to.old_var, needs_old ? running.var : nullptr, channel, 0.0f);
+        if (is_cumulative && needs_old) prefetch_to_l2(running.num_batches_tracked);
+    }
+    // Starts the copy of a channel's value, or writes the one that stands for it. Not both: nothing orders a copy behind
+    // an earlier store to its place.
+    static __device__ __forceinline__ void copy_or(float& to, const float* from, uint32_t channel, float otherwise) {
+        if (from != nullptr)
+            copy_async(&to, from + channel);
+        else
+            to = otherwise;
     }
     // Those that the thread has started.
     static __device__ __forceinline__ TrainInputs wait(const ChannelThreads& threads, const SharedStorage& smem) {
         copy_async_wait();
-        return smem.coeffs<TrainInputs>()[threads.tile_channel];
+        return smem.coeffs<TrainInputs>(threads.tile_channel);
     }
 };
 

@@ -101,7 +101,7 @@ impl Tiling {
             teams: tiles,
             smem_iters: 0,
             threads,
-            shared_bytes: (WARP_PARTIALS + tile_channels + slots.count) * PARTIAL_BYTES as u32,
+            shared_bytes: (WARP_PARTIALS + tile_channels + tile_channels / 8 + slots.count) * PARTIAL_BYTES as u32,
             slot_rows: slots.rows,
             mask_in_place: mask_in_place(vector, width, row_vectors),
         })

@@ -356,3 +356,26 @@ fn an_empty_batch_leaves_constants() {
     assert_eq!(cuda.download(&mean).unwrap(), vec![0.0; c]);
     assert_eq!(cuda.download(&var).unwrap(), vec![0.0; c]);
 }
+
+/// Launches that begin before the one before them ends give the same bits, by every strategy; the emulated device finds what
+/// touches global memory too early.
+#[test]
+fn early_launches_give_the_same_bits() {
+    let Some(cuda) = device() else { return };
+    let of = |cuda: Cuda| {
+        let mut layer = layer(&cuda).unwrap();
+        let mut step = Step::new(&layer).unwrap();
+        for operation in Operation::ALL {
+            step.run(&mut layer, operation).unwrap();
+        }
+        let bits = step.outputs(&layer).unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        (bits, layer.state_dict().unwrap())
+    };
+    for strategy in strategies(&cuda) {
+        let planned = |on| cuda.clone().with_strategy(strategy).with_programmatic_launch(on).unwrap();
+        let (early, in_order) = (planned(true), planned(false));
+        assert_eq!(early.launches_programmatically(), cuda.limits().compute_capability >= (9, 0));
+        assert!(!in_order.launches_programmatically());
+        assert_eq!(of(early), of(in_order), "{strategy:?}");
+    }
+}

@@ -151,8 +151,7 @@ pub(crate) const ALL: &[Litmus] = &[
             Candidate::nchw(BACKWARD, &[64, 300, 32, 32]).far(),
             Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far(),
             Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far().on(8),
-            Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far().on(2),
-            Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far().on(1),
+            Candidate::nchw(BACKWARD, &[32, 6, 32, 32]).far(),
         ],
     },
     Litmus {
@@ -173,6 +172,7 @@ pub(crate) const ALL: &[Litmus] = &[
             Candidate::nhwc(Train, &[32, 112, 112, 64], Dtype::F16),
             Candidate::nhwc(BACKWARD, &[16, 14, 14, 32], Dtype::F32),
             Candidate::nhwc(BACKWARD, &[16, 14, 14, 32], Dtype::F32).on(4),
+            Candidate::nhwc(BACKWARD, &[16, 32, 32, 12], Dtype::F16).on(1),
         ],
     },
     Litmus {
