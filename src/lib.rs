@@ -107,6 +107,7 @@ mod cpu;
 mod cuda;
 mod element;
 mod error;
+mod json;
 mod layer;
 mod memory;
 mod named;
