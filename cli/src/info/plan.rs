@@ -5,7 +5,7 @@ use batchnorm::op::Problem;
 use batchnorm::plan::{DeviceLimits, Plan};
 use serde_json::{Value, json};
 
-use crate::choices::{Dtype, Epilogue, Layout, Op};
+use crate::choices::{Dimensions, Dtype, Epilogue, Layout, Op, dimensions};
 use crate::failure::Failure;
 use crate::output;
 use crate::plan_json::plan_json;
@@ -34,15 +34,6 @@ pub(crate) struct Options {
     /// The GPU to plan for: cuda:N of this machine, or a100, h100, h200, b200, rtx4090 or rtx5090 by its data sheet
     #[arg(long, value_name = "NAME", requires = "plan")]
     gpu: Option<String>,
-}
-
-/// The dimensions of a tensor.
-#[derive(Clone, Debug)]
-struct Dimensions(Vec<usize>);
-
-fn dimensions(text: &str) -> Result<Dimensions, String> {
-    let all: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
-    all.map(Dimensions).map_err(|_| "expected dimensions such as 256x64x56x56".into())
 }
 
 /// A device, and how its limits are known.
