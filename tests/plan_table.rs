@@ -251,7 +251,7 @@ fn a_table_of_another_device_or_build_is_refused() {
             Origin { kernels: "f".into(), ..origin() },
             "expected the hash of the kernels \"f\", got \"0123456789abcdef\"",
         ),
-        (Origin { limits: narrow, ..origin() }, "expected the limits of the device DeviceLimits {"),
+        (Origin { limits: narrow, ..origin() }, "expected the limits of the device sms 131, got sms 132"),
     ] {
         let error = other.check(&table).unwrap_err();
         assert!(matches!(error, Error::ForeignPlanTable { .. }));

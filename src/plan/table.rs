@@ -58,10 +58,10 @@ impl Origin {
         if self.device != *device {
             return refused("device", &self.device, device);
         }
-        if self.limits != *limits {
-            return refused("limits of the device", &self.limits, limits);
+        match json::difference(&self.limits, limits) {
+            Some([expected, actual]) => Err(Error::ForeignPlanTable { what: "limits of the device", expected, actual }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -249,6 +249,13 @@ fn limits_json(limits: &DeviceLimits) -> Value {
     })
 }
 
+/// The first limit that is not the same, with its name.
+pub(super) fn difference(one: &DeviceLimits, other: &DeviceLimits) -> Option<[String; 2]> {
+    let [one, other] = [one, other].map(limits_json);
+    let name = LIMITS.iter().find(|name| one[**name] != other[**name])?;
+    Some([one, other].map(|limits| format!("{name} {}", limits[*name])))
+}
+
 fn limits(object: &Object<'_>) -> Result<DeviceLimits> {
     object.expect(&LIMITS)?;
     let capability = object.list("compute_capability", 2)?.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>();
