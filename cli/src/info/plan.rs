@@ -144,7 +144,11 @@ fn to_text(problem: &Problem, gpu: &Gpu, choice: &Choice, candidates: &[Plan]) -
         problem.epilogue().name(),
         gpu.name,
         gpu.known_by,
-        if choice.is_measured { ", measured: of the table that BATCHNORM_PLANS names" } else { "; nothing was measured" },
+        if choice.is_measured {
+            ", measured: of the table that BATCHNORM_PLANS names"
+        } else {
+            "; nothing was measured"
+        },
     )
 }
 
