@@ -45,7 +45,9 @@ use peers::{Peers, Wanted};
 use report::Report;
 #[cfg(feature = "cuda")]
 pub(crate) use report::samples_json;
-pub(crate) use subject::{Samples, Subject, Summary, Turns};
+#[cfg(feature = "cuda")]
+pub(crate) use subject::{Samples, Summary};
+pub(crate) use subject::{Subject, Turns};
 use tasks::tasks;
 pub(crate) use tasks::{Task, suites};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use batchnorm::op::Problem;
 use batchnorm::plan::{Measure, Plan, PlanTable};
 use batchnorm::verify::{Case, Group, Input, Inputs, Journal, Verified, run};
-use batchnorm::{Backend, Cuda, Dtype, Epilogue, Error, Layout, Op, Shape, StatisticsKind, Strategy};
+use batchnorm::{Backend, Cuda, Dtype, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy};
 
 use crate::device;
 
@@ -57,7 +57,7 @@ fn a_table_plans_its_problems_and_no_others() {
         assert_eq!(one.plan(problem).unwrap(), plan);
         // Right by the oracle, as it is launched; and the same bits again, of another backend with the same table.
         let (case, journal) = (case(op), Journal::new(Instant::now()));
-        let reports = Cuda::check_all(&[one.clone()], &[case], 0, &journal).unwrap();
+        let reports = Cuda::check_all(core::slice::from_ref(&one), &[case], 0, &journal).unwrap();
         assert!(reports[0].result.is_ok() && reports[0].plan == Some(plan), "{}", reports[0]);
         assert_eq!(bits(&one, &case), bits(&one, &case));
         assert_eq!(bits(&one, &case), bits(&other, &case));
@@ -121,7 +121,7 @@ fn a_table_of_another_device_is_refused() {
     let [hopper, a100] = ["hopper4", "a100like"].map(device::emulated);
     let table = table(&hopper, &[problem(Op::Train, shape())]);
     let error = a100.clone().with_plans(table.clone()).unwrap_err();
-    assert!(matches!(error, Error::ForeignPlanTable { .. }));
+    assert!(matches!(error, batchnorm::Error::ForeignPlanTable { .. }));
     let words = "plan table: expected the device \"emulated (a100like)\", got \"emulated (hopper4)\"";
     assert!(error.to_string().starts_with(words), "{error}");
     // Whatever a hand made of it: plans of other limits, or of other kernels.

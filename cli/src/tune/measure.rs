@@ -216,3 +216,46 @@ impl Tuner<'_> {
         counted.unwrap_or_else(|| Err("not reached: the device was lost".into()))
     }
 }
+
+#[cfg(all(test, feature = "emulate"))]
+mod tests {
+    use batchnorm::bench::{Pass, Row};
+    use batchnorm::{Dtype, Epilogue, Op, Shape};
+
+    use super::*;
+
+    /// A driver call that fails leaves out the candidate that made it, with the reason, and no other one.
+    #[test]
+    fn a_candidate_that_fails_is_left_out_and_named() {
+        let bench = Bench::new(0, &[], false).unwrap();
+        let journal = Journal::new(Instant::now());
+        let tuner = Tuner { bench: &bench, journal: &journal, measure: Measure::CountedBytes, most: 5, seconds: 0.001 };
+        let shape = Shape::nchw(6, 12, 5, 5).unwrap();
+        let row = Row { suite: "s".into(), name: "r".into(), count: 1, shape, dtype: Dtype::F32, offset: 0 };
+        let task = Task { row, operation: Pass { op: Op::Train, epilogue: Epilogue::RELU } };
+        let problem = task.operation.problem(&task.row).unwrap();
+        let tried = || tuner.tried::<f32>(&task, &problem);
+        let best = Tuned::new(&task, tried().unwrap()).best().unwrap().plan;
+        // The candidates' calls come one candidate after the other: some of them are the best one's.
+        let failing = (40..4_000).step_by(11).find_map(|call| {
+            cuda_emulator::fail_call(call, 1);
+            let tried = tried();
+            cuda_emulator::clear_faults();
+            tried.ok().filter(|tried| tried.iter().any(|tried| tried.plan == best && tried.outcome.is_err()))
+        });
+        let tuned = Tuned::new(&task, failing.unwrap());
+        let left_out: Vec<_> = tuned.tried().iter().filter(|tried| tried.outcome.is_err()).collect();
+        assert_eq!((left_out.len(), left_out[0].plan), (1, best));
+        let why = left_out[0].outcome.as_ref().unwrap_err();
+        assert!(why.contains("expected success, got CUDA "), "{why}");
+        let second = tuned.best().unwrap().plan;
+        assert_ne!(second, best);
+        let mut table = bench.cuda.plan_table(Measure::CountedBytes).unwrap();
+        table.insert(&problem, second, tuned.tried().iter().map(Tried::candidate).collect()).unwrap();
+        assert_eq!(table.plan_of(&problem), Some(second));
+        assert!(table.to_json().contains(&serde_json::json!(why).to_string()), "{}", table.to_json());
+        assert!(journal.lost().is_none());
+        // Nothing has changed for the next one.
+        assert_eq!(Tuned::new(&task, tried().unwrap()).best().unwrap().plan, best);
+    }
+}

@@ -242,3 +242,47 @@ impl Report {
         format!("{{\n{fields}\"rows\": [\n{}\n]\n}}\n", rows.join(",\n"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use batchnorm::bench::{Pass, Row};
+    use batchnorm::plan::DeviceLimits;
+    use batchnorm::{Dtype, Epilogue, Op, Shape};
+
+    use super::*;
+
+    fn tuned(outcomes: &[Result<Option<f64>, String>]) -> Tuned {
+        let shape = Shape::nchw(32, 64, 14, 14).unwrap();
+        let row = Row { suite: "s".into(), name: "r".into(), count: 1, shape, dtype: Dtype::F16, offset: 0 };
+        let task = Task { row, operation: Pass { op: Op::Train, epilogue: Epilogue::RELU } };
+        let problem = task.operation.problem(&task.row).unwrap();
+        let plans = Plan::shortlist(&problem, &DeviceLimits::KNOWN[1].1, outcomes.len());
+        let tried = |(plan, outcome): (&Plan, &Result<Option<f64>, String>)| Tried {
+            outcome: outcome.clone(),
+            ..Tried::new(*plan)
+        };
+        Tuned::new(&task, plans.iter().zip(outcomes).map(tried).collect())
+    }
+
+    #[test]
+    fn the_least_that_was_measured_is_chosen() {
+        let wrong = || Err("y[3] at (n, c, s) = (0, 0, 3): got 1e0, want 2e0 within 1e-3".to_owned());
+        for (outcomes, chosen) in [
+            (vec![Ok(Some(3.0)), Ok(Some(2.0)), Ok(Some(2.0)), Ok(Some(4.0)), Ok(None)], Some(1)),
+            (vec![wrong(), Ok(Some(2.0)), wrong(), Ok(Some(1.0)), Ok(Some(1.0))], Some(3)),
+            (vec![wrong(), wrong(), Ok(None), wrong(), wrong()], None),
+        ] {
+            let tuned = tuned(&outcomes);
+            assert_eq!(tuned.chosen(), chosen);
+            let json = tuned.to_json();
+            assert_eq!(json["chosen"], json!(chosen));
+            for (tried, candidate) in outcomes.iter().zip(json["candidates"].as_array().unwrap()) {
+                match tried {
+                    Ok(Some(measured)) => assert_eq!(candidate["measured"], json!(measured)),
+                    Ok(None) => assert_eq!(candidate["left_out"], "not measured"),
+                    Err(why) => assert_eq!(candidate["left_out"], json!(why)),
+                }
+            }
+        }
+    }
+}
