@@ -4,13 +4,14 @@
 //! It is the one place that chooses: a checked [`Problem`] on a device becomes a [`Plan`]: strategy, geometry, workspace. Pure: no
 //! driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
-// The files import each other one way: strategy, kernels, traffic <- limits, access <- tile <- residency <- cost <- this one <-
-// shortlist <- table.
+// The files import each other one way: strategy, kernels, traffic <- limits, access <- tile <- residency, cost <- prediction <- this one
+// <- shortlist <- table.
 mod access;
 #[cfg_attr(not(feature = "bench"), allow(unreachable_pub, reason = "who fits the constants has that feature"))]
 pub(crate) mod cost;
 mod kernels;
 mod limits;
+pub(crate) mod prediction;
 mod residency;
 mod shortlist;
 mod strategy;
@@ -135,7 +136,7 @@ impl Plan {
         let tilings =
             if problem.shape().is_empty() { Vec::new() } else { residency::candidates(problem, limits, strategy) };
         let priced = |tiling: Tiling| {
-            let ns = cost::nanoseconds(constants, problem, limits, strategy, &tiling);
+            let ns = prediction::nanoseconds(constants, problem, limits, strategy, &tiling);
             Self::with(problem, strategy, tiling, ns)
         };
         tilings.into_iter().map(priced).collect()

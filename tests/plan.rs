@@ -7,6 +7,7 @@ mod random;
 use std::collections::BTreeMap;
 
 use abuse::Part;
+use batchnorm::bench::cost::{self, Constants};
 use batchnorm::op::Problem;
 use batchnorm::plan::{Access, DeviceLimits, Plan, Tiling};
 use batchnorm::{Dtype, Epilogue, Layout, Op, Shape, StatisticsKind, Strategy};
@@ -478,6 +479,39 @@ fn limits_that_no_device_has_panic_nowhere() {
     for access in [Access::Contiguous, Access::Strided] {
         Tiling { access, width: 0, threads: 0, ..tiling }.iterations();
     }
+}
+
+/// A residual is read once: with it inference moves three tensors for two.
+#[test]
+fn a_residual_is_one_tensor() {
+    let ns = |epilogue| {
+        let problem = problem(Op::Infer, &[256, 64, 112, 112], Layout::ChannelsFirst, Dtype::F16, epilogue);
+        Plan::new(&problem, &HOPPER, None).unwrap().predicted_ns
+    };
+    let ratio = ns(Epilogue::ADD) / ns(Epilogue::IDENTITY);
+    assert!((1.45..1.5).contains(&ratio), "{ratio}");
+}
+
+/// A tile of narrow rows that are whole rows is contiguous memory; cut out of longer rows it takes longer.
+#[test]
+fn only_a_part_of_a_row_can_be_narrow() {
+    let problem = problem(Op::Infer, &[256, 56, 56, 24], Layout::ChannelsLast, Dtype::F16, Epilogue::IDENTITY);
+    let plans = cost::plans(&Constants::PLANNED_BY, &problem, &HOPPER, Strategy::TwoPass);
+    let whole = plans.into_iter().find(|plan| plan.tiling.width == plan.tiling.row_vectors).unwrap();
+    let cut = Plan { tiling: Tiling { row_vectors: 2 * whole.tiling.row_vectors, ..whole.tiling }, ..whole };
+    let ns = |plan| cost::nanoseconds(&Constants::PLANNED_BY, &problem, &HOPPER, plan);
+    assert!(ns(&cut) > 1.05 * ns(&whole), "{} {}", ns(&cut), ns(&whole));
+}
+
+/// A derivative that takes any value leaves fewer loads in flight: where few CTAs run, that shows.
+#[test]
+fn fewer_loads_in_flight_take_longer() {
+    let ns = |epilogue| {
+        let op = Op::Backward(StatisticsKind::Batch);
+        let problem = problem(op, &[32, 64, 28, 28], Layout::ChannelsFirst, Dtype::F16, epilogue);
+        Plan::new(&problem, &HOPPER, Some(Strategy::Block)).unwrap().predicted_ns
+    };
+    assert!(ns(Epilogue::SILU) > 1.1 * ns(Epilogue::RELU), "{} {}", ns(Epilogue::SILU), ns(Epilogue::RELU));
 }
 
 /// The text in journals and messages names every number that says what was launched.

@@ -13,6 +13,15 @@ pub struct Traffic {
     pub stored: u64,
 }
 
+/// Passes of shared memory's 32 banks, of 4 bytes each, over the accesses of warps. On a GPU each takes a cycle of the SM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wavefronts {
+    /// Wavefronts with the bank conflicts that there are.
+    pub needed: u64,
+    /// Wavefronts of the same accesses without a conflict: one for 32 lanes of up to 4 bytes, 16 of 8 or 8 of 16.
+    pub ideal: u64,
+}
+
 /// Objects that this thread made and nobody has given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Live {
@@ -125,6 +134,39 @@ pub fn traffic_of(address: u64) -> Option<Traffic> {
 /// Starts [`traffic`] at 0.
 pub fn reset_traffic() {
     ffi::cuda_emulator_reset_traffic();
+}
+
+/// Whether this thread's launches from now on count wavefronts of shared memory, from 0 if so. Begins as false: counting
+/// takes a launch half its time again.
+///
+/// Accesses of a warp's lanes are taken to be one instruction's if they have the same code address and the same number among
+/// the lane's accesses from there since all lanes of the warp last met in a collective or at a barrier. An access whose type is
+/// aligned to less than its size counts word by word, as nvcc issues it where it knows no more of the address. Mbarriers and stores
+/// from other CTAs do not count.
+pub fn count_wavefronts(on: bool) {
+    ffi::cuda_emulator_count_wavefronts(i32::from(on));
+}
+
+/// Wavefronts since [`count_wavefronts`] began.
+pub fn wavefronts() -> Wavefronts {
+    let mut wavefronts = Wavefronts::default();
+    // SAFETY: both pointers are to live u64s for the time of the call.
+    unsafe { ffi::cuda_emulator_wavefronts(&mut wavefronts.needed, &mut wavefronts.ideal) };
+    wavefronts
+}
+
+/// The code address with most wavefronts beyond the ideal, in words, and its wavefronts since [`count_wavefronts`] began. `None`
+/// where shared memory was not accessed.
+pub fn worst_wavefronts() -> Option<(String, Wavefronts)> {
+    let mut wavefronts = Wavefronts::default();
+    let mut text = vec![0; 1024];
+    // SAFETY: both pointers are to live u64s for the time of the call, and it writes at most `text.len()` bytes.
+    let bytes = unsafe {
+        let Wavefronts { needed, ideal } = &mut wavefronts;
+        ffi::cuda_emulator_worst_wavefronts(needed, ideal, text.as_mut_ptr(), text.len())
+    };
+    text.truncate(bytes);
+    (wavefronts.ideal > 0).then(|| (String::from_utf8_lossy(&text).trim().to_string(), wavefronts))
 }
 
 /// The objects of this thread that are alive.

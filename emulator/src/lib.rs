@@ -20,7 +20,8 @@ mod print;
 mod profile;
 
 pub use control::{
-    HeldSms, Live, Traffic, calls, clear_error, clear_faults, fail_call, fault_pending, hold_sms, last_report,
-    launches, live, reset_traffic, set_races, set_seed, set_strict_copies, traffic, traffic_of,
+    HeldSms, Live, Traffic, Wavefronts, calls, clear_error, clear_faults, count_wavefronts, fail_call, fault_pending,
+    hold_sms, last_report, launches, live, reset_traffic, set_races, set_seed, set_strict_copies, traffic, traffic_of,
+    wavefronts, worst_wavefronts,
 };
 pub use profile::Profile;

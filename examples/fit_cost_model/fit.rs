@@ -1,6 +1,6 @@
 //! The constants that make the model's times least different from those that were measured.
 
-use batchnorm::bench::cost::{self, Constants};
+use batchnorm::bench::cost::{self, Constants, Phase};
 
 use crate::measured::{Measured, Move, Observation, Of, Probe};
 
@@ -34,21 +34,28 @@ macro_rules! field {
 }
 
 /// All constants of the model.
-pub(crate) const FIELDS: [Field; 14] = [
+pub(crate) const FIELDS: [Field; 21] = [
     field!(dram_efficiency, 1.0),
-    field!(sm_bytes_per_ns, f64::INFINITY),
-    field!(latency, f64::INFINITY),
-    field!(l2_speed, f64::INFINITY),
-    field!(l2_kept, 1.0),
+    field!(pass_efficiency, 1.0),
     field!(stride_64, 1.0),
     field!(stride_32, 1.0),
-    field!(burst_bytes, f64::INFINITY),
+    field!(l2_speed, f64::INFINITY),
+    field!(l2_kept, 1.0),
+    field!(sector_bytes, f64::INFINITY),
+    field!(sm_bytes_per_ns, f64::INFINITY),
+    field!(latency, f64::INFINITY),
+    field!(l2_latency, f64::INFINITY),
+    field!(instruction, f64::INFINITY),
     field!(launch, f64::INFINITY),
+    field!(clustered, f64::INFINITY),
     field!(cooperative, f64::INFINITY),
     field!(merge, f64::INFINITY),
+    field!(strided_merge, f64::INFINITY),
     field!(cluster_exchange, f64::INFINITY),
+    field!(cluster_partial, f64::INFINITY),
     field!(grid_barrier, f64::INFINITY),
-    field!(hidden_shows, 1.0),
+    field!(grid_merge, f64::INFINITY),
+    field!(drift, 1.0),
 ];
 
 /// A constant whose standard error is above this share of it is not determined.
@@ -70,15 +77,23 @@ pub(crate) fn predicted(constants: &Constants, observation: &Observation) -> f64
     match &observation.of {
         Of::Plan(problem, plan) => cost::nanoseconds(constants, problem, limits, plan),
         Of::Probe(_, Probe::Empty) => constants.launch,
-        Of::Probe(_, Probe::Move(Move { bytes, ctas, in_flight, row_bytes, is_warm })) => {
-            let speed = if *is_warm { constants.l2_speed } else { 1.0 };
-            let rate = constants.rate(limits, *ctas, *in_flight) * constants.stride_efficiency(*row_bytes) * speed;
-            constants.launch + bytes / rate
+        Of::Probe(_, Probe::Move(Move { bytes, loaded, ctas, in_flight, row_bytes, is_warm })) => {
+            let latency = if *is_warm { constants.l2_latency } else { constants.latency };
+            let phase = Phase {
+                dram_bytes: if *is_warm { 0.0 } else { *bytes },
+                moved_bytes: *bytes,
+                ctas: *ctas,
+                row_bytes: *row_bytes,
+                walk: loaded / (ctas * in_flight) * latency,
+            };
+            constants.launch + constants.time(limits, &phase)
         }
         Of::Probe(_, Probe::GridBarrier { rounds }) => {
             constants.launch + constants.cooperative + rounds * constants.grid_barrier
         }
-        Of::Probe(_, Probe::ClusterExchange { rounds, without }) => without + rounds * constants.cluster_exchange,
+        Of::Probe(_, Probe::ClusterExchange { rounds, team, without }) => {
+            without + rounds * (constants.cluster_exchange + team * constants.cluster_partial)
+        }
     }
 }
 

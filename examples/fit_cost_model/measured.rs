@@ -32,9 +32,10 @@ pub(crate) enum Probe {
     GridBarrier {
         rounds: f64,
     },
-    /// Exchanges of clusters, and what the same launch took without any.
+    /// Exchanges of clusters of `team` CTAs, and what the same launch took without any.
     ClusterExchange {
         rounds: f64,
+        team: f64,
         without: f64,
     },
 }
@@ -42,7 +43,9 @@ pub(crate) enum Probe {
 /// A probe that moves bytes.
 pub(crate) struct Move {
     pub(crate) bytes: f64,
-    /// CTAs that run at once, and the bytes that each has in flight.
+    /// Those of them that are loaded.
+    pub(crate) loaded: f64,
+    /// CTAs that run at once, and the bytes of loads that each has in flight.
     pub(crate) ctas: f64,
     pub(crate) in_flight: f64,
     /// Bytes side by side in a row.
@@ -101,7 +104,7 @@ impl Measured {
             let exchanges = all.iter().filter(|other| other["probe"]["kind"] == "exchange").filter(same_team);
             let without = exchanges.filter(|other| other["probe"]["rounds"] == 0).find_map(|other| time(other, way));
             let (without, _) = without.filter(|_| kind == "exchange" && rounds > 0.0)?;
-            Some(Probe::ClusterExchange { rounds, without })
+            Some(Probe::ClusterExchange { rounds, team: entry["probe"]["team"].as_f64()?, without })
         });
         match of {
             Some(of) => {
@@ -164,9 +167,10 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
     let filled = f64::from(limits.sms * Plan::MIN_CTAS);
     let threads = f64::from(Plan::MAX_THREADS);
     let cold = |read: f64, written: f64, row_bytes: f64| {
-        let bytes = (read + written) * number("bytes")?;
+        let buffer = number("bytes")?;
+        let (bytes, loaded) = ((read + written) * buffer, read * buffer);
         let in_flight = threads * plain * vector * read;
-        Some(Probe::Move(Move { bytes, ctas: filled, in_flight, row_bytes, is_warm: false }))
+        Some(Probe::Move(Move { bytes, loaded, ctas: filled, in_flight, row_bytes, is_warm: false }))
     };
     match entry["probe"]["kind"].as_str()? {
         "empty" => Some(Probe::Empty),
@@ -189,6 +193,7 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
             let row_bytes = f64::INFINITY;
             (is_cold != is_warm).then_some(Probe::Move(Move {
                 bytes: 2.0 * bytes,
+                loaded: bytes,
                 ctas,
                 in_flight,
                 row_bytes,

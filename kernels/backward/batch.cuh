@@ -57,25 +57,26 @@ struct alignas(16) DxCoeffs {
 };
 
 // Writes dgamma and dbeta, (c), and the tile's DxCoeffs to shared memory. The first thread of each channel brings its
-// sums, and gets its mean_lo.
+// saved statistics and sums, and gets its mean_lo.
 __device__ __forceinline__ float write_parameter_gradients(const BnBackward& args, TileCoord coord,
-                                                           const ChannelThreads& threads, const SavedInputs& inputs,
+                                                           const ChannelThreads& threads, float mean, float inv_std,
                                                            const GradientSums& sum, const SharedStorage& smem) {
+    const uint32_t channel = threads.channel(args.tiling, coord.tile);
     if (threads.rank != 0 || threads.tile_channel >= args.tiling.tile_channels) return 0.0f;
     DxCoeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (inputs.channel < args.tiling.channels) {
+    if (channel < args.tiling.channels) {
         const float m = static_cast<float>(args.tiling.m);
         const float sum_dy = sum.of[kSumG];
-        coeffs.mean_lo = mean_residual(inputs.mean, sum.of[kSumXmu], args.tiling.m);
+        coeffs.mean_lo = mean_residual(mean, sum.of[kSumXmu], args.tiling.m);
         const float sum_dy_xmu = fmaf(-coeffs.mean_lo, sum_dy, sum.of[kSumGXmu]);
         coeffs.mean_dy = sum_dy / m;
-        coeffs.proj = sum_dy_xmu * inputs.inv_std * inputs.inv_std / m;
+        coeffs.proj = sum_dy_xmu * inv_std * inv_std / m;
         if (coord.split == 0) {
-            if (args.dgamma != nullptr) args.dgamma[inputs.channel] = sum_dy_xmu * inputs.inv_std;
-            if (args.dbeta != nullptr) args.dbeta[inputs.channel] = sum_dy;
+            if (args.dgamma != nullptr) args.dgamma[channel] = sum_dy_xmu * inv_std;
+            if (args.dbeta != nullptr) args.dbeta[channel] = sum_dy;
         }
     }
-    reinterpret_cast<DxCoeffs*>(smem.coeffs)[threads.tile_channel] = coeffs;
+    smem.coeffs<DxCoeffs>()[threads.tile_channel] = coeffs;
     return coeffs.mean_lo;
 }
 

@@ -3,16 +3,17 @@
 #include "../common/team.cuh"
 #include "batch.cuh"
 
-template <class Iter>
+template <class Iter, int kStrategy>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     backward_fused_kernel(const __grid_constant__ BnBackward args) {
+    if (!has_strategy(kStrategy)) return;
     const BnTiling& t = args.tiling;
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     const Gradient<Iter> gradient(args);
-    const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem.tile, t.smem_iters);
+    const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem, t.smem_iters);
     const SmemTile<Iter> smem_g = smem_x.next();
-    Team team(t, args.workspace, smem);
+    Team<kStrategy> team(t, args.workspace, smem);
     begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
@@ -32,11 +33,15 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         const GradientSums sum = team.reduce(
             threads, reduce_gradients(t, iter, threads, smem, affines, gradient, known_x, smem_x, smem_g));
         team.arrive_exit();
-        write_parameter_gradients(args, coord, threads, inputs, sum, smem);
+        // Read back, not kept in registers during the walk. Behind the last channel any of them does.
+        const Affine saved =
+            smem.coeffs<Affine>()[min(threads.tile_channel, t.tile_channels - 1)];
+        write_parameter_gradients(args, coord, threads, saved.mean, saved.inv_std, sum, smem);
         __syncthreads();
         const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
-        write_dx(iter, affines, dx_coeffs, gradient, smem_x, smem_g);
-        __syncthreads(); // the next tile's affines take the place of the DxCoeffs
+        // The iterator is made again: kept through the walk, it would take registers that the walk needs.
+        write_dx(Iter(t, coord), affines, dx_coeffs, gradient, smem_x, smem_g);
+        if (tile + t.teams < t.tiles) __syncthreads(); // the next tile's affines take the place of the DxCoeffs
     }
     team.wait_exit();
 }

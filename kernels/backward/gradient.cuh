@@ -45,8 +45,8 @@ struct Gradient {
         : x(static_cast<const T*>(args.x)),
           dy(static_cast<const T*>(args.dy)),
           dx(static_cast<T*>(args.dx)),
-          dz(args.epilogue.has_residual != 0 ? static_cast<T*>(args.dz) : nullptr),
-          mask(reads_mask(args.epilogue) ? args.relu_mask : nullptr),
+          dz(static_cast<T*>(args.dz)),
+          mask(args.relu_mask),
           derivative(recomputes_v(args.epilogue) ? args.epilogue.activation : BN_IDENTITY),
           is_real(derivative_of(derivative) == Derivative::kReal) {}
 

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     gradient.prefetch(iter, true);
     const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(inputs);
     const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, inputs.channel, smem);
-    const float mean_lo = write_parameter_gradients(args, coord, threads, inputs, sum, smem);
+    const float mean_lo = write_parameter_gradients(args, coord, threads, inputs.mean, inputs.inv_std, sum, smem);
     __syncthreads();
     const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);
     __syncthreads();

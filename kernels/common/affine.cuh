@@ -10,7 +10,8 @@
 // The normalization of one channel: y = fma(x - mean, scale, shift), where shift = beta - mean_lo * scale takes in the
 // residual of the mean. Never x * scale + shift, which loses the digits that x and the mean have in common.
 struct alignas(16) Affine {
-    float mean, scale, shift, unused;
+    float mean, scale, shift;
+    float inv_std; // for whoever writes dgamma; no part of the map
 };
 
 // 1 / sqrt(var + eps), and 0 where there is nothing to scale.
@@ -32,7 +33,7 @@ struct Parameters {
 
 __device__ __forceinline__ Affine affine_of(const Parameters& parameters, float mean, float mean_lo, float inv_std) {
     const float scale = inv_std * parameters.gamma;
-    return {mean, scale, fmaf(-mean_lo, scale, parameters.beta), 0.0f};
+    return {mean, scale, fmaf(-mean_lo, scale, parameters.beta), inv_std};
 }
 
 // Writes the coefficients of a tile to shared memory, (tile_channels), and waits for all of them. A writer brings those
@@ -43,7 +44,7 @@ __device__ __forceinline__ void write_coeffs(const BnTiling& t, const SharedStor
     if (is_writer && tile_channel < t.tile_channels) {
         Coeffs coeffs = {0.0f, 0.0f, 0.0f, 0.0f};
         if (channel < t.channels) coeffs = make();
-        reinterpret_cast<Coeffs*>(smem.coeffs)[tile_channel] = coeffs;
+        smem.coeffs<Coeffs>()[tile_channel] = coeffs;
     }
     __syncthreads();
 }
@@ -81,7 +82,7 @@ struct ThreadCoeffs {
         TileElement at = iter.first_element();
 #pragma unroll
         for (int acc = 0; acc < Iter::kAccums; acc++) {
-            of[acc] = reinterpret_cast<const Coeffs*>(smem.coeffs)[at.channel];
+            of[acc] = smem.coeffs<Coeffs>()[at.channel];
             if (++at.element == t.inner) at = {at.channel + 1, 0};
         }
     }

@@ -1,6 +1,7 @@
 // The host side: from the ABI's tiling to a kernel's instance and its launch. Chooses nothing.
 #pragma once
 #include <cuda_runtime.h>
+#include <type_traits>
 
 #include "../abi.h"
 #include "element.cuh"
@@ -53,6 +54,33 @@ BnStatus with_access(BnAccess access, With with) {
 template <class With>
 BnStatus with_iterator(BnDtype dtype, BnAccess access, With with) {
     return with_dtype(dtype, [&](auto type) { return with_access<typename decltype(type)::Type>(access, with); });
+}
+
+// Strategies that a fused kernel has an instance for: each where a vector has several elements; with scalar access,
+// which is bound by instructions anyway, one instance serves all.
+template <class Iter, class With>
+BnStatus with_fused_strategy(BnStrategy strategy, With with) {
+    if constexpr (Iter::kVec == 1) {
+        return with(std::integral_constant<int, kAnyStrategy>{});
+    } else {
+        switch (strategy) {
+            case BN_BLOCK: return with(std::integral_constant<int, BN_BLOCK>{});
+            case BN_CLUSTER: return with(std::integral_constant<int, BN_CLUSTER>{});
+            case BN_GRID: return with(std::integral_constant<int, BN_GRID>{});
+            case BN_TWO_PASS: break; // has kernels of its own
+        }
+        return static_cast<BnStatus>(cudaErrorInvalidValue);
+    }
+}
+
+// Calls `with(strategy)` for every instance of a fused kernel, up to the first that fails.
+template <class Iter, class With>
+BnStatus with_every_fused_strategy(With with) {
+    for (const BnStrategy strategy : {BN_BLOCK, BN_CLUSTER, BN_GRID}) {
+        const BnStatus status = with_fused_strategy<Iter>(strategy, with);
+        if (status != BN_SUCCESS || Iter::kVec == 1) return status;
+    }
+    return BN_SUCCESS;
 }
 
 // An access pattern, and its name in messages.
@@ -219,4 +247,13 @@ BnStatus prepare_clustered(void (*kernel)(Params...), const char* name, const Bn
     }
     resident->clustered_kernels += 1;
     return BN_SUCCESS;
+}
+
+// prepare for an instance of a fused kernel.
+template <int kStrategy, class... Params>
+BnStatus prepare_fused(void (*kernel)(Params...), const char* name, const BnDevice& device, BnResident* resident) {
+    if constexpr (kStrategy == BN_CLUSTER || kStrategy == kAnyStrategy)
+        return prepare_clustered(kernel, name, device, resident, true);
+    else
+        return prepare(kernel, name, device, resident, true);
 }

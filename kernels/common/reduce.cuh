@@ -90,7 +90,7 @@ __device__ __forceinline__ Partial block_reduce(const ChannelThreads& threads, P
                                                 const SharedStorage& smem) {
     partial = warp_reduce(partial, threads.lanes());
     if (threads.size <= kWarp) return partial;
-    Partial* const warps = reinterpret_cast<Partial*>(smem.warp_partials);
+    Partial* const warps = smem.warp_partials<Partial>();
     if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = partial;
     __syncthreads();
     const uint32_t count = threads.size / kWarp;
@@ -114,7 +114,7 @@ __device__ __forceinline__ typename Accumulator::Partial block_reduce_accums(con
     if constexpr (!Iter::kIsStrided) {
         return block_reduce(threads, accums.partial(0), smem);
     } else {
-        Partial* const slots = reinterpret_cast<Partial*>(smem.slots);
+        Partial* const slots = smem.slots<Partial>();
         const uint32_t rows = divided(blockDim.x, t.by_width);
         const uint32_t apart = slots_apart(t), row = iter.row(), col = iter.col();
         const bool paired = is_paired<Iter>(t);

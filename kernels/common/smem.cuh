@@ -22,28 +22,44 @@ __device__ __forceinline__ uint32_t slots_apart(const BnTiling& t) {
     return (static_cast<uint32_t>(t.width) * t.slot_rows) | 4;
 }
 
-// The parts of the shared memory, in their order.
-struct SharedStorage {
-    static constexpr uint32_t kPartialBytes = BN_PARTIAL_BYTES;
-    static constexpr uint32_t kMaxWarps = BN_MAX_THREADS / kWarp;
-
-    unsigned char* warp_partials; // (warps) partials
-    unsigned char* coeffs; // (tile_channels) of 16 bytes: Affine or DxCoeffs
-    unsigned char* recv; // the DSMEM receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers
-    unsigned char* slots; // with strided access: the partials of threads, at most BN_MAX_SLOTS
-    unsigned char* tile; // SmemTile
-
+// The parts of the shared memory, in their order, by what lies before each: an address would take two registers.
+class SharedStorage {
+  public:
     template <class Iter>
     static __device__ __forceinline__ SharedStorage layout(const BnTiling& t) {
         SharedStorage s;
-        s.warp_partials = dynamic_shared();
-        s.coeffs = s.warp_partials + kMaxWarps * kPartialBytes;
-        s.recv = s.coeffs + t.tile_channels * kPartialBytes;
+        s.recv_ = (kMaxWarps + t.tile_channels) * kPartialBytes;
         const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.tile_channels * t.splits + 1 : 0;
-        s.slots = s.recv + partials * kPartialBytes;
-        s.tile = s.slots + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slots_apart(t) * kPartialBytes : 0);
+        s.slots_ = s.recv_ + partials * kPartialBytes;
+        s.tile_ = s.slots_ + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slots_apart(t) * kPartialBytes : 0);
         return s;
     }
+
+    // (warps)
+    template <class Partial>
+    __device__ __forceinline__ Partial* warp_partials() const {
+        return reinterpret_cast<Partial*>(dynamic_shared());
+    }
+    // (tile_channels), sixteen bytes each: TrainInputs, Affine or DxCoeffs.
+    template <class Coeffs>
+    __device__ __forceinline__ Coeffs* coeffs() const {
+        return reinterpret_cast<Coeffs*>(dynamic_shared() + kMaxWarps * kPartialBytes);
+    }
+    // The receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers.
+    __device__ __forceinline__ uint4* recv() const { return reinterpret_cast<uint4*>(dynamic_shared() + recv_); }
+    // With strided access: the partials of threads, at most BN_MAX_SLOTS.
+    template <class Partial>
+    __device__ __forceinline__ Partial* slots() const {
+        return reinterpret_cast<Partial*>(dynamic_shared() + slots_);
+    }
+    // Bytes before the vectors that are kept, SmemTile.
+    __device__ __forceinline__ uint32_t tile() const { return tile_; }
+
+  private:
+    static constexpr uint32_t kPartialBytes = BN_PARTIAL_BYTES;
+    static constexpr uint32_t kMaxWarps = BN_MAX_THREADS / kWarp;
+
+    uint32_t recv_, slots_, tile_;
 };
 
 // The vectors of a CTA's first `iterations` iterations, (iterations, threads), kept in shared memory. Only the thread
@@ -56,8 +72,8 @@ struct SmemTile {
     uint32_t iterations;
 
     static __device__ __forceinline__ SmemTile empty() { return {0, 0}; }
-    static __device__ __forceinline__ SmemTile in(const unsigned char* memory, uint32_t iterations) {
-        return {static_cast<uint32_t>(memory - dynamic_shared()), iterations};
+    static __device__ __forceinline__ SmemTile in(const SharedStorage& smem, uint32_t iterations) {
+        return {smem.tile(), iterations};
     }
     // The tile of the same size behind this one.
     __device__ __forceinline__ SmemTile next() const {

@@ -1,5 +1,6 @@
 // The closed set of synchronisation primitives: no other code in kernels/ orders memory accesses.
 //
+//   a thread with itself   copy_async
 //   threads of a CTA       __syncthreads and __syncthreads_or, shuffles and votes of whole warps
 //   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier, which
 //                          lasts from the start to the first exchange, and from the last one to the end
@@ -25,6 +26,26 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 #else
     extern __shared__ __align__(16) unsigned char shared[];
     return shared;
+#endif
+}
+
+// Starts a copy of four bytes from global to shared memory, which takes no register while it is under way. The thread
+// itself sees them behind copy_async_wait. PTX ISA, "Data Movement and Conversion Instructions: cp.async".
+__device__ __forceinline__ void copy_async(float* to, const float* from) {
+#ifdef __CUDA_EMULATOR__
+    *to = *from;
+#else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                     static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+                 "l"(__cvta_generic_to_global(from))
+                 : "memory");
+#endif
+}
+
+// Waits for all copies that the thread has started. PTX ISA, "cp.async.wait_all".
+__device__ __forceinline__ void copy_async_wait() {
+#ifndef __CUDA_EMULATOR__
+    asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
 

@@ -10,8 +10,14 @@
 #include "sync.cuh"
 #include "tile_iterator.cuh"
 
+// Whether this architecture has the strategy that an instance is for. One that it has not is compiled to nothing.
+__device__ constexpr bool has_strategy(int strategy) { return strategy != BN_CLUSTER || BN_HAS_CLUSTERS != 0; }
+
 // The CTAs that share a tile: one (block), a cluster, or some of a cooperative grid. Each CTA makes one Team; all CTAs
 // of a team call `reduce` equally often.
+//
+// kStrategy is a BnStrategy, whose code alone the instance has, or kAnyStrategy: then it is that of the launch.
+template <int kStrategy>
 class Team {
   public:
     __device__ __forceinline__ Team(const BnTiling& t, const BnWorkspace& workspace, const SharedStorage& smem)
@@ -21,7 +27,7 @@ class Team {
           index_(divided(blockIdx.x, t.by_splits)),
           rank_(blockIdx.x - index_ * t.splits),
           reductions_(0) {
-        if (t.strategy != BN_CLUSTER) return;
+        if (strategy() != BN_CLUSTER) return;
         if (threadIdx.x == 0) mbarrier_init(mbarriers(), 2);
         cluster_arrive_relaxed(); // cluster_reduce waits
     }
@@ -37,20 +43,20 @@ class Team {
     // between, which they sent after they had read this stage.
     template <class Partial>
     __device__ __forceinline__ Partial reduce(const ChannelThreads& threads, const Partial& own) {
-        if (t_.splits == 1) return own;
+        if (strategy() == BN_BLOCK || t_.splits == 1) return own;
         const uint32_t reduction = reductions_++;
-        return t_.strategy == BN_CLUSTER ? cluster_reduce(threads, own, reduction)
+        return strategy() == BN_CLUSTER ? cluster_reduce(threads, own, reduction)
                                          : grid_reduce(threads, own, reduction);
     }
 
     // The CTA has its last partials: others may end. All threads call it once, behind the last `reduce`. A cluster has one
     // tile.
     __device__ __forceinline__ void arrive_exit() const {
-        if (t_.strategy == BN_CLUSTER) cluster_arrive_relaxed();
+        if (strategy() == BN_CLUSTER) cluster_arrive_relaxed();
     }
     // The CTA may end: no other sends to it any more, nor waits for what it has sent.
     __device__ __forceinline__ void wait_exit() const {
-        if (t_.strategy == BN_CLUSTER) cluster_wait();
+        if (strategy() == BN_CLUSTER) cluster_wait();
     }
 
   private:
@@ -60,8 +66,12 @@ class Team {
     const uint32_t index_, rank_;
     uint32_t reductions_;
 
+    __device__ __forceinline__ BnStrategy strategy() const {
+        return kStrategy == kAnyStrategy ? t_.strategy : static_cast<BnStrategy>(kStrategy);
+    }
+
     __device__ __forceinline__ Mbarrier* mbarriers() const {
-        return reinterpret_cast<Mbarrier*>(smem_.recv + 2 * t_.tile_channels * t_.splits * sizeof(uint4));
+        return reinterpret_cast<Mbarrier*>(smem_.recv() + 2 * t_.tile_channels * t_.splits);
     }
 
     // Each CTA stores its partials to the receive buffers of all CTAs, its own among them: (2, tile_channels, splits).
@@ -70,7 +80,7 @@ class Team {
                                                       uint32_t reduction) const {
         const uint32_t stage = reduction % 2;
         Mbarrier* const mbarrier = mbarriers() + stage;
-        uint4* const recv = reinterpret_cast<uint4*>(smem_.recv) + stage * t_.tile_channels * t_.splits;
+        uint4* const recv = smem_.recv() + stage * t_.tile_channels * t_.splits;
         if (threadIdx.x == 0) mbarrier_arrive_expect_tx(mbarrier, t_.tile_channels * t_.splits * sizeof(uint4));
         const bool has_channel = threads.tile_channel < t_.tile_channels;
         uint4* const partials = recv + threads.tile_channel * t_.splits;

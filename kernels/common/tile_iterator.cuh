@@ -19,6 +19,9 @@
 #include "../abi.h"
 #include "vector.cuh"
 
+// No BnStrategy: an instance for all of them.
+constexpr int kAnyStrategy = -1;
+
 // A tile, and a CTA's share of it.
 struct TileCoord {
     uint32_t tile;

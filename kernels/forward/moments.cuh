@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const auto* const x = static_cast<const typename Iter::Data*>(args.x); // (n, c, s)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    Team team(t, args.workspace, smem);
+    Team<kAnyStrategy> team(t, args.workspace, smem);
     begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const bool leaves_partial = t.strategy == BN_TWO_PASS;

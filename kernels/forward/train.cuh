@@ -22,25 +22,33 @@
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
 
 // What the statistics of a channel are combined with. The first of the channel's threads asks for it before the walk over
-// x, so that nothing waits for it behind.
-struct TrainInputs {
+// x, so that nothing waits for it behind; until then it comes to where the channel's coefficients will be.
+struct alignas(16) TrainInputs {
     Parameters parameters;
-    // The running statistics of the first split, and its count of batches before this one where momentum is cumulative.
+    // The running statistics, for the first split.
     float old_mean, old_var;
-    int64_t num_batches_tracked;
 
-    __device__ __forceinline__ TrainInputs(const BnTrain& args, TileCoord coord, const ChannelThreads& threads)
-        : parameters({0.0f, 0.0f}), old_mean(0.0f), old_var(0.0f), num_batches_tracked(0) {
+    static __device__ __forceinline__ void start(const BnTrain& args, TileCoord coord, const ChannelThreads& threads,
+                                                 const SharedStorage& smem) {
         const uint32_t channel = threads.channel(args.tiling, coord.tile);
         if (threads.rank != 0 || channel == args.tiling.channels) return;
-        parameters = Parameters::load(args.gamma, args.beta, channel);
+        TrainInputs* const to = smem.coeffs<TrainInputs>() + threads.tile_channel;
+        *to = {{1.0f, 0.0f}, 0.0f, 0.0f};
+        if (args.gamma != nullptr) copy_async(&to->parameters.gamma, args.gamma + channel);
+        if (args.beta != nullptr) copy_async(&to->parameters.beta, args.beta + channel);
         const BnRunning& running = args.running;
         if (running.mean == nullptr || coord.split != 0) return;
-        const bool is_cumulative = running.cumulative != 0;
-        if (is_cumulative) num_batches_tracked = *running.num_batches_tracked;
-        if (!is_cumulative && (running.keep == 0.0f || running.momentum == 0.0f)) return;
-        old_mean = running.mean[channel];
-        old_var = running.var[channel];
+        if (running.cumulative != 0)
+            prefetch_to_l2(running.num_batches_tracked);
+        else if (running.keep == 0.0f || running.momentum == 0.0f)
+            return;
+        copy_async(&to->old_mean, running.mean + channel);
+        copy_async(&to->old_var, running.var + channel);
+    }
+    // Those that the thread has started.
+    static __device__ __forceinline__ TrainInputs wait(const ChannelThreads& threads, const SharedStorage& smem) {
+        copy_async_wait();
+        return smem.coeffs<TrainInputs>()[threads.tile_channel];
     }
 };
 
@@ -56,7 +64,7 @@ __device__ __forceinline__ void write_saved_and_running_stats(const BnTrain& arg
     if (running.skip_non_finite != 0 && (is_infinite || !isfinite(var))) return;
     float keep = running.keep, momentum = running.momentum;
     if (running.cumulative != 0) {
-        const int64_t batches = counted(inputs.num_batches_tracked);
+        const int64_t batches = counted(*running.num_batches_tracked);
         const float count = static_cast<float>(batches > 1 ? batches : 1);
         momentum = 1.0f / count;
         keep = (count - 1.0f) / count;
@@ -74,12 +82,12 @@ __device__ __forceinline__ void write_saved_and_running_stats(const BnTrain& arg
 // Writes the statistics of a tile's channels, and their affines to shared memory. The first thread of each channel
 // brings its moments.
 __device__ __forceinline__ void write_tile_stats(const BnTrain& args, TileCoord coord, const ChannelThreads& threads,
-                                                 const Moments& moments, const TrainInputs& inputs,
-                                                 const SharedStorage& smem) {
+                                                 const Moments& moments, const SharedStorage& smem) {
     const BnTiling& t = args.tiling;
     const uint32_t channel = coord.tile * t.tile_channels + threads.tile_channel;
     write_coeffs<Affine>(t, smem, threads.rank == 0, threads.tile_channel, channel, [&] {
         const float var = moments.m2 / moments.n, inv_std = inv_std_of(var, args.eps);
+        const TrainInputs inputs = TrainInputs::wait(threads, smem);
         if (coord.split == 0) write_saved_and_running_stats(args, channel, moments, var, inv_std, inputs);
         return affine_of(inputs.parameters, moments.mean, moments.mean_lo, inv_std);
     });
@@ -95,28 +103,30 @@ __device__ __forceinline__ void count_batch(const BnTrain& args, TileCoord coord
     if (writes) *batches = counted(*batches);
 }
 
-template <class Iter>
+template <class Iter, int kStrategy>
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     train_fused_kernel(const __grid_constant__ BnTrain args) {
+    if (!has_strategy(kStrategy)) return;
     const BnTiling& t = args.tiling;
     const auto* const x = static_cast<const typename Iter::Data*>(args.x); // (n, c, s)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
-    const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem.tile, t.smem_iters);
+    const SmemTile<Iter> smem_x = SmemTile<Iter>::in(smem, t.smem_iters);
     const Output<Iter> output(args);
-    Team team(t, args.workspace, smem);
+    Team<kStrategy> team(t, args.workspace, smem);
     begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
         const Iter iter(t, coord);
-        const TrainInputs inputs(args, coord, threads);
+        TrainInputs::start(args, coord, threads, smem);
         const Moments moments = team.reduce(threads, reduce_moments(iter, t, threads, smem, x, smem_x));
         team.arrive_exit();
         normalize_reverse(iter, x, smem_x, output, [&] {
-            write_tile_stats(args, coord, threads, moments, inputs, smem);
+            write_tile_stats(args, coord, threads, moments, smem);
             return Affines<Iter>(iter, t, smem);
         });
         count_batch(args, coord);
+        if (tile + t.teams < t.tiles) __syncthreads(); // the next tile's inputs take the place of the affines
     }
     team.wait_exit();
 }
@@ -130,13 +140,13 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const ChannelThreads threads(t.tile_channels);
     const SharedStorage smem = SharedStorage::layout<Iter>(t);
     begin_dependent_launch();
-    const TrainInputs inputs(args, coord, threads);
+    TrainInputs::start(args, coord, threads, smem);
     normalize_reverse(iter, static_cast<const typename Iter::Data*>(args.x), SmemTile<Iter>::empty(),
                       Output<Iter>(args), [&] {
                           const uint32_t channel = threads.channel(t, coord.tile);
                           const Moments moments =
                               block_reduce_splits<Moments>(args.workspace, t, threads, channel, smem);
-                          write_tile_stats(args, coord, threads, moments, inputs, smem);
+                          write_tile_stats(args, coord, threads, moments, smem);
                           return Affines<Iter>(iter, t, smem);
                       });
     count_batch(args, coord);

@@ -7,7 +7,7 @@
 //! | [`convert`] | cvt |
 //! | [`compare`] | setp, selp, mov, predicates |
 //! | [`registers`] | mov of parts, of special registers |
-//! | [`access`] | ld, st, cvta |
+//! | [`access`] | ld, st, cp.async, cvta |
 //! | [`atom`] | atom, fence |
 //! | [`control`] | bra, ret, exit, trap, prefetch, griddepcontrol |
 //! | [`collective`] | bar.sync, bar.red, shfl.sync, vote.sync |

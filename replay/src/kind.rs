@@ -167,6 +167,14 @@ const fn kernel(name: &'static str, strategies: &'static [&'static str], epilogu
     Kernel { name, strategies, epilogues, needs_clusters: false }
 }
 
+/// The strategies that an instance of a kernel is launched by: the one whose number of kernels/abi.h is its last template argument,
+/// or all of the kernel's.
+pub(crate) fn strategies_of(kernel: &Kernel, instance: &str) -> Vec<&'static str> {
+    let number = instance.rsplit_once(", ").and_then(|(_, number)| number.parse().ok()).map(BnStrategy);
+    let its_own = Strategy::ALL.iter().copied().find(|&it| Some(it.into()) == number).map(Strategy::name);
+    kernel.strategies.iter().copied().filter(|&name| its_own.is_none_or(|own| own == name)).collect()
+}
+
 /// The kernel of this name.
 pub(crate) fn kernel_named(name: &str) -> Option<&'static Kernel> {
     KERNELS.iter().find(|kernel| kernel.name == name)
@@ -234,5 +242,16 @@ mod tests {
         assert!(EPILOGUES.into_iter().eq(Epilogue::ALL.iter().map(|kind| kind.name())));
         let kind = of(&launch(name, size_of::<BnTrain>(), &[(offset_of!(BnTiling, strategy), 99), (epilogue, 99)]));
         assert_eq!((kind.strategy, kind.epilogue), (None, None));
+    }
+
+    #[test]
+    fn an_instance_tells_its_strategies() {
+        let fused = kernel_named("train_fused_kernel").unwrap();
+        let (_, instance, _) = names("_Z18train_fused_kernelI7StridedI6__halfLi8EELi2EEv7BnTrain");
+        assert_eq!(instance, "Strided<f16, 8>, 2");
+        assert_eq!(strategies_of(fused, &instance), ["grid"]);
+        let (_, instance, _) = names("_Z18train_fused_kernelI7StridedI6__halfLi1EELin1EEv7BnTrain");
+        assert_eq!(strategies_of(fused, &instance), FUSED);
+        assert!(strategies_of(kernel_named("infer_kernel").unwrap(), "Strided<f16, 8>").is_empty());
     }
 }

@@ -84,11 +84,11 @@ fn missing(corpus: &Corpus, results: &[Report]) -> Vec<String> {
         let (kernel, instance, _) = kind::names(entry);
         let name = format!("{file} {kernel}<{instance}>");
         match (reached.get(&(file, entry)), kind::kernel_named(&kernel)) {
-            (None, Some(kernel)) if kernel.needs_clusters && !has_clusters => {}
+            (None, Some(kernel)) if !has_clusters && needs_clusters(kernel, &instance) => {}
             (None, _) => missing.push(name),
             (Some(_), None) => missing.push(format!("{name}: what it is launched by, which src/kind.rs does not say")),
             (Some(results), Some(kernel)) => {
-                let of_it = missing_kinds(kernel, results, has_clusters);
+                let of_it = missing_kinds(kernel, &instance, results, has_clusters);
                 missing.extend(of_it.into_iter().map(|kind| format!("{name} {kind}")));
             }
         }
@@ -96,11 +96,19 @@ fn missing(corpus: &Corpus, results: &[Report]) -> Vec<String> {
     missing
 }
 
+/// Whether an instance does nothing without clusters.
+fn needs_clusters(kernel: &Kernel, instance: &str) -> bool {
+    kernel.needs_clusters || kind::strategies_of(kernel, instance) == ["cluster"]
+}
+
 /// The strategies and epilogues of an entry that none of its launches has.
-fn missing_kinds(kernel: &Kernel, results: &[&Report], has_clusters: bool) -> Vec<String> {
+fn missing_kinds(kernel: &Kernel, instance: &str, results: &[&Report], has_clusters: bool) -> Vec<String> {
     // None: any strategy will do.
-    let strategies: Vec<Option<&str>> =
-        if kernel.strategies.is_empty() { vec![None] } else { kernel.strategies.iter().copied().map(Some).collect() };
+    let strategies: Vec<Option<&str>> = if kernel.strategies.is_empty() {
+        vec![None]
+    } else {
+        kind::strategies_of(kernel, instance).into_iter().map(Some).collect()
+    };
     let mut missing = Vec::new();
     for strategy in strategies.into_iter().filter(|&strategy| has_clusters || strategy != Some("cluster")) {
         let its: Vec<_> =

@@ -1,7 +1,7 @@
 //! The planner's model of time, open to who fits its constants to what was measured. No promise: it follows the planner.
 
 use crate::op::Problem;
-pub use crate::plan::cost::Constants;
+pub use crate::plan::cost::{Constants, Phase};
 use crate::plan::{DeviceLimits, Plan, Strategy};
 
 /// Every plan that a strategy has for a problem, with its time by these constants.
@@ -11,5 +11,5 @@ pub fn plans(constants: &Constants, problem: &Problem, limits: &DeviceLimits, st
 
 /// The time of a plan by these constants, in nanoseconds.
 pub fn nanoseconds(constants: &Constants, problem: &Problem, limits: &DeviceLimits, plan: &Plan) -> f64 {
-    crate::plan::cost::nanoseconds(constants, problem, limits, plan.strategy, &plan.tiling)
+    crate::plan::prediction::nanoseconds(constants, problem, limits, plan.strategy, &plan.tiling)
 }

@@ -146,6 +146,11 @@ impl<Z> Epilogue<Z> {
         self.activation.derivative() != Derivative::One && self.residual.is_none()
     }
 
+    /// Whether the activation's derivative takes any value, rather than 0 or 1.
+    pub(crate) fn has_real_derivative(&self) -> bool {
+        self.activation.derivative() == Derivative::Real
+    }
+
     /// Whether the forward pass keeps a mask for the backward pass: of an activation behind a residual, which backward does not
     /// read. Relu alone gets so far: `check_epilogue` refuses others.
     pub fn keeps_mask(&self) -> bool {

@@ -28,3 +28,17 @@ pub(super) const PARTIAL_BYTES: usize = 16;
 pub(super) const MAX_SLOTS: u32 = 512;
 /// Partials of one pass or exchange at most, which bounds every workspace, whatever the batch: a mebibyte. Not measured.
 pub(super) const MAX_PARTIALS: usize = 1 << 16;
+/// Vectors of x that a thread of the kernels that reduce moments has in flight (kernels/forward/reduce_moments.cuh).
+pub(super) const MOMENTS_UNROLL: u32 = 8;
+/// Vectors of each tensor that a thread of all other kernels has in flight (kernels/forward/normalize.cuh,
+/// kernels/backward/gradient.cuh).
+pub(super) const UNROLL: u32 = 4;
+/// The same in a backward pass whose activation's derivative takes any value (kernels/backward/gradient.cuh).
+pub(super) const REAL_UNROLL: u32 = 2;
+/// Partials of a channel that a thread of a second pass has in flight (kernels/common/reduce.cuh).
+pub(super) const PARTIALS_IN_FLIGHT: u32 = 1;
+/// Instructions of a thread for each element of a vector that it loads, and for each that it stores: forward and backward, by
+/// `cargo xtask kernels` for contiguous half data on sm_90.
+pub(super) const INSTRUCTIONS: [[u32; 2]; 2] = [[12, 9], [7, 14]];
+/// The same for elements that are loaded and stored one by one; backward is an estimate.
+pub(super) const SCALAR_INSTRUCTIONS: [[u32; 2]; 2] = [[36, 41], [21, 62]];

@@ -20,8 +20,27 @@ pub(super) fn writes_mask(problem: &Problem) -> bool {
     problem.op().writes_y() && problem.epilogue().keeps_mask()
 }
 
-/// Tensors of the size of x that an operation moves once, and reads again in a second pass.
-pub(super) fn tensors(problem: &Problem) -> (f64, f64) {
+/// Tensors of the size of x that an operation moves.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors {
+    /// Tensors that are loaded first, for the sums where there are any.
+    pub(super) loaded: f64,
+    /// Tensors that are needed once more: kept on chip between, or loaded again.
+    pub(super) again: f64,
+    /// The residual, which is loaded as y is stored.
+    pub(super) residual: f64,
+    /// Tensors that are stored.
+    pub(super) stored: f64,
+}
+
+/// The tensors that an operation moves.
+pub(super) fn tensors(problem: &Problem) -> Tensors {
+    let plain = problem.op().traffic(false);
     let Traffic { reads, writes, cached } = problem.op().traffic(problem.epilogue().residual().is_some());
-    (f64::from(reads + writes), f64::from(cached))
+    Tensors {
+        loaded: f64::from(plain.reads),
+        again: f64::from(cached),
+        residual: f64::from(reads - plain.reads),
+        stored: f64::from(writes),
+    }
 }

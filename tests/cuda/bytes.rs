@@ -274,6 +274,11 @@ fn the_layers_of_resnet50_are_read_once() {
         let shape = Shape::nchw(n, (c / 32).max(8), side, side).unwrap();
         for op in [Op::Train, Op::Backward(StatisticsKind::Batch)] {
             let problem = Problem::new(op, shape, Dtype::F16, Epilogue::RELU, 1e-5, None).unwrap();
+            // A device of few SMs has so much L2 for them that reading twice may take no longer.
+            let keeping = Plan::candidates(&problem, &cuda.limits()).into_iter();
+            let keeping = keeping.filter(|plan| plan.strategy != Strategy::TwoPass);
+            let best = keeping.min_by(|a, b| a.predicted_ns.total_cmp(&b.predicted_ns)).unwrap();
+            let cuda = cuda.clone().with_strategy(Some(best.strategy));
             assert_eq!(values_read(&cuda, &problem), shape.len() as u64, "{op:?} {shape}");
         }
         check::<f16>(&cuda, shape, &[Epilogue::RELU], false);

@@ -9,6 +9,8 @@
 #[path = "../abuse/mod.rs"]
 mod abuse;
 mod api;
+#[cfg(feature = "emulate")]
+mod banks;
 #[path = "../batches/mod.rs"]
 mod batches;
 mod bits;

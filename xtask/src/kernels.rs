@@ -13,10 +13,12 @@ use crate::toolkit::Toolkit;
 
 mod budget;
 mod compile;
+mod flow;
 mod loops;
 mod occupancy;
 mod report;
 mod sass;
+mod stretches;
 
 /// The most kernels of one architecture. Every one more costs compile time, loading time and tuning.
 const LIMIT: usize = 150;

@@ -86,15 +86,17 @@ static inline __attribute__((always_inline)) void access(uintptr_t a, unsigned b
     Cta* c = current;
     if (__builtin_expect(!c, 0)) return;
     if (a - c->stack_begin < kStackBytes) return;
-    size_t offset;
+    size_t offset, shared_offset = 0;
     bool global = false;
     if (a - c->global_begin < c->global_bytes) {
         offset = a - arena.base;
         global = true;
     } else if (a - c->shared_begin < kStaticWindow) {
         offset = a - arena.base;
+        shared_offset = a - c->shared_begin;
     } else if (a - c->static_begin < c->static_bytes) {
-        offset = a - c->static_begin + c->static_shadow;
+        shared_offset = a - c->static_begin;
+        offset = shared_offset + c->static_shadow;
         if (write) {
             if (a < c->static_low) c->static_low = a;
             if (a + bytes > c->static_high) c->static_high = a + bytes;
@@ -113,7 +115,11 @@ static inline __attribute__((always_inline)) void access(uintptr_t a, unsigned b
         }
         std::memset(state, kWritten, bytes);
     }
-    if (global) count(c, offset, bytes, write);
+    if (global) {
+        count(c, offset, bytes, write);
+    } else if (__builtin_expect(c->counts_wavefronts, 0)) {
+        note_shared_access(c, shared_offset, bytes, kAligned, pc);
+    }
     if (c->races) check_race<kAligned>(c, offset, bytes, global, write, reinterpret_cast<const void*>(a), pc);
 }
 

@@ -16,6 +16,7 @@ void release_barrier(Cta* c) {
     c->barrier_event = advance(c);
     c->partial.clear();
     learn_all(c);
+    if (c->counts_wavefronts) count_wavefronts(c);
     const unsigned first = c->random.below(c->threads);
     for (unsigned i = 0; i < c->threads; i++) {
         const unsigned thread = first + i < c->threads ? first + i : first + i - c->threads;
@@ -52,6 +53,7 @@ static bool finish_collective(Cta* c, unsigned warp, unsigned mask, unsigned kin
     for (unsigned lane = 0; lane < kWarpSize; lane++) {
         if ((present >> lane & 1u) && lanes[lane].wait != Wait::kCollective) return false;
     }
+    if (c->counts_wavefronts && (present | c->warps[warp].exited) == ~0u) count_wavefronts(c, warp);
     uint64_t results[kWarpSize] = {};
     unsigned ballot = 0;
     for (unsigned lane = 0; lane < kWarpSize; lane++) {

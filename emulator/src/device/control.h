@@ -4,6 +4,7 @@
 #include <atomic>
 #include <stdint.h>
 #include <string>
+#include "banks.h"
 
 namespace emulator {
 
@@ -12,6 +13,7 @@ struct Control {
     uint64_t launches_since_seed = 0;
     bool races = true;
     bool strict_copies = true;
+    bool counts_wavefronts = false;
 
     uint64_t calls = 0, launches = 0;
     uint64_t fault_at = 0;  // the value of `calls` at which the fault strikes; 0: none
@@ -19,6 +21,7 @@ struct Control {
     uint64_t lost_at = 0;  // the value of `calls` from which on the device is lost; 0: never
 
     uint64_t loaded = 0, stored = 0;
+    WavefrontCounts wavefronts;
     // Freed by other threads as well.
     std::atomic<int64_t> live_allocations{0}, live_bytes{0}, live_streams{0}, live_events{0};
 

@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 #include "arena.h"
+#include "banks.h"
 #include "cuda_emulator/abi.h"
 #include "fiber.h"
 #include "knowledge.h"
@@ -99,6 +100,7 @@ struct Cta {
     uintptr_t static_low, static_high;
     uint64_t stamp;
     bool races;
+    bool counts_wavefronts;
     // Serial numbers of this launch: one for each CTA, then one for the stores on their way to each.
     uint32_t launch_base, launch_count;
     uint32_t async_rank;  // of the stores on their way to this CTA
@@ -140,6 +142,9 @@ struct Cta {
 
     uint64_t* traffic;                // by allocation slot: loaded, stored
     std::vector<uint32_t> slots_touched;
+    // Where wavefronts are counted: each warp's accesses of shared memory since its lanes last met, and the sums.
+    std::vector<SharedAccess> shared_accesses[kMaxThreadsPerBlock / kWarpSize];
+    WavefrontCounts wavefronts;
 };
 
 // The CTA whose fibers run on this OS thread, null outside of kernels.

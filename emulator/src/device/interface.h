@@ -50,6 +50,10 @@
     X(void, traffic, (uint64_t * loaded, uint64_t * stored), (loaded, stored))                                         \
     X(int, traffic_of, (uint64_t address, uint64_t * loaded, uint64_t * stored), (address, loaded, stored))            \
     X(void, reset_traffic, (void), ())                                                                                 \
+    X(void, count_wavefronts, (int on), (on))                                                                          \
+    X(void, wavefronts, (uint64_t * needed, uint64_t * ideal), (needed, ideal))                                        \
+    X(size_t, worst_wavefronts, (uint64_t * needed, uint64_t * ideal, char* place, size_t capacity),                   \
+      (needed, ideal, place, capacity))                                                                                \
     X(void, live, (int64_t * counts), (counts))                                                                        \
     X(size_t, last_report, (char* text, size_t capacity), (text, capacity))                                            \
     X(void, clear_error, (void), ())

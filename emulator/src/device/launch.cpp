@@ -50,6 +50,7 @@ static void fill(Launch& l, const CudaEmulatorLaunch& r, const Kernel& kernel, C
     l.cooperative = r.cooperative != 0;
     l.programmatic = r.programmatic != 0;
     l.races = host.races;
+    l.counts_wavefronts = host.counts_wavefronts;
     Random random{host.seed * 0x2545f4914f6cdd1du + host.launches_since_seed++};
     l.seed = random.next();
     l.first_serial = serials.fetch_add(2 * l.ctas);
@@ -170,6 +171,7 @@ int run_launch(const CudaEmulatorLaunch& request) {
     dump.finish(l.code);
     host.loaded += l.loaded;
     host.stored += l.stored;
+    add(&host.wavefronts, l.wavefronts);
     if (l.code) {
         host.sticky = l.code;
         report(l.report);

@@ -42,6 +42,7 @@ struct Launch {
     bool cooperative = false;
     bool programmatic = false;
     bool races = true;
+    bool counts_wavefronts = false;
     uint64_t seed = 0;
     uint32_t first_serial = 0;
     std::vector<uint16_t> order;  // in which a CTA's threads start, to be rotated by each
@@ -57,6 +58,7 @@ struct Launch {
     uint32_t parked = 0;        // sleep
     std::vector<Cta*> running;  // have begun and not ended
     std::atomic<uint64_t> loaded{0}, stored{0};
+    WavefrontCounts wavefronts;
 };
 
 // Turns a CTA's fault into the launch's, if it is the first.

@@ -129,6 +129,7 @@ void run_cta(Cta* c, Launch* launch, uint32_t rank, Cluster* cluster) {
     c->event = 1;
     c->barrier_event = 0;
     c->races = launch->races;
+    c->counts_wavefronts = launch->counts_wavefronts;
     c->launch_base = launch->first_serial;
     c->launch_count = 2 * launch->ctas;
     c->async_rank = launch->ctas + rank;
@@ -167,6 +168,7 @@ void run_cta(Cta* c, Launch* launch, uint32_t rank, Cluster* cluster) {
     current = nullptr;
     // First, so that nobody finds it gone before it is known why.
     if (c->failed) record_fault(c);
+    if (c->counts_wavefronts) count_wavefronts(c);
     {
         const std::lock_guard<std::mutex> lock(launch->mutex);
         cluster_leave(c);

@@ -131,6 +131,11 @@ void return_cta(Cta* c) {
         counts[0] = counts[1] = 0;
     }
     c->slots_touched.clear();
+    if (c->counts_wavefronts) {
+        const std::lock_guard<std::mutex> lock(c->launch->mutex);
+        add(&c->launch->wavefronts, c->wavefronts);
+        c->wavefronts.clear();
+    }
     const std::lock_guard<std::mutex> lock(mutex);
     idle_ctas.push_back(c);
 }

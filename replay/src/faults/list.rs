@@ -62,7 +62,7 @@ const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -
     fault(name, None, pattern, instead)
 }
 
-pub(super) const LIST: [Fault; 32] = [
+pub(super) const LIST: [Fault; 33] = [
     cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
     cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
     cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
@@ -88,6 +88,7 @@ pub(super) const LIST: [Fault; 32] = [
     grid("ld.acquire is relaxed", r"ld\.acquire\.gpu", "ld.relaxed.gpu"),
     grid("atom.add adds 1", r"(atom\.release\.gpu\.global\.add\.u32[^;]*), %r\d+;", "$1, 1;"),
     grid("does not wait for the team", r"ld\.acquire\.gpu\.global\.u32 (%r\d+), \[[^;]*;", "not.b32 $1, $1;"),
+    any("cp.async is not waited for", r"cp\.async\.wait_all;", ""),
     any("bar.sync is missing", r"bar\.sync[^;]*;", ""),
     any(
         "griddepcontrol.wait comes behind the first access",

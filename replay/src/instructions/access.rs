@@ -1,6 +1,8 @@
-//! Memory: ld, st, and addresses between spaces.
+//! Memory: ld, st, cp.async, and addresses between spaces.
 //!
-//! Sections of the PTX ISA 9.0: "Data Movement and Conversion Instructions: ld", "ld.global.nc", "st", "cvta" (9.7.9).
+//! Sections of the PTX ISA 9.0: "Data Movement and Conversion Instructions: ld", "ld.global.nc", "st", "cvta", "cp.async" (9.7.9).
+//! A cp.async reads global memory when it is executed and writes shared memory at the thread's next cp.async.wait_all, the latest
+//! moment that there is.
 
 use super::Op as Any;
 use super::order::{Order, order};
@@ -18,6 +20,14 @@ pub(crate) enum Op {
         access: Access,
         from: [Source; 4],
     },
+    /// cp.async of so many bytes.
+    Copy {
+        to: Address,
+        from: Address,
+        bytes: usize,
+    },
+    /// cp.async.wait_all.
+    WaitForCopies,
     /// cvta between the generic space and a window that begins at `start` of it.
     ToGeneric {
         to: Destination,
@@ -56,6 +66,18 @@ const CACHES: [&str; 7] = ["ca", "cg", "cs", "lu", "cv", "wb", "wt"];
 pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Option<Any>> {
     let op = match statement.name() {
         "ld" => load(statement, names)?,
+        "cp" => match statement.opcode {
+            "cp.async.ca.shared.global" => {
+                let [to, from, bytes] = statement.operands()?;
+                let Ok(bytes @ (4 | 8 | 16)) = bytes.parse() else { return statement.unknown() };
+                Op::Copy { to: names.address(to)?, from: names.address(from)?, bytes }
+            }
+            "cp.async.wait_all" => {
+                let [] = statement.operands()?;
+                Op::WaitForCopies
+            }
+            _ => return statement.unknown(),
+        },
         "st" if !statement.opcode.starts_with("st.async") => store(statement, names)?,
         "cvta" => {
             let [to, from] = statement.operands()?;
@@ -152,6 +174,22 @@ impl Machine<'_> {
         match op {
             Op::Load { access, to } => self.load(place, access, to),
             Op::Store { access, from } => self.store(place, access, from),
+            Op::Copy { to, from, bytes } => {
+                let (to, from) = (self.address(place, *to), self.address(place, *from));
+                let mut data = [0; 16];
+                let data = &mut data[..*bytes];
+                self.read(place, Space::Global, from, data, Order::WEAK)?;
+                let copy = (to, data.to_vec());
+                self.cta_mut(place).threads[place.thread].copies.push(copy);
+                Ok(Next::Following)
+            }
+            Op::WaitForCopies => {
+                for (to, data) in std::mem::take(&mut self.cta_mut(place).threads[place.thread].copies) {
+                    self.write(place, Space::Shared, to, &data, Order::WEAK)?;
+                }
+                self.progress += 1;
+                Ok(Next::Following)
+            }
             Op::ToGeneric { to, from, start } => {
                 let address = self.value(place, *from).wrapping_add(*start);
                 self.set(place, *to, address);

@@ -14,6 +14,12 @@ pub(crate) struct Order {
     pub(crate) is_constant: bool,
 }
 
+impl Order {
+    /// That of a plain access.
+    pub(super) const WEAK: Self =
+        Self { is_strong: false, acquires: false, releases: false, scope: Scope::Device, is_constant: false };
+}
+
 /// Whom a strong access or a fence orders ("Memory Consistency Model: Scope").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {

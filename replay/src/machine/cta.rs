@@ -26,6 +26,8 @@ pub(crate) struct Thread {
     pub(crate) arrived: Option<(u64, usize)>,
     /// Whether it has passed griddepcontrol.wait.
     pub(crate) has_waited: bool,
+    /// Copies to shared memory that are under way: the address and the bytes.
+    pub(crate) copies: Vec<(u64, Vec<u8>)>,
 }
 
 /// Counts of a warp's threads.
@@ -102,6 +104,7 @@ impl Cta {
                     id: id(thread, launch.block),
                     arrived: None,
                     has_waited: false,
+                    copies: Vec::new(),
                 })
                 .collect(),
             warps,

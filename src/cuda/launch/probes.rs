@@ -73,7 +73,7 @@ pub enum Probe {
         by: Storing,
     },
     /// The CTAs of clusters, as many as fit at once, send each other sixteen bytes: what a round takes is
-    /// `cluster_exchange`. With no round, the start and end of clusters.
+    /// `cluster_exchange`, and `cluster_partial` for each CTA. With no round, the start and end of clusters.
     ClusterExchange {
         /// CTAs of a cluster: 2, 4, 8 or 16.
         team: u32,

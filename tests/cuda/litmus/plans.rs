@@ -129,7 +129,7 @@ pub(crate) const ONE_CHANNEL: Litmus = Litmus {
     name: "several CTAs a tile of one channel in a grid",
     strategy: Strategy::Grid,
     has: |e| e.busy > 1 && e.channels == 1,
-    candidates: &[Candidate::nchw(Train, &[8, 4, 32, 32])],
+    candidates: &[Candidate::nchw(Train, &[8, 4, 32, 32]), Candidate::nchw(Train, &[1, 1, 64, 64])],
 };
 
 /// A team that exchanges several channels at a time, by two barriers.
@@ -158,11 +158,9 @@ pub(crate) const ALL: &[Litmus] = &[
         strategy: Strategy::Grid,
         has: |e| e.busy > 1 && e.turns > 1 && e.channels > 1,
         candidates: &[
-            Candidate::nhwc(BACKWARD, &[16, 56, 56, 200], Dtype::F16),
-            Candidate::nchw(BACKWARD, &[64, 24, 7, 7]),
-            Candidate::nchw(BACKWARD, &[64, 24, 7, 7]).on(4),
-            Candidate::nhwc(BACKWARD, &[16, 7, 7, 100], Dtype::F32),
-            Candidate::nhwc(BACKWARD, &[16, 7, 7, 100], Dtype::F32).on(4),
+            Candidate::nhwc(BACKWARD, &[4, 56, 56, 300], Dtype::F32),
+            Candidate::nhwc(BACKWARD, &[16, 32, 32, 12], Dtype::F16).on(2),
+            Candidate::nhwc(BACKWARD, &[16, 32, 32, 12], Dtype::F16).on(1),
         ],
     },
     Litmus {
@@ -189,8 +187,8 @@ pub(crate) const ALL: &[Litmus] = &[
         strategy: Strategy::Grid,
         has: |e| e.busy > 1 && e.ctas >= 256,
         candidates: &[
-            Candidate::nhwc(BACKWARD, &[2, 14, 14, 100], Dtype::F16),
-            Candidate::nhwc(Train, &[2, 14, 14, 100], Dtype::F16),
+            Candidate::new(BACKWARD, &[64, 4, 7, 7], Layout::ChannelsFirst, Dtype::F16),
+            Candidate::nhwc(Train, &[1, 64, 64, 4], Dtype::F16),
         ],
     },
     Litmus {

@@ -99,7 +99,7 @@ pub(crate) struct Shapes(Vec<(Dtype, Access, Vec<Shape>)>);
 impl Shapes {
     /// Elements of what is taken wherever it will do.
     const SMALL: usize = 2500;
-    const MOST: usize = 40_000;
+    const MOST: usize = 240_000;
 
     pub(crate) fn new(cuda: &Cuda) -> Self {
         let mut shapes = Vec::new();

@@ -6,49 +6,84 @@
 
 use super::Kernel;
 use super::loops::LoopPath;
+use super::sass::Data;
+use super::stretches::Place;
 
 /// Issue slots an element of f16.
 pub(super) const FORWARD: f64 = 26.7;
 pub(super) const BACKWARD: f64 = 40.0;
 
-/// Kernels that have a budget: those that do all of an operation in one launch. Each has the first words of its name, the
-/// budget, the vectors that a thread loads for one of its elements' vectors, those that it stores, and the operations of f32
-/// for each element that is loaded. Backward has four on its plain path (x less a pair of f32, two sums): with fewer a path
-/// that leaves out some of its vectors would count.
-const FUSED: [(&str, f64, usize, usize, usize); 2] =
-    [("train_fused_kernel", FORWARD, 1, 1, 1), ("backward_fused_kernel", BACKWARD, 2, 2, 4)];
-
-/// Instructions of a thread for each element, over all loops on the data; `None` of a kernel that has no budget or takes
-/// element by element.
-pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
-    let &(_, _, loads, stores, _) = FUSED.iter().find(|(name, ..)| kernel.name.starts_with(name))?;
-    let elements = f64::from(vector_len(&kernel.name).filter(|&len| len > 1)?);
-    // The loop with most accesses counts among those of a kind: the compiler may have made copies of it for the last few.
-    let an_element = |paths: &[LoopPath], accesses: usize| {
-        let path = paths.iter().max_by_key(|path| path.accesses)?;
-        Some(path.instructions as f64 * accesses as f64 / path.accesses as f64 / elements)
-    };
-    Some(an_element(&kernel.code.loading, loads)? + an_element(&kernel.code.storing, stores)?)
+/// The walks of a kernel over data.
+struct Walks {
+    /// The first words of the kernel's name.
+    kernel: &'static str,
+    budget: Option<f64>,
+    /// Vectors that a walk which stores none loads of the same elements; 0 where there is no such walk.
+    loads: usize,
+    /// Vectors that a walk stores of the same elements.
+    stores: usize,
+    /// Operations of f32 for each element that is loaded, at least, in a walk that stores none. Where a batch may end early,
+    /// all that a plain path does: with fewer a path that leaves out some of its vectors would count.
+    operations: usize,
 }
 
-/// Operations of f32 for each vector that a thread loads, and for each that it stores, at least: one for each
-/// element that is stored. Several vectors may be loaded or stored of the same elements. None are asked for of a kernel without a budget.
-pub(super) fn arithmetic(name: &str) -> [usize; 2] {
-    let found = FUSED.iter().find(|(start, ..)| name.starts_with(start));
-    let vector = found.zip(vector_len(name).and_then(|len| usize::try_from(len).ok()));
-    vector.map_or([0, 0], |(&(_, _, loads, stores, operations), len)| [operations * len / loads, len / stores])
+/// All kernels that walk over data. Budgets are of those that do all of an operation in one launch. Backward has four
+/// operations on its plain path (x less a pair of f32, two sums), the residual of the mean two.
+const WALKS: [Walks; 9] = [
+    Walks { kernel: "train_fused_kernel", budget: Some(FORWARD), loads: 1, stores: 1, operations: 1 },
+    Walks { kernel: "moments_kernel", budget: None, loads: 1, stores: 0, operations: 1 },
+    Walks { kernel: "normalize_kernel", budget: None, loads: 0, stores: 1, operations: 0 },
+    Walks { kernel: "infer_kernel", budget: None, loads: 0, stores: 1, operations: 0 },
+    Walks { kernel: "backward_fused_kernel", budget: Some(BACKWARD), loads: 2, stores: 2, operations: 4 },
+    Walks { kernel: "mean_residual_kernel", budget: None, loads: 1, stores: 0, operations: 2 },
+    Walks { kernel: "backward_reduce_kernel", budget: None, loads: 2, stores: 0, operations: 4 },
+    Walks { kernel: "backward_elemt_kernel", budget: None, loads: 0, stores: 2, operations: 0 },
+    Walks { kernel: "backward_running_kernel", budget: None, loads: 0, stores: 2, operations: 0 },
+];
+
+/// The walks of a kernel that has any.
+fn walks(name: &str) -> Option<&'static Walks> {
+    WALKS.iter().find(|walks| name.starts_with(walks.kernel))
+}
+
+/// Instructions of a thread for each element, over all of its walks; `None` of a kernel without, and of those that take
+/// element by element, where a word of the mask is as wide as a value.
+pub(super) fn instructions(kernel: &Kernel) -> Option<f64> {
+    let walks = walks(&kernel.name)?;
+    let elements = f64::from(vector_len(&kernel.name).filter(|&len| len > 1)?);
+    let an_element = |path: Option<LoopPath>, accesses: usize| {
+        if accesses == 0 {
+            return Some(0.0);
+        }
+        path.map(|path| path.instructions as f64 * accesses as f64 / path.accesses as f64 / elements)
+    };
+    Some(an_element(kernel.code.loading, walks.loads)? + an_element(kernel.code.storing, walks.stores)?)
+}
+
+/// The data of a kernel that walks over some. Where a walk stores there is one operation at least for each element.
+pub(super) fn data(name: &str) -> Option<Data> {
+    let (walks, len) = (walks(name)?, vector_len(name)?);
+    let bits = len * if name.contains("<float, ") { 32 } else { 16 };
+    let elements = usize::try_from(len).ok()?;
+    let for_each = |operations: usize, accesses: usize| (operations * elements).checked_div(accesses);
+    Some(Data { bits, loading: for_each(walks.operations, walks.loads), storing: for_each(1, walks.stores) })
 }
 
 /// The budget of a kernel with f16 or bf16 data.
 fn budget(name: &str) -> Option<f64> {
-    let found = FUSED.iter().find(|(start, ..)| name.starts_with(start));
-    found.filter(|_| vector_len(name) == Some(8)).map(|&(_, budget, ..)| budget)
+    walks(name)?.budget.filter(|_| vector_len(name) == Some(8))
 }
 
 /// Elements of a vector, as the tile iterator in a kernel's name says.
 fn vector_len(name: &str) -> Option<u32> {
     let (_, rest) = name.split_once(", ")?;
     rest.split(|c: char| !c.is_ascii_digit()).find(|word| !word.is_empty())?.parse().ok()
+}
+
+/// Whether there is a path to each walk.
+fn has_stretches(kernel: &Kernel, walks: &Walks) -> bool {
+    let leads_from = |place| kernel.code.stretches.iter().any(|stretch| stretch.from == place);
+    leads_from(Place::Entry) && (walks.loads.min(walks.stores) == 0 || leads_from(Place::LoadWalk))
 }
 
 /// The faults of a kernel, in words that follow its name.
@@ -58,10 +93,12 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     faults.extend(
         beyond.map(|(found, budget)| format!("takes {found:.1} instructions an element, and its budget is {budget}")),
     );
-    if budget(&kernel.name).is_some() && instructions(kernel).is_none() {
-        faults.push("has a budget, and no loops with its loads, its stores and their arithmetic".into());
-    }
     if vector_len(&kernel.name).is_some_and(|len| len > 1) {
+        if walks(&kernel.name).is_some() && instructions(kernel).is_none() {
+            faults.push("has no loops with its loads, its stores and their arithmetic".into());
+        } else if walks(&kernel.name).is_some_and(|walks| !has_stretches(kernel, walks)) {
+            faults.push("has no path to its first loop over data, or none from there to that which stores".into());
+        }
         let narrow = |access: Option<super::sass::Access>| access.is_some_and(|access| !access.is_vector());
         if narrow(kernel.code.load) || narrow(kernel.code.store) {
             faults.push("moves its data by less than 16 bytes".into());
@@ -76,13 +113,16 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{arithmetic, vector_len};
+    use super::{Data, data, vector_len};
 
     #[test]
     fn each_element_has_arithmetic() {
-        assert_eq!(arithmetic("train_fused_kernel<Contiguous<__half, 8> >"), [8, 8]);
-        assert_eq!(arithmetic("backward_fused_kernel<Strided<float, 4> >"), [8, 2]);
-        assert_eq!(arithmetic("fill_kernel"), [0, 0]);
+        let found = |bits, loading, storing| Some(Data { bits, loading, storing });
+        assert_eq!(data("train_fused_kernel<Contiguous<__half, 8> >"), found(128, Some(8), Some(8)));
+        assert_eq!(data("backward_fused_kernel<Strided<float, 4> >"), found(128, Some(8), Some(2)));
+        assert_eq!(data("mean_residual_kernel<Strided<__nv_bfloat16, 1> >"), found(16, Some(2), None));
+        assert_eq!(data("infer_kernel<Contiguous<float, 1> >"), found(32, None, Some(1)));
+        assert_eq!(data("fill_kernel"), None);
     }
 
     #[test]

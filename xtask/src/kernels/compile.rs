@@ -39,7 +39,7 @@ pub(super) fn compile(toolkit: &Toolkit, file: &Path) -> Result<Source, String> 
     for (architecture, functions) in ptxas(&String::from_utf8_lossy(&said.stderr))? {
         let cubin = cubin(&folder, &architecture)?;
         let text = run(Command::new(toolkit.program("nvdisasm")).arg(cubin))?.stdout;
-        let mut code = sass::read(&String::from_utf8_lossy(&text), |symbol| budget::arithmetic(&demangled(symbol)));
+        let mut code = sass::read(&String::from_utf8_lossy(&text), |symbol| budget::data(&demangled(symbol)));
         for function in functions {
             let Function { symbol, registers, spills, stack, shared } = function;
             let code =

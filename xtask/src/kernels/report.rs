@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::stretches::{Counts, Stretch};
 use super::{Kernel, Source, budget, occupancy};
 
 /// A table for each architecture, one of the files, and a summary in the last line.
@@ -15,6 +16,14 @@ pub(super) fn print(sources: &[Source], elapsed: Duration) {
         for source in sources {
             rows.extend(source.kernels.iter().filter(|kernel| kernel.architecture == architecture).map(row));
         }
+        table(&rows);
+        let mut rows = vec![stretch_head()];
+        for source in sources {
+            rows.extend(
+                source.kernels.iter().filter(|kernel| kernel.architecture == architecture).flat_map(stretch_rows),
+            );
+        }
+        println!("sm_{architecture}, between walks over data: from least to most");
         table(&rows);
     }
     let mut rows = vec![["file", "seconds", "bytes"].map(String::from).to_vec()];
@@ -58,6 +67,7 @@ pub(super) fn json(sources: &[Source]) -> Value {
             "widest_load": kernel.code.load.map(|access| access.to_string()),
             "widest_store": kernel.code.store.map(|access| access.to_string()),
             "instructions_an_element": budget::instructions(kernel),
+            "stretches": kernel.code.stretches.iter().map(stretch).collect::<Vec<_>>(),
             "atomics": kernel.code.atomics,
         })
     };
@@ -67,6 +77,19 @@ pub(super) fn json(sources: &[Source]) -> Value {
     json!({
         "files": sources.iter().map(file).collect::<Vec<_>>(),
         "kernels": kernels.collect::<Vec<_>>(),
+    })
+}
+
+fn stretch(stretch: &Stretch) -> Value {
+    let counts = |counts: &Counts| {
+        counts.named().map(|(name, count)| (name.replace(' ', "_"), json!(count))).into_iter().collect::<Map<_, _>>()
+    };
+    json!({
+        "from": stretch.from.to_string(),
+        "to": stretch.to.to_string(),
+        "exchange": stretch.exchange.to_string(),
+        "least": counts(&stretch.least),
+        "most": counts(&stretch.most),
     })
 }
 
@@ -107,6 +130,25 @@ fn row(kernel: &Kernel) -> Vec<String> {
         access(kernel.code.store),
         budget::instructions(kernel).map_or("-".into(), |found| format!("{found:.1}")),
     ]
+}
+
+fn stretch_head() -> Vec<String> {
+    let counts = Counts::default().named().map(|(name, _)| name);
+    ["kernel", "from", "to", "exchange"].into_iter().chain(counts).map(String::from).collect()
+}
+
+/// A row for each stretch, with one number where least and most are equal.
+fn stretch_rows(kernel: &Kernel) -> Vec<Vec<String>> {
+    let row = |stretch: &Stretch| {
+        let Stretch { from, to, exchange, least, most } = stretch;
+        let counts = least.named().into_iter().zip(most.named()).map(|((_, least), (_, most))| match least == most {
+            true => least.to_string(),
+            false => format!("{least}-{most}"),
+        });
+        let words = [kernel.name.clone(), from.to_string(), to.to_string(), exchange.to_string()];
+        words.into_iter().chain(counts).collect()
+    };
+    kernel.code.stretches.iter().map(row).collect()
 }
 
 /// Resident CTAs at its launch bounds, with static shared memory alone: dynamic shared memory is the plan's choice.

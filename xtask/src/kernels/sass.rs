@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::loops;
+use petgraph::algo::toposort;
+
+use super::flow::{Flow, Loop};
+use super::loops::{self, LoopPath};
+use super::stretches::{self, Stretch};
 
 /// A kernel's accesses of memory.
 #[derive(Default)]
@@ -14,10 +18,11 @@ pub(super) struct Code {
     /// The widest access to global memory in the hot loop.
     pub(super) load: Option<Access>,
     pub(super) store: Option<Access>,
-    /// The paths around the loops that store vectors of 16 bytes to global memory, by their stores; and of those that only
-    /// load such, by their loads.
-    pub(super) storing: Vec<loops::LoopPath>,
-    pub(super) loading: Vec<loops::LoopPath>,
+    /// The path around the loop that stores data, and of that which only loads it.
+    pub(super) storing: Option<LoopPath>,
+    pub(super) loading: Option<LoopPath>,
+    /// Before and between these.
+    pub(super) stretches: Vec<Stretch>,
     /// The atomic instructions, as they are written.
     pub(super) atomics: Vec<String>,
 }
@@ -27,6 +32,17 @@ pub(super) struct Code {
 pub(super) struct Access {
     bits: u32,
     opcode: &'static str,
+}
+
+/// The accesses of a kernel's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Data {
+    /// Bits of each access.
+    pub(super) bits: u32,
+    /// Operations of f32 for each access of a walk that only loads, and of one that stores, at least; `None` where there is no
+    /// such walk.
+    pub(super) loading: Option<usize>,
+    pub(super) storing: Option<usize>,
 }
 
 /// An instruction, or a label.
@@ -55,10 +71,12 @@ const VECTOR: u32 = 128;
 /// Generic accesses (LD, ST) may be to global memory too.
 const LOADS: [&str; 4] = ["LDG", "LD", "LDGSTS", "UBLKCP.S.G"];
 const STORES: [&str; 3] = ["STG", "ST", "UBLKCP.G.S"];
+/// The accesses of what a walk that loads keeps in shared memory, and those by which one that stores comes by its data.
+const KEPT: [&str; 1] = ["STS"];
+const SOURCES: [&str; 3] = ["LDS", "LDG", "LD"];
 
-/// The code of every kernel by its symbol. `arithmetic` says how many operations of f32 there are at least for each vector
-/// that the loops of a kernel of this symbol load, and for each that they store.
-pub(super) fn read(text: &str, arithmetic: impl Fn(&str) -> [usize; 2]) -> BTreeMap<String, Code> {
+/// The code of every kernel by its symbol, which `data` knows the data of.
+pub(super) fn read(text: &str, data: impl Fn(&str) -> Option<Data>) -> BTreeMap<String, Code> {
     let mut kernels: BTreeMap<String, Code> = BTreeMap::new();
     // Sections begin with a line of their own: //------ .text._Z1kPf ------
     for section in text.split("//---------------------").skip(1) {
@@ -67,20 +85,49 @@ pub(super) fn read(text: &str, arithmetic: impl Fn(&str) -> [usize; 2]) -> BTree
             let code = kernels.entry(symbol.to_string()).or_default();
             let lines: Vec<Line<'_>> = body.lines().filter_map(parse).collect();
             code.local = lines.iter().filter(|line| matches!(opcode(line), "LDL" | "STL")).count();
-            code.load = loops::widest(&lines, |line| access(line, &LOADS));
-            code.store = loops::widest(&lines, |line| access(line, &STORES));
-            let is_wide = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == VECTOR);
-            let (stores, loads) = (|line: &Line<'_>| is_wide(line, &STORES), |line: &Line<'_>| is_wide(line, &LOADS));
-            let [loaded, stored] = arithmetic(symbol);
-            let storing = loops::Wanted { access: stores, other: |_: &Line<'_>| false, arithmetic: stored };
-            code.storing = loops::paths(&lines, &storing);
-            code.loading = loops::paths(&lines, &loops::Wanted { access: loads, other: stores, arithmetic: loaded });
+            let flow = Flow::of(&lines);
+            code.load = loops::widest(&lines, &flow, |line| access(line, &LOADS));
+            code.store = loops::widest(&lines, &flow, |line| access(line, &STORES));
             code.atomics = lines.iter().filter_map(atomic).collect();
+            if let Some(data) = data(symbol) {
+                walks(code, &lines, &flow, data);
+            }
         } else if let Some(symbol) = name.strip_prefix(".nv.info.") {
             kernels.entry(symbol.to_string()).or_default().threads = threads(body);
         }
     }
     kernels
+}
+
+/// Finds the walks over data, and what is before and between them.
+fn walks<'a>(code: &mut Code, lines: &[Line<'_>], flow: &'a Flow, data: Data) {
+    let is_of = |line: &Line<'_>, opcodes| access(line, opcodes).is_some_and(|access| access.bits == data.bits);
+    let (stores, loads) = (|line: &Line<'_>| is_of(line, &STORES), |line: &Line<'_>| is_of(line, &LOADS));
+    let sources = |line: &Line<'_>| is_of(line, &SOURCES);
+    let kept = |line: &Line<'_>| is_of(line, &KEPT);
+    let storing = data.storing.map_or_else(Vec::new, |arithmetic| {
+        let no_other = |_: &Line<'_>| false;
+        loops::paths(lines, flow, &loops::Wanted { access: stores, beside: sources, other: no_other, arithmetic })
+    });
+    let loading = data.loading.map_or_else(Vec::new, |arithmetic| {
+        loops::paths(lines, flow, &loops::Wanted { access: loads, beside: kept, other: stores, arithmetic })
+    });
+
+    // Those with most accesses: the compiler may have made copies for the last few, and merges of partials load one at a time.
+    // Of several the last, which what is stored comes from.
+    let order = toposort(&flow.open, None).unwrap_or_default();
+    let place = |walk: &Loop| order.iter().position(|&line| line == walk.head);
+    let chosen =
+        |found: &[(&'a Loop, LoopPath)]| found.iter().max_by_key(|(walk, path)| (path.accesses, place(walk))).copied();
+    let (load, store) = (chosen(&loading), chosen(&storing));
+    let is_other = |(walk, path): &&(&Loop, LoopPath)| {
+        let mut all = [load, store].into_iter().flatten();
+        all.clone().all(|(chosen, _)| walk.head != chosen.head)
+            && all.any(|(_, most)| 2 * path.accesses >= most.accesses)
+    };
+    let others: Vec<_> = loading.iter().chain(&storing).filter(is_other).map(|(walk, _)| *walk).collect();
+    code.stretches = stretches::between(lines, flow, load.map(|it| it.0), store.map(|it| it.0), &others);
+    (code.storing, code.loading) = (store.map(|it| it.1), load.map(|it| it.1));
 }
 
 /// Three words, the threads of a CTA in x, y and z.

@@ -62,5 +62,8 @@ unsafe extern "C" {
     pub safe fn launch_weigh(x: u64, y: u64, n: i32) -> i32;
     pub safe fn launch_stamped_copy(x: u64, y: u64, n: i32) -> i32;
     pub safe fn launch_exit() -> i32;
+    pub safe fn launch_rows(y: u64, ctas: u32, threads: u32, stride: u32, is_aligned: i32) -> i32;
+    pub safe fn launch_words(y: u64, threads: u32, stride: u32, turns: u32, shuffles: i32, bytes: i32) -> i32;
+    pub safe fn launch_some_lanes(y: u64, lanes: u32) -> i32;
     pub safe fn launch_double_halves(x: u64, y: u64, vectors: u32) -> i32;
 }
