@@ -52,7 +52,7 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<CudaContext>> {
     CudaContext::new(ordinal).map_err(driver("cuDevicePrimaryCtxRetain"))
 }
 
-/// What is known of a context's device once its kernels are loaded: its limits, and the table of plans that the environment names.
+/// The facts of a context's device once its kernels are loaded: its limits, and the table of plans that the environment names.
 type Prepared = (DeviceLimits, Option<Arc<PlanTable>>);
 
 /// A context's device, once its kernels are loaded and ready.

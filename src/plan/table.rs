@@ -5,6 +5,7 @@
 
 mod json;
 mod key;
+mod limits;
 mod object;
 
 use core::fmt;
@@ -48,7 +49,7 @@ impl Origin {
         let refused = |what, expected: &dyn fmt::Debug, actual: &dyn fmt::Debug| {
             Err(Error::ForeignPlanTable { what, expected: format!("{expected:?}"), actual: format!("{actual:?}") })
         };
-        let Self { version, kernels, device, limits, driver: _ } = &table.origin;
+        let Self { version, kernels, device, limits: of_table, driver: _ } = &table.origin;
         if self.version != *version {
             return refused("version of this crate", &self.version, version);
         }
@@ -58,7 +59,7 @@ impl Origin {
         if self.device != *device {
             return refused("device", &self.device, device);
         }
-        match json::difference(&self.limits, limits) {
+        match limits::difference(&self.limits, of_table) {
             Some([expected, actual]) => Err(Error::ForeignPlanTable { what: "limits of the device", expected, actual }),
             None => Ok(()),
         }
@@ -86,8 +87,8 @@ crate::named::named! {
 pub struct Candidate {
     /// The plan.
     pub plan: Plan,
-    /// What was measured of it, by the table's [`Measure`]; or in words why it was left out, failed or gave another result than the
-    /// reference.
+    /// The measured value, by the table's [`Measure`]; or in words why the plan was left out: it failed, or gave another result
+    /// than the reference.
     pub outcome: Result<f64, String>,
 }
 

@@ -1,4 +1,4 @@
-//! What was measured, in lines and as JSON.
+//! The measurements, in lines and as JSON.
 //!
 //! The JSON is whole after each problem; the table itself is another file, written once.
 //!
@@ -37,7 +37,7 @@ use crate::plan_json::plan_json;
 /// A plan that was tried.
 pub(super) struct Tried {
     pub(super) plan: Plan,
-    /// What was measured, `None` before it was; or why the plan is left out.
+    /// The measured value, `None` before there is one; or why the plan is left out.
     pub(super) outcome: Result<Option<f64>, String>,
     /// The samples behind a time.
     pub(super) samples: Option<Samples>,
@@ -79,7 +79,7 @@ impl Tried {
 /// A problem, and what was tried for it or why nothing was.
 pub(super) struct Tuned {
     name: String,
-    /// What a row says of itself whatever was measured.
+    /// The row and the operation, whatever was measured.
     facts: Value,
     tried: Result<Vec<Tried>, String>,
 }
@@ -193,7 +193,7 @@ impl Report {
         self.rows.iter().flat_map(Tuned::tried).any(|tried| tried.outcome.is_err())
     }
 
-    /// Why the first problem is not in the table.
+    /// The reason why the first problem is not in the table.
     pub(super) fn first_reason(&self) -> Option<String> {
         let reason = |tuned: &Tuned| match &tuned.tried {
             Err(reason) => Some(reason.clone()),

@@ -1,6 +1,6 @@
 //! The settings that candle_nn has not.
 
-use candle_batchnorm::{BatchNormConfig, Config, NonFinite, RunningVar, batch_norm};
+use candle_batchnorm::{BatchNormConfig, Config, NonFinite, PlanTable, RunningVar, batch_norm};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{ModuleT, VarBuilder, VarMap};
 
