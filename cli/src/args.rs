@@ -48,6 +48,12 @@ pub(crate) fn parse() -> Result<Parsed, Failure> {
     }
 }
 
+/// The command of these words, as behind the program's name.
+#[cfg(all(test, feature = "emulate"))]
+pub(crate) fn parsed(words: &[&str]) -> Result<Command, clap::Error> {
+    Cli::try_parse_from([&["batchnorm"], words].concat()).map(|cli| cli.command)
+}
+
 /// The first paragraph of clap's message: what was wrong and the values that would do, without tips and usage.
 fn one_line(message: &str) -> String {
     let paragraph = message.lines().take_while(|line| !line.trim().is_empty());

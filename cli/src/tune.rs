@@ -51,6 +51,10 @@ pub(crate) struct Args {
     /// Plans of a problem that are measured, those of least predicted time, but one of each strategy at least
     #[arg(long, value_name = "N", default_value = "12", value_parser = clap::value_parser!(u32).range(1..=256))]
     most: u32,
+    /// Values of x up to which plans are held against the f64 oracle, which is slow; beyond, against the CPU path on
+    /// four channels alone, as all are before they are timed
+    #[arg(long, value_name = "VALUES", default_value = "16777216")]
+    oracle_values: usize,
     /// The seconds that each plan is timed for
     #[arg(long, default_value = "0.2", value_parser = crate::bench::seconds, allow_hyphen_values = true)]
     seconds: f64,

@@ -16,10 +16,6 @@ use crate::device::counted_bytes;
 use crate::failure::Failure;
 use crate::output::{self, Renewed};
 
-/// Values of x up to which candidates are held against the f64 oracle. Beyond, where it takes minutes, they are held against the CPU
-/// path on four channels alone, as all are before they are timed.
-const ORACLE_LEN: usize = 1 << 24;
-
 /// Measures these problems and writes the table. Whether every candidate gave what the reference gives, and the device was not lost.
 pub(super) fn run(args: &Args, number: usize, tasks: &[Task], began: Instant) -> Result<bool, Failure> {
     let out = Renewed::new(&args.out)?;
@@ -36,13 +32,13 @@ pub(super) fn run(args: &Args, number: usize, tasks: &[Task], began: Instant) ->
     let keep = |report: &Report| json.as_ref().map_or(Ok(()), |json| json.write(&report.to_json()));
     keep(&report)?;
 
-    let tuner = Tuner { bench: &bench, journal: &journal, measure, most: args.most as usize, seconds: args.seconds };
+    let tuner = Tuner { args, bench: &bench, journal: &journal, measure };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
     let progress = ProgressBar::new(tasks.len() as u64).with_style(style);
     for task in tasks {
         progress.set_message(task.name());
         let problem = task.operation.problem(&task.row)?;
-        let tuned = match tuner.reason_to_leave_out(args, task, began) {
+        let tuned = match tuner.reason_to_leave_out(task, began) {
             _ if table.plan_of(&problem).is_some() => None, // another name of a problem that was measured
             Some(reason) => Some(Tuned::left_out(task, reason)),
             None => {
@@ -85,23 +81,22 @@ pub(super) fn run(args: &Args, number: usize, tasks: &[Task], began: Instant) ->
 
 /// A device, and how its plans are measured.
 struct Tuner<'a> {
+    args: &'a Args,
     bench: &'a Bench,
     journal: &'a Journal,
     measure: Measure,
-    most: usize,
-    seconds: f64,
 }
 
 impl Tuner<'_> {
-    fn reason_to_leave_out(&self, args: &Args, task: &Task, began: Instant) -> Option<String> {
+    fn reason_to_leave_out(&self, task: &Task, began: Instant) -> Option<String> {
         if self.journal.lost().is_some() {
             return Some("not reached: the device was lost".into());
         }
-        let (bytes, limit) = (task.row.bytes(), args.limit_bytes.unwrap_or(self.bench.default_limit()));
+        let (bytes, limit) = (task.row.bytes(), self.args.limit_bytes.unwrap_or(self.bench.default_limit()));
         if bytes > limit && !Args::is_given(&task.row) {
             return Some(format!("x has {bytes} bytes, more than --limit-bytes {limit}"));
         }
-        let within = args.within.filter(|&within| began.elapsed().as_secs() >= within);
+        let within = self.args.within.filter(|&within| began.elapsed().as_secs() >= within);
         within.map(|within| format!("not reached --within {within} seconds"))
     }
 
@@ -116,11 +111,11 @@ impl Tuner<'_> {
         Cpu: Compute<T>,
     {
         let told = |error: batchnorm::Error| error.to_string();
-        let plans = Plan::shortlist(problem, &self.bench.cuda.limits(), self.most);
+        let plans = Plan::shortlist(problem, &self.bench.cuda.limits(), self.args.most as usize);
         let backends = plans.iter().map(|plan| self.planning(problem, plan)).collect::<batchnorm::Result<Vec<_>>>();
         let backends = backends.map_err(told)?;
         let mut tried: Vec<Tried> = plans.iter().map(|&plan| Tried::new(plan)).collect();
-        if task.row.shape.len() <= ORACLE_LEN {
+        if task.row.shape.len() <= self.args.oracle_values {
             self.hold(task, &backends, &mut tried)?;
         }
         if self.bench.is_timed() {
@@ -177,7 +172,7 @@ impl Tuner<'_> {
         let mut subjects: Vec<_> = right.iter().map(|(cuda, _)| subject(cuda)).collect();
         let (what, is_lost) = (task.name(), || self.bench.is_lost());
         let turns = Turns { journal: self.journal, what: &what, is_timed: true, is_lost: &is_lost };
-        let outcomes = turns.measure(&mut subjects, self.seconds);
+        let outcomes = turns.measure(&mut subjects, self.args.seconds);
         let samples: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.samples.as_ref().ok()).collect();
         let way = way_of(&samples);
         for (outcome, (_, tried)) in outcomes.into_iter().zip(&mut right) {
@@ -229,7 +224,9 @@ mod tests {
     fn a_candidate_that_fails_is_left_out_and_named() {
         let bench = Bench::new(0, &[], false).unwrap();
         let journal = Journal::new(Instant::now());
-        let tuner = Tuner { bench: &bench, journal: &journal, measure: Measure::CountedBytes, most: 5, seconds: 0.001 };
+        let args = crate::args::parsed(&["tune", "--shape", "6x12x5x5", "--most", "5", "--out", "plans.json"]);
+        let Ok(crate::args::Command::Tune(args)) = args else { panic!("{args:?}") };
+        let tuner = Tuner { args: &args, bench: &bench, journal: &journal, measure: Measure::CountedBytes };
         let shape = Shape::nchw(6, 12, 5, 5).unwrap();
         let row = Row { suite: "s".into(), name: "r".into(), count: 1, shape, dtype: Dtype::F32, offset: 0 };
         let task = Task { row, operation: Pass { op: Op::Train, epilogue: Epilogue::RELU } };
