@@ -33,9 +33,9 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         const GradientSums sum = team.reduce(
             threads, reduce_gradients(t, iter, threads, smem, affines, gradient, known_x, smem_x, smem_g));
         team.arrive_exit();
-        // Read back, not kept in registers during the walk. Behind the last channel any of them does.
-        const Affine saved =
-            smem.coeffs<Affine>()[min(threads.tile_channel, t.tile_channels - 1)];
+        Affine saved = {0.0f, 0.0f, 0.0f, 0.0f}; // the writer reads it back: in registers it would last through the walk
+        if (threads.rank == 0 && threads.tile_channel < t.tile_channels)
+            saved = smem.coeffs<Affine>()[threads.tile_channel];
         write_parameter_gradients(args, coord, threads, saved.mean, saved.inv_std, sum, smem);
         __syncthreads();
         const ThreadCoeffs<Iter, DxCoeffs> dx_coeffs(iter, t, smem);

@@ -158,7 +158,7 @@ template <class Partial>
 __device__ __forceinline__ uint4 to_raw(const Partial& partial) {
     static_assert(sizeof(Partial) <= sizeof(uint4), "a partial has sixteen bytes");
     uint4 raw = make_uint4(0, 0, 0, 0);
-    memcpy(&raw, &partial, sizeof(Partial));
+    memcpy(&raw, &partial, Partial::kBytes);
     return raw;
 }
 
@@ -166,7 +166,7 @@ __device__ __forceinline__ uint4 to_raw(const Partial& partial) {
 template <class Partial>
 __device__ __forceinline__ Partial from_raw(const uint4 raw) {
     Partial partial;
-    memcpy(&partial, &raw, sizeof(Partial));
+    memcpy(&partial, &raw, Partial::kBytes);
     return partial;
 }
 

@@ -28,6 +28,7 @@ __device__ __forceinline__ Pair two_sum(float a, float b) {
 
 // The mean (mean + mean_lo), the sum of squares about it, and the count of some values. Sixteen bytes: one partial.
 struct alignas(16) Moments {
+    static constexpr uint32_t kBytes = 16;
     float mean, mean_lo, m2, n;
 
     static __device__ __forceinline__ Moments identity() { return {0.0f, 0.0f, 0.0f, 0.0f}; }
@@ -57,9 +58,10 @@ __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
     return {mean.hi, mean.lo, fmaf(delta * delta, a.n * weight, a.m2 + b.m2), n};
 }
 
-// Plain sums.
+// Plain sums. Three of them take the place of four, which one access moves.
 template <int kCount>
-struct Sums {
+struct alignas(kCount == 3 ? 16 : 4 * kCount) Sums {
+    static constexpr uint32_t kBytes = 4 * kCount;
     float of[kCount];
 
     static __device__ __forceinline__ Sums identity() {

@@ -59,51 +59,39 @@ struct Output {
     }
 };
 
-// Vectors that a thread loads before it uses the first.
-template <class Iter>
-struct ForwardBatch {
-    using V = Vector<typename Iter::Data, Iter::kVec>;
-
-    typename V::Raw x[kForwardUnroll], z[kForwardUnroll];
-    int64_t offset[kForwardUnroll];
-    bool valid[kForwardUnroll];
-
-    // Starts the loads of the last of `left` iterations, from the last to the first.
-    __device__ __forceinline__ void load(Iter& iter, uint32_t left, const typename Iter::Data* in,
-                                         const SmemTile<Iter>& smem_x, const Output<Iter>& output) {
-#pragma unroll
-        for (int i = 0; i < kForwardUnroll; i++) {
-            const uint32_t iteration = left - 1 - i;
-            offset[i] = iter.offset;
-            valid[i] = iter.valid() && static_cast<uint32_t>(i) < left;
-            x[i] = V::zero();
-            if (valid[i]) x[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(in + offset[i] * Iter::kVec);
-            z[i] = output.load_z(offset[i], valid[i]);
-            --iter;
-        }
-    }
-    __device__ __forceinline__ void store(const Affines<Iter>& affines, const Output<Iter>& output) const {
-#pragma unroll
-        for (int i = 0; i < kForwardUnroll; i++) output.store(affines, x[i], z[i], offset[i], valid[i]);
-    }
-};
-
 // Normalizes this CTA's chunk, from its last iteration to its first: vectors that are not in `smem_x` come first, and
 // of these the ones that were read last, which are still in L2. `make_affines()` is called once, by all threads, when the
 // first loads are under way. x: (n, c, s).
 template <class Iter, class MakeAffines>
 __device__ __forceinline__ void normalize_reverse(Iter iter, const typename Iter::Data* x, const SmemTile<Iter>& smem_x,
                                                   const Output<Iter>& output, MakeAffines make_affines) {
+    using V = Vector<typename Iter::Data, Iter::kVec>;
+    typename V::Raw raw[kForwardUnroll], raw_z[kForwardUnroll];
+    int64_t offset[kForwardUnroll];
+    bool valid[kForwardUnroll];
     uint32_t left = iter.iterations;
+    const auto load = [&] {
+#pragma unroll
+        for (int i = 0; i < kForwardUnroll; i++) {
+            const uint32_t iteration = left - 1 - i;
+            offset[i] = iter.offset;
+            valid[i] = iter.valid() && static_cast<uint32_t>(i) < left;
+            raw[i] = V::zero();
+            if (valid[i])
+                raw[i] = smem_x.contains(iteration) ? smem_x.at(iteration) : V::load(x + offset[i] * Iter::kVec);
+            raw_z[i] = output.load_z(offset[i], valid[i]);
+            --iter;
+        }
+    };
     if (left > 0) iter.seek_end();
-    ForwardBatch<Iter> batch;
-    batch.load(iter, left, x, smem_x, output);
+    load();
     const Affines<Iter> affines = make_affines();
+    bool is_loaded = true;
 #pragma unroll 1
-    while (true) {
-        batch.store(affines, output);
-        if (left <= kForwardUnroll) break;
-        left -= kForwardUnroll;
-        batch.load(iter, left, x, smem_x, output);
+    for (; left > 0; left -= min(left, uint32_t{kForwardUnroll})) {
+        if (!is_loaded) load();
+        is_loaded = false;
+#pragma unroll
+        for (int i = 0; i < kForwardUnroll; i++) output.store(affines, raw[i], raw_z[i], offset[i], valid[i]);
     }
 }

@@ -117,11 +117,12 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     begin_dependent_launch();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
-        const Iter iter(t, coord);
         TrainInputs::start(args, coord, threads, smem);
+        const Iter iter(t, coord);
         const Moments moments = team.reduce(threads, reduce_moments(iter, t, threads, smem, x, smem_x));
         team.arrive_exit();
-        normalize_reverse(iter, x, smem_x, output, [&] {
+        // The iterator is made again: kept through the walk, it would take registers that the walk needs.
+        normalize_reverse(Iter(t, coord), x, smem_x, output, [&] {
             write_tile_stats(args, coord, threads, moments, smem);
             return Affines<Iter>(iter, t, smem);
         });

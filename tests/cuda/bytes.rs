@@ -195,7 +195,7 @@ fn shapes() -> [(Shape, bool); 4] {
         // Rows; columns of channels-last; columns of small planes.
         (shape(&[6, 5, 16, 16], Layout::ChannelsFirst), false),
         (shape(&[9, 6, 6, 64], Layout::ChannelsLast), false),
-        (shape(&[40, 16, 7, 7], Layout::ChannelsFirst), false),
+        (shape(&[40, 32, 7, 7], Layout::ChannelsFirst), false),
         // Element by element.
         (shape(&[5, 3, 7, 7], Layout::ChannelsFirst), true),
     ]
