@@ -38,6 +38,8 @@ pub(crate) fn build() -> Result<()> {
         println!("cargo::rerun-if-env-changed={name}");
     }
     bind(&root)?;
+    // Tables of measured plans are of these kernels alone.
+    println!("cargo::rustc-env=BATCHNORM_KERNELS_HASH={}", hash::sources(&root.join("kernels"))?);
     match choice::choose(cfg!(feature = "emulate"), |name| env::var_os(name))? {
         Kernels::Skipped => {
             println!("cargo::rustc-link-lib={}", choice::NO_KERNELS);

@@ -298,6 +298,44 @@ pub enum Error {
         /// The strategy.
         strategy: Strategy,
     },
+    /// A table of plans has something at a place that cannot be there.
+    #[error("plan table, {place}: expected {expected}, got {actual}")]
+    #[non_exhaustive]
+    PlanTable {
+        /// The place, such as `row 3`.
+        place: String,
+        /// The range or kind that would do.
+        expected: String,
+        /// The value found.
+        actual: String,
+    },
+    /// A table of plans was measured on another device, by another version of this crate or with other kernels.
+    #[error("plan table: expected the {what} {expected}, got {actual}: `batchnorm tune` measures plans of a device")]
+    #[non_exhaustive]
+    ForeignPlanTable {
+        /// The fact that differs.
+        what: &'static str,
+        /// The device's, or this build's.
+        expected: String,
+        /// The table's.
+        actual: String,
+    },
+    /// A file with a table of plans is none, or its table is refused.
+    #[error("{path}: {source}")]
+    #[non_exhaustive]
+    PlanFile {
+        /// The file's path.
+        path: String,
+        /// The reason.
+        source: Box<Error>,
+    },
+    /// The file that the environment variable `BATCHNORM_PLANS` names is refused.
+    #[error("BATCHNORM_PLANS: {source}")]
+    #[non_exhaustive]
+    PlanVariable {
+        /// The reason, with the file's name.
+        source: Box<Error>,
+    },
     /// A buffer is on another device than the backend.
     #[error("{tensor}: expected memory of CUDA device {expected}, got memory of device {actual}")]
     #[non_exhaustive]

@@ -63,6 +63,7 @@
 //! | choose how running statistics follow | [`Tracking`], [`Momentum`], [`RunningVar`], [`NonFinite`] |
 //! | compute on an NVIDIA GPU | [`Cuda`] and [`DeviceRef`], with the feature `cuda` |
 //! | force a way to compute there, or see which was chosen | [`Strategy`], [`plan`], whose contents may change in any version |
+//! | take plans that were measured on the device | `Cuda::with_plans`, [`plan::PlanTable`], or `BATCHNORM_PLANS=FILE` in the environment |
 //! | save and load | [`BatchNorm::save`], [`StateDict`], [`tensors`] |
 //! | fold into the layer before, for inference | [`StateDict::fold_into`] |
 //! | hold a backend against the f64 oracle | [`verify`], with the feature of that name |
@@ -107,6 +108,7 @@ mod cpu;
 mod cuda;
 mod element;
 mod error;
+mod json;
 mod layer;
 mod memory;
 mod named;

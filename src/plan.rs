@@ -4,7 +4,8 @@
 //! It is the one place that chooses: a checked [`Problem`] on a device becomes a [`Plan`]: strategy, geometry, workspace. Pure: no
 //! driver, no pointer. Whatever runs after a `Plan` follows it and chooses nothing.
 
-// The files import each other one way: strategy, kernels, traffic <- limits, access <- tile <- residency, cost <- prediction <- this one.
+// The files import each other one way: strategy, kernels, traffic <- limits, access <- tile <- residency, cost <- prediction <- this one
+// <- shortlist <- table.
 mod access;
 #[cfg_attr(not(feature = "bench"), allow(unreachable_pub, reason = "who fits the constants has that feature"))]
 pub(crate) mod cost;
@@ -12,7 +13,9 @@ mod kernels;
 mod limits;
 pub(crate) mod prediction;
 mod residency;
+mod shortlist;
 mod strategy;
+mod table;
 mod tile;
 mod traffic;
 
@@ -24,6 +27,7 @@ pub use access::Access;
 use cost::Constants;
 pub use limits::DeviceLimits;
 pub use strategy::Strategy;
+pub use table::{Candidate, Measure, Origin, PlanRow, PlanTable};
 pub use tile::Tiling;
 use traffic::partial_passes;
 
@@ -106,8 +110,12 @@ impl Plan {
     }
 
     fn best_of_each(problem: &Problem, limits: &DeviceLimits) -> Vec<Self> {
-        let strategies = if Self::has_choice(problem) { Strategy::ALL } else { &[Strategy::TwoPass] };
-        strategies.iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
+        Self::strategies(problem).iter().filter_map(|&strategy| Self::best_of(problem, limits, strategy)).collect()
+    }
+
+    /// The strategies that there are for a problem.
+    fn strategies(problem: &Problem) -> &'static [Strategy] {
+        if Self::has_choice(problem) { Strategy::ALL } else { &[Strategy::TwoPass] }
     }
 
     fn best_of(problem: &Problem, limits: &DeviceLimits, strategy: Strategy) -> Option<Self> {

@@ -4,7 +4,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::failure::Failure;
-use crate::{bench, info, run, verify};
+use crate::{bench, info, run, tune, verify};
 
 /// Batch normalization on safetensors files.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Verify(verify::Args),
     /// Time operations beside the least that memory allows and beside their peers
     Bench(bench::Args),
+    /// Measure the plans of shapes on a CUDA device, and write a table of the best ones
+    Tune(tune::Args),
 }
 
 /// The command line, parsed.
@@ -44,6 +46,12 @@ pub(crate) fn parse() -> Result<Parsed, Failure> {
         }
         Err(error) => Err(Failure::new(one_line(&error.to_string()))),
     }
+}
+
+/// The command of these words, as behind the program's name.
+#[cfg(all(test, feature = "emulate"))]
+pub(crate) fn parsed(words: &[&str]) -> Result<Command, clap::Error> {
+    Cli::try_parse_from([&["batchnorm"], words].concat()).map(|cli| cli.command)
 }
 
 /// The first paragraph of clap's message: what was wrong and the values that would do, without tips and usage.

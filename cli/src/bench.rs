@@ -34,11 +34,22 @@ use crate::choices::Strategy;
 use crate::device::Device;
 use crate::failure::{Failure, one_line};
 use crate::output::{self, Renewed};
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::Bench;
 use measured::Measured;
+#[cfg(feature = "cuda")]
+pub(crate) use measured::way_of;
+#[cfg(feature = "cuda")]
+pub(crate) use ours::Ours;
 use peers::{Peers, Wanted};
 use report::Report;
-use subject::{Subject, Turns};
-use tasks::{Task, tasks};
+#[cfg(feature = "cuda")]
+pub(crate) use report::samples_json;
+#[cfg(feature = "cuda")]
+pub(crate) use subject::{Samples, Summary};
+pub(crate) use subject::{Subject, Turns};
+use tasks::tasks;
+pub(crate) use tasks::{Task, suites};
 
 /// Options of `batchnorm bench`.
 #[derive(Debug, clap::Args)]
@@ -90,7 +101,8 @@ pub(crate) struct Args {
     plot: Option<PathBuf>,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+/// `--seconds`.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds: &f64| (0.001..=60.0).contains(seconds));
     seconds.ok_or_else(|| "expected seconds from 0.001 to 60".into())
 }
@@ -98,7 +110,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// The bytes of x up to which the CPU is measured by default.
 const CPU_LIMIT: usize = 1 << 28;
 /// Rows are of the dtypes that every device computes.
-const NO_F64: &str = "expected a row of f32, f16 or bf16, got f64";
+pub(crate) const NO_F64: &str = "expected a row of f32, f16 or bf16, got f64";
 
 /// Whether everything of ours that was measured is right, and the device was not lost.
 pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {

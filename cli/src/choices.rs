@@ -148,6 +148,16 @@ impl Choice for batchnorm::Epilogue<()> {
     }
 }
 
+/// The dimensions of a tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct Dimensions(pub(crate) Vec<usize>);
+
+/// `--plan` and `--shape`. What a tensor may have is the library's to check.
+pub(crate) fn dimensions(text: &str) -> Result<Dimensions, String> {
+    let all: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
+    all.map(Dimensions).map_err(|_| "expected dimensions such as 256x64x56x56".into())
+}
+
 /// `--eps`. Its range is the library's to check.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number".into())

@@ -96,6 +96,19 @@ pub(crate) fn is_emulated(name: &str) -> bool {
     name.starts_with("emulated")
 }
 
+/// Bytes that the threads of an emulated device moved for this thread since the last call. `None` of a GPU, which does not tell.
+#[cfg(feature = "cuda")]
+pub(crate) fn counted_bytes() -> Option<u64> {
+    #[cfg(feature = "emulate")]
+    {
+        let cuda_emulator::Traffic { loaded, stored } = cuda_emulator::traffic();
+        cuda_emulator::reset_traffic();
+        Some(loaded + stored)
+    }
+    #[cfg(not(feature = "emulate"))]
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

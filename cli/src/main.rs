@@ -14,6 +14,7 @@ mod output;
 mod plan_json;
 mod run;
 mod threads;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
@@ -52,7 +53,7 @@ fn dispatch(parsed: Parsed, began: Instant) -> Result<bool, Failure> {
     match command {
         Command::Info(args) => info::run(&args).map(|()| true),
         Command::Run(args) => run::run(&args).map(|()| true),
-        // Both take their memory without a way back: for tensors of every case, and of every row.
+        // These take their memory without a way back: for tensors of every case, and of every row.
         Command::Verify(args) => {
             ending::end_without_memory();
             verify::run(&args, began)
@@ -60,6 +61,10 @@ fn dispatch(parsed: Parsed, began: Instant) -> Result<bool, Failure> {
         Command::Bench(args) => {
             ending::end_without_memory();
             bench::run(&args, began)
+        }
+        Command::Tune(args) => {
+            ending::end_without_memory();
+            tune::run(&args, began)
         }
     }
 }

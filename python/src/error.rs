@@ -1,5 +1,7 @@
 //! Refusals, the crate's and those made here, as Python's exceptions.
 
+use std::io;
+
 use batchnorm::Error;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
@@ -13,6 +15,7 @@ pub(crate) fn error(error: Error) -> PyErr {
             python_name(output),
             python_name(other)
         )),
+        Error::Io { source, .. } => io::Error::new(source.kind(), text).into(),
         Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         Error::Driver { .. }
         | Error::Launch { .. }

@@ -8,6 +8,9 @@ mod device;
 mod epilogue;
 mod error;
 
+use std::path::PathBuf;
+
+use batchnorm::plan::PlanTable;
 use batchnorm::{Cpu, Dtype, Epilogue, Layout, Param, Running, Shape, State, StateDict, with_element};
 #[cfg(feature = "cuda")]
 use batchnorm::{Cuda, with_device_element};
@@ -53,9 +56,7 @@ fn dispatch<C: Call>(
             ))),
         ),
         #[cfg(not(feature = "cuda"))]
-        (Some(_), _) => Err(pyo3::exceptions::PyRuntimeError::new_err(
-            "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
-        )),
+        (Some(_), _) => Err(without_cuda()),
     })
 }
 
@@ -98,6 +99,29 @@ fn backward(py: Python<'_>, at: Where, backward: BackwardCall) -> PyResult<()> {
 #[pyfunction]
 fn workspace_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> PyResult<usize> {
     dispatch(py, at, &WorkspaceBytes { operation, epilogue })
+}
+
+/// Takes the plans of the table in this file from now on, on every CUDA device.
+#[pyfunction]
+fn use_plans(py: Python<'_>, path: PathBuf) -> PyResult<()> {
+    py.detach(|| {
+        let table = PlanTable::load(&path).map_err(error::error)?;
+        #[cfg(feature = "cuda")]
+        return cuda::use_plans(table).map_err(error::error);
+        #[cfg(not(feature = "cuda"))]
+        {
+            drop(table);
+            Err(without_cuda())
+        }
+    })
+}
+
+/// The error of who asks for CUDA where there is none.
+#[cfg(not(feature = "cuda"))]
+fn without_cuda() -> PyErr {
+    pyo3::exceptions::PyRuntimeError::new_err(
+        "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
+    )
 }
 
 /// The factors of a layer's weights and its bias, with a batch norm in inference folded into it: `StateDict::fold_channels`.
@@ -158,6 +182,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(infer, module)?)?;
     module.add_function(wrap_pyfunction!(backward, module)?)?;
     module.add_function(wrap_pyfunction!(workspace_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(use_plans, module)?)?;
     module.add_function(wrap_pyfunction!(fold_channels, module)?)?;
     take_arguments_once(module.py())
 }

@@ -6,6 +6,7 @@ from, is the device's. It needs the native half with the feature `emulate`, whos
 
 import ctypes
 import importlib.util
+import json
 import os
 import threading
 from importlib.machinery import ExtensionFileLoader
@@ -209,3 +210,20 @@ def test_a_device_that_is_not_there_is_named(loaded):
     for stream in (0, 2):
         with pytest.raises(RuntimeError, match="77"):
             native.workspace_bytes(((77, stream), "float32", (2, 3, 4), False), "train", "identity")
+
+
+def test_a_table_of_plans_of_another_version_is_refused_and_changes_nothing(device, loaded, tmp_path):
+    native, _ = loaded
+    module = device.module(bn.BatchNorm2d(4))
+    x = device.put(torch.rand(3, 4, 5, 5))
+    before = module(x)
+    clusters = {"2": 0, "4": 0, "8": 0, "16": 0}
+    limits = {"compute_capability": [9, 0], "clusters": {"one_cta_per_sm": clusters, "two_ctas_per_sm": clusters}}
+    names = "sms shared_per_sm shared_per_cta shared_reserved threads_per_sm ctas_per_sm l2_bytes memory_gb_per_s"
+    limits |= dict.fromkeys(names.split(), 1) | {"cooperative": False}
+    table = {"format": 1, "version": "0.0.0", "kernels": "", "device": "none", "limits": limits, "driver": 13000}
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(table | {"measured": "nanoseconds", "rows": []}))
+    with pytest.raises(ValueError, match='plan table: expected the version of this crate "[0-9.]+", got "0.0.0"'):
+        native.use_plans(path)
+    torch.testing.assert_close(module(x), before, rtol=0, atol=0)

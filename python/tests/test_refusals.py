@@ -87,6 +87,16 @@ def test_a_build_without_kernels_says_how_to_get_them():
         _native.workspace_bytes(((0, 0), "float32", (2, 3, 4), False), "train", "identity")
 
 
+def test_files_that_are_no_tables_of_plans_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        bn.use_plans(tmp_path / "none.json")
+    table = tmp_path / "plans.json"
+    table.write_text("{}")
+    for path in table, str(table):
+        with pytest.raises(ValueError, match='plans.json: plan table, table: expected a field "format", got none'):
+            bn.use_plans(path)
+
+
 @pytest.mark.skipif(not batchnorm.has_cuda or torch.cuda.is_available(), reason="needs CUDA kernels and no driver")
 def test_a_machine_without_a_driver_is_told():
     from batchnorm import _native

@@ -6,8 +6,8 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError};
 
 use super::process::expect_unforked;
-use super::{launch, loader};
-use crate::plan::DeviceLimits;
+use super::{launch, loader, plans};
+use crate::plan::{DeviceLimits, PlanTable};
 use crate::{Error, Result};
 
 /// The oldest compute capability that the kernels are built for; newer ones have code of their major version or PTX.
@@ -52,16 +52,19 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<CudaContext>> {
     CudaContext::new(ordinal).map_err(driver("cuDevicePrimaryCtxRetain"))
 }
 
-/// The limits of a context's device, once its kernels are loaded and ready.
-pub(super) fn prepared(context: &Arc<CudaContext>) -> Result<DeviceLimits> {
+/// The facts of a context's device once its kernels are loaded: its limits, and the table of plans that the environment names.
+type Prepared = (DeviceLimits, Option<Arc<PlanTable>>);
+
+/// A context's device, once its kernels are loaded and ready.
+pub(super) fn prepared(context: &Arc<CudaContext>) -> Result<Prepared> {
     expect_unforked()?;
     // Contexts that are ready. A dead one may have left its handle to a new context, which then is not: hence `Weak`.
-    static READY: Mutex<Vec<(Weak<CudaContext>, DeviceLimits)>> = Mutex::new(Vec::new());
+    static READY: Mutex<Vec<(Weak<CudaContext>, Prepared)>> = Mutex::new(Vec::new());
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
     ready.retain(|(known, _)| known.strong_count() > 0);
     let known = ready.iter().find(|(known, _)| known.upgrade().is_some_and(|known| known == *context));
-    if let Some((_, limits)) = known {
-        return Ok(*limits);
+    if let Some((_, prepared)) = known {
+        return Ok(prepared.clone());
     }
     let mut limits = limits(context)?;
     if limits.compute_capability < OLDEST {
@@ -69,8 +72,9 @@ pub(super) fn prepared(context: &Arc<CudaContext>) -> Result<DeviceLimits> {
         return Err(Error::DeviceTooOld { ordinal: context.ordinal(), expected: OLDEST, actual });
     }
     limits.clusters = launch::prepare(context, &limits)?;
-    ready.push((Arc::downgrade(context), limits));
-    Ok(limits)
+    let table = plans::of_environment(context, &limits)?;
+    ready.push((Arc::downgrade(context), (limits, table.clone())));
+    Ok((limits, table))
 }
 
 fn limits(context: &CudaContext) -> Result<DeviceLimits> {

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 const NAMES: [&str; 2] = if cfg!(windows) { ["nvcuda.dll", "cuda.dll"] } else { ["libcuda.so.1", "libcuda.so"] };
 /// The functions of the driver that this crate calls, by cudarc, which looks each up at its first call and panics where it is
 /// missing. Drivers of CUDA 11.2 and newer have all of them.
-const FUNCTIONS: [&str; 30] = [
+const FUNCTIONS: [&str; 31] = [
     "cuInit",
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
@@ -23,6 +23,7 @@ const FUNCTIONS: [&str; 30] = [
     "cuDeviceGetName",
     "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxRetain",
+    "cuDriverGetVersion",
     "cuEventCreate",
     "cuEventDestroy_v2",
     "cuEventRecord",

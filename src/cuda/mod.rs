@@ -39,6 +39,7 @@ mod launch;
 mod loader;
 mod memory_pool;
 mod plan_cache;
+mod plans;
 mod process;
 mod programmatic;
 mod workspace;
@@ -57,7 +58,7 @@ use crate::element::Stored;
 use crate::error::Result;
 use crate::memory;
 use crate::op::{Extent, Memory, Operation, Problem, Raw, StreamKey};
-use crate::plan::{DeviceLimits, Plan, Strategy};
+use crate::plan::{DeviceLimits, Plan, PlanTable, Strategy};
 use device::{allocating, driver};
 pub use device_ref::DeviceRef;
 #[cfg(feature = "bench")]
@@ -110,7 +111,9 @@ pub struct Cuda {
     max_sms: u32,
     strategy: Option<Strategy>,
     is_programmatic: bool,
-    /// The plans of these limits and this strategy.
+    /// A table of plans of this device: [`Cuda::plans`] says whether it applies.
+    table: Option<Arc<PlanTable>>,
+    /// The plans of these limits, this strategy and this table.
     plans: Arc<PlanCache>,
 }
 
@@ -151,11 +154,13 @@ impl Cuda {
     /// # Errors
     /// [`Error::DeviceTooOld`](crate::Error::DeviceTooOld), [`Error::Driver`](crate::Error::Driver); of a kernel that cannot be
     /// made ready, by its name, [`Error::Prepare`](crate::Error::Prepare), [`Error::Residency`](crate::Error::Residency) and
-    /// [`Error::StaticShared`](crate::Error::StaticShared); [`Error::Clusters`](crate::Error::Clusters).
+    /// [`Error::StaticShared`](crate::Error::StaticShared); [`Error::Clusters`](crate::Error::Clusters);
+    /// [`Error::PlanVariable`](crate::Error::PlanVariable) for a file of `BATCHNORM_PLANS` ([`Cuda::with_plans`]) that is no table, or
+    /// one of another device or version.
     pub fn on(stream: Arc<CudaStream>) -> Result<Self> {
-        let device = device::prepared(stream.context())?;
+        let (device, table) = device::prepared(stream.context())?;
         let is_programmatic = programmatic::is_default(&device)?;
-        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None, is_programmatic, plans: Arc::default() })
+        Ok(Self { stream, device, max_sms: u32::MAX, strategy: None, is_programmatic, table, plans: Arc::default() })
     }
 
     /// The same, with launches that may begin while the launch before them in the stream ends, or not: programmatic dependent
@@ -195,7 +200,8 @@ impl Cuda {
         DeviceLimits { sms: self.device.sms.min(self.max_sms).max(1), ..self.device }
     }
 
-    /// The plan that an operation of this problem is launched by: made once for each, and by [`Cuda::with_strategy`].
+    /// The plan that an operation of this problem is launched by: made once for each, and by [`Cuda::with_strategy`] or
+    /// [`Cuda::with_plans`].
     ///
     /// # Errors
     /// [`Error::Strategy`](crate::Error::Strategy), [`Error::NoStrategy`](crate::Error::NoStrategy).
@@ -206,7 +212,7 @@ impl Cuda {
 
     /// [`Cuda::plan`], in a process that was seen to be no forked one.
     fn planned(&self, problem: &Problem) -> Result<Plan> {
-        self.plans.of(problem, &self.limits(), self.strategy)
+        self.plans.of(problem, &self.limits(), self.strategy, self.plans())
     }
 
     /// The strategy that every operation is planned by, where one is forced.

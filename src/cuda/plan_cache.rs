@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::element::Dtype;
 use crate::error::Result;
 use crate::op::{Epilogue, Op, Problem};
-use crate::plan::{DeviceLimits, Plan, Strategy};
+use crate::plan::{DeviceLimits, Plan, PlanTable, Strategy};
 use crate::shape::Shape;
 
 /// Problems whose plans are kept. A network has some tens of them; one whose shapes never repeat gains nothing.
@@ -22,13 +22,20 @@ struct Key {
     alignment: usize,
 }
 
-/// The plans of one device and one forced strategy.
+/// The plans of one device, one forced strategy and one table.
 #[derive(Debug, Default)]
 pub(super) struct PlanCache(Mutex<HashMap<Key, Plan>>);
 
 impl PlanCache {
-    /// [`Plan::new`], or what it gave before. The limits and the strategy are the same in every call.
-    pub(super) fn of(&self, problem: &Problem, limits: &DeviceLimits, strategy: Option<Strategy>) -> Result<Plan> {
+    /// The table's plan or else [`Plan::new`], or what that gave before. The limits, the strategy and the table are the same in every
+    /// call.
+    pub(super) fn of(
+        &self,
+        problem: &Problem,
+        limits: &DeviceLimits,
+        strategy: Option<Strategy>,
+        table: Option<&PlanTable>,
+    ) -> Result<Plan> {
         let key = Key {
             op: problem.op(),
             shape: problem.shape(),
@@ -40,7 +47,10 @@ impl PlanCache {
         if let Some(plan) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(*plan);
         }
-        let plan = Plan::new(problem, limits, strategy)?;
+        let plan = match table.and_then(|table| table.plan_of(problem)) {
+            Some(plan) => plan,
+            None => Plan::new(problem, limits, strategy)?,
+        };
         let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MOST {
             plans.clear();
@@ -79,7 +89,7 @@ mod tests {
         }
         for _ in 0..2 {
             for problem in &problems {
-                assert_eq!(plans.of(problem, &LIMITS, None).unwrap(), Plan::new(problem, &LIMITS, None).unwrap());
+                assert_eq!(plans.of(problem, &LIMITS, None, None).unwrap(), Plan::new(problem, &LIMITS, None).unwrap());
             }
             assert_eq!(kept(&plans), problems.len());
         }
@@ -91,13 +101,13 @@ mod tests {
         for n in 1..=MOST + 1 {
             let problem =
                 Problem::new(Op::Train, Shape::nc(n + 1, 3).unwrap(), Dtype::F32, Epilogue::IDENTITY, 1e-5, None);
-            plans.of(&problem.unwrap(), &LIMITS, None).unwrap();
+            plans.of(&problem.unwrap(), &LIMITS, None, None).unwrap();
         }
         assert_eq!(kept(&plans), 1);
         let plans = PlanCache::default();
         let large = Shape::nchw(256, 1, 112, 112).unwrap();
         let problem = Problem::new(Op::Train, large, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap();
-        assert!(plans.of(&problem, &LIMITS, Some(Strategy::Block)).is_err());
+        assert!(plans.of(&problem, &LIMITS, Some(Strategy::Block), None).is_err());
         assert_eq!(kept(&plans), 0);
     }
 }

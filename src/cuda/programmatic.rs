@@ -28,8 +28,13 @@ pub(super) fn is_possible(device: &DeviceLimits) -> Result<bool> {
     if device.compute_capability < OLDEST {
         return Ok(false);
     }
+    Ok(driver_version()? >= OLDEST_DRIVER)
+}
+
+/// The CUDA version of the driver, 13000 for 13.0. Callers have a device at hand.
+pub(super) fn driver_version() -> Result<c_int> {
     let mut version = 0;
     // SAFETY: the driver writes one integer; a device is at hand, so that the library is loaded.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(driver("cuDriverGetVersion"))?;
-    Ok(version >= OLDEST_DRIVER)
+    Ok(version)
 }

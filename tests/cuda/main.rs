@@ -29,6 +29,7 @@ mod journal;
 mod litmus;
 #[path = "../passes/mod.rs"]
 mod passes;
+mod plan_table;
 mod probes;
 mod properties;
 #[path = "../random/mod.rs"]

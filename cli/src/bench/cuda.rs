@@ -28,9 +28,9 @@ const EMULATED_BYTES: usize = 1 << 16;
 const EMULATED_SETS: usize = 2;
 
 /// A device, and the stream that everything runs on.
-pub(super) struct Bench {
-    cuda: Cuda,
-    timer: Timer,
+pub(crate) struct Bench {
+    pub(crate) cuda: Cuda,
+    pub(crate) timer: Timer,
     /// Whether it is an emulated device: it goes the same way, over little data, and no time is kept.
     is_emulated: bool,
     strategies: Vec<Strategy>,
@@ -39,7 +39,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(number: usize, strategies: &[Strategy], with_cudnn: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(number: usize, strategies: &[Strategy], with_cudnn: bool) -> Result<Self, Failure> {
         let context = device::cuda(number)?.stream().context().clone();
         // SAFETY: nothing of this context is in use, and all that follows is on one stream. A graph cannot wait for the
         // events that would order several.
@@ -54,30 +54,30 @@ impl Bench {
         Ok(Self { cuda, timer, is_emulated, strategies: Strategy::all_or(strategies), with_cudnn })
     }
 
-    pub(super) fn name(&self) -> Result<String, Failure> {
+    pub(crate) fn name(&self) -> Result<String, Failure> {
         Ok(self.cuda.name()?)
     }
 
-    pub(super) fn limits(&self) -> Value {
+    pub(crate) fn limits(&self) -> Value {
         limits_json(&self.cuda.limits())
     }
 
-    pub(super) fn is_timed(&self) -> bool {
+    pub(crate) fn is_timed(&self) -> bool {
         !self.is_emulated
     }
 
     /// The bytes of x up to which rows are measured, where nothing else is asked for.
-    pub(super) fn default_limit(&self) -> usize {
+    pub(crate) fn default_limit(&self) -> usize {
         if self.is_emulated { EMULATED_BYTES } else { usize::MAX }
     }
 
     /// Whether the context is lost. A call that waits is told so, whatever it waits for.
-    pub(super) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.cuda.synchronize().is_err_and(|error| error.is_device_lost())
     }
 
     /// The best that the device can do, independent of any row.
-    pub(super) fn probes(&self, seconds: f64, journal: &Journal, late: &dyn Fn() -> Option<String>) -> Value {
+    pub(crate) fn probes(&self, seconds: f64, journal: &Journal, late: &dyn Fn() -> Option<String>) -> Value {
         let limits = self.cuda.limits();
         let sizes = if self.is_emulated { Sizes::small() } else { Sizes::cold(L2_TIMES * limits.l2_bytes) };
         let mut probes = match Probes::new(&self.cuda, sizes.bytes) {
@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// Ours by its own plan and by each strategy that can hold the row, the floors, and cuDNN.
-    pub(super) fn subjects<T: Element<Param = f32> + cudarc::driver::DeviceRepr>(
+    pub(crate) fn subjects<T: Element<Param = f32> + cudarc::driver::DeviceRepr>(
         &self,
         task: &Task,
     ) -> Result<Vec<Box<dyn Subject>>, String>
@@ -114,7 +114,7 @@ impl Bench {
         Cuda: Compute<T>,
         Cpu: Compute<T>,
     {
-        let sets = self.sets(task, Work::<Cuda, T>::set_bytes(&task.row))?;
+        let sets = self.sets(task, Work::<Cuda, T>::set_bytes(&task.row), SUBJECTS)?;
         let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
         for strategy in self.strategies.iter().map(|strategy| strategy.forced()) {
             if strategy.is_some() && !task.operation.op.needs_batch_statistics() {
@@ -132,13 +132,13 @@ impl Bench {
     }
 
     /// Enough sets for what the operation touches of them to leave nothing in L2; fewer where memory is short, and then
-    /// one subject's at a time.
-    fn sets(&self, task: &Task, set_bytes: usize) -> Result<Sets, String> {
+    /// one subject's at a time. `subjects` is how many there may be.
+    pub(crate) fn sets(&self, task: &Task, set_bytes: usize, subjects: usize) -> Result<Sets, String> {
         let touched = task.operation.bytes(&task.row) as u64;
         let wanted = (L2_TIMES * self.cuda.limits().l2_bytes).div_ceil(touched).max(1) as usize;
         let wanted = if self.is_emulated { wanted.min(EMULATED_SETS) } else { wanted };
         let (free, _) = self.cuda.stream().context().mem_get_info().map_err(told)?;
-        if free / SUBJECTS / set_bytes >= wanted {
+        if free / subjects.max(1) / set_bytes >= wanted {
             return Ok(Sets { count: wanted, stay: true });
         }
         match free / 2 / set_bytes {
@@ -150,10 +150,10 @@ impl Bench {
 
 /// The sets of buffers of each subject.
 #[derive(Clone, Copy)]
-pub(super) struct Sets {
-    pub(super) count: usize,
+pub(crate) struct Sets {
+    pub(crate) count: usize,
     /// Whether all subjects' fit at once.
-    pub(super) stay: bool,
+    pub(crate) stay: bool,
 }
 
 /// A kernel that reads and writes as many tensors, and does nothing with them.

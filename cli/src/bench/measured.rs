@@ -6,6 +6,8 @@ use batchnorm::bench::{Pass, Row};
 use serde_json::{Value, json};
 
 use super::Task;
+#[cfg(feature = "cuda")]
+use super::subject::Samples;
 use super::subject::{Outcome, Summary, Way};
 
 /// The subject that is ours, planned as a user's would be.
@@ -81,6 +83,12 @@ impl Measured {
 /// Ways that tell how long an operation takes, the one that counts first: graph replays on a GPU, calls on the CPU; launches
 /// back to back where nothing could be captured.
 pub(super) const WAYS: [Way; 3] = [Way::Graph, Way::Call, Way::Eager];
+
+/// The first of these in which all of these samples were taken.
+#[cfg(feature = "cuda")]
+pub(crate) fn way_of(all: &[&Samples]) -> Option<Way> {
+    WAYS.into_iter().find(|way| all.iter().all(|samples| samples.get(way).is_some_and(|samples| !samples.is_empty())))
+}
 
 fn summary(outcome: &Outcome, way: Way) -> Option<Summary> {
     Summary::of(outcome.samples.as_ref().ok()?.get(&way)?)

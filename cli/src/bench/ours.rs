@@ -11,7 +11,7 @@ use super::subject::{Reason, Samples, Subject};
 use super::timing::Timer;
 
 /// Its buffers are made when it is first measured, and are gone with it.
-pub(super) struct Ours<T: Element> {
+pub(crate) struct Ours<T: Element> {
     cuda: Cuda,
     row: Row,
     operation: Pass,
@@ -22,7 +22,7 @@ pub(super) struct Ours<T: Element> {
 }
 
 impl<T: Element> Ours<T> {
-    pub(super) fn new(cuda: Cuda, task: &Task, timer: Timer, sets: Sets) -> Self {
+    pub(crate) fn new(cuda: Cuda, task: &Task, timer: Timer, sets: Sets) -> Self {
         let (row, operation) = (task.row.clone(), task.operation);
         // Running it tells why, where there is no plan.
         let plan = operation.problem(&row).and_then(|problem| cuda.plan(&problem)).ok();

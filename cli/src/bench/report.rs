@@ -248,7 +248,7 @@ fn remarks(measured: &Measured) -> String {
 }
 
 /// The samples of each way, with their summary.
-pub(super) fn samples_json(samples: &Samples) -> Value {
+pub(crate) fn samples_json(samples: &Samples) -> Value {
     let rounded: fn(&f64) -> f64 = |seconds| (seconds * 1e10).round() / 1e10;
     let of_way = |samples: &Vec<f64>| {
         let mut json = json!({ "samples": samples.iter().map(rounded).collect::<Vec<_>>() });

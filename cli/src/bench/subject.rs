@@ -7,7 +7,7 @@ use batchnorm::verify::Journal;
 
 /// The way in which an operation is called and timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// One call after the other on the CPU.
     Call,
     /// Replays of a graph of many launches, by the device's clock.
@@ -19,7 +19,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Graph => "graph",
@@ -30,11 +30,11 @@ impl Way {
 }
 
 /// Seconds an operation, sample by sample.
-pub(super) type Samples = BTreeMap<Way, Vec<f64>>;
+pub(crate) type Samples = BTreeMap<Way, Vec<f64>>;
 
 /// Why a subject has no samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     /// It is not there, or cannot do it, or something else failed.
     Failed(String),
     /// It computes something else than the CPU path.
@@ -42,7 +42,7 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         let (Self::Failed(text) | Self::Wrong(text)) = self;
         text
     }
@@ -61,7 +61,7 @@ impl From<batchnorm::Error> for Reason {
 }
 
 /// Something that is timed on one task.
-pub(super) trait Subject {
+pub(crate) trait Subject {
     /// The name, such as `batchnorm`, `copy` or `torch`.
     fn name(&self) -> String;
 
@@ -89,28 +89,28 @@ pub(super) trait Subject {
 const ROUNDS: usize = 4;
 
 /// A subject's samples, or why there are none.
-pub(super) struct Outcome {
-    pub(super) name: String,
-    pub(super) includes: String,
-    pub(super) plan: Option<Plan>,
-    pub(super) samples: Result<Samples, Reason>,
+pub(crate) struct Outcome {
+    pub(crate) name: String,
+    pub(crate) includes: String,
+    pub(crate) plan: Option<Plan>,
+    pub(crate) samples: Result<Samples, Reason>,
 }
 
 /// The order of measuring: subjects are interleaved, each has one turn a round.
-pub(super) struct Turns<'a> {
-    pub(super) journal: &'a Journal,
+pub(crate) struct Turns<'a> {
+    pub(crate) journal: &'a Journal,
     /// The work in words, for the journal.
-    pub(super) what: &'a str,
+    pub(crate) what: &'a str,
     /// Whether the device has a time of its own. Samples of one that has not are thrown away.
-    pub(super) is_timed: bool,
+    pub(crate) is_timed: bool,
     /// Asks the device whether it is lost.
-    pub(super) is_lost: &'a dyn Fn() -> bool,
+    pub(crate) is_lost: &'a dyn Fn() -> bool,
 }
 
 impl Turns<'_> {
     /// Measures all subjects in turns: A B C, C B A, A B C, C B A. Who fails once is not asked again, and when the device is lost
     /// nobody is.
-    pub(super) fn measure(&self, subjects: &mut [Box<dyn Subject>], seconds: f64) -> Vec<Outcome> {
+    pub(crate) fn measure(&self, subjects: &mut [Box<dyn Subject>], seconds: f64) -> Vec<Outcome> {
         let of = |subject: &dyn Subject| Outcome {
             name: subject.name(),
             includes: subject.includes(),
@@ -160,16 +160,16 @@ impl Turns<'_> {
 
 /// The median, range and number of some samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Summary {
-    pub(super) median: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
-    pub(super) samples: usize,
+pub(crate) struct Summary {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) samples: usize,
 }
 
 impl Summary {
     /// `None` of no samples.
-    pub(super) fn of(samples: &[f64]) -> Option<Self> {
+    pub(crate) fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;

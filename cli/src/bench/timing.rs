@@ -20,7 +20,7 @@ const MOST_SAMPLES: usize = 50;
 
 /// A timer of launches on a stream.
 #[derive(Clone)]
-pub(super) struct Timer {
+pub(crate) struct Timer {
     stream: Arc<CudaStream>,
     launches: usize,
     warm_up: Duration,
@@ -29,17 +29,17 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    pub(super) fn new(stream: Arc<CudaStream>) -> Self {
+    pub(crate) fn new(stream: Arc<CudaStream>) -> Self {
         Self { stream, launches: LAUNCHES, warm_up: WARM_UP, is_timed: true }
     }
 
     /// A timer of the fewest launches that go all ways, each sample of no seconds, for a device that has no time of its own.
-    pub(super) fn once(stream: Arc<CudaStream>) -> Self {
+    pub(crate) fn once(stream: Arc<CudaStream>) -> Self {
         Self { stream, launches: 2, warm_up: Duration::ZERO, is_timed: false }
     }
 
     /// Times launches that take so many sets of buffers in turn, in all three ways.
-    pub(super) fn measure(
+    pub(crate) fn measure(
         &self,
         sets: usize,
         seconds: f64,
@@ -124,6 +124,6 @@ fn capture(
 }
 
 /// A driver's error by its number: its text would be asked of a driver that may not be there.
-pub(super) fn told(error: cudarc::driver::DriverError) -> String {
+pub(crate) fn told(error: cudarc::driver::DriverError) -> String {
     format!("CUDA driver error {}", error.0 as u32)
 }

@@ -2,10 +2,10 @@
 
 use batchnorm::Shape;
 use batchnorm::op::Problem;
-use batchnorm::plan::{DeviceLimits, Plan};
+use batchnorm::plan::{DeviceLimits, Plan, PlanTable};
 use serde_json::{Value, json};
 
-use crate::choices::{Dtype, Epilogue, Layout, Op};
+use crate::choices::{Dimensions, Dtype, Epilogue, Layout, Op, dimensions};
 use crate::failure::Failure;
 use crate::output;
 use crate::plan_json::plan_json;
@@ -36,20 +36,20 @@ pub(crate) struct Options {
     gpu: Option<String>,
 }
 
-/// The dimensions of a tensor.
-#[derive(Clone, Debug)]
-struct Dimensions(Vec<usize>);
-
-fn dimensions(text: &str) -> Result<Dimensions, String> {
-    let all: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
-    all.map(Dimensions).map_err(|_| "expected dimensions such as 256x64x56x56".into())
-}
-
 /// A device, and how its limits are known.
 struct Gpu {
     name: String,
     known_by: &'static str,
     limits: DeviceLimits,
+    /// The table of measured plans that operations on it are planned by, where there is one.
+    table: Option<PlanTable>,
+}
+
+/// The plan that an operation would have.
+struct Choice {
+    plan: Plan,
+    /// Whether it is a table's.
+    is_measured: bool,
 }
 
 /// The answer to `--plan`, where it was asked.
@@ -58,12 +58,17 @@ pub(super) fn answer(args: &Options, as_json: bool) -> Result<Option<String>, Fa
     let shape = Shape::new(dims, args.layout.into())?;
     let problem = Problem::new(args.op.0, shape, args.dtype.0, args.epilogue.0, 1e-5, None)?;
     let gpu = gpu(args.gpu.as_deref())?;
+    let measured = gpu.table.as_ref().and_then(|table| table.plan_of(&problem));
     // The chosen one is an error where the device does not do.
-    let chosen = Plan::new(&problem, &gpu.limits, None)?;
-    let candidates = Plan::candidates(&problem, &gpu.limits);
+    let chosen = measured.map_or_else(|| Plan::new(&problem, &gpu.limits, None), Ok)?;
+    let mut candidates = Plan::candidates(&problem, &gpu.limits);
+    if !candidates.contains(&chosen) {
+        candidates.push(chosen);
+    }
+    let choice = Choice { plan: chosen, is_measured: measured.is_some() };
     Ok(Some(match as_json {
-        true => format!("{:#}\n", to_json(&problem, &gpu, &chosen, &candidates)),
-        false => to_text(&problem, &gpu, &chosen, &candidates),
+        true => format!("{:#}\n", to_json(&problem, &gpu, &choice, &candidates)),
+        false => to_text(&problem, &gpu, &choice, &candidates),
     }))
 }
 
@@ -71,7 +76,7 @@ pub(super) fn answer(args: &Options, as_json: bool) -> Result<Option<String>, Fa
 fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
     let of_sheet = |name: &str| {
         let found = DeviceLimits::KNOWN.iter().copied().find(|(known, _)| *known == name);
-        found.map(|(name, limits)| Gpu { name: name.into(), known_by: "its data sheet", limits })
+        found.map(|(name, limits)| Gpu { name: name.into(), known_by: "its data sheet", limits, table: None })
     };
     if let Some(gpu) = name.and_then(of_sheet) {
         return Ok(gpu);
@@ -89,7 +94,8 @@ fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
 #[cfg(feature = "cuda")]
 fn at_hand(number: usize) -> Result<Gpu, Failure> {
     let cuda = crate::device::cuda(number)?;
-    Ok(Gpu { name: format!("cuda:{number}, {}", cuda.name()?), known_by: "its driver", limits: cuda.limits() })
+    let name = format!("cuda:{number}, {}", cuda.name()?);
+    Ok(Gpu { name, known_by: "its driver", limits: cuda.limits(), table: cuda.plans().cloned() })
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -110,11 +116,11 @@ const HEAD: [&str; 10] = [
     "predicted us",
 ];
 
-fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> String {
+fn to_text(problem: &Problem, gpu: &Gpu, choice: &Choice, candidates: &[Plan]) -> String {
     let mut rows = vec![HEAD.map(String::from).to_vec()];
     rows.extend(candidates.iter().map(|plan| {
         let t = &plan.tiling;
-        let mark = if plan.strategy == chosen.strategy { " *" } else { "" };
+        let mark = if *plan == choice.plan { " *" } else { "" };
         vec![
             format!("{}{mark}", plan.strategy),
             format!("{:?}", t.access),
@@ -131,20 +137,25 @@ fn to_text(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
     let table = output::table(&rows, &[0, 1]);
     format!(
         "{} of {} {}, epilogue {}, on {}, as {} describes it\n{table}\
-         * is the choice. The times are a model's, to compare plans by; nothing was measured.\n",
+         * is the choice{}. The times are a model's, to compare plans by.\n",
         problem.op().name(),
         problem.shape(),
         problem.dtype(),
         problem.epilogue().name(),
         gpu.name,
         gpu.known_by,
+        if choice.is_measured {
+            ", measured: of the table that BATCHNORM_PLANS names"
+        } else {
+            "; nothing was measured"
+        },
     )
 }
 
-fn to_json(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> Value {
+fn to_json(problem: &Problem, gpu: &Gpu, choice: &Choice, candidates: &[Plan]) -> Value {
     let of_plan = |plan: &Plan| {
         let mut json = plan_json(plan);
-        json["chosen"] = json!(plan.strategy == chosen.strategy);
+        json["chosen"] = json!(*plan == choice.plan);
         json
     };
     json!({
@@ -154,6 +165,7 @@ fn to_json(problem: &Problem, gpu: &Gpu, chosen: &Plan, candidates: &[Plan]) -> 
         "epilogue": problem.epilogue().name(),
         "gpu": gpu.name,
         "limits_by": gpu.known_by,
+        "chosen_by": if choice.is_measured { "table" } else { "model" },
         "candidates": candidates.iter().map(of_plan).collect::<Vec<_>>(),
     })
 }

@@ -23,6 +23,8 @@ mod outputs;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod tune;
+#[cfg(test)]
 mod verify;
 #[cfg(test)]
 mod whole_or_nothing;

@@ -21,14 +21,18 @@ fn options(folder: &Folder) -> Vec<(Vec<String>, &'static str)> {
     let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
     let run = words(&format!("run --op moments --layout nchw --input {}", folder.input().display()));
     let bench = words("bench --suite edge --filter two-values --no-python --seconds 0.001 --within 0");
-    vec![
+    let mut options = vec![
         (run, "--output"),
         (words("verify --within 0"), "--json"),
         (words("verify --within 0"), "--journal"),
         (bench.clone(), "--json"),
         (bench.clone(), "--plot"),
         (bench, "--journal"),
-    ]
+    ];
+    if cfg!(feature = "emulate") {
+        options.push((words("tune --shape 2x1 --op infer --most 1"), "--out"));
+    }
+    options
 }
 
 fn with(args: &[String], option: &str, path: &Path) -> std::process::Output {

@@ -7,6 +7,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use batchnorm::plan::PlanTable;
 use batchnorm::{Activation, Dtype, Epilogue, Layout, Shape};
 use candle_core::{DType, Error, Result, Tensor};
 use candle_nn::ModuleT;
@@ -97,6 +98,23 @@ impl BatchNorm {
     /// The channels.
     pub fn num_features(&self) -> usize {
         self.inner.weight_and_bias[0].elem_count()
+    }
+
+    /// The same layer, with its parameters and running statistics, by the plans of this table on a CUDA device: see
+    /// [`batchnorm::plan`]. `batchnorm tune` of the package `batchnorm-cli` makes such tables. Elsewhere it has no effect, nor where
+    /// [`Config::max_sms`] leaves multiprocessors to others. `BATCHNORM_PLANS=FILE` in the environment does the same for every layer.
+    ///
+    /// # Errors
+    /// An error for a table of another device or another version of the crate `batchnorm`.
+    pub fn with_plans(&self, plans: &Arc<PlanTable>) -> Result<Self> {
+        let Inner { running, config, weight_and_bias, placement } = &*self.inner;
+        let inner = Inner {
+            running: running.clone(),
+            config: *config,
+            weight_and_bias: weight_and_bias.clone(),
+            placement: placement.with_plans(plans)?,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// A training forward of the plain layer.

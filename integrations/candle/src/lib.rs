@@ -26,6 +26,7 @@ mod placement;
 mod running;
 mod storage;
 
+pub use batchnorm::plan::PlanTable;
 pub use batchnorm::{Activation, NonFinite, RunningVar};
 pub use candle_nn::BatchNormConfig;
 pub use config::Config;

@@ -1,6 +1,9 @@
 //! The backend of a layer, by its device.
 
+use std::sync::Arc;
+
 use batchnorm::Cpu;
+use batchnorm::plan::PlanTable;
 use candle_core::{DType, Device, Error, Result};
 
 /// The way in which a layer is computed.
@@ -38,6 +41,20 @@ impl Placement {
             #[cfg(not(feature = "cuda"))]
             Device::Cuda(_) => Err(no_backend("a CUDA device, for which candle-batchnorm needs its feature `cuda`")),
             Device::Metal(_) => Ok(Self::Composite),
+        }
+    }
+
+    /// The same with the plans of a table, on CUDA: elsewhere nothing is planned.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub(crate) fn with_plans(&self, plans: &Arc<PlanTable>) -> Result<Self> {
+        match self {
+            Self::Kernels(Kernels::Cpu(cpu)) => Ok(Self::Kernels(Kernels::Cpu(*cpu))),
+            #[cfg(feature = "cuda")]
+            Self::Kernels(Kernels::Cuda(cuda)) => {
+                let tuned = cuda.clone().with_plans(Arc::clone(plans)).map_err(Error::wrap)?;
+                Ok(Self::Kernels(Kernels::Cuda(tuned)))
+            }
+            Self::Composite => Ok(Self::Composite),
         }
     }
 }

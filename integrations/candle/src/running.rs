@@ -5,7 +5,8 @@ use candle_core::{Result, Tensor, Var};
 
 use crate::storage::{CandleBackend, Value};
 
-/// Mean and variance, variables of the model, and how many batches they have seen.
+/// Mean and variance, variables of the model, and how many batches they have seen. Clones are the same tensors.
+#[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) mean: Var,
     pub(crate) var: Var,

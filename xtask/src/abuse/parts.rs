@@ -22,7 +22,7 @@ macro_rules! test {
     };
 }
 
-pub(crate) const PARTS: [Part; 11] = [
+pub(crate) const PARTS: [Part; 12] = [
     Part {
         name: "cli",
         promise: "any file and any options: exit code 0 or 2, one line, files whole or as they were, no hang",
@@ -55,6 +55,13 @@ pub(crate) const PARTS: [Part; 11] = [
         name: "plans",
         promise: "any problem on any device: a plan within the limits, in which each element has one owner",
         words: test!("plan", "any_plan_keeps_its_limits_and_owns_each_element_once"),
+        environment: &[],
+        share: 1,
+    },
+    Part {
+        name: "tables",
+        promise: "any text: a table of measured plans has the planner's own, or is refused",
+        words: test!("plan_table", "no_text_panics"),
         environment: &[],
         share: 1,
     },

@@ -86,9 +86,18 @@ fn has_stretches(kernel: &Kernel, walks: &Walks) -> bool {
     leads_from(Place::Entry) && (walks.loads.min(walks.stores) == 0 || leads_from(Place::LoadWalk))
 }
 
+/// Whether an instance is for clusters, by its last template argument, and its architecture has none: it is compiled to nothing.
+fn is_empty(name: &str, architecture: &str) -> bool {
+    let number: Option<u32> = architecture.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse().ok();
+    name.ends_with(", 1>") && number.is_some_and(|number| number < 90)
+}
+
 /// The faults of a kernel, in words that follow its name.
 pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
     let mut faults = Vec::new();
+    if is_empty(&kernel.name, &kernel.architecture) {
+        return faults;
+    }
     let beyond = instructions(kernel).zip(budget(&kernel.name)).filter(|(found, budget)| found > budget);
     faults.extend(
         beyond.map(|(found, budget)| format!("takes {found:.1} instructions an element, and its budget is {budget}")),
@@ -113,7 +122,15 @@ pub(super) fn faults(kernel: &Kernel) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Data, data, vector_len};
+    use super::{Data, data, is_empty, vector_len};
+
+    #[test]
+    fn an_instance_for_clusters_is_empty_where_there_are_none() {
+        assert!(is_empty("train_fused_kernel<Strided<__half, 8>, 1>", "80"));
+        assert!(!is_empty("train_fused_kernel<Strided<__half, 8>, 1>", "90a"));
+        assert!(!is_empty("train_fused_kernel<Strided<__half, 1>, -1>", "80"));
+        assert!(!is_empty("infer_kernel<Strided<__half, 1> >", "80"));
+    }
 
     #[test]
     fn each_element_has_arithmetic() {

@@ -1,6 +1,6 @@
 //! The settings that candle_nn has not.
 
-use candle_batchnorm::{BatchNormConfig, Config, NonFinite, RunningVar, batch_norm};
+use candle_batchnorm::{BatchNormConfig, Config, NonFinite, PlanTable, RunningVar, batch_norm};
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{ModuleT, VarBuilder, VarMap};
 
@@ -64,5 +64,27 @@ fn the_multiprocessors_of_a_config_are_checked_and_kept() -> Result<()> {
     assert!(format!("{few:?}").contains("max_sms: Some(1)"), "{few:?}");
     let text = batch_norm(C, Config::from(1e-5).max_sms(0), vb()).unwrap_err().to_string();
     assert!(text.contains("expected max_sms of at least 1, got 0"), "{text}");
+    Ok(())
+}
+
+/// A table is a CUDA device's matter: here it changes no value, and the layer is the same one.
+#[test]
+fn a_layer_with_plans_shares_its_statistics() -> Result<()> {
+    use batchnorm::plan::{DeviceLimits, Measure, Origin};
+
+    let origin = Origin {
+        version: "0.0.0".into(),
+        kernels: String::new(),
+        device: "none".into(),
+        limits: DeviceLimits::KNOWN[0].1,
+        driver: 0,
+    };
+    let plans = std::sync::Arc::new(PlanTable::new(origin, Measure::Nanoseconds));
+    let (norm, other) = (batch_norm(C, 1e-5, vb())?, batch_norm(C, 1e-5, vb())?);
+    let tuned = norm.with_plans(&plans)?;
+    let x = values(&[4, C, 3], 1.0, 153);
+    assert_eq!(f64s(&tuned.forward_t(&x, true)?), f64s(&other.forward_t(&x, true)?));
+    assert_eq!(f64s(norm.running_mean()), f64s(other.running_mean()));
+    assert_ne!(f64s(norm.running_mean()), [0.0; C]);
     Ok(())
 }

@@ -18,6 +18,7 @@ from batchnorm.torch._modules import (
     BatchNormReLU6,
     BatchNormSiLU,
 )
+from batchnorm.torch._plans import use_plans
 
 __all__ = [
     "BatchNorm1d",
@@ -31,4 +32,5 @@ __all__ = [
     "batch_norm",
     "convert",
     "fold",
+    "use_plans",
 ]
