@@ -153,7 +153,7 @@ impl Slots {
     fn new(vector: usize, width: usize, inner: usize, threads: u32) -> Option<Self> {
         let of_thread = if inner >= vector { vector.min(2) } else { vector };
         let (of_thread, width) = (u32::try_from(of_thread).ok()?, u32::try_from(width).ok()?);
-        let count = |rows: u32| of_thread * (width * rows | 4);
+        let count = |rows: u32| of_thread * ((width * rows) | 4);
         let all = (threads / width) | 1;
         let rows = (1..=all).rev().step_by(2).find(|&rows| count(rows) <= MAX_SLOTS)?;
         Some(Self { rows, count: count(rows) })

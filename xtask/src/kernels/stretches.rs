@@ -114,6 +114,7 @@ impl Counts {
             "BAR" => &mut self.barriers,
             "UCGABAR_WAIT" => &mut self.barriers,
             "SYNCS" if opcode.contains("PHASECHK") => &mut self.barriers,
+            "CCTL" if opcode.contains(".PF") => return, // a prefetch
             "MEMBAR" | "CCTL" | "FENCE" => &mut self.fences,
             "ATOM" | "ATOMG" | "ATOMS" | "RED" => &mut self.atomics,
             "MUFU" if opcode.contains("RCP") => &mut self.divisions,
