@@ -77,7 +77,7 @@ typedef struct BnStatistics {
 } BnStatistics;
 
 /// A divisor in the form by which kernels divide, a multiplication: n / d = (reciprocal * 2n >> 64) >> shift for
-/// 0 <= n < 2^63. `Divisor` of src/cuda/launch/divisor.rs makes it.
+/// 0 <= n < 2^63. src/cuda/launch/divisor.rs makes it.
 typedef struct BnDivisor {
     uint64_t reciprocal;
     uint32_t shift;

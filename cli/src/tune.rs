@@ -84,6 +84,12 @@ pub(crate) fn run(args: &Args, began: Instant) -> Result<bool, Failure> {
         ("--journal", args.journal.as_deref()),
         ("--json", args.json.as_deref()),
     ])?;
+    // A table in the environment that is out of date is no reason not to make a new one.
+    // SAFETY: the program has no other thread yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::remove_var("BATCHNORM_PLANS");
+    }
     match args.device {
         Device::Cpu => Err(Failure::new("--device: expected cuda or cuda:N, got cpu, which plans nothing")),
         #[cfg(feature = "cuda")]

@@ -117,8 +117,8 @@ inline BnStatus returned(cudaError_t status) {
     return static_cast<BnStatus>(status);
 }
 
-// The launch may begin when every CTA of the one before it in the stream has begun or ended. It waits
-// for that launch itself (begin_dependent_launch), so that only its start is early.
+// The launch may begin when every CTA of the one before it in the stream has waited for its own (begin_dependent_launch),
+// or ended. It waits for that launch itself, so that only its start is early.
 inline cudaLaunchAttribute programmatic() {
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

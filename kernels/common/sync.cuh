@@ -77,19 +77,19 @@ __device__ __forceinline__ uint32_t shfl_xor(uint32_t v, uint32_t mask) { return
 #define BN_HAS_CLUSTERS 0
 #endif
 
-// Lets the next launch of the stream begin where there is room, then waits until those before this one are over, and
-// sees what they did. All threads, before the first access to global memory. Without the attribute `programmatic`
-// (launch.cuh) of either launch it does nothing, since the stream waits.
+// Waits until the launches before this one in the stream are over, and sees what they did; then lets the next one begin
+// where there is room. All threads, before the first access to global memory. The wait is for launches with the attribute
+// `programmatic` (launch.cuh): for others the stream has waited.
 //
-// The next launch waits for the end of this one, which comes behind the end of those before: so it may begin early.
+// In this order: a launch of other code behind this one may rely on what came before, and read it before it waits itself.
 // PTX ISA, "Parallel Synchronization and Communication Instructions: griddepcontrol".
 __device__ __forceinline__ void begin_dependent_launch() {
 #ifdef __CUDA_EMULATOR__
-    cuda_emulator::grid_dependency_launch();
     cuda_emulator::grid_dependency_wait();
+    cuda_emulator::grid_dependency_launch();
 #elif BN_HAS_CLUSTERS
-    asm volatile("griddepcontrol.launch_dependents;");
     asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 

@@ -43,7 +43,7 @@ class Team {
     // between, which they sent after they had read this stage.
     template <class Partial>
     __device__ __forceinline__ Partial reduce(const ChannelThreads& threads, const Partial& own) {
-        if (strategy() == BN_BLOCK || t_.splits == 1) return own;
+        if (strategy() == BN_BLOCK || (strategy() != BN_CLUSTER && t_.splits == 1)) return own; // clusters have two at least
         const uint32_t reduction = reductions_++;
         return strategy() == BN_CLUSTER ? cluster_reduce(threads, own, reduction)
                                          : grid_reduce(threads, own, reduction);

@@ -11,8 +11,9 @@ static BnStatus launch_probe(Kernel kernel, const BnProbe& args, uint32_t shared
     config.blockDim = dim3(args.threads);
     config.dynamicSmemBytes = shared_bytes;
     config.stream = static_cast<cudaStream_t>(stream.handle);
-    config.attrs = &attribute;
-    config.numAttrs = 1;
+    cudaLaunchAttribute attributes[2] = {attribute, programmatic()};
+    config.attrs = attributes;
+    config.numAttrs = 1 + stream.is_programmatic;
     return returned(cudaLaunchKernelEx(&config, kernel, args));
 }
 

@@ -167,6 +167,9 @@ impl Cuda {
     /// launch. What comes before a kernel's first access to global memory, the start of its CTAs and their arithmetic, then
     /// costs no time; the kernel waits for all earlier work itself, so that results are the same.
     ///
+    /// A launch that waits so holds multiprocessors meanwhile: behind a kernel that lets others begin and itself waits for a third
+    /// stream, turn it off.
+    ///
     /// On by default from compute capability 9.0 on, with a driver for CUDA 12.3 or newer, which captures such launches
     /// too; `BATCHNORM_PROGRAMMATIC_LAUNCH=0` in the environment turns the default off, also for candle and PyTorch. Elsewhere
     /// it stays off.

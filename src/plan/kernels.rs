@@ -35,7 +35,8 @@ pub(super) const MOMENTS_UNROLL: u32 = 8;
 pub(super) const UNROLL: u32 = 4;
 /// The same in a backward pass whose activation's derivative takes any value (kernels/backward/gradient.cuh).
 pub(super) const REAL_UNROLL: u32 = 2;
-/// Partials of a channel that a thread of a second pass has in flight (kernels/common/reduce.cuh).
+/// Partials of a channel that a thread of a second pass has in flight. One belongs to the constants of cost.rs, which are those of a model
+/// of earlier kernels; kernels/common/reduce.cuh asks for four at once. To be set with the constants (benches/NOTES.md).
 pub(super) const PARTIALS_IN_FLIGHT: u32 = 1;
 /// Instructions of a thread for each element of a vector that it loads, and for each that it stores: forward and backward, by
 /// `cargo xtask kernels` for contiguous half data on sm_90.

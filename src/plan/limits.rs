@@ -53,7 +53,7 @@ impl DeviceLimits {
 
     /// CTAs of this many threads and bytes of shared memory that an SM holds at once.
     pub(super) fn resident_ctas(&self, threads: u32, shared_bytes: u32) -> u32 {
-        let by_shared = self.shared_per_sm / (shared_bytes + self.shared_reserved).max(1);
+        let by_shared = self.shared_per_sm / shared_bytes.saturating_add(self.shared_reserved).max(1);
         let by_registers = MIN_CTAS * MAX_THREADS / threads;
         let by_threads = self.threads_per_sm / threads;
         by_shared.min(by_registers).min(by_threads).min(self.ctas_per_sm)

@@ -87,8 +87,20 @@ fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
             let known = DeviceLimits::KNOWN.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
             Err(Failure::new(format!("--gpu: expected cuda:N or one of {known}, got \"{name}\"")))
         }
-        (None, _) => at_hand(0).or_else(|_| of_sheet(DEFAULT).ok_or_else(|| Failure::new("no device is known"))),
+        (None, _) if has_device() => at_hand(0),
+        (None, _) => of_sheet(DEFAULT).ok_or_else(|| Failure::new("no device is known")),
     }
+}
+
+/// Whether a CUDA device is there: what it refuses then is told.
+#[cfg(feature = "cuda")]
+fn has_device() -> bool {
+    batchnorm::Cuda::count().is_ok_and(|count| count > 0)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_device() -> bool {
+    false
 }
 
 #[cfg(feature = "cuda")]

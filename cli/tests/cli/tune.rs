@@ -139,6 +139,12 @@ mod on_a_device {
             fs::write(&missing, text.replace(from, to)).unwrap();
             refused(&with_plans(&missing, &info), &["BATCHNORM_PLANS: ", "none.json: plan table, ", words]);
         }
+        // Not hidden behind the plans of a GPU that is not here, and no reason not to make another.
+        let shown = with_plans(&missing, &["info", "--plan", "6x12x5x5"]);
+        refused(&shown, &["BATCHNORM_PLANS: ", "none.json: plan table, "]);
+        let again = folder.path().join("again.json");
+        let again = ["tune", "--shape", "6x12x5x5", "--most", "1", "--op", "infer", "--out", again.to_str().unwrap()];
+        printed(&with_plans(&missing, &again));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub enum Probe {
         sets: usize,
     },
     /// Copies rows of `row_bytes` tile by tile, `strip_bytes` of each row, as channels-last tensors are walked. For `stride_64`,
-    /// `stride_32` and `burst_bytes`; at best as long as [`Probe::Copy`].
+    /// `stride_32` and `sector_bytes`; at best as long as [`Probe::Copy`].
     Strided {
         /// A multiple of `strip_bytes`.
         row_bytes: usize,

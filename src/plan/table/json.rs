@@ -65,12 +65,17 @@ impl PlanTable {
     /// Writes the table into a file, whole or not at all.
     ///
     /// # Errors
-    /// Those of [`WholeFile::create`] and [`WholeFile::keep`].
+    /// Those of [`WholeFile::create`] and [`WholeFile::keep`]; [`Error::PlanTable`] for a table of more text than
+    /// [`PlanTable::parse`] takes.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        let text = self.to_json();
+        if text.len() > MOST_BYTES {
+            return Err(refused("text", &format!("at most {MOST_BYTES} bytes"), text.len()));
+        }
         let mut file = WholeFile::create(path)?;
         let told = |source| Error::Io { path: path.display().to_string(), source };
-        file.write_all(self.to_json().as_bytes()).map_err(told)?;
+        file.write_all(text.as_bytes()).map_err(told)?;
         file.keep()
     }
 
