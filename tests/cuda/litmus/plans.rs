@@ -151,7 +151,7 @@ pub(crate) const ALL: &[Litmus] = &[
             Candidate::nchw(BACKWARD, &[64, 300, 32, 32]).far(),
             Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far(),
             Candidate::nchw(BACKWARD, &[16, 12, 32, 32]).far().on(8),
-            Candidate::nchw(BACKWARD, &[32, 6, 32, 32]).far(),
+            Candidate::nchw(BACKWARD, &[32, 6, 32, 32]).far().on(4),
         ],
     },
     Litmus {
