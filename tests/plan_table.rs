@@ -57,7 +57,7 @@ fn refusal(text: &str) -> String {
     error.to_string()
 }
 
-/// What is said of a table in which this was changed.
+/// The refusal of a table in which this was changed.
 fn changed(change: impl FnOnce(&mut Value)) -> String {
     let mut json: Value = serde_json::from_str(&table().to_json()).unwrap();
     change(&mut json);
@@ -291,7 +291,7 @@ fn a_workspace_is_enough_for_every_plan() {
     }
 }
 
-/// What a text is read as: refused, or a table of the planner's plans.
+/// The outcome of reading a text: refused, or a table of the planner's plans.
 fn read(text: &str) -> Result<(), TestCaseError> {
     let Ok(parsed) = PlanTable::parse(text) else { return Ok(()) };
     for row in parsed.rows() {

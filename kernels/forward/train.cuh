@@ -21,8 +21,8 @@
 // The count after one more batch; it saturates.
 __device__ __forceinline__ int64_t counted(int64_t batches) { return batches == INT64_MAX ? batches : batches + 1; }
 
-// What the statistics of a channel are combined with. The first of the channel's threads asks for it before the walk over
-// x, so that nothing waits for it behind; until then it comes to where the channel's coefficients will be.
+// The values that the statistics of a channel are combined with. The first of the channel's threads asks for them before
+// the walk over x, so that nothing waits for them behind; they come to where the channel's coefficients will be.
 struct alignas(16) TrainInputs {
     Parameters parameters;
     // The running statistics, for the first split.
@@ -51,7 +51,7 @@ struct alignas(16) TrainInputs {
         else
             to = otherwise;
     }
-    // Those that the thread has started.
+    // The values that the thread has asked for.
     static __device__ __forceinline__ TrainInputs wait(const ChannelThreads& threads, const SharedStorage& smem) {
         copy_async_wait();
         return smem.coeffs<TrainInputs>(threads.tile_channel);

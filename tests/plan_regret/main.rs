@@ -47,7 +47,7 @@ fn rows() -> Vec<(String, Problem)> {
     rows
 }
 
-/// What the planner would choose by these constants, of each strategy and in all.
+/// The plans that the planner would choose by these constants, of each strategy and in all.
 fn choices(constants: &Constants, problem: &Problem) -> (Vec<Plan>, Plan) {
     let shortest = |plans: Vec<Plan>| plans.into_iter().min_by(|a, b| a.predicted_ns.total_cmp(&b.predicted_ns));
     let of = |&strategy: &Strategy| shortest(cost::plans(constants, problem, &H200, strategy));

@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, number: usize, tasks: &[Task], began: Instant) ->
             }
         };
         if let Some(tuned) = tuned {
-            // What was measured while a device is lost is not to be trusted.
+            // A measurement of a lost device is not to be trusted.
             if let Some(best) = tuned.best().filter(|_| journal.lost().is_none()) {
                 let candidates = tuned.tried().iter().map(Tried::candidate).collect();
                 table.insert(&problem, best.plan, candidates)?;

@@ -191,7 +191,7 @@ mod on_a_device {
         }
     }
 
-    /// What was measured before the device was lost is kept, and the exit code says that it was.
+    /// Measurements from before the device was lost are kept, and the exit code says that it was.
     #[test]
     fn a_lost_device_ends_a_tune() {
         let folder = tempfile::tempdir().unwrap();

@@ -50,7 +50,8 @@ void cluster_exit(Cta* c) {
     finish_phase(*c->launch, cluster);
 }
 
-// What the others learn of a relaxed arrival: that its threads have fenced their mbarriers.
+// Tells the others that the threads of a relaxed arrival have fenced their mbarriers. It tells them, too, of whatever these
+// threads did before: more than the fence orders.
 static void gather_fenced(Cta* c, unsigned warp, unsigned present) {
     Knowledge fenced;
     for (const Mbarrier& m : c->mbarriers) {

@@ -44,7 +44,7 @@ impl Loop {
     }
 }
 
-/// Those of some loops that have no other of them inside.
+/// The loops among some that have no other of them inside.
 pub(super) fn innermost<'a>(loops: &[&'a Loop]) -> impl Iterator<Item = &'a Loop> {
     let is_inside = |inner: &Loop, outer: &Loop| inner.head != outer.head && inner.body.is_subset(&outer.body);
     loops.iter().copied().filter(move |outer| !loops.iter().any(|inner| is_inside(inner, outer)))

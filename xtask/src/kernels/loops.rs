@@ -241,7 +241,7 @@ mod tests {
         Ok(())
     }
 
-    /// What a loop that loads keeps in shared memory is on its way too, though a branch passes it by.
+    /// Stores to shared memory in a loop that loads are on its path, though a branch passes them by.
     #[test]
     fn what_is_kept_is_stored() -> Result<(), &'static str> {
         let keeps = EARLY_EXIT.replace(

@@ -62,7 +62,7 @@ pub(super) struct Counts {
     pub(super) instructions: usize,
     pub(super) global_loads: usize,
     pub(super) shared_loads: usize,
-    /// Of CTAs and clusters, and waits for an mbarrier.
+    /// Barriers of CTAs and clusters, and waits for an mbarrier.
     pub(super) barriers: usize,
     pub(super) fences: usize,
     pub(super) atomics: usize,
