@@ -164,7 +164,7 @@ __device__ __forceinline__ uint4 to_raw(const Partial& partial) {
 // `raw` is passed by value: nvcc makes sixteen loads of a byte for a reference to memory.
 template <class Partial>
 __device__ __forceinline__ Partial from_raw(const uint4 raw) {
-    Partial partial;
+    Partial partial = Partial::identity();
     memcpy(&partial, &raw, Partial::kBytes);
     return partial;
 }

@@ -58,26 +58,26 @@ __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
     return {mean.hi, mean.lo, fmaf(delta * delta, a.n * weight, a.m2 + b.m2), n};
 }
 
-// Plain sums. Three of them take the place of four, which one access moves.
+// Plain sums. Three of them take the place of four, which one access moves; the fourth is 0.
 template <int kCount>
 struct alignas(kCount == 3 ? 16 : 4 * kCount) Sums {
     static constexpr uint32_t kBytes = 4 * kCount;
-    float of[kCount];
+    float of[kCount == 3 ? 4 : kCount];
 
     static __device__ __forceinline__ Sums identity() {
         Sums zero;
 #pragma unroll
-        for (int i = 0; i < kCount; i++) zero.of[i] = 0.0f;
+        for (float& sum : zero.of) sum = 0.0f;
         return zero;
     }
     __device__ __forceinline__ Sums shfl_xor(uint32_t mask) const {
-        Sums other;
+        Sums other = identity();
 #pragma unroll
         for (int i = 0; i < kCount; i++) other.of[i] = ::shfl_xor(of[i], mask);
         return other;
     }
     static __device__ __forceinline__ Sums select(bool first, Sums a, Sums b) {
-        Sums selected;
+        Sums selected = identity();
 #pragma unroll
         for (int i = 0; i < kCount; i++) selected.of[i] = first ? a.of[i] : b.of[i];
         return selected;
@@ -86,7 +86,7 @@ struct alignas(kCount == 3 ? 16 : 4 * kCount) Sums {
 
 template <int kCount>
 __device__ __forceinline__ Sums<kCount> merge(const Sums<kCount>& a, const Sums<kCount>& b) {
-    Sums<kCount> sum;
+    Sums<kCount> sum = Sums<kCount>::identity();
 #pragma unroll
     for (int i = 0; i < kCount; i++) sum.of[i] = a.of[i] + b.of[i];
     return sum;

@@ -36,7 +36,8 @@ impl Machine<'_> {
         self.schedule.shuffle(&mut left);
         // A cooperative grid is resident as a whole; of another at least one cluster is.
         let resident = if self.launch.cooperative { left.len() } else { self.schedule.resident(size) };
-        let mut idle_rounds = 0;
+        // Rounds without progress: all of them, and the last ones in which every thread had its turn.
+        let (mut idle_rounds, mut whole_idle_rounds) = (0, 0);
         while !left.is_empty() || !self.running.is_empty() {
             while self.running.len() < resident
                 && let Some(number) = left.pop()
@@ -52,7 +53,9 @@ impl Machine<'_> {
             }
             self.end_clusters()?;
             idle_rounds = if self.progress == before { idle_rounds + 1 } else { 0 };
-            if idle_rounds > round.most_idle() {
+            let is_whole = idle_rounds > 0 && round != Round::Interrupted;
+            whole_idle_rounds = if is_whole { whole_idle_rounds + 1 } else { 0 };
+            if whole_idle_rounds > round.most_idle() || idle_rounds > Round::Interrupted.most_idle() {
                 trap!("deadlock: {}", self.who_waits());
             }
         }
