@@ -92,10 +92,14 @@ pub(super) const LIST: [Fault; 33] = [
     any("bar.sync is missing", r"bar\.sync[^;]*;", ""),
     any(
         "griddepcontrol.wait comes behind the first access",
-        r"griddepcontrol\.wait;([^@]*?ld\.global[^;]*;)",
+        r"griddepcontrol\.wait;([\s\S]*?ld\.global[^;]*;)",
         "$1 griddepcontrol.wait;",
     ),
-    any("bar.red gives the thread's own", r"bar\.red\.or\.pred\s*(%p\d+), 0, (%p\d+);", "bar.sync 0; mov.pred $1, $2;"),
+    any(
+        "bar.red gives the other answer",
+        r"bar\.red\.or\.pred\s*(%p\d+), 0, (%p\d+);",
+        "bar.red.or.pred $1, 0, $2; not.pred $1, $1;",
+    ),
     any("shuffle by another lane mask", r"(shfl\.sync\.bfly\.b32\s*%r\d+\|%p\d+, %r\d+), (%r\d+|\d+),", "$1, 1,"),
     any("ballot of nothing", r"(vote\.sync\.ballot\.b32\s*%r\d+), %p\d+", "$1, 0"),
     Fault {
