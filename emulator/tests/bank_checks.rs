@@ -40,7 +40,7 @@ fn a_stride_of_eight_slots_is_an_eight_way_conflict() {
     assert_eq!(worst, found(64, 8));
 }
 
-/// What is not aligned to 16 bytes goes word by word, 32 lanes a phase: each bank of a slot's first words is that of four lanes
+/// Accesses that are not aligned to 16 bytes go word by word, 32 lanes a phase: each bank of a slot's first words is that of four lanes
 /// at best.
 #[test]
 fn words_that_lie_together_are_apart_for_nvcc() {

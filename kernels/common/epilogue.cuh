@@ -30,11 +30,6 @@ __host__ __device__ __forceinline__ bool recomputes_v(const BnEpilogue& epilogue
     return derivative_of(epilogue.activation) != Derivative::kOne && epilogue.has_residual == 0;
 }
 
-// Whether a backward pass reads the mask that its forward pass kept: with a residual, which it does not read again.
-__host__ __device__ __forceinline__ bool reads_mask(const BnEpilogue& epilogue) {
-    return derivative_of(epilogue.activation) == Derivative::kZeroOrOne && epilogue.has_residual != 0;
-}
-
 // max(v, 0) that keeps NaN: fmaxf would hide one.
 __device__ __forceinline__ float relu(float v) { return v <= 0.0f ? 0.0f : v; }
 

@@ -51,9 +51,9 @@ __device__ __forceinline__ Partial thread_reduce(uint32_t first, uint32_t count,
         for (int i = 0; i < kAtOnce; i++)
             items[i] = next + i * stride < count ? item(next + i * stride) : Partial::identity();
 #pragma unroll
-        for (int apart = 1; apart < kAtOnce; apart *= 2) {
+        for (int step = 1; step < kAtOnce; step *= 2) {
 #pragma unroll
-            for (int i = 0; i + apart < kAtOnce; i += 2 * apart) items[i] = merge(items[i], items[i + apart]);
+            for (int i = 0; i + step < kAtOnce; i += 2 * step) items[i] = merge(items[i], items[i + step]);
         }
         partial = merge(partial, items[0]);
     }
@@ -102,7 +102,7 @@ __device__ __forceinline__ Partial block_reduce(const ChannelThreads& threads, P
 // Reduces the accumulators of a CTA's threads to one partial a channel, which every thread of the channel gets.
 //
 // With strided access a channel's partials come from all over the CTA. They go through shared memory, some rows at a
-// time: (slots_of_thread, width, slot_rows), slots_apart from one partial of a thread to its next. The odd number of
+// time: (slots_of_thread, width, slot_rows), slot_stride from one partial of a thread to its next. The odd number of
 // rows keeps threads that store neighbouring columns in different banks, and a channel's threads load neighbouring rows.
 template <class Iter, class Accumulator>
 __device__ __forceinline__ typename Accumulator::Partial block_reduce_accums(const BnTiling& t, const Iter& iter,
@@ -115,7 +115,7 @@ __device__ __forceinline__ typename Accumulator::Partial block_reduce_accums(con
     } else {
         Partial* const slots = smem.slots<Partial>();
         const uint32_t rows = divided(blockDim.x, t.by_width);
-        const uint32_t apart = slots_apart(t), row = iter.row(), col = iter.col();
+        const uint32_t stride = slot_stride(t), row = iter.row(), col = iter.col();
         const bool paired = is_paired<Iter>(t);
         const uint32_t first = threads.tile_channel * t.inner; // the channel's elements in a row
         const uint32_t first_col = first / Iter::kVec, last_col = (first + t.inner - 1) / Iter::kVec;
@@ -130,10 +130,10 @@ __device__ __forceinline__ typename Accumulator::Partial block_reduce_accums(con
                     const uint32_t left = t.inner - iter.first_element().element; // of the first channel
                     const int end = static_cast<int>(min(left, uint32_t{Iter::kVec}));
                     own[0] = accums.partial(0, end);
-                    if (end < Iter::kVec) own[apart] = accums.partial(end, Iter::kVec);
+                    if (end < Iter::kVec) own[stride] = accums.partial(end, Iter::kVec);
                 } else {
 #pragma unroll
-                    for (int acc = 0; acc < Iter::kVec; acc++) own[acc * apart] = accums.partial(acc);
+                    for (int acc = 0; acc < Iter::kVec; acc++) own[acc * stride] = accums.partial(acc);
                 }
             }
             __syncthreads();
@@ -143,7 +143,7 @@ __device__ __forceinline__ typename Accumulator::Partial block_reduce_accums(con
                 const uint32_t part = paired ? (paired_col * Iter::kVec < first ? 1 : 0) : element % Iter::kVec;
                 const uint32_t part_col = paired ? paired_col : element / Iter::kVec;
                 if (begin + slot_row >= rows) return Partial::identity();
-                return slots[part * apart + part_col * t.slot_rows + slot_row];
+                return slots[part * stride + part_col * t.slot_rows + slot_row];
             });
             partial = merge(partial, of_rows);
             __syncthreads();

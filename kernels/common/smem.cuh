@@ -18,7 +18,7 @@ __device__ __forceinline__ uint32_t slots_of_thread(const BnTiling& t) {
 }
 // Slots from one partial of a thread to its next: those of all columns in `slot_rows` rows. Four more than a multiple of
 // eight, which fill all banks once, where it would be one: two channels of four threads each then load from all banks.
-__device__ __forceinline__ uint32_t slots_apart(const BnTiling& t) {
+__device__ __forceinline__ uint32_t slot_stride(const BnTiling& t) {
     return (static_cast<uint32_t>(t.width) * t.slot_rows) | 4;
 }
 
@@ -31,7 +31,7 @@ class SharedStorage {
         s.recv_ = (kMaxWarps + t.tile_channels + t.tile_channels / 8) * kPartialBytes;
         const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.tile_channels * t.splits + 1 : 0;
         s.slots_ = s.recv_ + partials * kPartialBytes;
-        s.tile_ = s.slots_ + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slots_apart(t) * kPartialBytes : 0);
+        s.tile_ = s.slots_ + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slot_stride(t) * kPartialBytes : 0);
         return s;
     }
 

@@ -148,7 +148,7 @@ struct Slots {
 impl Slots {
     const NONE: Self = Self { rows: 0, count: 0 };
 
-    /// As many rows of a CTA's threads as fit [`MAX_SLOTS`], an odd number; none where not even one does.
+    /// The slots of as many rows of a CTA's threads as fit [`MAX_SLOTS`], an odd number; none where not even one does.
     // kernels/common/smem.cuh has the same sizes.
     fn new(vector: usize, width: usize, inner: usize, threads: u32) -> Option<Self> {
         let of_thread = if inner >= vector { vector.min(2) } else { vector };

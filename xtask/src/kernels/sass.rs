@@ -114,7 +114,7 @@ fn walks<'a>(code: &mut Code, lines: &[Line<'_>], flow: &'a Flow, data: Data) {
     });
 
     // Those with most accesses: the compiler may have made copies for the last few, and merges of partials load one at a time.
-    // Of several the last, which what is stored comes from.
+    // The last of several, which what is stored comes from.
     let order = toposort(&flow.open, None).unwrap_or_default();
     let place = |walk: &Loop| order.iter().position(|&line| line == walk.head);
     let chosen =

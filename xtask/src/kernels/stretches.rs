@@ -258,7 +258,7 @@ mod tests {
         Ok(())
     }
 
-    /// Of two walks that load as much the later one counts, which what is stored comes from.
+    /// The later of two walks that load as much counts: what is stored comes from it.
     #[test]
     fn the_last_walk_before_the_store_counts() -> Result<(), &'static str> {
         let residual = [
