@@ -107,6 +107,9 @@ typedef struct BnTiling {
     uint32_t shared_bytes;
     uint32_t slot_rows;
     uint32_t mask_in_place;
+    /// Values of a channel in a chunk, and in the last chunk of a tile.
+    float chunk_values;
+    float last_chunk_values;
     /// The units of a chunk that a CTA takes in one iteration: vectors, or rows with strided access.
     BnDivisor by_iteration;
     BnDivisor by_width;
@@ -137,13 +140,16 @@ typedef struct BnRunning {
 
 /// Scratch memory.
 typedef struct BnWorkspace {
-    /// Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits,
-    /// channels) where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels).
+    /// (len) Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits,
+    /// channels) where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels). Between
+    /// launches nothing else writes here: a grid knows what earlier launches left.
     void* partials;
+    /// All that the workspace has room for.
+    uint64_t len;
     /// (1) An atomic ticket that is 0 between launches.
     uint32_t* ticket;
-    /// (teams) The counters of grid_barrier, `BN_COUNTER_BYTES` apart. They keep their values from launch to launch.
-    uint32_t* counters;
+    /// (1) The exchanges that grids have made here, in its upper half; 0 in its lower half between launches.
+    unsigned long long* exchanges;
 } BnWorkspace;
 
 /// mean and var of the batch.
@@ -221,8 +227,8 @@ typedef enum BnProbeKind {
     BN_PROBE_TWO_INPUTS = 2,
     /// out = a, by tiles of `width` vectors.
     BN_PROBE_STRIDED = 3,
-    /// Grid barriers of the teams of a cooperative grid, beside stores where there are any.
-    BN_PROBE_GRID_BARRIER = 4,
+    /// Exchanges of the teams of a cooperative grid, beside stores where there are any.
+    BN_PROBE_GRID_EXCHANGE = 4,
     /// Exchanges between the CTAs of clusters.
     BN_PROBE_CLUSTER_EXCHANGE = 5
 } BnProbeKind;
@@ -242,16 +248,17 @@ typedef struct BnProbe {
     int64_t vectors;
     int64_t row_vectors;
     int64_t width;
-    /// CTAs of a team, and its barriers or exchanges.
+    /// CTAs of a team, and its exchanges.
     uint32_t team;
     uint32_t rounds;
-    /// CTAs that take part in barriers: the first ones, a multiple of `team`.
-    uint32_t barrier_ctas;
+    /// CTAs that take part in exchanges of a grid: the first ones, a multiple of `team`.
+    uint32_t exchange_ctas;
     /// The first CTA that stores, and the vectors that each of its threads stores in a round.
     uint32_t storing_from;
     uint32_t stores;
-    /// (teams) The counters of grid_barrier, `BN_COUNTER_BYTES` apart, 0 at first.
-    uint32_t* counters;
+    /// (2, exchange_ctas) The partials that a grid exchanges, of 16 bytes, and the counter as in BnWorkspace.
+    void* partials;
+    unsigned long long* exchanges;
 } BnProbe;
 
 /// The number of cluster sizes: 2, 4, 8 and 16 CTAs.
@@ -296,8 +303,6 @@ typedef struct BnResident {
 #define BN_PARTIAL_BYTES 16
 /// Partials of threads that lie in shared memory at once, at most, while a CTA reduces them with strided access.
 #define BN_MAX_SLOTS 512
-/// Bytes from one team's counter to the next: each has a cache line of its own.
-#define BN_COUNTER_BYTES 64
 
 #ifdef __cplusplus
 extern "C" {

@@ -67,12 +67,8 @@ impl Plan {
     pub const VECTOR_BYTES: u32 = kernels::VECTOR_BYTES;
     /// The sizes of clusters that exist, smallest first.
     pub const CLUSTER_SIZES: [u32; 4] = kernels::CLUSTER_SIZES;
-    /// Teams of a cooperative grid at most: each has a counter in the workspace.
-    pub const MAX_TEAMS: u32 = kernels::MAX_TEAMS;
-    /// Bytes from one of these counters to the next.
+    /// Bytes of the ticket, which comes first in a workspace, and of the counter of exchanges behind it.
     pub const COUNTER_BYTES: usize = kernels::COUNTER_BYTES;
-    /// Bytes before the counters: the ticket comes first, alone in its cache line.
-    pub const TICKET_BYTES: usize = kernels::TICKET_BYTES;
     /// Bytes before the partials in a workspace, whatever the plan: plans of all kinds use one after the other.
     pub const HEAD_BYTES: usize = kernels::HEAD_BYTES;
     /// Bytes of one partial: four floats.

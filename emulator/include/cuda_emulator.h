@@ -34,6 +34,26 @@ inline unsigned load_relaxed(const unsigned* address) { return cuda_emulator_loa
 // st.release.gpu.global.u32.
 inline void store_release(unsigned* address, unsigned value) { cuda_emulator_store_release(address, value); }
 
+// atom.relaxed.gpu.global.add.u64: returns the old value. st.relaxed.gpu.global.u64. Neither orders anything else.
+inline unsigned long long atomic_add_relaxed(unsigned long long* word, unsigned long long value) {
+    return cuda_emulator_atomic_add_relaxed(word, value);
+}
+inline void store_relaxed(unsigned long long* word, unsigned long long value) {
+    cuda_emulator_store_relaxed(word, value);
+}
+
+// st.relaxed.gpu.global.b128 and ld.relaxed.gpu.global.b128 of a slot whose last word is a tag. A loop around the load waits
+// for one tag: with it the reader has the other words, and knows that what the sender did before is over, but sees nothing
+// else that it stored. Found: a store into a slot that some reader may not have read yet, a tag of an earlier launch, and
+// any other access to the slot that is not ordered.
+inline void store_tagged(void* slot, const unsigned (&words)[4]) {
+    const unsigned copy[4] = {words[0], words[1], words[2], words[3]};
+    cuda_emulator_store_tagged(slot, copy);
+}
+inline void load_tagged(const void* slot, unsigned tag, unsigned (&words)[4]) {
+    cuda_emulator_load_tagged(slot, tag, words);
+}
+
 // Programmatic dependent launch: instructions of sm_90, nothing on older devices. Launches run one after the other here; where one may begin before those before it are
 // over, a thread that touches global memory before griddepcontrol.wait is found.
 

@@ -53,7 +53,7 @@ pub(crate) const FIELDS: [Field; 21] = [
     field!(strided_merge, f64::INFINITY),
     field!(cluster_exchange, f64::INFINITY),
     field!(cluster_partial, f64::INFINITY),
-    field!(grid_barrier, f64::INFINITY),
+    field!(grid_exchange, f64::INFINITY),
     field!(grid_merge, f64::INFINITY),
     field!(drift, 1.0),
 ];
@@ -88,8 +88,8 @@ pub(crate) fn predicted(constants: &Constants, observation: &Observation) -> f64
             };
             constants.launch + constants.time(limits, &phase)
         }
-        Of::Probe(_, Probe::GridBarrier { rounds }) => {
-            constants.launch + constants.cooperative + rounds * constants.grid_barrier
+        Of::Probe(_, Probe::GridExchange { rounds }) => {
+            constants.launch + constants.cooperative + rounds * constants.grid_exchange
         }
         Of::Probe(_, Probe::ClusterExchange { rounds, team, without }) => {
             without + rounds * (constants.cluster_exchange + team * constants.cluster_partial)

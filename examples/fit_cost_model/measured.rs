@@ -28,8 +28,8 @@ pub(crate) enum Of {
 pub(crate) enum Probe {
     Empty,
     Move(Move),
-    /// Grid barriers of a cooperative launch.
-    GridBarrier {
+    /// Exchanges of a cooperative grid.
+    GridExchange {
         rounds: f64,
     },
     /// Exchanges of clusters of `team` CTAs, and what the same launch took without any.
@@ -101,9 +101,9 @@ impl Measured {
         let of = probe(entry, &limits).or_else(|| {
             let rounds = entry["probe"]["rounds"].as_f64()?;
             let same_team = |other: &&Value| other["probe"]["team"] == entry["probe"]["team"];
-            let exchanges = all.iter().filter(|other| other["probe"]["kind"] == "exchange").filter(same_team);
+            let exchanges = all.iter().filter(|other| other["probe"]["kind"] == "cluster-exchange").filter(same_team);
             let without = exchanges.filter(|other| other["probe"]["rounds"] == 0).find_map(|other| time(other, way));
-            let (without, _) = without.filter(|_| kind == "exchange" && rounds > 0.0)?;
+            let (without, _) = without.filter(|_| kind == "cluster-exchange" && rounds > 0.0)?;
             Some(Probe::ClusterExchange { rounds, team: entry["probe"]["team"].as_f64()?, without })
         });
         match of {
@@ -200,7 +200,7 @@ fn probe(entry: &Value, limits: &DeviceLimits) -> Option<Probe> {
                 is_warm,
             }))
         }
-        "meeting" => Some(Probe::GridBarrier { rounds: number("rounds")? }),
+        "grid-exchange" => Some(Probe::GridExchange { rounds: number("rounds")? }),
         _ => None, // no constant stands for it, or not for it alone
     }
 }

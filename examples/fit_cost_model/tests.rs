@@ -35,7 +35,7 @@ const KNOWN: Constants = Constants {
     strided_merge: 3300.0,
     cluster_exchange: 1100.0,
     cluster_partial: 90.0,
-    grid_barrier: 2000.0,
+    grid_exchange: 2000.0,
     grid_merge: 1700.0,
     drift: 0.2,
 };
@@ -114,17 +114,17 @@ fn probes() -> Vec<Value> {
     }
     for (team, rounds) in [(264, 0), (66, 256), (264, 256)] {
         let ns = 2500.0 + f64::from(rounds) * 2000.0;
-        add(json!({ "kind": "meeting", "team": team, "rounds": rounds }), Value::Null, ns);
+        add(json!({ "kind": "grid-exchange", "team": team, "rounds": rounds }), Value::Null, ns);
     }
     for team in [2, 4, 8, 16] {
         for rounds in [0, 256] {
-            let probe = json!({ "kind": "exchange", "team": team, "rounds": rounds });
+            let probe = json!({ "kind": "cluster-exchange", "team": team, "rounds": rounds });
             let exchange = 1100.0 + f64::from(team) * 90.0;
             add(probe, Value::Null, 4000.0 + f64::from(rounds) * exchange); // clusters start and end too
         }
     }
     add(
-        json!({ "kind": "meeting-beside-stores", "team": 66, "rounds": 256, "vectors": 8, "by": "members" }),
+        json!({ "kind": "grid-exchange-beside-stores", "team": 66, "rounds": 256, "vectors": 8, "by": "members" }),
         Value::Null,
         7e5,
     );
@@ -196,14 +196,14 @@ fn known_constants_are_found_again() {
 
 #[test]
 fn a_constant_that_nothing_bears_on_stays() {
-    // block alone has no barrier between CTAs, and neither have copies.
+    // block alone has no exchange between CTAs, and neither have copies.
     let is_kept = |probe: &Value| ["empty", "copy"].contains(&probe["probe"]["kind"].as_str().unwrap());
     let few: Vec<Value> = probes().into_iter().filter(is_kept).collect();
     let measured = read(&bench("cuda:0", "NVIDIA H200", &few, &rows(&KNOWN, &[Strategy::Block])));
     let (found, fitted) = fit(&measured);
     for (field, fitted) in FIELDS.iter().zip(&fitted) {
         let elsewhere = ["pass_efficiency", "l2_kept", "l2_latency", "clustered", "cooperative"];
-        let exchanged = ["cluster_exchange", "cluster_partial", "grid_barrier", "grid_merge"];
+        let exchanged = ["cluster_exchange", "cluster_partial", "grid_exchange", "grid_merge"];
         if elsewhere.contains(&field.name) || exchanged.contains(&field.name) {
             assert!(fitted.error.is_none(), "{}", field.name);
             assert_eq!(field.of(&found), field.of(&Constants::PLANNED_BY), "{}", field.name);
@@ -213,7 +213,7 @@ fn a_constant_that_nothing_bears_on_stays() {
         }
     }
     let text = crate::told(&measured, false);
-    assert!(text.lines().any(|line| line.starts_with("grid_barrier") && line.contains("do not determine")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("grid_exchange") && line.contains("do not determine")), "{text}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     const SmemTile<Iter> smem_g = smem_x.next();
     Team<kStrategy> team(t, args.workspace, smem);
     begin_dependent_launch();
+    team.begin();
     for (uint32_t tile = team.first_tile(); tile < t.tiles; tile += t.teams) {
         const TileCoord coord = team.coord(tile);
         const Iter iter(t, coord);

@@ -29,7 +29,8 @@ class SharedStorage {
     static __device__ __forceinline__ SharedStorage layout(const BnTiling& t) {
         SharedStorage s;
         s.recv_ = (kMaxWarps + t.tile_channels + t.tile_channels / 8) * kPartialBytes;
-        const uint32_t partials = t.strategy == BN_CLUSTER ? 2 * t.tile_channels * t.splits + 1 : 0;
+        uint32_t partials = t.strategy == BN_GRID ? 1 : 0;
+        if (t.strategy == BN_CLUSTER) partials = 2 * t.tile_channels * t.splits + 1;
         s.slots_ = s.recv_ + partials * kPartialBytes;
         s.tile_ = s.slots_ + (Iter::kIsStrided ? slots_of_thread<Iter>(t) * slot_stride(t) * kPartialBytes : 0);
         return s;
@@ -47,7 +48,8 @@ class SharedStorage {
         Coeffs* const all = reinterpret_cast<Coeffs*>(dynamic_shared() + kMaxWarps * kPartialBytes);
         return all[tile_channel + tile_channel / 8];
     }
-    // The receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers.
+    // The receive buffer of a cluster: (2, tile_channels, splits) partials, and 2 mbarriers. In a grid, the epoch of its
+    // exchanges.
     __device__ __forceinline__ uint4* recv() const { return reinterpret_cast<uint4*>(dynamic_shared() + recv_); }
     // With strided access: the partials of threads, at most BN_MAX_SLOTS.
     template <class Partial>

@@ -4,7 +4,8 @@
 //   threads of a CTA       __syncthreads and __syncthreads_or, shuffles and votes of whole warps
 //   CTAs of a cluster      st_async into each other's shared memory, counted by mbarriers; the cluster barrier, which
 //                          lasts from the start to the first exchange, and from the last one to the end
-//   CTAs of a grid         grid_barrier, on a counter per team; the CTAs must be resident together
+//   CTAs of a grid         store_tagged, load_tagged: sixteen bytes that say which exchange they belong to; the CTAs must be
+//                          resident together
 //   CTAs of any launch     last_ticket, which nobody waits for
 //   launches of a stream   begin_dependent_launch, at the start of every kernel
 //
@@ -189,33 +190,85 @@ __device__ __forceinline__ void st_async(uint4* slot, const uint4& v, Mbarrier* 
 #endif
 }
 
-// Waits until all `ctas` of a team have arrived, and sees what they did before. One thread of a CTA calls it, between
-// two __syncthreads. A sense-reversing barrier: each phase turns the counter's phase bit over and leaves the other bits
-// 0, so the counter needs no reset and serves teams of any size, one after the other.
+// Arrives at the exchange counter of a launch, once for each of its CTAs: the arrivals in the low half, and in the high
+// half the epoch, the number of exchanges that earlier launches may have made. One thread of a CTA. The answer is not
+// waited for before it is used: begin_exchanges asks, exchange_epoch takes it.
 //
-// The loop polls with relaxed loads: each acquire would invalidate the SM's L1 cache, which another CTA may be
-// streaming through. One acquire behind the loop is enough: a relaxed load of a location with an acquire of it behind
-// is an acquire pattern, and the load that ends the loop observes all arrivals, each of which is a release.
-// PTX ISA, "atom", .add and .release; "ld", .relaxed and .acquire; "Memory Consistency Model", "Release and Acquire
-// Patterns".
-__device__ __forceinline__ void grid_barrier(uint32_t* counter, uint32_t rank, uint32_t ctas) {
-    constexpr uint32_t kPhaseBit = 0x80000000u;
-    const uint32_t increment = rank == 0 ? kPhaseBit - (ctas - 1) : 1;
+// A relaxed atomic is enough: this word is all that is read, each CTA of a launch touches it once, and the one that finds
+// all others there moves the epoch for the next launch. PTX ISA, "atom", .add and .relaxed; "Coherence".
+using Arrival = unsigned long long;
+
+__device__ __forceinline__ Arrival begin_exchanges(Arrival* counter) {
 #ifdef __CUDA_EMULATOR__
-    const uint32_t before = cuda_emulator::atomic_add_release(counter, increment);
-    while (((cuda_emulator::load_relaxed(counter) ^ before) & kPhaseBit) == 0) {
-    }
-    (void)cuda_emulator::load_acquire(counter);
+    return cuda_emulator::atomic_add_relaxed(counter, 1);
 #else
-    const size_t address = __cvta_generic_to_global(counter);
-    uint32_t before, now;
-    asm volatile("atom.release.gpu.global.add.u32 %0, [%1], %2;"
-                 : "=r"(before)
-                 : "l"(address), "r"(increment)
+    Arrival before;
+    asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], 1;"
+                 : "=l"(before)
+                 : "l"(__cvta_generic_to_global(counter))
                  : "memory");
-    do {
-        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
-    } while (((now ^ before) & kPhaseBit) == 0);
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(address) : "memory");
+    return before;
 #endif
+}
+
+// The epoch of the launch that the CTA has arrived at, of `ctas` CTAs and at most `exchanges` exchanges of each team.
+__device__ __forceinline__ uint32_t exchange_epoch(Arrival* counter, Arrival before, uint32_t ctas,
+                                                   uint32_t exchanges) {
+    const uint32_t epoch = static_cast<uint32_t>(before >> 32);
+    if (static_cast<uint32_t>(before) == ctas - 1) {
+        const Arrival next = static_cast<Arrival>(epoch + exchanges) << 32;
+#ifdef __CUDA_EMULATOR__
+        cuda_emulator::store_relaxed(counter, next);
+#else
+        asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(__cvta_generic_to_global(counter)), "l"(next)
+                     : "memory");
+#endif
+    }
+    return epoch;
+}
+
+// Sixteen bytes that CTAs of a grid hand to each other through global memory without a fence. The last word is a tag that
+// says which exchange they belong to: a reader polls until it sees the tag that it waits for, and has the other three
+// words by the same load. For a strong access of a scalar type, .b128 among them, is single-copy atomic. Nothing else that
+// the sender did is visible by that.
+//
+// What a slot held before may be written over by whoever knows that all its readers have read it: it has read values that
+// depend on theirs. PTX ISA, "ld" and "st", .relaxed with .b128 (from sm_70 on); "Memory Consistency Model",
+// "Single-Copy Atomicity" and "No Thin Air".
+constexpr uint32_t kTagBit = 0x80000000u; // of every tag: no last word of a partial that is not tagged has it
+
+__device__ __forceinline__ void store_tagged(uint4* slot, const uint4& v) {
+#ifdef __CUDA_EMULATOR__
+    cuda_emulator::store_tagged(slot, {v.x, v.y, v.z, v.w});
+#else
+    const uint64_t low = static_cast<uint64_t>(v.y) << 32 | v.x, high = static_cast<uint64_t>(v.w) << 32 | v.z;
+    asm volatile("{ .reg .b128 q; mov.b128 q, {%1, %2}; st.relaxed.gpu.global.b128 [%0], q; }" ::"l"(
+                     __cvta_generic_to_global(slot)),
+                 "l"(low), "l"(high)
+                 : "memory");
+#endif
+}
+
+// What the slot holds, for who waits for this tag.
+__device__ __forceinline__ uint4 load_tagged(const uint4* slot, uint32_t tag) {
+#ifdef __CUDA_EMULATOR__
+    unsigned v[4];
+    cuda_emulator::load_tagged(slot, tag, v);
+    return make_uint4(v[0], v[1], v[2], v[3]);
+#else
+    (void)tag;
+    uint64_t low, high;
+    asm volatile("{ .reg .b128 q; ld.relaxed.gpu.global.b128 q, [%2]; mov.b128 {%0, %1}, q; }"
+                 : "=l"(low), "=l"(high)
+                 : "l"(__cvta_generic_to_global(slot))
+                 : "memory");
+    return make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
+                      static_cast<uint32_t>(high >> 32));
+#endif
+}
+
+// Polls the slot until it has the tag; `v` is what it held.
+__device__ __forceinline__ uint4 wait_tagged(const uint4* slot, uint4 v, uint32_t tag) {
+    while (v.w != tag) v = load_tagged(slot, tag);
+    return v;
 }

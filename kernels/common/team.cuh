@@ -26,10 +26,16 @@ class Team {
           smem_(smem),
           index_(divided(blockIdx.x, t.by_splits)),
           rank_(blockIdx.x - index_ * t.splits),
-          reductions_(0) {
+          reductions_(0),
+          arrival_(0) {
         if (strategy() != BN_CLUSTER) return;
         if (threadIdx.x == 0) mbarrier_init(mbarriers(), 2);
         cluster_arrive_relaxed(); // cluster_reduce waits
+    }
+
+    // Begins the launch for the team: all threads, behind begin_dependent_launch.
+    __device__ __forceinline__ void begin() {
+        if (exchanges() && threadIdx.x == 0) arrival_ = begin_exchanges(workspace_.exchanges);
     }
 
     // The team takes the tiles `first_tile()`, `+ t.teams`, ...; each CTA its split of them.
@@ -43,10 +49,8 @@ class Team {
     // between, which they sent after they had read this stage.
     template <class Partial>
     __device__ __forceinline__ Partial reduce(const ChannelThreads& threads, const Partial& own) {
-        if (strategy() == BN_BLOCK || (strategy() != BN_CLUSTER && t_.splits == 1)) return own; // clusters have two at least
-        const uint32_t reduction = reductions_++;
-        return strategy() == BN_CLUSTER ? cluster_reduce(threads, own, reduction)
-                                         : grid_reduce(threads, own, reduction);
+        if (strategy() == BN_CLUSTER) return cluster_reduce(threads, own, reductions_++); // clusters have two CTAs at least
+        return exchanges() ? grid_reduce(threads, own, reductions_++) : own;
     }
 
     // The CTA has its last partials: others may end. All threads call it once, behind the last `reduce`. A cluster has one
@@ -54,21 +58,28 @@ class Team {
     __device__ __forceinline__ void arrive_exit() const {
         if (strategy() == BN_CLUSTER) cluster_arrive_relaxed();
     }
-    // The CTA may end: no other sends to it any more, nor waits for what it has sent.
+    // The CTA may end: no other sends to it any more, nor waits for what it has sent. All threads call it.
     __device__ __forceinline__ void wait_exit() const {
         if (strategy() == BN_CLUSTER) cluster_wait();
+        if (exchanges() && epoch() >= kLastEpoch) forget_exchanges();
     }
 
   private:
+    // The epoch from which on a launch makes the counter 0 again. Up to here a launch may move it by as much.
+    static constexpr uint32_t kLastEpoch = 0x40000000u;
+
     const BnTiling& t_;
     const BnWorkspace& workspace_;
     const SharedStorage& smem_;
     const uint32_t index_, rank_;
     uint32_t reductions_;
+    Arrival arrival_; // thread 0's
 
     __device__ __forceinline__ BnStrategy strategy() const {
         return kStrategy == kAnyStrategy ? t_.strategy : static_cast<BnStrategy>(kStrategy);
     }
+    // Whether the CTAs of a grid share tiles.
+    __device__ __forceinline__ bool exchanges() const { return strategy() == BN_GRID && t_.splits > 1; }
 
     __device__ __forceinline__ Mbarrier* mbarriers() const {
         return reinterpret_cast<Mbarrier*>(smem_.recv() + 2 * t_.tile_channels * t_.splits);
@@ -98,42 +109,73 @@ class Team {
         });
     }
 
-    // Partials go through the workspace: (teams, 2, splits + 1, tile_channels). Each CTA reduces some of several
-    // channels for all, at the price of a second barrier; otherwise the work would grow with the square of the team.
+    // The epoch of the launch, in shared memory behind the first reduction.
+    __device__ __forceinline__ uint32_t& epoch() const { return smem_.recv()->x; }
+
+    // Partials go through the workspace: for each team and stage (tile_channels, splits) of the CTAs, and (tile_channels)
+    // of the team. Each CTA reduces some of several channels for all: else the work would grow with the square of the
+    // team. A count of values takes no place in what is sent: the tiling tells it.
     template <class Partial>
     __device__ __forceinline__ Partial grid_reduce(const ChannelThreads& threads, const Partial& own,
                                                    uint32_t reduction) const {
+        if (reduction == 0) {
+            if (threadIdx.x == 0)
+                epoch() = exchange_epoch(workspace_.exchanges, arrival_, gridDim.x, 2 * (t_.tiles / t_.teams + 1));
+            __syncthreads();
+        }
+        const uint32_t tag = kTagBit | (epoch() + reduction);
         const uint32_t channels = t_.tile_channels, splits = t_.splits;
         uint4* const partials = static_cast<uint4*>(workspace_.partials) +
                                 static_cast<int64_t>(index_ * 2 + reduction % 2) * (splits + 1) * channels;
         const bool has_channel = threads.tile_channel < channels;
-        if (threads.rank == 0 && has_channel) partials[rank_ * channels + threads.tile_channel] = to_raw(own);
-        team_barrier();
-        if (channels == 1) return block_reduce_items<Partial>(threads, splits, [&](uint32_t i) { return partials[i]; });
-        const ChannelThreads all(1);
-        uint4* const reduced = partials + splits * channels;
-        for (uint32_t channel = rank_; channel < channels; channel += splits) {
-            const Partial of_channel = block_reduce_items<Partial>(
-                all, splits, [&](uint32_t i) { return partials[i * channels + channel]; });
-            if (threadIdx.x == 0) reduced[channel] = to_raw(of_channel);
+        if (threads.rank == 0 && has_channel) store(&partials[threads.tile_channel * splits + rank_], own, tag);
+        if (channels == 1) return block_reduce(threads, reduce_channel<Partial>(threads, partials, tag), smem_);
+
+        const ChannelThreads own_threads(divided(channels + splits - 1, t_.by_splits));
+        const uint32_t own_channel = rank_ + own_threads.tile_channel * splits;
+        const bool has_own = own_channel < channels;
+        Partial of_channel = Partial::identity();
+        if (has_own) of_channel = reduce_channel<Partial>(own_threads, partials + own_channel * splits, tag);
+        of_channel = block_reduce(own_threads, of_channel, smem_);
+        uint4* const reduced = partials + channels * splits;
+        if (own_threads.rank == 0 && has_own) store(&reduced[own_channel], of_channel, tag);
+        if (threads.rank != 0 || !has_channel) return Partial::identity();
+        const uint4* const slot = &reduced[threads.tile_channel];
+        return counted(from_raw<Partial>(wait_tagged(slot, load_tagged(slot, tag), tag)), static_cast<float>(t_.m));
+    }
+
+    template <class Partial>
+    static __device__ __forceinline__ void store(uint4* slot, const Partial& partial, uint32_t tag) {
+        uint4 raw = to_raw(partial);
+        raw.w = tag;
+        store_tagged(slot, raw);
+    }
+    template <class Partial>
+    static __device__ __forceinline__ Partial counted(Partial partial, float count) {
+        partial.set_count(count);
+        return partial;
+    }
+
+    // Reduces the partials that all CTAs have sent of one channel, (splits), each thread some of them.
+    template <class Partial>
+    __device__ __forceinline__ Partial reduce_channel(const ChannelThreads& threads, const uint4* partials,
+                                                      uint32_t tag) const {
+        Partial partial = Partial::identity();
+#pragma unroll 1
+        for (uint32_t i = threads.rank; i < t_.splits; i += threads.size) {
+            const float count = i + 1 == t_.splits ? t_.last_chunk_values : t_.chunk_values;
+            partial = merge(partial, counted(from_raw<Partial>(wait_tagged(&partials[i], load_tagged(&partials[i], tag), tag)), count));
         }
-        team_barrier();
-        return has_channel ? from_raw<Partial>(reduced[threads.tile_channel]) : Partial::identity();
+        return partial;
     }
 
-    // Reduces the partials `raw(0)` to `raw(count - 1)` by the threads of each channel.
-    template <class Partial, class Raw>
-    __device__ __forceinline__ Partial block_reduce_items(const ChannelThreads& threads, uint32_t count, Raw raw) const {
-        const Partial own = thread_reduce<Partial, kItemsAtOnce>(threads.rank, count, threads.size, [&](uint32_t i) {
-            return from_raw<Partial>(raw(i));
-        });
-        return block_reduce(threads, own, smem_);
-    }
-
-    __device__ __forceinline__ void team_barrier() const {
+    // Makes the workspace as it was at first, before tags come again that some slot may still have. The last CTA of the
+    // launch does, all of its threads.
+    __device__ __forceinline__ void forget_exchanges() const {
         __syncthreads();
-        if (threadIdx.x == 0)
-            grid_barrier(workspace_.counters + index_ * (BN_COUNTER_BYTES / sizeof(uint32_t)), rank_, t_.splits);
-        __syncthreads();
+        if (__syncthreads_or(threadIdx.x == 0 && last_ticket(workspace_.ticket, gridDim.x)) == 0) return;
+        uint4* const partials = static_cast<uint4*>(workspace_.partials);
+        for (uint64_t i = threadIdx.x; i < workspace_.len; i += blockDim.x) partials[i] = make_uint4(0, 0, 0, 0);
+        if (threadIdx.x == 0) *workspace_.exchanges = 0;
     }
 };

@@ -35,6 +35,8 @@ struct alignas(16) Moments {
     __device__ __forceinline__ Moments shfl_xor(uint32_t mask) const {
         return {::shfl_xor(mean, mask), ::shfl_xor(mean_lo, mask), ::shfl_xor(m2, mask), ::shfl_xor(n, mask)};
     }
+    // The count of what was handed over without one.
+    __device__ __forceinline__ void set_count(float count) { n = count; }
     static __device__ __forceinline__ Moments select(bool first, Moments a, Moments b) {
         return {first ? a.mean : b.mean, first ? a.mean_lo : b.mean_lo, first ? a.m2 : b.m2, first ? a.n : b.n};
     }
@@ -76,6 +78,8 @@ struct alignas(kCount == 3 ? 16 : 4 * kCount) Sums {
         for (int i = 0; i < kCount; i++) other.of[i] = ::shfl_xor(of[i], mask);
         return other;
     }
+    // Sums have no count.
+    __device__ __forceinline__ void set_count(float) {}
     static __device__ __forceinline__ Sums select(bool first, Sums a, Sums b) {
         Sums selected = identity();
 #pragma unroll

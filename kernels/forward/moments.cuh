@@ -34,6 +34,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
         if (leaves_partial) {
             if (is_writer) store_partial(args.workspace, t, coord.split, channel, own);
         } else {
+            // Behind the walk, which has no register left for it with strided access to half types.
+            if (tile == team.first_tile()) team.begin();
             const Moments moments = team.reduce(threads, own);
             team.arrive_exit();
             if (is_writer && coord.split == 0) store_moments(moments, channel, args.mean, args.var);

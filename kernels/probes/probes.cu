@@ -33,11 +33,12 @@ extern "C" BnStatus bn_probe(const BnProbe* args, BnStream stream) {
         return launch(kernel, args->ctas, args->threads, 0, stream, *args);
     };
     switch (args->kind) {
-        case BN_PROBE_EMPTY: return plain(grid_barrier_kernel);
+        case BN_PROBE_EMPTY: return plain(grid_exchange_kernel);
         case BN_PROBE_COPY: return plain(copy_of(args->in_flight));
         case BN_PROBE_TWO_INPUTS: return plain(copy_kernel<true, kProbeUnroll>);
         case BN_PROBE_STRIDED: return plain(strided_copy_kernel);
-        case BN_PROBE_GRID_BARRIER: return launch_probe(grid_barrier_kernel, *args, 0, cooperative(), stream);
+        case BN_PROBE_GRID_EXCHANGE:
+            return launch_probe(grid_exchange_kernel, *args, sizeof(uint4), cooperative(), stream);
         case BN_PROBE_CLUSTER_EXCHANGE:
             return launch_probe(cluster_exchange_kernel, *args, (2 * args->team + 1) * sizeof(uint4),
                                 cluster_of(args->team), stream);
@@ -55,7 +56,7 @@ extern "C" BnStatus bn_probe_prepare(const BnDevice* device, BnResident* residen
                                Named{&copy_kernel<false, 16>, "copy, 16 in flight"},
                                Named{&copy_kernel<true, kProbeUnroll>, "copy of two inputs"},
                                Named{&strided_copy_kernel, "strided copy"},
-                               Named{&grid_barrier_kernel, "grid barrier"}}) {
+                               Named{&grid_exchange_kernel, "grid exchange"}}) {
         const BnStatus status = prepare(probe.kernel, probe.name, *device, resident);
         if (status != BN_SUCCESS) return status;
     }

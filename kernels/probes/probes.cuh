@@ -70,27 +70,37 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     }
 }
 
-// `rounds` grid barriers of teams of `team` CTAs, by the first `barrier_ctas` CTAs of a cooperative grid. CTAs from
-// `storing_from` on store `stores` vectors per thread in each round, 16 bytes per vector, each CTA to a share of `out`
-// of its own. A CTA that does both stores first, so that its stores are under way at the barrier. Without rounds it is
-// an empty launch, which need not be cooperative.
+// `rounds` exchanges of sixteen bytes between the CTAs of teams of `team`, as a Team makes one for a tile of one channel, by
+// the first `exchange_ctas` CTAs of a cooperative grid. CTAs from `storing_from` on store `stores` vectors per thread in each
+// round, 16 bytes per vector, each CTA to a share of `out` of its own. A CTA that does both stores first, so that its stores
+// are under way at the exchange. Without rounds it is an empty launch, which need not be cooperative.
 // out: (gridDim.x, vectors / gridDim.x)
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
-    grid_barrier_kernel(const __grid_constant__ BnProbe args) {
+    grid_exchange_kernel(const __grid_constant__ BnProbe args) {
     begin_dependent_launch();
-    const bool waits = blockIdx.x < args.barrier_ctas, stores = args.stores > 0 && blockIdx.x >= args.storing_from;
-    uint32_t* const counter = args.counters + blockIdx.x / args.team * (BN_COUNTER_BYTES / sizeof(uint32_t));
+    const bool takes_part = blockIdx.x < args.exchange_ctas && args.rounds > 0;
+    const bool stores = args.stores > 0 && blockIdx.x >= args.storing_from;
+    const uint32_t rank = blockIdx.x % args.team;
     const int64_t share = stores ? args.vectors / gridDim.x : 0;
     uint4* const out = static_cast<uint4*>(args.out) + blockIdx.x * share;
+    uint32_t& epoch = *reinterpret_cast<uint32_t*>(dynamic_shared());
+    if (takes_part) {
+        if (threadIdx.x == 0)
+            epoch = exchange_epoch(args.exchanges, begin_exchanges(args.exchanges), args.exchange_ctas, args.rounds);
+        __syncthreads();
+    }
     int64_t at = threadIdx.x;
     for (uint32_t round = 0; round < args.rounds; round++) {
         for (uint32_t i = 0; stores && i < args.stores; i++) {
             out[at] = make_uint4(round, i, 0, 0);
             at = at + blockDim.x < share ? at + blockDim.x : threadIdx.x;
         }
-        if (!waits) continue;
-        __syncthreads();
-        if (threadIdx.x == 0) grid_barrier(counter, blockIdx.x % args.team, args.team);
+        if (!takes_part) continue;
+        const uint32_t tag = kTagBit | (epoch + round);
+        uint4* const team = static_cast<uint4*>(args.partials) + round % 2 * args.exchange_ctas + (blockIdx.x - rank);
+        if (threadIdx.x == 0) store_tagged(&team[rank], make_uint4(round, rank, 0, tag));
+        for (uint32_t peer = threadIdx.x; peer < args.team; peer += blockDim.x)
+            (void)wait_tagged(&team[peer], load_tagged(&team[peer], tag), tag);
         __syncthreads();
     }
 }

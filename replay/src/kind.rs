@@ -156,7 +156,7 @@ const KERNELS: [Kernel; 18] = [
     kernel("axpy_kernel", &[], &[]),
     kernel("copy_kernel", &[], &[]),
     kernel("strided_copy_kernel", &[], &[]),
-    kernel("grid_barrier_kernel", &[], &[]),
+    kernel("grid_exchange_kernel", &[], &[]),
     Kernel { needs_clusters: true, ..kernel("cluster_exchange_kernel", &[], &[]) },
 ];
 

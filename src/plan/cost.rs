@@ -41,9 +41,9 @@ pub struct Constants {
     pub cluster_exchange: f64,
     /// The merge of one partial there.
     pub cluster_partial: f64,
-    /// A barrier of a team's CTAs through global memory.
-    pub grid_barrier: f64,
-    /// The reduction of one channel's partials behind it, by a whole CTA.
+    /// A partial's way through global memory from each CTA of a team to each other.
+    pub grid_exchange: f64,
+    /// The reduction of one channel's partials there.
     pub grid_merge: f64,
     /// The share of a turn by which CTAs that started together come apart in it.
     pub drift: f64,
@@ -81,17 +81,17 @@ impl Constants {
         // Not measured.
         cooperative: 800.0,
         // Not measured.
-        merge: 3600.0,
+        merge: 2300.0,
         // Not measured.
-        strided_merge: 4200.0,
+        strided_merge: 2300.0,
         // Not measured.
-        cluster_exchange: 600.0,
+        cluster_exchange: 800.0,
         // Not measured.
-        cluster_partial: 55.0,
+        cluster_partial: 0.0,
         // Not measured.
-        grid_barrier: 2500.0,
+        grid_exchange: 1100.0,
         // Not measured.
-        grid_merge: 1000.0,
+        grid_merge: 100.0,
         // Not measured.
         drift: 0.1,
     };

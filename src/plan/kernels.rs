@@ -13,14 +13,12 @@ pub(super) const VECTOR_BYTES: u32 = 16;
 pub(super) const CLUSTER_SIZES: [u32; 4] = [2, 4, 8, 16];
 /// CTAs of a grid at most, in its first dimension.
 pub(super) const MAX_CTAS: u64 = (1 << 31) - 1;
-/// Teams of a cooperative grid at most: each has a counter in the workspace.
-pub(super) const MAX_TEAMS: u32 = 128;
-/// Bytes from one of these counters to the next.
-pub(super) const COUNTER_BYTES: usize = 64;
-/// Bytes before the counters: the ticket comes first, alone in its cache line.
-pub(super) const TICKET_BYTES: usize = 256;
+/// Exchanges of a team in one launch at most: the counter of exchanges has room for the next launch's (kernels/common/team.cuh).
+pub(super) const MAX_EXCHANGES: u32 = 1 << 30;
+/// Bytes of the ticket, which comes first, and of the counter of exchanges behind it: each is alone in its cache lines.
+pub(super) const COUNTER_BYTES: usize = 256;
 /// Bytes before the partials, whatever the plan: plans of all kinds use a workspace one after the other.
-pub(super) const HEAD_BYTES: usize = TICKET_BYTES + MAX_TEAMS as usize * COUNTER_BYTES;
+pub(super) const HEAD_BYTES: usize = 2 * COUNTER_BYTES;
 /// Bytes of one partial: four floats.
 pub(super) const PARTIAL_BYTES: usize = 16;
 /// Partials of threads that lie in shared memory at once, at most, while a CTA reduces them with strided access: 8 KiB, so that two
@@ -35,9 +33,8 @@ pub(super) const MOMENTS_UNROLL: u32 = 8;
 pub(super) const UNROLL: u32 = 4;
 /// The same in a backward pass whose activation's derivative takes any value (kernels/backward/gradient.cuh).
 pub(super) const REAL_UNROLL: u32 = 2;
-/// Partials of a channel that a thread of a second pass has in flight. One belongs to the constants of cost.rs, which are those of a model
-/// of earlier kernels; kernels/common/reduce.cuh asks for four at once. To be set with the constants (benches/NOTES.md).
-pub(super) const PARTIALS_IN_FLIGHT: u32 = 1;
+/// Partials of a channel that a thread of a second pass has in flight (kernels/common/reduce.cuh).
+pub(super) const PARTIALS_IN_FLIGHT: u32 = 4;
 /// Instructions of a thread for each element of a vector that it loads, and for each that it stores: forward and backward, by
 /// `cargo xtask kernels` for contiguous half data on sm_90.
 pub(super) const INSTRUCTIONS: [[u32; 2]; 2] = [[12, 9], [7, 14]];

@@ -179,16 +179,16 @@ impl Model<'_> {
 
     /// The reduction across the CTAs of a team.
     fn exchange(&self) -> f64 {
-        let Constants { cluster_exchange, cluster_partial, grid_barrier, grid_merge, l2_latency, .. } = *self.constants;
+        let Constants { cluster_exchange, cluster_partial, grid_exchange, grid_merge, .. } = *self.constants;
         let Tiling { splits, tile_channels, .. } = *self.tiling;
         match self.strategy {
             Strategy::Block | Strategy::TwoPass => 0.0,
             // Each CTA merges the partials of all, one after the other.
             Strategy::Cluster => cluster_exchange + f64::from(splits) * cluster_partial,
             Strategy::Grid if splits == 1 => 0.0,
-            Strategy::Grid if tile_channels == 1 => grid_barrier + grid_merge,
-            // Each CTA reduces some channels for all, and reads the others' results behind a second barrier.
-            Strategy::Grid => 2.0 * grid_barrier + f64::from(tile_channels.div_ceil(splits)) * grid_merge + l2_latency,
+            Strategy::Grid if tile_channels == 1 => grid_exchange + grid_merge,
+            // Each CTA reduces some channels for all, and a second exchange hands the results out.
+            Strategy::Grid => 2.0 * grid_exchange + f64::from(tile_channels.div_ceil(splits)) * grid_merge,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Residency: how many CTAs share a tile, and how much of it they keep in shared memory.
 
-use super::kernels::{CLUSTER_SIZES, MAX_CTAS, MAX_PARTIALS, MAX_TEAMS, MAX_THREADS, MIN_CTAS, PARTIAL_BYTES};
+use super::kernels::{CLUSTER_SIZES, MAX_CTAS, MAX_EXCHANGES, MAX_PARTIALS, MAX_THREADS, MIN_CTAS, PARTIAL_BYTES};
 use super::limits::DeviceLimits;
 use super::strategy::Strategy;
 use super::tile::{Tiling, div_ceil, whole_tilings};
@@ -65,6 +65,7 @@ fn clusters(limits: &DeviceLimits, whole: Tiling, iteration_bytes: u32) -> Vec<T
 /// where the whole device does not keep one, all of it, and two halves.
 fn grids(limits: &DeviceLimits, whole: Tiling, iteration_bytes: u32, ctas_per_sm: u32) -> Vec<Tiling> {
     let share_of_sm = (limits.shared_per_sm / ctas_per_sm).saturating_sub(limits.shared_reserved);
+    let whole = Tiling { shared_bytes: whole.shared_bytes + PARTIAL_BYTES as u32, ..whole }; // the epoch of its exchanges
     let room = limits.shared_per_cta.min(share_of_sm).saturating_sub(whole.shared_bytes);
     let most_iters = room.checked_div(iteration_bytes).unwrap_or(u32::MAX);
     let ctas = ctas_per_sm * limits.sms;
@@ -77,14 +78,17 @@ fn grids(limits: &DeviceLimits, whole: Tiling, iteration_bytes: u32, ctas_per_sm
         Ok(_) | Err(_) => vec![1, 2],
     };
     let with_teams = |teams: u32| {
-        let teams = teams.min(whole.tiles).min(MAX_TEAMS);
+        let teams = teams.min(whole.tiles);
         let tiling = whole.in_chunks(div_ceil(whole.chunk, i64::from((ctas / teams).max(1))));
         let smem_iters =
             if iteration_bytes == 0 { 0 } else { u32::try_from(tiling.iterations()).ok()?.min(most_iters) };
         let shared_bytes = tiling.shared_bytes + smem_iters * iteration_bytes;
         let partials = grid_partials(tiling.splits, teams, tiling.tile_channels);
         let tiling = Tiling { teams, smem_iters, shared_bytes, ..tiling };
-        (tiling.iterations() < i64::from(i32::MAX) && partials <= MAX_PARTIALS).then_some(tiling)
+        // Two reductions of each tile, one in turn after the other.
+        let exchanges = (tiling.tiles / teams).saturating_add(1).saturating_mul(2);
+        let is_in_reach = partials <= MAX_PARTIALS && exchanges <= MAX_EXCHANGES;
+        (tiling.iterations() < i64::from(i32::MAX) && is_in_reach).then_some(tiling)
     };
     teams.into_iter().filter_map(with_teams).collect()
 }
@@ -104,7 +108,7 @@ fn most_splits(tiling: &Tiling, limits: &DeviceLimits, channels: u32) -> u32 {
     busy.div_ceil(tiling.tiles).min((MAX_PARTIALS as u32 / channels).max(1))
 }
 
-/// Partials that the teams of a grid exchange: two stages per team, each with one of every CTA and channel, and the reduced.
+/// Partials that the teams of a grid exchange: two stages per team, each with one of every CTA and channel, and the reduced ones.
 pub(super) fn grid_partials(splits: u32, teams: u32, tile_channels: u32) -> usize {
     2 * (splits as usize + 1) * teams as usize * tile_channels as usize
 }
@@ -112,8 +116,7 @@ pub(super) fn grid_partials(splits: u32, teams: u32, tile_channels: u32) -> usiz
 /// Partials that a grid exchanges at most, for a problem like this one with any number of samples.
 pub(super) fn most_grid_partials(problem: &Problem, limits: &DeviceLimits) -> usize {
     let ctas = GRID_CTAS_PER_SM.iter().max().unwrap_or(&1) * limits.sms;
-    let teams = MAX_TEAMS.min(ctas);
-    let of_tiling = |t: &Tiling| (2 * (ctas + teams) as usize * t.tile_channels as usize).min(MAX_PARTIALS);
+    let of_tiling = |t: &Tiling| (2 * 2 * ctas as usize * t.tile_channels as usize).min(MAX_PARTIALS);
     // One tiling for each width and number of threads.
     candidates(problem, limits, Strategy::TwoPass).iter().map(of_tiling).max().unwrap_or(0)
 }

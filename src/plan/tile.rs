@@ -132,6 +132,18 @@ impl Tiling {
         div_ceil(whole, self.chunk)
     }
 
+    /// Values of a channel in a chunk, and in a tile's last chunk.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(crate) fn chunk_values(&self, dtype: Dtype) -> [i64; 2] {
+        let (whole, each) = if self.access.is_strided() {
+            (self.rows, self.inner)
+        } else {
+            (self.rows * self.width, self.vector_len(dtype))
+        };
+        let last = whole - i64::from(self.splits.saturating_sub(1)) * self.chunk;
+        [self.chunk, last.max(0)].map(|len| len * i64::from(each))
+    }
+
     /// Iterations of a CTA's walk through its chunk.
     pub fn iterations(&self) -> i64 {
         div_ceil(self.chunk, self.iteration_len().max(1))

@@ -20,6 +20,7 @@ mod bytes;
 mod conformance;
 mod device;
 #[cfg(feature = "emulate")]
+mod exchange;
 mod faults;
 mod forked;
 mod graphs;

@@ -23,14 +23,14 @@ fn every_kind_runs() {
     }
     all.extend([16, 64, 4096].map(|strip_bytes| Probe::Strided { row_bytes: 4096, strip_bytes }));
     if limits.cooperative {
-        all.extend([0, 1, 3].map(|rounds| Probe::GridBarrier { team: 2, rounds }));
+        all.extend([0, 1, 3].map(|rounds| Probe::GridExchange { team: 2, rounds }));
         for by in [Storing::Members, Storing::Neighbours] {
             // Teams that do not fill their part of the device, and nobody; so many vectors that a CTA begins again.
             for team in [0, 1, limits.sms - 1] {
-                all.push(Probe::GridBarrierBesideStores { team, rounds: 2, vectors: 3, by });
+                all.push(Probe::GridExchangeBesideStores { team, rounds: 2, vectors: 3, by });
             }
         }
-        all.push(Probe::GridBarrierBesideStores { team: 2, rounds: 9, vectors: 40, by: Storing::Members });
+        all.push(Probe::GridExchangeBesideStores { team: 2, rounds: 9, vectors: 40, by: Storing::Members });
     }
     if limits.clusters[0][0] > 0 {
         all.extend([0, 1, 5].map(|rounds| Probe::ClusterExchange { team: 2, rounds }));
@@ -50,7 +50,7 @@ fn sizes_that_are_not_there_are_refused() {
     let mut probes = Probes::new(&cuda, 1 << 15).unwrap();
     let by = |ctas, threads, in_flight, bytes, sets| Probe::CopyBy { ctas, threads, in_flight, bytes, sets };
     let grid = 2 * limits.sms;
-    let barrier = |team, by| Probe::GridBarrierBesideStores { team, rounds: 1, vectors: 1, by };
+    let exchange = |team, by| Probe::GridExchangeBesideStores { team, rounds: 1, vectors: 1, by };
     let mut table = vec![
         (by(0, 64, 4, 64, 1), "a grid of at least 1 CTA", 0),
         (by(1, 96, 4, 64, 1), "a power of two from 32 to 256 threads", 96),
@@ -70,10 +70,10 @@ fn sizes_that_are_not_there_are_refused() {
     let (of_grid, of_sms) = (format!("a team of 1 to {grid} CTAs"), format!("a team of 1 to {} CTAs", limits.sms));
     let bytes = format!("buffers of at least {} bytes", grid * 256 * 16);
     if limits.cooperative {
-        table.push((Probe::GridBarrier { team: 0, rounds: 1 }, &of_grid, 0));
-        table.push((Probe::GridBarrier { team: grid + 1, rounds: 1 }, &of_grid, u64::from(grid + 1)));
-        table.push((barrier(grid + 1, Storing::Members), &of_grid, u64::from(grid + 1)));
-        table.push((barrier(limits.sms + 1, Storing::Neighbours), &of_sms, u64::from(limits.sms + 1)));
+        table.push((Probe::GridExchange { team: 0, rounds: 1 }, &of_grid, 0));
+        table.push((Probe::GridExchange { team: grid + 1, rounds: 1 }, &of_grid, u64::from(grid + 1)));
+        table.push((exchange(grid + 1, Storing::Members), &of_grid, u64::from(grid + 1)));
+        table.push((exchange(limits.sms + 1, Storing::Neighbours), &of_sms, u64::from(limits.sms + 1)));
     }
     for (probe, words, given) in table {
         match probes.launch(probe) {
@@ -86,7 +86,7 @@ fn sizes_that_are_not_there_are_refused() {
     if limits.cooperative {
         let mut small = Probes::new(&cuda, 1 << 12).unwrap();
         for by in [Storing::Members, Storing::Neighbours] {
-            let refused = small.launch(barrier(1, by)).unwrap_err();
+            let refused = small.launch(exchange(1, by)).unwrap_err();
             assert!(matches!(&refused, Error::Probe { expected, actual: 4096, .. } if *expected == bytes), "{refused}");
         }
     }

@@ -12,7 +12,7 @@ pub(super) const SECONDS: f64 = 0.06;
 /// Parts of the buffers that a copy by few CTAs takes in turn: it would be long over all of them.
 const PARTS: usize = 4;
 
-/// Bytes that the probes move, and grid barriers and exchanges that they do.
+/// Bytes that the probes move, and exchanges that they do.
 pub(super) struct Sizes {
     /// Bytes of each buffer.
     pub(super) bytes: usize,
@@ -20,7 +20,7 @@ pub(super) struct Sizes {
     row_bytes: usize,
     /// Bytes of the copies that L2 holds.
     warm: [usize; 3],
-    /// Grid barriers and exchanges of a launch: enough for the launch itself to take little of the time.
+    /// Exchanges of a launch: enough for the launch itself to take little of the time.
     rounds: u32,
 }
 
@@ -38,7 +38,7 @@ impl Sizes {
     }
 }
 
-/// Every probe: launches, streams, copies by part of the device, strides, grid barriers, exchanges.
+/// Every probe: launches, streams, copies by part of the device, strides, exchanges of grids and clusters.
 pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
     let &Sizes { bytes, row_bytes, warm, rounds } = sizes;
     let (sms, grid) = (limits.sms, 2 * limits.sms);
@@ -58,13 +58,13 @@ pub(super) fn all(limits: &DeviceLimits, sizes: &Sizes) -> Vec<Probe> {
         probes.extend([again(ctas[0], size, 1), again(grid, size, 1), again(grid, size, (bytes / size).max(1))]);
     }
     probes.extend([16, 32, 64, 128, 256].map(|strip_bytes| Probe::Strided { row_bytes, strip_bytes }));
-    probes.push(Probe::GridBarrier { team: grid, rounds: 0 });
-    probes.extend([2, 8, 32, grid / 4, grid / 2, grid].map(|team| Probe::GridBarrier { team, rounds }));
+    probes.push(Probe::GridExchange { team: grid, rounds: 0 });
+    probes.extend([2, 8, 32, grid / 4, grid / 2, grid].map(|team| Probe::GridExchange { team, rounds }));
     for by in [Storing::Members, Storing::Neighbours] {
         for vectors in [8, 32] {
-            // The stores alone, and with barriers.
-            let barrier = |team| Probe::GridBarrierBesideStores { team, rounds, vectors, by };
-            probes.extend([0, grid / 4].map(barrier));
+            // The stores alone, and with exchanges.
+            let exchange = |team| Probe::GridExchangeBesideStores { team, rounds, vectors, by };
+            probes.extend([0, grid / 4].map(exchange));
         }
     }
     probes.extend(
@@ -98,15 +98,15 @@ fn named(probe: Probe, buffer_bytes: usize) -> Value {
         Probe::Strided { row_bytes, strip_bytes } => json!({
             "kind": "strided", "row_bytes": row_bytes, "strip_bytes": strip_bytes, "bytes": buffer_bytes,
         }),
-        Probe::GridBarrier { team, rounds } => json!({ "kind": "meeting", "team": team, "rounds": rounds }),
-        Probe::GridBarrierBesideStores { team, rounds, vectors, by } => json!({
-            "kind": "meeting-beside-stores", "team": team, "rounds": rounds, "vectors": vectors,
+        Probe::GridExchange { team, rounds } => json!({ "kind": "grid-exchange", "team": team, "rounds": rounds }),
+        Probe::GridExchangeBesideStores { team, rounds, vectors, by } => json!({
+            "kind": "grid-exchange-beside-stores", "team": team, "rounds": rounds, "vectors": vectors,
             "by": match by {
                 Storing::Members => "members",
                 Storing::Neighbours => "neighbours",
             },
         }),
-        Probe::ClusterExchange { team, rounds } => json!({ "kind": "exchange", "team": team, "rounds": rounds }),
+        Probe::ClusterExchange { team, rounds } => json!({ "kind": "cluster-exchange", "team": team, "rounds": rounds }),
     }
 }
 
@@ -123,8 +123,8 @@ fn moved_bytes(probe: Probe, buffer_bytes: usize) -> Option<usize> {
         Probe::TwoReadOneWrite => Some(3 * buffer_bytes),
         Probe::TwoReadTwoWrite => Some(4 * buffer_bytes),
         Probe::Empty
-        | Probe::GridBarrier { .. }
-        | Probe::GridBarrierBesideStores { .. }
+        | Probe::GridExchange { .. }
+        | Probe::GridExchangeBesideStores { .. }
         | Probe::ClusterExchange { .. } => None,
     }
 }

@@ -65,7 +65,7 @@ fn a_device_is_measured_from_probes_to_plot() {
     assert!(report["limits"]["clusters"]["one_cta_per_sm"]["4"].as_u64().unwrap() > 0, "{}", report["limits"]);
 
     let probes = &report["probes"]["measured"];
-    for word in ["empty", "copy", "two-read-one-write", "strided", "meeting", "exchange"] {
+    for word in ["empty", "copy", "two-read-one-write", "strided", "grid-exchange", "cluster-exchange"] {
         assert!(probes.as_array().unwrap().iter().any(|it| it["probe"]["kind"] == word), "{word} in {probes}");
     }
     let ran =

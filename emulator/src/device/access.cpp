@@ -5,6 +5,7 @@
 #include "interface.h"
 #include "launch.h"
 #include "races.h"
+#include "sync.h"
 
 namespace emulator {
 
@@ -123,15 +124,15 @@ static inline __attribute__((always_inline)) void access(uintptr_t a, unsigned b
     if (c->races) check_race<kAligned>(c, offset, bytes, global, write, reinterpret_cast<const void*>(a), pc);
 }
 
-void check_atomic(Cta* c, const unsigned* address, bool write, const void* pc) {
+void check_atomic(Cta* c, const void* address, unsigned bytes, bool write, const void* pc) {
     const uintptr_t a = reinterpret_cast<uintptr_t>(address);
-    expect_waited(c, a, 4, write, pc);
+    expect_waited(c, a, bytes, write, pc);
     if (a - c->global_begin >= c->global_bytes) {
-        fault_at(c, kIllegalAddress, a, 4, write, pc, "synchronisation outside of global memory");
+        fault_at(c, kIllegalAddress, a, bytes, write, pc, "synchronisation outside of global memory");
     }
-    if (a & 3) fault_at(c, kMisalignedAddress, a, 4, write, pc, "misaligned access");
+    if (a & (bytes - 1)) fault_at(c, kMisalignedAddress, a, bytes, write, pc, "misaligned access");
     uint8_t* state = arena.state + (a - arena.base);
-    if (!all_written(state, 4)) bad_state(c, state, a, 4, write, pc);
+    if (!all_written(state, bytes)) bad_state(c, state, a, bytes, write, pc);
 }
 
 }  // namespace emulator

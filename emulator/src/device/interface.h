@@ -20,6 +20,10 @@
     X(unsigned, load_acquire, (const unsigned* address), (address))                                                    \
     X(unsigned, load_relaxed, (const unsigned* address), (address))                                                    \
     X(void, store_release, (unsigned* address, unsigned value), (address, value))                                      \
+    X(unsigned long long, atomic_add_relaxed, (unsigned long long* word, unsigned long long value), (word, value))     \
+    X(void, store_relaxed, (unsigned long long* word, unsigned long long value), (word, value))                        \
+    X(void, store_tagged, (void* slot, const unsigned* words), (slot, words))                                          \
+    X(void, load_tagged, (const void* slot, unsigned tag, unsigned* words), (slot, tag, words))                        \
     X(int, max_active_clusters, (int* clusters, const CudaEmulatorLaunch* launch), (clusters, launch))                 \
     X(unsigned, cluster_rank, (void), ())                                                                              \
     X(void, grid_dependency_wait, (void), ())                                                                          \

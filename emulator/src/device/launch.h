@@ -28,6 +28,14 @@ struct SyncWord {
     uint64_t version = 0;
 };
 
+// Sixteen bytes that CTAs exchange by store_tagged and load_tagged.
+struct TaggedSlot {
+    uint64_t writer = 0;            // the stamp of the last store; 0: none in this launch
+    std::vector<uint64_t> readers;  // the stamps of who took what it stored
+    std::vector<unsigned> tags;     // of all that was stored in this launch
+    std::shared_ptr<const Knowledge> knowledge;
+};
+
 struct Launch {
     const void* function = nullptr;
     CudaEmulatorInvoke invoke = nullptr;
@@ -52,6 +60,7 @@ struct Launch {
     int code = 0;
     std::string report;
     std::unordered_map<uintptr_t, SyncWord> words;
+    std::unordered_map<uintptr_t, TaggedSlot> tagged;
     std::atomic<uint64_t> progress{1};  // moves whenever something happens that another CTA may wait for
     // The CTAs that are promised to run at the same time: the whole grid if it is cooperative, else one cluster.
     uint32_t unfinished = 0;    // have not ended, begun or not

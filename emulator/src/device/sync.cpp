@@ -9,8 +9,6 @@
 
 namespace emulator {
 
-void check_atomic(Cta* c, const unsigned* address, bool write, const void* pc);
-
 Knowledge published(Cta* c) {
     const unsigned warp = c->thread / kWarpSize, lane_bit = 1u << (c->thread % kWarpSize);
     Knowledge all = c->known;
@@ -71,7 +69,7 @@ static void acquire(Cta* c, SyncWord& word) {
 // `acquires`: whether what others released is known from here on.
 template <class Update>
 static unsigned read_modify_write(Cta* c, unsigned* address, bool acquires, const void* pc, Update update) {
-    check_atomic(c, address, true, pc);
+    check_atomic(c, address, 4, true, pc);
     Launch& l = *c->launch;
     unsigned old;
     {
@@ -93,7 +91,7 @@ static unsigned read_modify_write(Cta* c, unsigned* address, bool acquires, cons
 }
 
 static void store_release(Cta* c, unsigned* address, unsigned value, const void* pc) {
-    check_atomic(c, address, true, pc);
+    check_atomic(c, address, 4, true, pc);
     Launch& l = *c->launch;
     {
         const std::lock_guard<std::mutex> lock(l.mutex);
@@ -112,7 +110,7 @@ static void store_release(Cta* c, unsigned* address, unsigned value, const void*
 // A load in a loop waits until something has happened. (A word that others change without these functions is a race, and a wait
 // for that may end as a deadlock.)
 static unsigned load(Cta* c, const unsigned* address, bool acquires, const void* pc) {
-    check_atomic(c, address, false, pc);
+    check_atomic(c, address, 4, false, pc);
     Launch& l = *c->launch;
     Fiber& me = running(c);
     // A load of the other kind is no turn of the same loop.

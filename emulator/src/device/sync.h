@@ -4,6 +4,8 @@
 
 namespace emulator {
 
+// Checks the place of an access that synchronises: `bytes` of global memory, aligned to them.
+void check_atomic(Cta* c, const void* address, unsigned bytes, bool write, const void* pc);
 // The knowledge that the running thread may hand on: what it did, and what is known to have happened before that.
 Knowledge published(Cta* c);
 // The running thread, or all `lanes` of its warp, learn something.

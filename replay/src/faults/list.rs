@@ -62,7 +62,7 @@ const fn any(name: &'static str, pattern: &'static str, instead: &'static str) -
     fault(name, None, pattern, instead)
 }
 
-pub(super) const LIST: [Fault; 33] = [
+pub(super) const LIST: [Fault; 35] = [
     cluster("mbarrier.init counts 2", r"(mbarrier\.init[^;]*), 1;", "$1, 2;"),
     cluster("mbarrier.init is missing", r"mbarrier\.init[^;]*;", ""),
     cluster("expects 16 bytes", r"(mbarrier\.arrive\.expect_tx[^;]*\]), %r\d+;", "$1, 16;"),
@@ -84,10 +84,20 @@ pub(super) const LIST: [Fault; 33] = [
     },
     cluster("barrier.cluster.wait without arrive", r"barrier\.cluster\.arrive[^;]*;", ""),
     cluster("barrier.cluster.arrive without wait", r"barrier\.cluster\.wait[^;]*;", ""),
-    grid("atom.release is relaxed", r"atom\.release\.", "atom.relaxed."),
-    grid("ld.acquire is relaxed", r"ld\.acquire\.gpu", "ld.relaxed.gpu"),
-    grid("atom.add adds 1", r"(atom\.release\.gpu\.global\.add\.u32[^;]*), %r\d+;", "$1, 1;"),
-    grid("does not wait for the team", r"ld\.acquire\.gpu\.global\.u32 (%r\d+), \[[^;]*;", "not.b32 $1, $1;"),
+    grid("a partial is not sent", r"mov\.b128 q, \{[^}]*\}; st\.relaxed[^;]*;", ""),
+    grid("a partial has another tag", r"(mov\.b128 q, \{%rd\d+), %rd\d+\}", "$1, 0}"),
+    grid(
+        "a slot is taken before it has the tag",
+        r"(ld\.relaxed\.gpu\.global\.b128(?:[^;]*;){4}\s*setp\.eq\.s32\s+%p\d+, )(%r\d+), %r\d+;",
+        "$1$2, $2;",
+    ),
+    grid(
+        "a slot is loaded in two halves",
+        r"(ld\.relaxed\.gpu\.global)\.b128 q, (\[%rd\d+\]); mov\.b128 (\{[^}]*\}), q;",
+        "$1.v2.u64 $3, $2;",
+    ),
+    grid("the next launch has the same epoch", r"st\.relaxed\.gpu\.global\.u64[^;]*;", ""),
+    grid("arrivals are not counted", r"(atom\.relaxed\.gpu\.global\.add\.u64[^;]*), 1;", "$1, 0;"),
     any("cp.async is not waited for", r"cp\.async\.wait_all;", ""),
     any("bar.sync is missing", r"bar\.sync[^;]*;", ""),
     any(

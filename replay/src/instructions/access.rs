@@ -99,6 +99,10 @@ fn load(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let [to, address] = statement.operands()?;
     let access = access(statement, address, names)?;
     let mut registers = [None; 4];
+    if is_wide(statement) {
+        [registers[0], registers[1]] = names.wide(to)?.map(Some);
+        return if access.order.releases { statement.unknown() } else { Ok(Op::Load { access, to: registers }) };
+    }
     let members = members(to);
     if members.len() != access.count || access.order.releases {
         return statement.unknown();
@@ -114,14 +118,24 @@ fn store(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let access = access(statement, address, names)?;
     let members = members(from);
     let is_load = access.order.acquires || access.order.is_constant;
-    if members.len() != access.count || access.space == Space::Parameters || is_load {
+    let count = if is_wide(statement) { 1 } else { access.count };
+    if members.len() != count || access.space == Space::Parameters || is_load {
         return statement.unknown();
     }
     let mut sources = [names.constant(0); 4];
+    if is_wide(statement) {
+        [sources[0], sources[1]] = names.wide(from)?.map(|half| Source::Register(half.register));
+        return Ok(Op::Store { access, from: sources });
+    }
     for (source, name) in sources.iter_mut().zip(members) {
         *source = names.source(name)?;
     }
     Ok(Op::Store { access, from: sources })
+}
+
+/// Whether ld or st moves a register of 128 bits: two elements of 64 to the machine, at once ("Single-Copy Atomicity").
+fn is_wide(statement: &Statement<'_>) -> bool {
+    statement.opcode.ends_with(".b128")
 }
 
 /// The memory that ld or st touches.
@@ -142,6 +156,12 @@ fn access(statement: &Statement<'_>, address: &str, names: &mut Names) -> Result
     let Some((bytes, is_signed)) = words.last().and_then(memory_type).filter(|_| !(is_weak && order.is_strong)) else {
         return statement.unknown();
     };
+    let is_wide = bytes == 16;
+    let (bytes, count) = if is_wide { (bytes / 2, 2 * count) } else { (bytes, count) };
+    // The elements of a vector are accesses of their own, in any order ("Vector Data-types"): others may come between strong ones.
+    if !is_wide && count > 1 && order.is_strong {
+        return statement.unknown();
+    }
     if bytes * count > 16 || (order.is_constant && (order.is_strong || space != Space::Global)) {
         return statement.unknown();
     }

@@ -1,4 +1,4 @@
-//! mov of two halves, and of special registers (PTX ISA, "Data Movement and Conversion Instructions: mov", "Special Registers").
+//! mov of two halves, of 128 bits too, and of special registers (PTX ISA, "Data Movement and Conversion Instructions: mov", "Special Registers").
 //!
 //! %warpid is not known: the ISA does not promise that it is the thread's number over 32.
 
@@ -19,6 +19,11 @@ pub(crate) enum Op {
         to: [Option<Destination>; 2],
         from: Source,
         bits: u32,
+    },
+    /// The halves of 128 bits.
+    Both {
+        to: [Option<Destination>; 2],
+        from: [Source; 2],
     },
     Special {
         to: Destination,
@@ -69,6 +74,7 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
         let bits = match statement.opcode {
             "mov.b32" => 16,
             "mov.b64" => 32,
+            "mov.b128" => return Ok(Some(Any::Registers(halves(statement, names)?))),
             _ => return statement.unknown(),
         };
         match (&crate::ptx::members(to)[..], &crate::ptx::members(from)[..]) {
@@ -86,6 +92,22 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
     Ok(Some(Any::Registers(op)))
 }
 
+/// mov.b128, of two halves together or apart.
+fn halves(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
+    let [to, from] = statement.operands()?;
+    match (&crate::ptx::members(to)[..], &crate::ptx::members(from)[..]) {
+        (&[to], &[low, high]) => {
+            let [to_low, to_high] = names.wide(to)?.map(Some);
+            Ok(Op::Both { to: [to_low, to_high], from: [names.source(low)?, names.source(high)?] })
+        }
+        (&[low, high], &[from]) => {
+            let to = [names.optional(low)?, names.optional(high)?];
+            Ok(Op::Both { to, from: names.wide(from)?.map(|half| Source::Register(half.register)) })
+        }
+        _ => statement.unknown(),
+    }
+}
+
 impl Machine<'_> {
     pub(crate) fn move_registers(&mut self, place: ThreadIndex, op: &Op) -> Result<Next> {
         match *op {
@@ -98,6 +120,11 @@ impl Machine<'_> {
                 let value = self.value(place, from);
                 self.set_if(place, low, value & ((1 << bits) - 1));
                 self.set_if(place, high, value >> bits);
+            }
+            Op::Both { to: [low, high], from } => {
+                let [of_low, of_high] = from.map(|from| self.value(place, from));
+                self.set_if(place, low, of_low);
+                self.set_if(place, high, of_high);
             }
             Op::Special { to, which } => {
                 let cta = self.cta(place);

@@ -44,12 +44,14 @@ pub(crate) struct Names {
     known_constants: HashMap<u64, u32>,
 }
 
-/// A register, or with `%r<8>` a row of them.
+/// A register, or with `%r<8>` a row of them. One of 128 bits is two of 64, the lower half first.
 #[derive(Debug)]
 struct Declared {
     first: u32,
     count: Option<u32>,
     mask: u64,
+    /// Registers of 64 bits at most that each is made of.
+    halves: u32,
 }
 
 impl Names {
@@ -73,34 +75,50 @@ impl Names {
         let (ty, names) = text.trim().split_once(char::is_whitespace).unwrap_or((text, ""));
         let width = ty.strip_prefix('.').and_then(types::bits).filter(|&bits| bits != 8);
         let Some(width) = width else { trap!("not known: registers of type {ty}") };
-        let mask = u64::MAX >> (64 - width);
+        let halves = width.div_ceil(64);
+        let mask = u64::MAX >> (64 - width / halves);
         for name in parts(names) {
             let (name, count) = match name.split_once('<') {
                 Some((name, count)) => match count.trim_end_matches('>').parse::<u32>() {
-                    Ok(count) if self.masks.len() + (count as usize) < MOST => (name, Some(count)),
+                    Ok(count) if self.masks.len() + (halves as usize) * (count as usize) < MOST => (name, Some(count)),
                     _ => trap!("not known: registers {name}<{count}"),
                 },
                 None => (name, None),
             };
             let first = self.masks.len() as u32;
-            self.masks.extend(std::iter::repeat_n(mask, count.unwrap_or(1) as usize));
+            self.masks.extend(std::iter::repeat_n(mask, (halves * count.unwrap_or(1)) as usize));
             if let Some(scope) = self.scopes.last_mut() {
-                scope.insert(name.into(), Declared { first, count, mask });
+                scope.insert(name.into(), Declared { first, count, mask, halves });
             }
         }
         Ok(())
     }
 
+    /// The register of 64 bits or less.
     fn register(&self, name: &str) -> Option<Destination> {
+        let (register, halves) = self.declared(name)?;
+        (halves == 1).then_some(register)
+    }
+
+    /// The halves of a register of 128 bits, the lower one first.
+    pub(crate) fn wide(&self, name: &str) -> Result<[Destination; 2]> {
+        match self.declared(name) {
+            Some((low, 2)) => Ok([low, Destination { register: low.register + 1, ..low }]),
+            _ => trap!("expected a register of 128 bits, got {name}"),
+        }
+    }
+
+    /// A register, or the first of what it is made of, and how many these are.
+    fn declared(&self, name: &str) -> Option<(Destination, u32)> {
         let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
         let number = name[prefix.len()..].parse::<u32>().ok();
         self.scopes.iter().rev().find_map(|scope| {
-            if let Some(Declared { first, count: None, mask }) = scope.get(name) {
-                return Some(Destination { register: *first, mask: *mask });
+            if let Some(Declared { first, count: None, mask, halves }) = scope.get(name) {
+                return Some((Destination { register: *first, mask: *mask }, *halves));
             }
-            let Declared { first, count, mask } = scope.get(prefix)?;
+            let Declared { first, count, mask, halves } = scope.get(prefix)?;
             let number = number.filter(|&number| count.is_some_and(|count| number < count))?;
-            Some(Destination { register: first + number, mask: *mask })
+            Some((Destination { register: first + halves * number, mask: *mask }, *halves))
         })
     }
 

@@ -8,6 +8,7 @@ pub(crate) fn bits(name: &str) -> Option<u32> {
         "b16" | "u16" | "s16" | "f16" => 16,
         "b32" | "u32" | "s32" | "f32" => 32,
         "b64" | "u64" | "s64" => 64,
+        "b128" => 128,
         _ => return None,
     })
 }

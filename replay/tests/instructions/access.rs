@@ -50,6 +50,24 @@ fn vectors_and_sinks() {
     assert_eq!(load("ld.global.v4.u16 {_, _, %h1, _}, [%d15]; cvt.u32.u16 %r0, %h1;"), 2);
 }
 
+/// 128 bits go through a register of their own, whole, and by strong accesses too.
+#[test]
+fn registers_of_128_bits() {
+    for order in ["", ".relaxed.gpu"] {
+        let body = format!(
+            "{{ .reg .b128 q; ld{order}.global.b128 q, [%d15]; mov.b128 {{%d1, %d2}}, q; }}
+             {{ .reg .b128 q, p; mov.b128 p, {{%d2, %d1}}; st{order}.global.b128 [%d15+16], p; }}"
+        );
+        assert_eq!(Program::new(&body).memory(&[1, 2, 3, 4]).run()[4..8], [3, 4, 1, 2], "{order}");
+    }
+    let trap = |body: &str| Program::new(body).memory(&[0; 8]).trap();
+    assert!(trap(".reg .b128 q; ld.global.b128 q, [%d15+8];").contains("misaligned: 16 bytes"));
+    assert!(trap("ld.global.b128 %d1, [%d15];").contains("expected a register of 128 bits, got %d1"));
+    assert!(trap(".reg .b128 q; add.s64 %d1, q, 1;").contains("expected a register or a number, got q"));
+    // A strong vector is not one access, but one for each element.
+    assert!(trap("ld.relaxed.gpu.global.v2.u64 {%d1, %d2}, [%d15];").contains("not known"));
+}
+
 /// A vector lies at a multiple of all of its bytes.
 #[test]
 fn vectors_are_aligned() {

@@ -57,7 +57,7 @@ fn wrong_operands_stop_with_their_line() {
     assert_eq!(stopped("div.u16 %r0, %r1, %r2;"), "not known: div.u16 %r0, %r1, %r2");
     assert_eq!(stopped("rem.u32 %d0, %d1, %d2;"), "not known: rem.u32 %d0, %d1, %d2");
     assert_eq!(stopped("add.s32 %r0, %r1 /* 1 */, 1;"), "expected a register or a number, got %r1 /* 1 */");
-    assert_eq!(stopped(".reg .b128 %q<2>;"), "not known: registers of type .b128");
+    assert_eq!(stopped(".reg .b256 %q<2>;"), "not known: registers of type .b256");
 }
 
 /// A register of an inner scope hides the outer one of its name until the scope ends.

@@ -1,4 +1,4 @@
-//! The best that a device can do, for benches: copies, grid barriers and exchanges.
+//! The best that a device can do, for benches: copies, and exchanges of grids and clusters.
 
 use cudarc::driver::{CudaSlice, DevicePtr, DevicePtrMut};
 
@@ -51,21 +51,21 @@ pub enum Probe {
         /// A power of two from 16 to 4096.
         strip_bytes: usize,
     },
-    /// Grid barriers of the teams of a cooperative grid: the time of a round is `grid_barrier`. There are as many teams as
-    /// fill the device, [`Plan::MAX_TEAMS`] at most.
+    /// Exchanges of the teams of a cooperative grid: the time of a round is `grid_exchange`. There are as many teams as
+    /// fill the device.
     /// Without rounds it is [`Probe::Empty`] as a cooperative launch, which takes longer by `cooperative`.
-    GridBarrier {
+    GridExchange {
         /// CTAs of a team.
         team: u32,
-        /// Barriers of each team.
+        /// Exchanges of each team.
         rounds: u32,
     },
-    /// Grid barriers while stores are under way, which the fence of a barrier may have to wait for: how much more than
-    /// `grid_barrier` a barrier costs then. At best the longer of the barriers alone and the stores alone.
-    GridBarrierBesideStores {
-        /// CTAs of a team; with 0 there is no barrier, which is the stores alone.
+    /// Exchanges while stores are under way: how much more than `grid_exchange` an exchange costs then. At best the longer
+    /// of the exchanges alone and the stores alone.
+    GridExchangeBesideStores {
+        /// CTAs of a team; with 0 there is no exchange, which is the stores alone.
         team: u32,
-        /// Barriers of each team.
+        /// Exchanges of each team.
         rounds: u32,
         /// Vectors of 16 bytes that a thread stores in each round.
         vectors: u32,
@@ -82,13 +82,12 @@ pub enum Probe {
     },
 }
 
-/// The CTAs that store while others wait at a barrier.
+/// The CTAs that store while others exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storing {
-    /// The CTAs of the barriers, each before its own, and the rest of the grid where its CTAs are no whole number of teams or the
-    /// teams are [`Plan::MAX_TEAMS`].
+    /// The CTAs that exchange, each before its own, and the rest of the grid where its CTAs are no whole number of teams.
     Members,
-    /// CTAs without a barrier: the second one of each SM, as far as an idle device gives each SM one CTA before any gets a
+    /// CTAs without an exchange: the second one of each SM, as far as an idle device gives each SM one CTA before any gets a
     /// second. That is how GPUs are seen to do it, and no promise of theirs; under [`Cuda::with_max_sms`] it does not hold.
     Neighbours,
 }
@@ -100,7 +99,8 @@ pub struct Probes {
     b: CudaSlice<u8>,
     out: CudaSlice<u8>,
     more: CudaSlice<u8>,
-    counters: CudaSlice<u8>,
+    /// The counter of exchanges, and behind it two stages of partials.
+    exchanges: CudaSlice<u8>,
     /// The launches of copies that take parts of the buffers in turn.
     turn: usize,
 }
@@ -113,14 +113,15 @@ impl Probes {
     pub fn new(cuda: &Cuda, bytes: usize) -> Result<Self> {
         let room = |bytes: usize| cuda.stream.alloc_zeros(bytes).map_err(allocating(bytes));
         let bytes = bytes.max(VECTOR).next_multiple_of(VECTOR);
-        let counters = room(Plan::MAX_TEAMS as usize * Plan::COUNTER_BYTES)?;
+        let ctas = (cuda.limits().sms * Plan::MIN_CTAS) as usize;
+        let exchanges = room(Plan::COUNTER_BYTES + 2 * ctas * Plan::PARTIAL_BYTES)?;
         Ok(Self {
             cuda: cuda.clone(),
             a: room(bytes)?,
             b: room(bytes)?,
             out: room(bytes)?,
             more: room(bytes)?,
-            counters,
+            exchanges,
             turn: 0,
         })
     }
@@ -146,8 +147,8 @@ impl Probes {
             | Probe::TwoReadOneWrite
             | Probe::TwoReadTwoWrite
             | Probe::Strided { .. }
-            | Probe::GridBarrier { .. }
-            | Probe::GridBarrierBesideStores { .. }
+            | Probe::GridExchange { .. }
+            | Probe::GridExchangeBesideStores { .. }
             | Probe::ClusterExchange { .. } => 0,
         };
         let stream = &*self.cuda.stream;
@@ -155,18 +156,19 @@ impl Probes {
         let (b, _of_b) = self.b.device_ptr(stream);
         let (out, _of_out) = self.out.device_ptr_mut(stream);
         let (more, _of_more) = self.more.device_ptr_mut(stream);
-        let (counters, _of_counters) = self.counters.device_ptr_mut(stream);
+        let (exchanges, _of_exchanges) = self.exchanges.device_ptr_mut(stream);
         let args = ffi::BnProbe {
             a: (a + offset) as *const _,
             b: b as *const _,
             out: (out + offset) as *mut _,
             more: if probe == Probe::TwoReadTwoWrite { more as *mut _ } else { std::ptr::null_mut() },
-            counters: counters as *mut u32,
+            partials: (exchanges + Plan::COUNTER_BYTES as u64) as *mut _,
+            exchanges: exchanges as *mut _,
             ..args
         };
         self.cuda.context().bind_to_thread().map_err(driver("cuCtxSetCurrent"))?;
         // SAFETY: the buffers have `vectors` vectors each behind `offset`, `arguments` made the geometry for them and for this
-        // device, there is a counter for each team, and the guards outlive the launch.
+        // device, there are two stages of partials for all CTAs that are resident together, and the guards outlive the launch.
         checked("bn_probe", unsafe { ffi::bn_probe(&args, self.cuda.launch_stream()) })
     }
 
@@ -188,10 +190,11 @@ impl Probes {
             width: 1,
             team: 1,
             rounds: 0,
-            barrier_ctas: 0,
+            exchange_ctas: 0,
             storing_from: 0,
             stores: 0,
-            counters: std::ptr::null_mut(),
+            partials: std::ptr::null_mut(),
+            exchanges: std::ptr::null_mut(),
         };
         match probe {
             Probe::Empty => Ok(ffi::BnProbe { ctas: limits.sms * Plan::MIN_CTAS, ..streaming(Kind::BN_PROBE_EMPTY) }),
@@ -229,28 +232,28 @@ impl Probes {
                 let (row_vectors, width) = ((row_bytes / VECTOR) as i64, (strip_bytes / VECTOR) as i64);
                 Ok(ffi::BnProbe { ctas, row_vectors, width, ..streaming(Kind::BN_PROBE_STRIDED) })
             }
-            Probe::GridBarrier { team, rounds } => {
-                let barrier_ctas = self.barrier_ctas(team, limits.sms * Plan::MIN_CTAS)?;
-                let probe = streaming(Kind::BN_PROBE_GRID_BARRIER);
-                Ok(ffi::BnProbe { ctas: barrier_ctas, team, rounds, barrier_ctas, ..probe })
+            Probe::GridExchange { team, rounds } => {
+                let exchange_ctas = self.exchange_ctas(team, limits.sms * Plan::MIN_CTAS)?;
+                let probe = streaming(Kind::BN_PROBE_GRID_EXCHANGE);
+                Ok(ffi::BnProbe { ctas: exchange_ctas, team, rounds, exchange_ctas, ..probe })
             }
-            Probe::GridBarrierBesideStores { team, rounds, vectors, by } => {
+            Probe::GridExchangeBesideStores { team, rounds, vectors, by } => {
                 let all = limits.sms * Plan::MIN_CTAS;
                 let (room, storing_from) = match by {
                     Storing::Members => (all, 0),
                     Storing::Neighbours => (limits.sms, limits.sms),
                 };
                 // The stores alone are those of the same grid.
-                let barrier_ctas = if team == 0 { 0 } else { self.barrier_ctas(team, room)? };
-                self.barrier_ctas(1, all)?;
+                let exchange_ctas = if team == 0 { 0 } else { self.exchange_ctas(team, room)? };
+                self.exchange_ctas(1, all)?;
                 let bytes = all as usize * Plan::MAX_THREADS as usize * VECTOR;
                 expect(self.bytes() >= bytes, || format!("buffers of at least {bytes} bytes"), self.bytes() as u64)?;
-                let probe = streaming(Kind::BN_PROBE_GRID_BARRIER);
+                let probe = streaming(Kind::BN_PROBE_GRID_EXCHANGE);
                 Ok(ffi::BnProbe {
                     ctas: all,
                     team: team.max(1),
                     rounds,
-                    barrier_ctas,
+                    exchange_ctas,
                     storing_from,
                     stores: vectors,
                     ..probe
@@ -269,10 +272,10 @@ impl Probes {
     }
 
     /// The CTAs of as many teams as this many hold, all of them resident together.
-    fn barrier_ctas(&self, team: u32, room: u32) -> Result<u32> {
+    fn exchange_ctas(&self, team: u32, room: u32) -> Result<u32> {
         let most = if self.cuda.limits().cooperative { room } else { 0 };
         expect((1..=most).contains(&team), || format!("a team of 1 to {most} CTAs"), team)?;
-        Ok((room / team).min(Plan::MAX_TEAMS) * team)
+        Ok(room / team * team)
     }
 }
 

@@ -14,7 +14,6 @@ const _: () = assert!(
         && Plan::VECTOR_BYTES == ffi::BN_VECTOR_BYTES
         && Plan::PARTIAL_BYTES == ffi::BN_PARTIAL_BYTES as usize
         && Plan::MAX_SLOTS == ffi::BN_MAX_SLOTS
-        && Plan::COUNTER_BYTES == ffi::BN_COUNTER_BYTES as usize
         && Plan::CLUSTER_SIZES.len() == ffi::BN_CLUSTER_SIZES as usize
 );
 
@@ -36,6 +35,7 @@ impl KernelElement for bf16 {
 /// The tiling of a launch.
 pub(super) fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> BnTiling {
     let t = &plan.tiling;
+    let [chunk_values, last_chunk_values] = t.chunk_values(problem.dtype()).map(|values| values as f32);
     BnTiling {
         dtype: T::BN_DTYPE,
         access: t.access.into(),
@@ -56,6 +56,8 @@ pub(super) fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> BnTili
         shared_bytes: t.shared_bytes,
         slot_rows: t.slot_rows,
         mask_in_place: u32::from(t.mask_in_place),
+        chunk_values,
+        last_chunk_values,
         by_iteration: BnDivisor::new(t.iteration_len()),
         by_width: BnDivisor::new(t.width),
         by_inner: BnDivisor::new(t.inner),

@@ -1,4 +1,4 @@
-//! The probes: exchanges and grid barriers again and again, and streams.
+//! The probes: exchanges again and again, and streams.
 
 use batchnorm::Cuda;
 use batchnorm::bench::{Probe, Probes, Storing};
@@ -6,7 +6,7 @@ use batchnorm::plan::Plan;
 
 use crate::device::cuda;
 
-/// The probes, with so many rounds that every receive buffer and both phases of its barrier are used again.
+/// The probes, with rounds enough for every receive buffer, both phases of its barrier and every stage of a grid to be used again.
 #[test]
 fn every_probe() {
     let Some(cuda) = cuda() else { return };
@@ -22,15 +22,15 @@ fn every_probe() {
     launch_all(&cuda, 1 << 13, &exchanges.collect::<Vec<_>>());
     if limits.cooperative {
         let ctas = Plan::MIN_CTAS * limits.sms;
-        let barriers = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
-        let barriers = barriers.flat_map(|team| [5, 8].map(|rounds| Probe::GridBarrier { team, rounds }));
-        launch_all(&cuda, 1 << 13, &barriers.collect::<Vec<_>>());
-        let with_stores = Probe::GridBarrierBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
+        let exchanges = [2, 4, 8, 16, ctas].into_iter().filter(|&team| team <= ctas);
+        let exchanges = exchanges.flat_map(|team| [5, 8].map(|rounds| Probe::GridExchange { team, rounds }));
+        launch_all(&cuda, 1 << 13, &exchanges.collect::<Vec<_>>());
+        let with_stores = Probe::GridExchangeBesideStores { team: 2, rounds: 5, vectors: 3, by: Storing::Members };
         launch_all(&cuda, (ctas * Plan::MAX_THREADS) as usize * 16, &[with_stores]);
     }
 }
 
-/// The exchanges of clusters that a small device does not have, and one grid barrier of all CTAs of a large one.
+/// The exchanges of clusters that a small device does not have, and one exchange of all CTAs of a large one.
 #[cfg(feature = "emulate")]
 #[test]
 fn of_a_whole_gpu() {
@@ -42,8 +42,8 @@ fn of_a_whole_gpu() {
     assert_eq!(teams, [2, 4, 8, 16]);
     let teams = if super::every() == 1 { &teams[..] } else { &teams[3..] };
     let exchanges = teams.iter().map(|&team| Probe::ClusterExchange { team, rounds: 5 });
-    let barrier = Probe::GridBarrier { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
-    launch_all(&cuda, 1 << 13, &exchanges.chain([barrier]).collect::<Vec<_>>());
+    let of_grid = Probe::GridExchange { team: Plan::MIN_CTAS * cuda.limits().sms, rounds: 5 };
+    launch_all(&cuda, 1 << 13, &exchanges.chain([of_grid]).collect::<Vec<_>>());
 }
 
 /// Cluster sizes that the device has.

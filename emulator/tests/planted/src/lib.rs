@@ -29,6 +29,16 @@ unsafe extern "C" {
     pub safe fn launch_grid_barrier(values: u64, counter: u64, y: u64, ctas: u32, coop: i32, broken: i32) -> i32;
     pub safe fn launch_persistent(x: u64, counters: u64, y: u64, ctas: u32, threads: u32, rounds: u32, how: i32)
     -> i32;
+    pub safe fn launch_tagged(
+        slots: u64,
+        besides: u64,
+        y: u64,
+        ctas: u32,
+        threads: u32,
+        rounds: u32,
+        epoch: u32,
+        how: i32,
+    ) -> i32;
     pub safe fn launch_shuffle(y: u64, how: i32) -> i32;
     pub safe fn launch_barrier(y: u64, how: i32) -> i32;
     pub safe fn launch_collectives(y: u64) -> i32;
