@@ -364,7 +364,10 @@ fn block_reads_once_where_tiles_fit_and_fill_the_device() {
     assert_ne!(plan(&[32, 2048, 7, 7], first).strategy, Strategy::TwoPass);
     // A tile of 1.6 MB fits no SM, but a team of eight; one of 6.4 MB needs a good part of the device.
     let of_eight = plan(&[256, 64, 56, 56], first);
-    assert!(matches!(of_eight.strategy, Strategy::Cluster | Strategy::Grid) && of_eight.tiling.splits <= 16, "{of_eight}");
+    assert!(
+        matches!(of_eight.strategy, Strategy::Cluster | Strategy::Grid) && of_eight.tiling.splits <= 16,
+        "{of_eight}"
+    );
     assert_eq!(plan(&[256, 64, 112, 112], first).strategy, Strategy::Grid);
 }
 

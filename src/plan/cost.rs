@@ -93,7 +93,7 @@ impl Constants {
         // Not measured.
         grid_merge: 100.0,
         // Not measured.
-        drift: 0.1,
+        drift: 0.3,
     };
 
     /// The shares of DRAM's bandwidth and of L2's that are left where a tile's rows have this many bytes.

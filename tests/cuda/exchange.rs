@@ -1,7 +1,7 @@
 //! The exchanges of a grid: their number goes on from launch to launch, whatever the geometry, until it begins again.
 
-use batchnorm::op::{Moments, Problem};
-use batchnorm::plan::Plan;
+use batchnorm::op::{Memory, Problem, Train};
+use batchnorm::plan::{Measure, Plan, Tiling};
 use batchnorm::{Backend, Compute, Cpu, Cuda, CudaWorkspace, Dtype, Epilogue, Op, Shape, Strategy};
 use cudarc::driver::{CudaSlice, DevicePtr};
 
@@ -13,7 +13,7 @@ const LAST: u64 = 1 << 30;
 /// The bit that every tag has.
 const TAG_BIT: u32 = 1 << 31;
 
-/// Moments by a grid, in scratch memory whose content is at hand.
+/// Training forwards by a grid, in scratch memory whose content is at hand.
 struct Grid {
     cuda: Cuda,
     scratch: CudaSlice<u8>,
@@ -36,19 +36,20 @@ impl Grid {
         Self { cuda: cuda.clone(), scratch, workspace }
     }
 
-    /// Checks the moments of a shape against those of the CPU. Returns the number of exchanges behind them.
+    /// Checks a training forward of a shape against that of the CPU. Returns the number of exchanges behind it.
     fn check(&mut self, shape: Shape) -> u64 {
         let Self { cuda, workspace, .. } = self;
         let x = values(shape, 3);
-        let (mut mean, mut var) = (vec![0.0f32; shape.c()], vec![0.0f32; shape.c()]);
-        let (on_device, mut got_mean, mut got_var) =
-            (cuda.upload(&x).unwrap(), cuda.upload(&mean).unwrap(), cuda.upload(&var).unwrap());
-        let op = Moments::<Cuda, f32> { shape, x: &on_device, mean: &mut got_mean, var: &mut got_var };
+        let (mut y, mut mean, mut inv_std) = (vec![0.0; shape.len()], vec![0.0; shape.c()], vec![0.0; shape.c()]);
+        let upload = |values: &[f32]| cuda.upload(values).unwrap();
+        let (on_device, mut got_y) = (upload(&x), upload(&y));
+        let (mut got_mean, mut got_inv_std) = (upload(&mean), upload(&inv_std));
+        let op = train::<Cuda>(shape, &on_device, &mut got_y, &mut got_mean, &mut got_inv_std);
         cuda.run_in(workspace, op).unwrap();
-        Cpu.run(Moments::<Cpu, f32> { shape, x: &x, mean: &mut mean, var: &mut var }).unwrap();
-        for (got, want) in [(&got_mean, mean), (&got_var, var)] {
-            for (c, (got, want)) in cuda.download(got).unwrap().iter().zip(&want).enumerate() {
-                assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{shape}: channel {c}: {got} for {want}");
+        Cpu.run(train::<Cpu>(shape, &x, &mut y, &mut mean, &mut inv_std)).unwrap();
+        for (name, got, want) in [("y", &got_y, y), ("mean", &got_mean, mean), ("inv_std", &got_inv_std, inv_std)] {
+            for (i, (got, want)) in cuda.download(got).unwrap().iter().zip(&want).enumerate() {
+                assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{shape}: {name}[{i}]: {got} for {want}");
             }
         }
         let word = self.content()[Plan::COUNTER_BYTES..][..8].try_into().map(u64::from_le_bytes).unwrap();
@@ -62,34 +63,50 @@ impl Grid {
 }
 
 fn problem(shape: Shape) -> Problem {
-    Problem::new(Op::Moments, shape, Dtype::F32, Epilogue::IDENTITY, 0.0, None).unwrap()
+    Problem::new(Op::Train, shape, Dtype::F32, Epilogue::IDENTITY, 1e-5, None).unwrap()
 }
 
-/// Tiles of one channel, of several, and of more channels than the team has CTAs; with the exchanges that a launch may make.
-fn shapes(cuda: &Cuda) -> Vec<(Shape, u64)> {
-    let shapes = [Shape::nchw(3, 5, 32, 32), Shape::nhwc(9, 16, 16, 8), Shape::nhwc(2, 16, 16, 128), Shape::nc(4096, 24)];
-    let with_exchanges = shapes.map(|shape| {
-        let plan = cuda.plan(&problem(shape.unwrap())).unwrap();
-        assert!(plan.strategy == Strategy::Grid && plan.tiling.splits > 1, "{plan}");
-        (shape.unwrap(), u64::from(2 * (plan.tiling.tiles / plan.tiling.teams + 1)))
-    });
-    let of_one = with_exchanges.iter().filter(|(shape, _)| {
-        let tiling = cuda.plan(&problem(*shape)).unwrap().tiling;
-        tiling.tile_channels == 1
-    });
-    assert!((1..4).contains(&of_one.count()));
-    with_exchanges.to_vec()
+fn train<'a, M: Memory>(
+    shape: Shape,
+    x: M::In<'a, f32>,
+    y: M::Out<'a, f32>,
+    saved_mean: M::Out<'a, f32>,
+    saved_inv_std: M::Out<'a, f32>,
+) -> Train<'a, M, f32> {
+    let (eps, epilogue) = (1e-5, Epilogue::IDENTITY);
+    let (gamma, beta, relu_mask, running) = (None, None, None, None);
+    Train { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, relu_mask, running }
 }
 
-fn grid() -> Option<Cuda> {
-    let cuda = device()?.with_strategy(Some(Strategy::Grid));
-    has(&cuda.limits(), Some(Strategy::Grid)).then(|| cuda.clone())
+/// A device that has these plans alone for some shapes: with tiles of one channel, of several, of more channels than the team has CTAs,
+/// and of several tiles in turn. With the exchanges that a launch may make.
+fn planned() -> Option<(Cuda, Vec<(Shape, u64)>)> {
+    let cuda = device()?;
+    if !has(&cuda.limits(), Some(Strategy::Grid)) {
+        return None;
+    }
+    let wanted: [(Shape, fn(&Tiling) -> bool); 4] = [
+        (Shape::nchw(6, 2, 64, 64).unwrap(), |t| t.tile_channels == 1),
+        (Shape::nhwc(9, 16, 16, 8).unwrap(), |t| (2..=t.splits).contains(&t.tile_channels)),
+        (Shape::nhwc(2, 16, 16, 128).unwrap(), |t| t.tile_channels > t.splits),
+        // More tiles than CTAs, and each larger than one CTA can hold.
+        (Shape::nchw(20, 2 * cuda.limits().sms as usize + 2, 64, 64).unwrap(), |t| t.tiles > t.teams),
+    ];
+    let mut table = cuda.plan_table(Measure::CountedBytes).unwrap();
+    let shapes = wanted.map(|(shape, is_wanted)| {
+        let plans = Plan::all(&problem(shape), &cuda.limits());
+        let of_grid = plans.iter().filter(|plan| plan.strategy == Strategy::Grid && plan.tiling.splits > 1);
+        let plan = of_grid.copied().find(|plan| is_wanted(&plan.tiling));
+        let plan = plan.unwrap_or_else(|| panic!("{shape}: none of {plans:?}"));
+        table.insert(&problem(shape), plan, Vec::new()).unwrap();
+        (shape, u64::from(2 * (plan.tiling.tiles / plan.tiling.teams + 1)))
+    });
+    Some(((*cuda).clone().with_plans(table).unwrap(), shapes.to_vec()))
 }
 
 #[test]
 fn they_are_counted_over_launches_of_all_geometries() {
-    let Some(cuda) = grid() else { return };
-    let shapes = shapes(&cuda);
+    let Some((cuda, shapes)) = planned() else { return };
     let mut grid = Grid::new(&cuda, &shapes.iter().map(|&(shape, _)| shape).collect::<Vec<_>>(), 7);
     let mut exchanges = 7;
     for turn in 0..3 {
@@ -103,8 +120,8 @@ fn they_are_counted_over_launches_of_all_geometries() {
 /// The partials of long ago have the tags that come next: none of them may be taken.
 #[test]
 fn they_begin_again_before_a_tag_comes_twice() {
-    let Some(cuda) = grid() else { return };
-    for (shape, of_launch) in shapes(&cuda) {
+    let Some((cuda, shapes)) = planned() else { return };
+    for (shape, of_launch) in shapes {
         let mut grid = Grid::new(&cuda, &[shape], LAST - 1);
         assert_eq!(grid.check(shape), LAST - 1 + of_launch, "{shape}");
         assert_eq!(grid.check(shape), 0, "{shape}");

@@ -106,7 +106,9 @@ fn named(probe: Probe, buffer_bytes: usize) -> Value {
                 Storing::Neighbours => "neighbours",
             },
         }),
-        Probe::ClusterExchange { team, rounds } => json!({ "kind": "cluster-exchange", "team": team, "rounds": rounds }),
+        Probe::ClusterExchange { team, rounds } => {
+            json!({ "kind": "cluster-exchange", "team": team, "rounds": rounds })
+        }
     }
 }
 
