@@ -227,16 +227,20 @@ __device__ __forceinline__ uint32_t exchange_epoch(Arrival* counter, Arrival bef
     return epoch;
 }
 
-// Sixteen bytes that CTAs of a grid hand to each other through global memory without a fence. The last word is a tag that
-// says which exchange they belong to: a reader polls until it sees the tag that it waits for, and has the other three
-// words by the same load. For a strong access of a scalar type, .b128 among them, is single-copy atomic. Nothing else that
-// the sender did is visible by that.
-//
-// What a slot held before may be written over by whoever knows that all its readers have read it: it has read values that
-// depend on theirs. PTX ISA, "ld" and "st", .relaxed with .b128 (from sm_70 on); "Memory Consistency Model",
-// "Single-Copy Atomicity" and "No Thin Air".
-constexpr uint32_t kTagBit = 0x80000000u; // of every tag: no last word of a partial that is not tagged has it
+// The bit of every tag. The last word of a partial that has none, a count of values or 0, does not have it.
+constexpr uint32_t kTagBit = 0x80000000u;
 
+// Stores sixteen bytes for other CTAs of the grid to a slot in global memory, without a fence. The last word is a tag that
+// says which exchange they belong to: a reader polls until it sees the tag that it waits for, and has the other three
+// words by the same load. Strong accesses of a scalar type, of which .b128 is one, are single-copy atomic. Nothing else
+// that the sender did is visible by that.
+//
+// A slot may be stored to again by who knows that all readers of its last value have read it: by values that it has
+// read itself, and that the readers sent behind. PTX ISA, "ld" and "st", .relaxed with .b128: from PTX ISA 8.3 and sm_70
+// on, which is everything that this builds for; "Memory Consistency Model", "Single-Copy Atomicity" and "No-Thin-Air".
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 700
+#error "store_tagged takes accesses of 128 bits that are atomic: expected compute capability 7.0 or more"
+#endif
 __device__ __forceinline__ void store_tagged(uint4* slot, const uint4& v) {
 #ifdef __CUDA_EMULATOR__
     cuda_emulator::store_tagged(slot, {v.x, v.y, v.z, v.w});
@@ -249,7 +253,7 @@ __device__ __forceinline__ void store_tagged(uint4* slot, const uint4& v) {
 #endif
 }
 
-// What the slot holds, for who waits for this tag.
+// Loads what a slot holds, which may have another tag than the one that is waited for.
 __device__ __forceinline__ uint4 load_tagged(const uint4* slot, uint32_t tag) {
 #ifdef __CUDA_EMULATOR__
     unsigned v[4];

@@ -23,13 +23,13 @@ pub enum Access {
 const MIN_ROW_BYTES: usize = 128;
 
 impl Access {
-    /// The name in the JSON of the command line.
+    /// The name in JSON, of the command line and of plan tables.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Contiguous => "Rows",
-            Self::Strided => "Columns",
-            Self::ScalarContiguous => "ScalarRows",
-            Self::ScalarStrided => "ScalarColumns",
+            Self::Contiguous => "contiguous",
+            Self::Strided => "strided",
+            Self::ScalarContiguous => "scalar-contiguous",
+            Self::ScalarStrided => "scalar-strided",
         }
     }
 

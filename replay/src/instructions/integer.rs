@@ -65,6 +65,17 @@ fn define_products(table: &mut Table) {
     table.binary("mul.hi.s64", |a, b, _, _| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64);
 }
 
+/// `bfi` of a type of so many bits ("Integer Arithmetic Instructions: bfi").
+fn inserted(a: u64, b: u64, c: u64, d: u64, bits: u64) -> u64 {
+    let (at, len) = (c & 255, d & 255);
+    let len = len.min(bits.saturating_sub(at));
+    if len == 0 {
+        return b;
+    }
+    let field = (u64::MAX >> (64 - len)) << at;
+    (b & !field) | ((a << at) & field)
+}
+
 fn define_bits(table: &mut Table) {
     table.unary("clz.b32", |a, _, _, _| u64::from((a as u32).leading_zeros()));
     table.unary("clz.b64", |a, _, _, _| u64::from(a.leading_zeros()));
@@ -78,6 +89,9 @@ fn define_bits(table: &mut Table) {
         let (at, len) = (b & 255, (c & 255).min(32));
         if at > 31 { 0 } else { (u64::from(a as u32) >> at) & ((1 << len) - 1) }
     });
+    // b, with the d lowest bits of a from bit c on, as far as there are bits.
+    table.quaternary("bfi.b32", |a, b, c, d| u64::from(inserted(a, b, c, d, 32) as u32));
+    table.quaternary("bfi.b64", |a, b, c, d| inserted(a, b, c, d, 64));
     // Each byte one of the eight of b:a, or its sign eight times.
     table.ternary("prmt.b32", |a, b, c, _| {
         let bytes = (b << 32 | u64::from(a as u32)).to_le_bytes();

@@ -161,6 +161,22 @@ fn bits() {
     ] {
         assert_eq!(ternary_32(op, a, b, c), expected, "{op} {a:#x}, {b:#x}, {c:#x}");
     }
+    // Where the field goes beyond the type it is cut, and a length of 0 leaves b.
+    for (c, d, of_32, of_64) in [
+        (32, 32, 0x1111_2222, 0xaabb_ccdd_1111_2222),
+        (8, 12, 0x111c_dd22, 0x3333_4444_111c_dd22),
+        (24, 16, 0xdd11_2222, 0x3333_44cc_dd11_2222),
+        (60, 8, 0x1111_2222, 0xd333_4444_1111_2222),
+        (0, 0, 0x1111_2222, 0x3333_4444_1111_2222),
+        (0, 255, 0xaabb_ccdd, 0xaabb_ccdd),
+        (200, 9, 0x1111_2222, 0x3333_4444_1111_2222),
+        // Only the low bytes of position and length count.
+        (0x108, 0x10c, 0x111c_dd22, 0x3333_4444_111c_dd22),
+    ] {
+        let values = "mov.b32 %r1, 0xaabbccdd; mov.b32 %r2, 0x11112222; mov.b64 %d1, 0xaabbccdd; mov.b64 %d2, 0x3333444411112222;";
+        assert_eq!(bits_32(&format!("{values} bfi.b32 %r0, %r1, %r2, {c}, {d};")), of_32, "{c} {d}");
+        assert_eq!(bits_64(&format!("{values} bfi.b64 %d0, %d1, %d2, {c}, {d};")), of_64, "{c} {d}");
+    }
 }
 
 /// The table of a function is the function of 0xf0, 0xcc and 0xaa.

@@ -170,8 +170,12 @@ fn atomic(line: &Line<'_>) -> Option<String> {
     ["ATOM", "ATOMG", "RED"].contains(&opcode(line)).then(|| (*full).to_string())
 }
 
+/// An access by one of these. Strong ones are of partials that CTAs exchange, not of data.
 fn access(line: &Line<'_>, opcodes: &[&'static str]) -> Option<Access> {
     let Line::Instruction { opcode: full, .. } = line else { return None };
+    if full.contains(".STRONG.") {
+        return None;
+    }
     let found = opcodes.iter().find(|name| match name.split_once('.') {
         Some(_) => full.starts_with(*name),
         None => opcode(line) == **name,

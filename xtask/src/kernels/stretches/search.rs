@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use petgraph::algo::{dominators::simple_fast, toposort};
-use petgraph::prelude::DiGraphMap;
+use petgraph::prelude::{Dfs, DiGraphMap};
+use petgraph::visit::Reversed;
 
 use super::super::flow::{Loop, is_call};
 use super::super::sass::Line;
@@ -61,10 +62,13 @@ impl<'a> Search<'a> {
         };
         let closed = others.iter().filter_map(|walk| leading(walk.head)?.last().copied()).collect();
         let [mut cluster, mut grid] = [Shown::default(), Shown::default()];
-        for &line in order.iter().filter(|&&line| line != START) {
+        // What comes behind the end says nothing of the ways to it.
+        let mut behind = Dfs::new(Reversed(&graph), end);
+        let to_end: BTreeSet<usize> = core::iter::from_fn(|| behind.next(Reversed(&graph))).collect();
+        for &line in order.iter().filter(|&&line| line != START && to_end.contains(&line)) {
             let Some(exchange) = shown(&lines[line]) else { continue };
             let Some(leading) = leading(line) else { continue };
-            // One thread loads the counter of a grid. If a barrier of the CTA leads to it, all of the CTA took this way.
+            // Some threads load the partials of a grid. If a barrier of the CTA leads to that, all of the CTA took this way.
             let (found, is_a_way) = match exchange {
                 Exchange::Grid => (&mut grid, leading.iter().any(|&line| is(&lines[line], "BAR"))),
                 Exchange::Block | Exchange::Cluster => (&mut cluster, !leading.is_empty()),
