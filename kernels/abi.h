@@ -142,12 +142,14 @@ typedef struct BnRunning {
 typedef struct BnWorkspace {
     /// (len) Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits,
     /// channels) where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels). Between
-    /// launches nothing else writes here: a grid knows what earlier launches left.
+    /// launches nothing else writes here: a grid relies on what earlier launches left.
     void* partials;
-    /// All that the workspace has room for.
+    /// The number of partials that the whole memory has room for.
     uint64_t len;
-    /// (1) An atomic ticket that is 0 between launches.
+    /// (1) Atomic tickets that are 0 between launches: of the tiles whose batch is counted, and of CTAs that leave a grid
+    /// which resets the exchanges.
     uint32_t* ticket;
+    uint32_t* reset_ticket;
     /// (1) The exchanges that grids have made here, in its upper half; 0 in its lower half between launches.
     unsigned long long* exchanges;
 } BnWorkspace;
@@ -301,6 +303,8 @@ typedef struct BnResident {
 #define BN_VECTOR_BYTES 16
 /// Bytes of a partial, which CTAs and launches hand to each other, and of a channel's coefficients in shared memory.
 #define BN_PARTIAL_BYTES 16
+/// Exchanges of a team in one launch at most.
+#define BN_MAX_EXCHANGES 0x20000000
 /// Partials of threads that lie in shared memory at once, at most, while a CTA reduces them with strided access.
 #define BN_MAX_SLOTS 512
 

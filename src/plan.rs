@@ -67,7 +67,9 @@ impl Plan {
     pub const VECTOR_BYTES: u32 = kernels::VECTOR_BYTES;
     /// The sizes of clusters that exist, smallest first.
     pub const CLUSTER_SIZES: [u32; 4] = kernels::CLUSTER_SIZES;
-    /// Bytes of the ticket, which comes first in a workspace, and of the counter of exchanges behind it.
+    /// Exchanges of a team in one launch at most.
+    pub const MAX_EXCHANGES: u32 = kernels::MAX_EXCHANGES;
+    /// Bytes of the tickets, which come first in a workspace, and of the counter of exchanges behind them.
     pub const COUNTER_BYTES: usize = kernels::COUNTER_BYTES;
     /// Bytes before the partials in a workspace, whatever the plan: plans of all kinds use one after the other.
     pub const HEAD_BYTES: usize = kernels::HEAD_BYTES;

@@ -194,8 +194,8 @@ __device__ __forceinline__ void st_async(uint4* slot, const uint4& v, Mbarrier* 
 // half the epoch, the number of exchanges that earlier launches may have made. One thread of a CTA. The answer is not
 // waited for before it is used: begin_exchanges asks, exchange_epoch takes it.
 //
-// A relaxed atomic is enough: this word is all that is read, each CTA of a launch touches it once, and the one that finds
-// all others there moves the epoch for the next launch. PTX ISA, "atom", .add and .relaxed; "Coherence".
+// A relaxed atomic is enough: this word is all that is read, and the CTA that finds all others there, behind which none
+// comes any more, moves the epoch for the next launch. PTX ISA, "atom", .add and .relaxed; "Coherence".
 using Arrival = unsigned long long;
 
 __device__ __forceinline__ Arrival begin_exchanges(Arrival* counter) {
@@ -231,13 +231,16 @@ __device__ __forceinline__ uint32_t exchange_epoch(Arrival* counter, Arrival bef
 constexpr uint32_t kTagBit = 0x80000000u;
 
 // Stores sixteen bytes for other CTAs of the grid to a slot in global memory, without a fence. The last word is a tag that
-// says which exchange they belong to: a reader polls until it sees the tag that it waits for, and has the other three
-// words by the same load. Strong accesses of a scalar type, of which .b128 is one, are single-copy atomic. Nothing else
-// that the sender did is visible by that.
+// says which exchange they belong to, as the flags of NCCL's protocols LL and LL128 do: a reader polls until it sees the tag
+// that it waits for, and has the other three words by the same load. Nothing else that the sender did is visible by that.
 //
-// A slot may be stored to again by who knows that all readers of its last value have read it: by values that it has
-// read itself, and that the readers sent behind. PTX ISA, "ld" and "st", .relaxed with .b128: from PTX ISA 8.3 and sm_70
-// on, which is everything that this builds for; "Memory Consistency Model", "Single-Copy Atomicity" and "No-Thin-Air".
+// The access is one: PTX ISA, "ld" and "st", .relaxed with .b128, from sm_70 on. "Memory Consistency Model: Single-Copy
+// Atomicity" promises that none of it is seen without the rest; its text speaks of scalar types of up to 64 bits. That it
+// holds for 128 is what libcu++ builds cuda::atomic_ref of sixteen bytes on, from sm_70 on, with these instructions (PTX
+// ISA 8.4 there; this builds with CUDA 12.8 or later, which is 8.7).
+//
+// A slot may be stored to again by its writer, once that knows that all readers have read the last value: from values that
+// it has read itself, and that the readers sent behind.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 700
 #error "store_tagged takes accesses of 128 bits that are atomic: expected compute capability 7.0 or more"
 #endif

@@ -45,8 +45,8 @@ class Team {
     // Every thread of a channel brings the CTA's partial; the first of them, rank 0, gets the team's. All threads of the
     // CTA call it, with a __syncthreads between two calls.
     //
-    // Two stages of buffers are enough: a CTA that writes a stage again has the others' partials of the reduction
-    // between, which they sent after they had read this stage.
+    // Two stages of buffers are enough: who stores to a slot again has values of the reduction between, which the readers
+    // of the slot sent, or had to send for them, after they had read it. A slot has the same writer in all of a launch.
     template <class Partial>
     __device__ __forceinline__ Partial reduce(const ChannelThreads& threads, const Partial& own) {
         if (strategy() == BN_CLUSTER) return cluster_reduce(threads, own, reductions_++); // clusters have two CTAs at least
@@ -61,12 +61,14 @@ class Team {
     // The CTA may end: no other sends to it any more, nor waits for what it has sent. All threads call it.
     __device__ __forceinline__ void wait_exit() const {
         if (strategy() == BN_CLUSTER) cluster_wait();
-        if (exchanges() && epoch() >= kLastEpoch) forget_exchanges();
+        if (exchanges() && epoch() >= kLastEpoch) reset_exchanges();
     }
 
   private:
-    // The epoch from which on a launch makes the counter 0 again. Up to here a launch may move it by as much.
-    static constexpr uint32_t kLastEpoch = 0x40000000u;
+    // The epoch from which on a launch makes the counter 0 again. The launch before that may begin one below it and move it
+    // by BN_MAX_EXCHANGES, as this one may: no tag of both comes twice.
+    static constexpr uint32_t kLastEpoch = kTagBit / 2;
+    static_assert(kLastEpoch + 2 * static_cast<uint64_t>(BN_MAX_EXCHANGES) <= kTagBit, "tags have 31 bits");
 
     const BnTiling& t_;
     const BnWorkspace& workspace_;
@@ -141,7 +143,7 @@ class Team {
         if (own_threads.rank == 0 && has_own) store(&reduced[own_channel], of_channel, tag);
         if (threads.rank != 0 || !has_channel) return Partial::identity();
         const uint4* const slot = &reduced[threads.tile_channel];
-        return counted(from_raw<Partial>(wait_tagged(slot, load_tagged(slot, tag), tag)), static_cast<float>(t_.m));
+        return with_count(from_raw<Partial>(wait_tagged(slot, load_tagged(slot, tag), tag)), static_cast<float>(t_.m));
     }
 
     template <class Partial>
@@ -151,7 +153,7 @@ class Team {
         store_tagged(slot, raw);
     }
     template <class Partial>
-    static __device__ __forceinline__ Partial counted(Partial partial, float count) {
+    static __device__ __forceinline__ Partial with_count(Partial partial, float count) {
         partial.set_count(count);
         return partial;
     }
@@ -164,16 +166,17 @@ class Team {
 #pragma unroll 1
         for (uint32_t i = threads.rank; i < t_.splits; i += threads.size) {
             const float count = i + 1 == t_.splits ? t_.last_chunk_values : t_.chunk_values;
-            partial = merge(partial, counted(from_raw<Partial>(wait_tagged(&partials[i], load_tagged(&partials[i], tag), tag)), count));
+            const uint4 raw = wait_tagged(&partials[i], load_tagged(&partials[i], tag), tag);
+            partial = merge(partial, with_count(from_raw<Partial>(raw), count));
         }
         return partial;
     }
 
-    // Makes the workspace as it was at first, before tags come again that some slot may still have. The last CTA of the
-    // launch does, all of its threads.
-    __device__ __forceinline__ void forget_exchanges() const {
+    // Makes the workspace as it was at first, before tags come again that some slot may still have. The last CTA to leave
+    // does, all of its threads. Its ticket is not that of count_batch, which others of the launch may be taking.
+    __device__ __forceinline__ void reset_exchanges() const {
         __syncthreads();
-        if (__syncthreads_or(threadIdx.x == 0 && last_ticket(workspace_.ticket, gridDim.x)) == 0) return;
+        if (__syncthreads_or(threadIdx.x == 0 && last_ticket(workspace_.reset_ticket, gridDim.x)) == 0) return;
         uint4* const partials = static_cast<uint4*>(workspace_.partials);
         for (uint64_t i = threadIdx.x; i < workspace_.len; i += blockDim.x) partials[i] = make_uint4(0, 0, 0, 0);
         if (threadIdx.x == 0) *workspace_.exchanges = 0;

@@ -20,7 +20,7 @@ thread_local! {
 /// Scratch memory of one layer, one captured graph or one caller. What uses it must be in order: one stream, or streams
 /// that wait for each other.
 ///
-/// A counter that is 0 between launches comes first, the partial results of blocks of threads after it.
+/// Counters come first, the partial results of blocks of threads after them. Operations rely on what earlier ones left there.
 pub struct CudaWorkspace {
     memory: Option<Memory>,
 }

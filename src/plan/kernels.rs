@@ -13,9 +13,9 @@ pub(super) const VECTOR_BYTES: u32 = 16;
 pub(super) const CLUSTER_SIZES: [u32; 4] = [2, 4, 8, 16];
 /// CTAs of a grid at most, in its first dimension.
 pub(super) const MAX_CTAS: u64 = (1 << 31) - 1;
-/// Exchanges of a team in one launch at most: the counter of exchanges has room for the next launch's (kernels/common/team.cuh).
-pub(super) const MAX_EXCHANGES: u32 = 1 << 30;
-/// Bytes of the ticket, which comes first, and of the counter of exchanges behind it: each is alone in its cache lines.
+/// Exchanges of a team in one launch at most: their numbers have 31 bits (kernels/common/team.cuh).
+pub(super) const MAX_EXCHANGES: u32 = 1 << 29;
+/// Bytes of the tickets, which come first, and of the counter of exchanges behind them: in cache lines of their own.
 pub(super) const COUNTER_BYTES: usize = 256;
 /// Bytes before the partials, whatever the plan: plans of all kinds use a workspace one after the other.
 pub(super) const HEAD_BYTES: usize = 2 * COUNTER_BYTES;

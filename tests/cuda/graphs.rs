@@ -85,7 +85,7 @@ fn check_replays(backend: &Cuda) {
     assert_eq!(replayed.state_dict().unwrap(), eager.state_dict().unwrap());
 }
 
-/// Every way to exchange between CTAs, replayed: the counters of the teams go on from replay to replay.
+/// Every way to exchange between CTAs, replayed: the counter of exchanges goes on from replay to replay.
 #[test]
 fn replayed_exchanges_give_the_same_bits() {
     let _alone = alone();

@@ -164,7 +164,7 @@ fn launch<T: KernelElement>(
     operation: Operation<'_, Raw, T>,
     scratch: RawSlice<u8>,
 ) -> Result<()> {
-    // The ticket first, then the counter of exchanges, then the partials.
+    // The tickets first, then the counter of exchanges, then the partials.
     let after = |bytes| if scratch.address() == 0 { 0 } else { scratch.address() + bytes };
     let launch = Launch {
         stream: cuda.launch_stream(),
@@ -174,6 +174,7 @@ fn launch<T: KernelElement>(
             partials: after(Plan::HEAD_BYTES) as *mut c_void,
             len: (scratch.len().saturating_sub(Plan::HEAD_BYTES) / Plan::PARTIAL_BYTES) as u64,
             ticket: scratch.address() as *mut u32,
+            reset_ticket: after(size_of::<u32>()) as *mut u32,
             exchanges: after(Plan::COUNTER_BYTES) as *mut u64,
         },
     };

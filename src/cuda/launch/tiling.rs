@@ -14,6 +14,7 @@ const _: () = assert!(
         && Plan::VECTOR_BYTES == ffi::BN_VECTOR_BYTES
         && Plan::PARTIAL_BYTES == ffi::BN_PARTIAL_BYTES as usize
         && Plan::MAX_SLOTS == ffi::BN_MAX_SLOTS
+        && Plan::MAX_EXCHANGES == ffi::BN_MAX_EXCHANGES
         && Plan::CLUSTER_SIZES.len() == ffi::BN_CLUSTER_SIZES as usize
 );
 

@@ -75,7 +75,7 @@ pub(crate) struct Exchange {
     pub(crate) busy: i64,
     /// CTAs of a team.
     pub(crate) team: u32,
-    /// Channels of a tile. A grid has two barriers an exchange where there are several.
+    /// Channels of a tile. A grid exchanges twice where there are several.
     pub(crate) channels: u32,
     /// Tiles that a team computes one after the other.
     pub(crate) turns: u32,
@@ -132,7 +132,7 @@ pub(crate) const ONE_CHANNEL: Litmus = Litmus {
     candidates: &[Candidate::nchw(Train, &[8, 4, 32, 32]), Candidate::nchw(Train, &[1, 1, 64, 64])],
 };
 
-/// A team that exchanges several channels at a time, by two barriers.
+/// A team that exchanges several channels at a time, in two steps.
 pub(crate) const SEVERAL_CHANNELS: Litmus = Litmus {
     name: "several CTAs a tile of several channels in a grid",
     strategy: Strategy::Grid,
