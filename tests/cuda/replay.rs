@@ -124,6 +124,12 @@ fn every_instance_under_every_plan() {
     assert_none(&cases.failures);
 }
 
+/// The launch behind which the exchanges of grids are counted anew, and those around it.
+#[test]
+fn exchanges_that_begin_again() {
+    crate::exchange::launch();
+}
+
 /// Clusters of sixteen, and grids of more than a hundred CTAs, in one team and in many.
 #[cfg(feature = "emulate")]
 #[test]

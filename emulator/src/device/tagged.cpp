@@ -80,7 +80,8 @@ static Wrong note_store(Cta* c, TaggedSlot& slot, const void* address, unsigned 
     const Wrong plain = check_plain(c, slot, address, true, true);
     if (plain.what) return plain;
     if (static_cast<const unsigned*>(address)[3] == tag) return {"a tag that the slot has already, and whoever waits for it takes"};
-    if (slot.writer && !over(c, slot.writer)) return race(slot.writer, true);
+    // What a reader has seen of another writer's store gives the two no order: they need one of their own.
+    if (slot.writer && !ordered(c, slot.writer)) return race(slot.writer, true);
     for (const uint64_t reader : slot.readers) {
         if (!over(c, reader)) return race(reader, false);
     }
