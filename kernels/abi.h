@@ -107,6 +107,8 @@ typedef struct BnTiling {
     uint32_t shared_bytes;
     uint32_t slot_rows;
     uint32_t mask_in_place;
+    /// Exchanges of a team at most, with a grid.
+    uint32_t exchanges;
     /// Values of a channel in a chunk, and in the last chunk of a tile.
     float chunk_values;
     float last_chunk_values;

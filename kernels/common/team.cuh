@@ -122,7 +122,7 @@ class Team {
                                                    uint32_t reduction) const {
         if (reduction == 0) {
             if (threadIdx.x == 0)
-                epoch() = exchange_epoch(workspace_.exchanges, arrival_, gridDim.x, 2 * (t_.tiles / t_.teams + 1));
+                epoch() = exchange_epoch(workspace_.exchanges, arrival_, gridDim.x, t_.exchanges);
             __syncthreads();
         }
         const uint32_t tag = kTagBit | (epoch() + reduction);

@@ -85,9 +85,7 @@ fn grids(limits: &DeviceLimits, whole: Tiling, iteration_bytes: u32, ctas_per_sm
         let shared_bytes = tiling.shared_bytes + smem_iters * iteration_bytes;
         let partials = grid_partials(tiling.splits, teams, tiling.tile_channels);
         let tiling = Tiling { teams, smem_iters, shared_bytes, ..tiling };
-        // Two reductions of each tile, one in turn after the other.
-        let exchanges = (tiling.tiles / teams).saturating_add(1).saturating_mul(2);
-        let is_in_reach = partials <= MAX_PARTIALS && exchanges <= MAX_EXCHANGES;
+        let is_in_reach = partials <= MAX_PARTIALS && tiling.exchanges() <= MAX_EXCHANGES;
         (tiling.iterations() < i64::from(i32::MAX) && is_in_reach).then_some(tiling)
     };
     teams.into_iter().filter_map(with_teams).collect()

@@ -132,6 +132,11 @@ impl Tiling {
         div_ceil(whole, self.chunk)
     }
 
+    /// Exchanges of a team at most: two for each of its tiles, which it takes in turn.
+    pub fn exchanges(&self) -> u32 {
+        self.tiles.div_ceil(self.teams.max(1)).saturating_mul(2)
+    }
+
     /// Values of a channel in a chunk, and in a tile's last chunk.
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn chunk_values(&self, dtype: Dtype) -> [i64; 2] {

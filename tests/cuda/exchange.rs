@@ -105,7 +105,7 @@ fn planned() -> Option<(Cuda, Vec<(Shape, u64)>)> {
         let plan = of_grid.copied().find(|plan| is_wanted(&plan.tiling));
         let plan = plan.unwrap_or_else(|| panic!("{shape}: none of {plans:?}"));
         table.insert(&problem(shape), plan, Vec::new()).unwrap();
-        (shape, u64::from(2 * (plan.tiling.tiles / plan.tiling.teams + 1)))
+        (shape, u64::from(plan.tiling.exchanges()))
     });
     Some(((*cuda).clone().with_plans(table).unwrap(), shapes.to_vec()))
 }

@@ -57,6 +57,7 @@ pub(super) fn tiling<T: KernelElement>(problem: &Problem, plan: &Plan) -> BnTili
         shared_bytes: t.shared_bytes,
         slot_rows: t.slot_rows,
         mask_in_place: u32::from(t.mask_in_place),
+        exchanges: t.exchanges(),
         chunk_values,
         last_chunk_values,
         by_iteration: BnDivisor::new(t.iteration_len()),

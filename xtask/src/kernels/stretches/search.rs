@@ -60,14 +60,16 @@ impl<'a> Search<'a> {
         let leading = |line: usize| -> Option<Vec<usize>> {
             Some(dominators.dominators(line)?.filter(|it| !always.contains(it)).collect())
         };
-        let closed = others.iter().filter_map(|walk| leading(walk.head)?.last().copied()).collect();
+        let closed: BTreeSet<usize> = others.iter().filter_map(|walk| leading(walk.head)?.last().copied()).collect();
         let [mut cluster, mut grid] = [Shown::default(), Shown::default()];
         // What comes behind the end says nothing of the ways to it.
         let mut behind = Dfs::new(Reversed(&graph), end);
         let to_end: BTreeSet<usize> = core::iter::from_fn(|| behind.next(Reversed(&graph))).collect();
         for &line in order.iter().filter(|&&line| line != START && to_end.contains(&line)) {
             let Some(exchange) = shown(&lines[line]) else { continue };
-            let Some(leading) = leading(line) else { continue };
+            let Some(leading) = leading(line).filter(|leading| !leading.iter().any(|it| closed.contains(it))) else {
+                continue;
+            };
             // Some threads load the partials of a grid. If a barrier of the CTA leads to that, all of the CTA took this way.
             let (found, is_a_way) = match exchange {
                 Exchange::Grid => (&mut grid, leading.iter().any(|&line| is(&lines[line], "BAR"))),
