@@ -148,6 +148,7 @@ class Team {
 
     template <class Partial>
     static __device__ __forceinline__ void store(uint4* slot, const Partial& partial, uint32_t tag) {
+        static_assert(Partial::kLeavesWord, "the tag takes the last word");
         uint4 raw = to_raw(partial);
         raw.w = tag;
         store_tagged(slot, raw);

@@ -35,8 +35,10 @@ struct alignas(16) Moments {
     __device__ __forceinline__ Moments shfl_xor(uint32_t mask) const {
         return {::shfl_xor(mean, mask), ::shfl_xor(mean_lo, mask), ::shfl_xor(m2, mask), ::shfl_xor(n, mask)};
     }
-    // The count of what was handed over without one.
+    // The count of moments that came without theirs.
     __device__ __forceinline__ void set_count(float count) { n = count; }
+    // Whether the last word of sixteen bytes is not needed: it is the count.
+    static constexpr bool kLeavesWord = true;
     static __device__ __forceinline__ Moments select(bool first, Moments a, Moments b) {
         return {first ? a.mean : b.mean, first ? a.mean_lo : b.mean_lo, first ? a.m2 : b.m2, first ? a.n : b.n};
     }
@@ -80,6 +82,7 @@ struct alignas(kCount == 3 ? 16 : 4 * kCount) Sums {
     }
     // Sums have no count.
     __device__ __forceinline__ void set_count(float) {}
+    static constexpr bool kLeavesWord = kBytes < 16;
     static __device__ __forceinline__ Sums select(bool first, Sums a, Sums b) {
         Sums selected = identity();
 #pragma unroll
