@@ -84,6 +84,9 @@ fn train<'a, M: Memory>(shape: Shape, x: M::In<'a, f32>, outputs: Outputs<'a, M>
     Train { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, relu_mask, running }
 }
 
+/// A shape, and which of its tilings are meant.
+type Wanted = (Shape, fn(&Tiling) -> bool);
+
 /// A device that has these plans alone for some shapes: with tiles of one channel, of several, of more channels than the team has CTAs,
 /// and of several tiles in turn. With the exchanges that a launch may make.
 fn planned() -> Option<(Cuda, Vec<(Shape, u64)>)> {
@@ -91,7 +94,7 @@ fn planned() -> Option<(Cuda, Vec<(Shape, u64)>)> {
     if !has(&cuda.limits(), Some(Strategy::Grid)) {
         return None;
     }
-    let wanted: [(Shape, fn(&Tiling) -> bool); 4] = [
+    let wanted: [Wanted; 4] = [
         (Shape::nchw(6, 2, 64, 64).unwrap(), |t| t.tile_channels == 1),
         (Shape::nhwc(9, 16, 16, 8).unwrap(), |t| (2..=t.splits).contains(&t.tile_channels)),
         (Shape::nhwc(2, 16, 16, 128).unwrap(), |t| t.tile_channels > t.splits),
