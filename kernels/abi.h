@@ -143,8 +143,9 @@ typedef struct BnRunning {
 /// Scratch memory.
 typedef struct BnWorkspace {
     /// (len) Partials of 16 bytes. Two-pass and backward with running statistics: (splits, channels), and (2, splits,
-    /// channels) where a backward pass needs the mean's residual. Grid: (teams, 2, splits + 1, tile_channels). Between
-    /// launches nothing else writes here: a grid relies on what earlier launches left.
+    /// channels) where a backward pass needs the mean's residual. Grid: for each team and each of two stages
+    /// (tile_channels, splits), and (tile_channels). Between launches nothing else writes here: a grid relies on what earlier
+    /// launches left.
     void* partials;
     /// The number of partials that the whole memory has room for.
     uint64_t len;
@@ -231,7 +232,7 @@ typedef enum BnProbeKind {
     BN_PROBE_TWO_INPUTS = 2,
     /// out = a, by tiles of `width` vectors.
     BN_PROBE_STRIDED = 3,
-    /// Exchanges of the teams of a cooperative grid, beside stores where there are any.
+    /// Exchanges of the teams of a cooperative grid, during stores where there are any.
     BN_PROBE_GRID_EXCHANGE = 4,
     /// Exchanges between the CTAs of clusters.
     BN_PROBE_CLUSTER_EXCHANGE = 5

@@ -1,4 +1,5 @@
-//! Plans as JSON. Programs read it: its words stay, also where the crate has others by now (`strips` are tiles, `steps` iterations).
+//! Plans as JSON. Programs read it: its words stay, also where the crate has others by now (`strips` are tiles, `steps` iterations); `form` is
+//! named as in plan tables.
 
 use batchnorm::plan::Plan;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Values with a tag that CTAs of a grid hand to each other without a fence: what is right, and each way to do it wrong.
+//! Values with a tag that CTAs of a grid exchange without a fence: what is right, and each way to do it wrong.
 
 mod driver;
 
@@ -12,19 +12,19 @@ struct Exchange<'a> {
     device: &'a Device,
     ctas: usize,
     slots: u64,
-    besides: u64,
+    outside: u64,
     y: u64,
 }
 
 impl<'a> Exchange<'a> {
     fn new(device: &'a Device, ctas: usize) -> Self {
-        let (slots, besides) = (device.zeros(2 * ctas * 16), device.zeros(4 * ctas));
-        Self { device, ctas, slots, besides, y: device.alloc::<u32>(ctas) }
+        let (slots, outside) = (device.zeros(2 * ctas * 16), device.zeros(4 * ctas));
+        Self { device, ctas, slots, outside, y: device.alloc::<u32>(ctas) }
     }
 
     fn launch(&self, threads: u32, rounds: u32, epoch: u32, how: i32) -> i32 {
-        let Self { ctas, slots, besides, y, .. } = *self;
-        planted::launch_tagged(slots, besides, y, ctas as u32, threads, rounds, TAG_BIT | epoch, how)
+        let Self { ctas, slots, outside, y, .. } = *self;
+        planted::launch_tagged(slots, outside, y, ctas as u32, threads, rounds, TAG_BIT | epoch, how)
     }
 
     fn values(&self) -> Vec<u32> {

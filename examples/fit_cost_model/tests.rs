@@ -15,7 +15,7 @@ const H200: DeviceLimits = DeviceLimits::KNOWN[2].1;
 const SMS: f64 = 132.0;
 const BUFFER: f64 = (200 << 20) as f64;
 
-/// Constants none of which is near today's.
+/// Constants other than today's, most of them far from those.
 const KNOWN: Constants = Constants {
     dram_efficiency: 0.8,
     pass_efficiency: 0.7,
@@ -189,7 +189,7 @@ fn known_constants_are_found_again() {
     assert!(sum(&found) < 0.2 * sum(&Constants::PLANNED_BY), "{} {}", sum(&found), sum(&Constants::PLANNED_BY));
     let text = crate::told(&measured, false);
     assert!(
-        text.contains("no constant: meeting-beside-stores by=\"members\" rounds=256 team=66 vectors=8: "),
+        text.contains("no constant: grid-exchange-beside-stores by=\"members\" rounds=256 team=66 vectors=8: "),
         "{text}"
     );
 }

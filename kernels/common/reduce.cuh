@@ -39,32 +39,8 @@ struct ChannelThreads {
     __device__ __forceinline__ uint32_t lanes() const { return min(size, kWarp); }
 };
 
-// Reduces the items `first`, `first + stride`, ... before `count` by one thread. `ask(i)` starts the load of item i, and
-// `take(i, asked)` makes a partial of it: kAtOnce are asked for before the first is taken. They merge as a tree, since
-// neighbours have equal counts.
-template <class Partial, int kAtOnce, class Ask, class Take>
-__device__ __forceinline__ Partial thread_reduce(uint32_t first, uint32_t count, uint32_t stride, Ask ask, Take take) {
-    Partial partial = Partial::identity();
-#pragma unroll 1
-    for (uint32_t next = first; next < count; next += kAtOnce * stride) {
-        decltype(ask(next)) asked[kAtOnce];
-        Partial items[kAtOnce];
-#pragma unroll
-        for (int i = 0; i < kAtOnce; i++) {
-            if (next + i * stride < count) asked[i] = ask(next + i * stride);
-        }
-#pragma unroll
-        for (int i = 0; i < kAtOnce; i++)
-            items[i] = next + i * stride < count ? take(next + i * stride, asked[i]) : Partial::identity();
-#pragma unroll
-        for (int step = 1; step < kAtOnce; step *= 2) {
-#pragma unroll
-            for (int i = 0; i + step < kAtOnce; i += 2 * step) items[i] = merge(items[i], items[i + step]);
-        }
-        partial = merge(partial, items[0]);
-    }
-    return partial;
-}
+// Reduces `item(first)`, `item(first + stride)`, ... before `item(count)` by one thread. kAtOnce of them are asked for
+// before the first is used, and merge as a tree: neighbours have equal counts.
 template <class Partial, int kAtOnce, class Item>
 __device__ __forceinline__ Partial thread_reduce(uint32_t first, uint32_t count, uint32_t stride, Item item) {
     Partial partial = Partial::identity();
@@ -204,6 +180,7 @@ __device__ __forceinline__ Partial load_partial(const BnWorkspace& workspace, co
 template <class Partial>
 __device__ __forceinline__ void store_partial(const BnWorkspace& workspace, const BnTiling& t, uint32_t split,
                                               uint32_t channel, const Partial& partial) {
+    static_assert(Partial::kLeavesWord, "no partial in a workspace looks like one with a tag");
     static_cast<uint4*>(workspace.partials)[static_cast<int64_t>(split) * t.channels + channel] = to_raw(partial);
 }
 

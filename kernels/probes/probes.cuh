@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
 // `rounds` exchanges of sixteen bytes between the CTAs of teams of `team`, as a Team makes one for a tile of one channel, by
 // the first `exchange_ctas` CTAs of a cooperative grid. CTAs from `storing_from` on store `stores` vectors per thread in each
 // round, 16 bytes per vector, each CTA to a share of `out` of its own. A CTA that does both stores first, so that its stores
-// are under way at the exchange. Without rounds it is an empty launch, which need not be cooperative.
+// are under way at the exchange. Without rounds it is an empty launch, which need not be cooperative. Tags come again after
+// 2^31 rounds.
 // out: (gridDim.x, vectors / gridDim.x)
 __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     grid_exchange_kernel(const __grid_constant__ BnProbe args) {

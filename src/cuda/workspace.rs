@@ -52,7 +52,8 @@ impl CudaWorkspace {
     ///
     /// # Safety
     /// As [`DeviceRef::from_raw`], for as long as the workspace or a graph that was captured with it lasts. The memory is
-    /// aligned to 256 bytes, and all zeros when its first operation begins. Between operations nothing writes it.
+    /// aligned to 256 bytes, and all zeros when its first operation begins. Between operations nothing writes it. All workspaces over the same
+    /// memory have the same `bytes`.
     #[allow(unsafe_code)]
     pub unsafe fn from_raw(address: u64, bytes: usize, stream: &Arc<CudaStream>) -> Self {
         // SAFETY: the caller's.

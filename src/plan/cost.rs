@@ -87,7 +87,7 @@ impl Constants {
         // Not measured.
         cluster_exchange: 800.0,
         // Not measured.
-        cluster_partial: 0.0,
+        cluster_partial: 1.0,
         // Not measured.
         grid_exchange: 1100.0,
         // Not measured.

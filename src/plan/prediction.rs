@@ -187,7 +187,7 @@ impl Model<'_> {
             Strategy::Cluster => cluster_exchange + f64::from(splits) * cluster_partial,
             Strategy::Grid if splits == 1 => 0.0,
             Strategy::Grid if tile_channels == 1 => grid_exchange + grid_merge,
-            // Each CTA reduces some channels for all, and a second exchange hands the results out.
+            // Each CTA reduces some channels for all, and a second exchange sends the results to all.
             Strategy::Grid => 2.0 * grid_exchange + f64::from(tile_channels.div_ceil(splits)) * grid_merge,
         }
     }

@@ -132,7 +132,7 @@ impl Tiling {
         div_ceil(whole, self.chunk)
     }
 
-    /// Exchanges of a team at most: two for each of its tiles, which it takes in turn.
+    /// Exchanges of a team in one launch at most, with a grid: two for each of its tiles, which it takes in turn.
     pub fn exchanges(&self) -> u32 {
         self.tiles.div_ceil(self.teams.max(1)).saturating_mul(2)
     }

@@ -114,7 +114,7 @@ fn every_exchange_gives_the_same_bits_again() {
     }
 }
 
-/// Two problems in turn over one workspace: teams of other sizes go on with the same counters.
+/// Two problems in turn over one workspace: teams of other sizes go on with the same counter.
 #[test]
 fn two_team_sizes_share_a_workspace() {
     let Some(_cuda) = cuda() else { return };

@@ -19,8 +19,8 @@ mod bytes;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod device;
-#[cfg(feature = "emulate")]
 mod exchange;
+#[cfg(feature = "emulate")]
 mod faults;
 mod forked;
 mod graphs;

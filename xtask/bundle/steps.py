@@ -62,7 +62,7 @@ def steps(machine: Machine) -> list[Step]:
         *diagnosis(machine),
         *headline(machine, "channels-last"),
         *pytorch(machine),
-        tests(machine, "tests-litmus", 90, "litmus::", "residency::"),
+        tests(machine, "tests-litmus", 90, "litmus::", "residency::", "exchange::"),
         tests(machine, "tests-graphs", 45, "graphs::"),
         tests(machine, "tests-rest", 60, "references::", "special::", "thresholds::", "probes::"),
         verify(machine, "verify-wide", 120, every["wide"]),

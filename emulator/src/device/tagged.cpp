@@ -1,5 +1,5 @@
-// Sixteen bytes that CTAs hand to each other through global memory by relaxed accesses, with a tag that says of which
-// exchange they are. Who takes a value learns that what its sender did before is over, and sees nothing else of it.
+// Sixteen bytes that CTAs exchange through global memory by relaxed accesses, with a tag that says which exchange they are
+// of. Who takes a value learns that what its sender did before is over, and sees nothing else of it.
 #include <algorithm>
 #include <cstring>
 #include "codes.h"

@@ -65,7 +65,7 @@ fn define_products(table: &mut Table) {
     table.binary("mul.hi.s64", |a, b, _, _| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64);
 }
 
-/// `bfi` of a type of so many bits ("Integer Arithmetic Instructions: bfi").
+/// `bfi` of a type of `bits` bits ("Integer Arithmetic Instructions: bfi").
 fn inserted(a: u64, b: u64, c: u64, d: u64, bits: u64) -> u64 {
     let (at, len) = (c & 255, d & 255);
     let len = len.min(bits.saturating_sub(at));

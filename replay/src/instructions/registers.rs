@@ -92,7 +92,7 @@ pub(super) fn decode(statement: &Statement<'_>, names: &mut Names) -> Result<Opt
     Ok(Some(Any::Registers(op)))
 }
 
-/// mov.b128, of two halves together or apart.
+/// mov.b128 from two halves, or to them.
 fn halves(statement: &Statement<'_>, names: &mut Names) -> Result<Op> {
     let [to, from] = statement.operands()?;
     match (&crate::ptx::members(to)[..], &crate::ptx::members(from)[..]) {

@@ -31,7 +31,7 @@ unsafe extern "C" {
     -> i32;
     pub safe fn launch_tagged(
         slots: u64,
-        besides: u64,
+        outside: u64,
         y: u64,
         ctas: u32,
         threads: u32,
