@@ -84,12 +84,14 @@ fn train<'a, M: Memory>(shape: Shape, x: M::In<'a, f32>, outputs: Outputs<'a, M>
     Train { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, relu_mask, running }
 }
 
+/// The device, which stays in use; the backend with the plans; each shape with the exchanges of a launch.
+type Planned = (Device, Cuda, Vec<(Shape, u64)>);
 /// A shape, and which of its tilings are meant.
 type Wanted = (Shape, fn(&Tiling) -> bool);
 
 /// A device that has these plans alone for some shapes: with tiles of one channel, of several, of more channels than the team has CTAs,
-/// and of several tiles in turn. With the exchanges that a launch may make.
-fn planned() -> Option<(Device, Cuda, Vec<(Shape, u64)>)> {
+/// and of several tiles in turn.
+fn planned() -> Option<Planned> {
     let cuda = device()?;
     if !has(&cuda.limits(), Some(Strategy::Grid)) {
         return None;
