@@ -30,8 +30,8 @@ LOOK, HANGS = 10, 2
 STRATEGIES = ["block", "two-read", "cluster", "grid", "auto"]
 # All that there are, which tests/lists.rs holds against the crate's, as it does the dtypes below.
 EPILOGUES = ["identity", "relu", "relu6", "silu", "hardswish", "add", "add-relu"]
-# Name, dimensions, layout, dtype: every form, and each dtype. On an H100 `rows` has clusters of 16 CTAs and a grid of 66, and
-# `columns` clusters of 4 and a grid of 98.
+# Name, dimensions, layout, dtype: every form, and each dtype. On an H100, by today's constants of the planner, `rows` has
+# clusters of 8 CTAs and a grid's teams of 49, and `columns` clusters of 4 and teams of 25.
 SHAPES = [
     ("rows", (64, 4, 56, 56), "channels-first", "F16"),
     ("columns", (8, 14, 14, 64), "channels-last", "F32"),
