@@ -92,7 +92,7 @@ fn gpu(name: Option<&str>) -> Result<Gpu, Failure> {
     }
 }
 
-/// Whether a CUDA device is there: what it refuses then is told.
+/// Whether a CUDA device is there, whose refusals then are this command's.
 #[cfg(feature = "cuda")]
 fn has_device() -> bool {
     batchnorm::Cuda::count().is_ok_and(|count| count > 0)

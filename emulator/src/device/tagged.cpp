@@ -37,16 +37,8 @@ static Wrong race(uint64_t other, bool was_write) { return {"race", other, was_w
 
 static void report(Cta* c, const Wrong& wrong, const void* slot, bool write, const void* pc) {
     if (!wrong.what) return;
-    FaultPlace fault = {};
-    fault.code = kLaunchFailed;
-    fault.address = slot;
-    fault.bytes = kSlotBytes;
-    fault.write = write;
-    fault.pc = pc;
-    fault.other = wrong.other;
-    fault.other_was_write = wrong.other_was_write;
-    fault.what = wrong.what;
-    fail(c, fault);
+    if (wrong.other) report_race(c, wrong.other, wrong.other_was_write, slot, kSlotBytes, write, pc);
+    fault_at(c, kLaunchFailed, reinterpret_cast<uintptr_t>(slot), kSlotBytes, write, pc, wrong.what);
 }
 
 // Checks the slot's last plain accesses, and where `notes` makes this one the last. Accesses of this kind by others are the
@@ -80,7 +72,7 @@ static Wrong note_store(Cta* c, TaggedSlot& slot, const void* address, unsigned 
     const Wrong plain = check_plain(c, slot, address, true, true);
     if (plain.what) return plain;
     if (static_cast<const unsigned*>(address)[3] == tag) return {"a tag that the slot has already, and whoever waits for it takes"};
-    // What a reader has seen of another writer's store gives the two no order: they need one of their own.
+    // Two writers need an order of their own: what a reader has seen of one gives them none.
     if (slot.writer && !ordered(c, slot.writer)) return race(slot.writer, true);
     for (const uint64_t reader : slot.readers) {
         if (!over(c, reader)) return race(reader, false);

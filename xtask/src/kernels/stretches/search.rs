@@ -62,7 +62,7 @@ impl<'a> Search<'a> {
         };
         let closed: BTreeSet<usize> = others.iter().filter_map(|walk| leading(walk.head)?.last().copied()).collect();
         let [mut cluster, mut grid] = [Shown::default(), Shown::default()];
-        // What comes behind the end says nothing of the ways to it.
+        // Lines that lead to the end: others say nothing of the ways to it.
         let mut behind = Dfs::new(Reversed(&graph), end);
         let to_end: BTreeSet<usize> = core::iter::from_fn(|| behind.next(Reversed(&graph))).collect();
         for &line in order.iter().filter(|&&line| line != START && to_end.contains(&line)) {
