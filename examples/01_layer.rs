@@ -39,7 +39,7 @@ fn main() -> Result<(), batchnorm::Error> {
             &dy,
             Epilogue::RELU, // that of the forward pass
             &saved,
-            Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+            Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
         )?;
         let Params { gamma, beta } = layer.params_mut();
         for (values, gradient) in [(gamma, &dgamma), (beta, &dbeta)] {

@@ -45,7 +45,7 @@ fn main() -> Result<()> {
             &dy,
             Epilogue::RELU,
             &saved,
-            Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+            Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
         )?;
         let Params { gamma, beta } = layer.params_mut();
         for (values, gradient) in [(gamma, &dgamma), (beta, &dbeta)] {

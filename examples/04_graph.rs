@@ -32,7 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut dgamma, mut dbeta) = (cuda.zeros::<f32>(shape.c())?, cuda.zeros::<f32>(shape.c())?);
     let mut step = || {
         layer.train(shape, &x, Epilogue::IDENTITY, &mut y, &mut saved)?;
-        let gradients = Gradients::<Cuda, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+        let gradients =
+            Gradients::<Cuda, f32> { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
         layer.backward(shape, &x, &dy, Epilogue::IDENTITY, &saved, gradients)?;
         let Params { gamma, beta } = layer.params_mut();
         gamma.map_or(Ok(()), |gamma| cuda.axpy(-0.1, &dgamma, gamma))?;

@@ -42,7 +42,7 @@
 //!     &dy,
 //!     Epilogue::RELU,
 //!     &saved,
-//!     Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+//!     Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
 //! )?;
 //! layer.infer(shape, &x, Epilogue::RELU, &mut y)?;
 //! # Ok::<(), batchnorm::Error>(())

@@ -36,11 +36,12 @@ fn step(shape: Shape, epilogue: Epilogue<()>, x: &[f32]) -> Step {
     let [y, dx, dz, inferred, frozen, dx_frozen, dz_frozen] = &mut data[..] else { unreachable!() };
     let [dgamma, dbeta, dgamma_frozen, dbeta_frozen] = &mut channels[..] else { unreachable!() };
     layer.train(shape, x, residual(x), y, &mut saved).unwrap();
-    let gradients = Gradients::<Cpu, f32> { dx, dgamma: Some(dgamma), dbeta: Some(dbeta) };
+    let gradients = Gradients::<Cpu, f32> { dx: Some(dx), dgamma: Some(dgamma), dbeta: Some(dbeta) };
     layer.backward(shape, x, x, epilogue.map(|()| &mut dz[..]), &saved, gradients).unwrap();
     layer.infer(shape, x, residual(x), inferred).unwrap();
     layer.frozen(shape, x, residual(x), frozen, &mut saved).unwrap();
-    let gradients = Gradients::<Cpu, f32> { dx: dx_frozen, dgamma: Some(dgamma_frozen), dbeta: Some(dbeta_frozen) };
+    let gradients =
+        Gradients::<Cpu, f32> { dx: Some(dx_frozen), dgamma: Some(dgamma_frozen), dbeta: Some(dbeta_frozen) };
     layer.backward(shape, x, x, epilogue.map(|()| &mut dz_frozen[..]), &saved, gradients).unwrap();
     let state = layer.state_dict().unwrap();
     Step { data, channels, state }

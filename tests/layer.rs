@@ -12,6 +12,7 @@ mod handling;
 mod passes;
 mod sequences;
 mod state;
+mod unneeded;
 
 type Layer = BatchNorm<Cpu>;
 
@@ -187,7 +188,8 @@ fn an_empty_batch_changes_nothing() {
                 layer.frozen::<f32>(shape, &[], Epilogue::RELU, &mut [], &mut saved).unwrap();
             }
             let (mut dgamma, mut dbeta) = ([7.0; 3], [7.0; 3]);
-            let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+            let gradients =
+                Gradients::<Cpu, f32> { dx: Some(&mut []), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
             layer.backward(shape, &[], &[], Epilogue::RELU, &saved, gradients).unwrap();
             assert_eq!((dgamma, dbeta), ([0.0; 3], [0.0; 3]));
         }
@@ -277,7 +279,7 @@ fn a_refused_call_says_expected_and_actual_and_changes_nothing() {
     let mut dx = vec![9.0f32; 60];
     let mut dz = vec![9.0f32; 60];
     let mut refused = |saved: &Saved<Cpu>, dy: &[f32], epilogue, dgamma: &mut [f32]| {
-        let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(dgamma), dbeta: None };
+        let gradients = Gradients::<Cpu, f32> { dx: Some(&mut dx), dgamma: Some(dgamma), dbeta: None };
         layer.backward(shape(), &x, dy, epilogue, saved, gradients).unwrap_err().to_string()
     };
     assert_eq!(refused(&saved, &x[..1], Epilogue::IDENTITY, &mut [0.0; 3]), "dy: expected 60 values, got 1");
@@ -302,7 +304,7 @@ fn fine_tuning_with_frozen_statistics_keeps_the_mask_of_add_relu() {
     layer.infer(shape(), &x, Epilogue::add_relu(&z), &mut want).unwrap();
     assert_eq!(y, want);
     let (mut dx, mut dz) = (vec![0.0; 60], vec![0.0; 60]);
-    let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: None, dbeta: None };
+    let gradients = Gradients::<Cpu, f32> { dx: Some(&mut dx), dgamma: None, dbeta: None };
     layer.backward(shape(), &x, &dy, Epilogue::add_relu(&mut dz), &saved, gradients).unwrap();
     for i in 0..60 {
         assert_eq!(dz[i], if y[i] > 0.0 { dy[i] } else { 0.0 });
@@ -361,4 +363,10 @@ fn a_layer_of_f64_takes_f64() {
     let (mut saved, mut y) = (layer.saved(shape, Epilogue::IDENTITY).unwrap(), [0.0f64; 4]);
     layer.train(shape, &[0.1, 1.0, 0.3, 5.0], Epilogue::IDENTITY, &mut y, &mut saved).unwrap();
     assert_eq!(saved.mean(), &[0.2, 3.0]);
+}
+
+#[test]
+fn gradients_that_nobody_needs_leave_the_others() {
+    let shapes = [Shape::nchw(2, 3, 4, 4), Shape::nhwc(3, 5, 5, 20), Shape::nc(64, 3)].map(|shape| shape.unwrap());
+    unneeded::assert_unneeded_gradients_leave_the_others(&Cpu, &shapes);
 }

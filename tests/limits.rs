@@ -72,7 +72,7 @@ fn operations(shape: Shape, step: u64) -> usize {
     let trained = state(&layer);
     assert!(trained != fresh);
     for k in 0.. {
-        let gradients = Gradients::<Cpu, f32> { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+        let gradients = Gradients::<Cpu, f32> { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
         match within(k * step, || layer.backward(shape, &x, &x, Epilogue::add_relu(&mut dz), &saved, gradients)) {
             Ok(()) => break,
             Err(Error::OutOfMemory { .. }) => assert!(dx.iter().chain(&dz).chain(&dgamma).all(|&value| value == 0.0)),

@@ -386,7 +386,7 @@ fn given_statistics_that_are_not_those_of_x_are_taken_as_given() {
         beta: None,
         statistics: Statistics::Batch { mean: &[0.0], inv_std: &[1.0] },
         relu_mask: None,
-        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+        gradients: Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
     })
     .unwrap();
     assert_eq!((dgamma, dbeta), ([15.0], [4.0]));
@@ -414,7 +414,7 @@ fn the_rounding_of_a_saved_mean_does_not_reach_the_gradients() {
         beta: None,
         statistics: Statistics::Batch { mean: &saved_mean, inv_std: &saved_inv_std },
         relu_mask: None,
-        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: None },
+        gradients: Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: None },
     })
     .unwrap();
     let magnitude: f64 = dy.iter().map(|dy| f64::from(*dy)).sum();
@@ -449,7 +449,7 @@ fn frozen_passes_read_the_running_statistics_alone() {
         beta: None,
         statistics: Statistics::Running { mean: &running_mean, var: &running_var, eps: 0.0 },
         relu_mask: None,
-        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: None },
+        gradients: Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: None },
     })
     .unwrap();
     assert_eq!((dx, dgamma), ([1.5, 0.0], [6.0, 0.0]));
@@ -461,7 +461,7 @@ fn add_relu_of_an_empty_batch_needs_no_mask() {
     for (dims, frozen) in [([0, 3, 5], false), ([0, 3, 5], true), ([4, 3, 0], false), ([4, 3, 0], true)] {
         let shape = Shape::new(&dims, Layout::ChannelsFirst).unwrap();
         let (mut dgamma, mut dbeta) = ([7.0f32; 3], [7.0f32; 3]);
-        let gradients = Gradients::<Cpu, f32> { dx: &mut [], dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
+        let gradients = Gradients::<Cpu, f32> { dx: Some(&mut []), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) };
         let (epilogue, ones) = (Epilogue::add_relu(&mut [][..]), [1.0f32; 3]);
         let statistics = match frozen {
             true => Statistics::Running { mean: &ones[..], var: &ones, eps: 1e-5 },

@@ -80,11 +80,12 @@ __device__ __forceinline__ float write_parameter_gradients(const BnBackward& arg
     return coeffs.mean_lo;
 }
 
-// Writes dx and dz of a CTA's chunk, from its last iteration to its first.
+// Writes dx and dz of a CTA's chunk, those that are needed, from its last iteration to its first.
 template <class Iter>
 __device__ __forceinline__ void write_dx(const Iter& iter, const Affines<Iter>& affines,
                                          const ThreadCoeffs<Iter, DxCoeffs>& dx_coeffs, const Gradient<Iter>& gradient,
                                          const SmemTile<Iter>& smem_x, const SmemTile<Iter>& smem_g) {
+    if (!gradient.writes()) return;
     for_each_vector_reverse(iter, gradient, smem_x, smem_g, [&](const auto& batch, int i) {
         float x[Iter::kVec], g[Iter::kVec];
         gradient.unpack(affines, batch, i, x, g);

@@ -34,8 +34,8 @@ struct Gradient {
 
     const T* x; // (n, c, s)
     const T* dy; // (n, c, s)
-    T* dx; // (n, c, s)
-    T* dz; // (n, c, s); null without a residual
+    T* dx; // (n, c, s); null where nobody needs it
+    T* dz; // (n, c, s); null without a residual, and where nobody needs it
     const uint32_t* mask; // ceil(n * c * s / 32); null where none is read
     BnActivation derivative; // of v, which is computed again from x; the identity's where the mask says all
     bool is_real; // the derivative takes any value: dy is kept in shared memory. Else g is, which is dy or 0.
@@ -114,8 +114,10 @@ struct Gradient {
         if (dz != nullptr) V::store(dz + offset * Iter::kVec, V::pack(g));
     }
     __device__ __forceinline__ void store_dx(int64_t offset, const float (&v)[Iter::kVec]) const {
-        V::store(dx + offset * Iter::kVec, V::pack(v));
+        if (dx != nullptr) V::store(dx + offset * Iter::kVec, V::pack(v));
     }
+    // Whether there is a walk that writes.
+    __device__ __forceinline__ bool writes() const { return dx != nullptr || dz != nullptr; }
 };
 
 // for_each_vector with batches of this type.

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(BN_MAX_THREADS, BN_MIN_CTAS)
     begin_dependent_launch();
     const SavedInputs inputs(args, coord, threads);
     const Gradient<Iter> gradient(args);
-    gradient.prefetch(iter, true);
+    if (gradient.writes()) gradient.prefetch(iter, true);
     const bool needs_mean_lo = recomputes_v(args.epilogue) && tile_needs_mean_residual(inputs);
     const GradientSums sum = block_reduce_splits<GradientSums>(args.workspace, t, threads, inputs.channel, smem);
     const float mean_lo = write_parameter_gradients(args, coord, threads, inputs.mean, inputs.inv_std, sum, smem);

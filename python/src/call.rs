@@ -2,33 +2,33 @@
 
 use batchnorm::op::Problem;
 use batchnorm::op::{Backward, Gradients, Infer, RawSlice, Statistics, Train, Update};
-use batchnorm::{Compute, Element, Momentum, Op, Shape, StatisticsKind, Tracking, relu_mask_len};
-use pyo3::{FromPyObject, PyResult};
+use batchnorm::{Compute, Element, Momentum, NonFinite, Op, Shape, StatisticsKind, Tracking, relu_mask_len};
+use pyo3::FromPyObject;
 
 use crate::device::{Device, WorkspaceMemory};
-use crate::epilogue::{epilogue, epilogue_kind};
-use crate::error::{error, value_error};
+use crate::epilogue::Kind;
+use crate::error::Refusal;
 
-/// A call of Python's with its arguments.
+/// A call with its arguments: of Python's, or of PyTorch's.
 pub(crate) trait Call: Sync {
     /// The value that it returns, in addition to what it writes.
     type Output: Send;
     /// Runs it on a backend, over data of a type and a shape.
-    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<Self::Output>;
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> Result<Self::Output, Refusal>;
 }
 
 /// Addresses that both forward passes take, and how they compute.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Forward {
-    eps: f64,
-    epilogue: String,
-    x: usize,
-    y: usize,
-    z: Option<usize>,
-    gamma: Option<usize>,
-    beta: Option<usize>,
-    relu_mask: Option<usize>,
+    pub(crate) eps: f64,
+    pub(crate) epilogue: Kind,
+    pub(crate) x: usize,
+    pub(crate) y: usize,
+    pub(crate) z: Option<usize>,
+    pub(crate) gamma: Option<usize>,
+    pub(crate) beta: Option<usize>,
+    pub(crate) relu_mask: Option<usize>,
 }
 
 /// A training forward.
@@ -40,6 +40,8 @@ pub(crate) struct TrainCall {
     pub(crate) running: Option<[usize; 3]>,
     /// `None` is the cumulative average.
     pub(crate) momentum: Option<f64>,
+    /// Whether statistics that are no numbers leave the running ones as they are.
+    pub(crate) skips_non_finite: bool,
     pub(crate) workspace: WorkspaceMemory,
 }
 
@@ -54,27 +56,35 @@ pub(crate) struct InferCall {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct BackwardCall {
-    epilogue: String,
+    pub(crate) epilogue: Kind,
     /// The eps of running statistics; `None` of a batch's.
-    running_eps: Option<f64>,
-    x: usize,
-    dy: usize,
-    dx: usize,
-    dz: Option<usize>,
-    gamma: Option<usize>,
-    beta: Option<usize>,
-    relu_mask: Option<usize>,
+    pub(crate) running_eps: Option<f64>,
+    pub(crate) x: usize,
+    pub(crate) dy: usize,
+    pub(crate) dx: Option<usize>,
+    pub(crate) dz: Option<usize>,
+    pub(crate) gamma: Option<usize>,
+    pub(crate) beta: Option<usize>,
+    pub(crate) relu_mask: Option<usize>,
     /// Saved mean and `inv_std`, or running mean and variance.
-    statistics: [usize; 2],
-    dgamma: usize,
-    dbeta: usize,
-    workspace: WorkspaceMemory,
+    pub(crate) statistics: [usize; 2],
+    pub(crate) dgamma: Option<usize>,
+    pub(crate) dbeta: Option<usize>,
+    pub(crate) workspace: WorkspaceMemory,
 }
 
 /// The question how much scratch memory an operation needs.
-pub(crate) struct WorkspaceBytes<'a> {
-    pub(crate) operation: &'a str,
-    pub(crate) epilogue: &'a str,
+pub(crate) struct WorkspaceBytes {
+    pub(crate) op: Op,
+    pub(crate) epilogue: Kind,
+}
+
+/// The operation of this name, of those that need scratch memory.
+pub(crate) fn op_named(name: &str) -> Result<Op, Refusal> {
+    let ops = [Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
+    ops.into_iter()
+        .find(|op| op.name() == name)
+        .ok_or_else(|| Refusal::value(format!("batchnorm: expected train, backward or backward-frozen, got {name:?}")))
 }
 
 /// `len` values from an address on.
@@ -84,16 +94,17 @@ fn at<T>(len: usize) -> impl Fn(usize) -> RawSlice<T> {
 
 impl Call for TrainCall {
     type Output = ();
-    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<()> {
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> Result<(), Refusal> {
         let Forward { eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
         let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
         let momentum = self.momentum.map_or(Momentum::Cumulative, Momentum::Ema);
-        let tracking = Tracking::new().momentum(momentum); // the unbiased variance, as in PyTorch
+        let non_finite = if self.skips_non_finite { NonFinite::Skip } else { NonFinite::Propagate };
+        let tracking = Tracking::new().momentum(momentum).non_finite(non_finite); // the unbiased variance, as in PyTorch
         let train = Train {
             shape,
             eps,
             x: data(x),
-            epilogue: epilogue(&self.forward.epilogue, z)?.map(&data),
+            epilogue: self.forward.epilogue.with(z)?.map(&data),
             gamma: gamma.map(&channel),
             beta: beta.map(&channel),
             y: data(y),
@@ -107,22 +118,22 @@ impl Call for TrainCall {
                 num_batches_tracked: RawSlice::new(count, 1),
             }),
         };
-        // SAFETY: the package's Python passes contiguous tensors of these lengths and types, which it holds until this returns;
-        // on a device torch frees memory in the order of its stream.
-        unsafe { backend.run_raw(backend.workspace_at(self.workspace).as_mut(), train) }.map_err(error)
+        // SAFETY: the caller passes contiguous tensors of these lengths and types, which it holds until this returns; on a device
+        // torch frees memory in the order of its stream.
+        Ok(unsafe { backend.run_raw(backend.workspace_at(self.workspace).as_mut(), train) }?)
     }
 }
 
 impl Call for InferCall {
     type Output = ();
-    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<()> {
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> Result<(), Refusal> {
         let Forward { eps, x, y, z, gamma, beta, relu_mask, .. } = self.forward;
         let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
         let infer = Infer {
             shape,
             eps,
             x: data(x),
-            epilogue: epilogue(&self.forward.epilogue, z)?.map(&data),
+            epilogue: self.forward.epilogue.with(z)?.map(&data),
             gamma: gamma.map(&channel),
             beta: beta.map(&channel),
             running_mean: channel(self.running[0]),
@@ -131,20 +142,20 @@ impl Call for InferCall {
             relu_mask: relu_mask.map(at(relu_mask_len(shape))),
         };
         // SAFETY: as in training.
-        unsafe { backend.run_raw(None, infer) }.map_err(error)
+        Ok(unsafe { backend.run_raw(None, infer) }?)
     }
 }
 
 impl Call for BackwardCall {
     type Output = ();
-    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<()> {
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> Result<(), Refusal> {
         let (data, channel) = (at::<T>(shape.len()), at::<T::Param>(shape.c()));
         let [mean, second] = self.statistics.map(&channel);
         let backward = Backward {
             shape,
             x: data(self.x),
             dy: data(self.dy),
-            epilogue: epilogue(&self.epilogue, self.dz)?.map(&data),
+            epilogue: self.epilogue.with(self.dz)?.map(&data),
             gamma: self.gamma.map(&channel),
             beta: self.beta.map(&channel),
             statistics: match self.running_eps {
@@ -153,25 +164,20 @@ impl Call for BackwardCall {
             },
             relu_mask: self.relu_mask.map(at(relu_mask_len(shape))),
             gradients: Gradients {
-                dx: data(self.dx),
-                dgamma: Some(channel(self.dgamma)),
-                dbeta: Some(channel(self.dbeta)),
+                dx: self.dx.map(&data),
+                dgamma: self.dgamma.map(&channel),
+                dbeta: self.dbeta.map(&channel),
             },
         };
         // SAFETY: as in training.
-        unsafe { backend.run_raw(backend.workspace_at(self.workspace).as_mut(), backward) }.map_err(error)
+        Ok(unsafe { backend.run_raw(backend.workspace_at(self.workspace).as_mut(), backward) }?)
     }
 }
 
-impl Call for WorkspaceBytes<'_> {
+impl Call for WorkspaceBytes {
     type Output = usize;
-    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> PyResult<usize> {
-        let ops = [Op::Train, Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
-        let Some(op) = ops.into_iter().find(|op| op.name() == self.operation) else {
-            let text = format!("batchnorm: expected train, backward or backward-frozen, got {:?}", self.operation);
-            return Err(value_error(text));
-        };
-        let problem = Problem::new(op, shape, T::DTYPE, epilogue_kind(self.epilogue)?, 0.0, None).map_err(error)?;
-        backend.workspace_bytes(&problem).map_err(error)
+    fn run<B: Device + Compute<T>, T: Element>(&self, backend: &B, shape: Shape) -> Result<usize, Refusal> {
+        let problem = Problem::new(self.op, shape, T::DTYPE, self.epilogue.0, 0.0, None)?;
+        Ok(backend.workspace_bytes(&problem)?)
     }
 }

@@ -1,9 +1,9 @@
 //! Epilogues as Python has them: by their names.
 
 use batchnorm::Epilogue;
-use pyo3::{PyResult, pyclass};
+use pyo3::{Borrowed, FromPyObject, PyAny, PyErr, PyResult, pyclass};
 
-use crate::error::{error, one_of, value_error};
+use crate::error::{Refusal, one_of};
 
 /// A kind of epilogue: its name in Python, its parts, and what the passes need for it.
 #[pyclass(frozen, get_all)]
@@ -32,15 +32,32 @@ fn python_name(kind: Epilogue<()>) -> String {
     kind.name().replace('-', "_")
 }
 
-/// A kind of epilogue by its name.
-pub(crate) fn epilogue_kind(name: &str) -> PyResult<Epilogue<()>> {
-    Epilogue::ALL.iter().copied().find(|&kind| python_name(kind) == name).ok_or_else(|| {
-        let names = one_of(&Epilogue::ALL.iter().copied().map(python_name).collect::<Vec<_>>());
-        value_error(format!("batchnorm: expected the epilogue {names}, got {name:?}"))
-    })
+/// A kind of epilogue, which Python names.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind(pub(crate) Epilogue<()>);
+
+impl Kind {
+    /// The kind of this name.
+    pub(crate) fn named(name: &str) -> Result<Self, Refusal> {
+        let is_it = |kind: &Epilogue<()>| {
+            let (theirs, ours) = (name.bytes(), kind.name().bytes());
+            name.len() == kind.name().len() && theirs.eq(ours.map(|byte| if byte == b'-' { b'_' } else { byte }))
+        };
+        Epilogue::ALL.iter().copied().find(is_it).map(Self).ok_or_else(|| {
+            let names = one_of(&Epilogue::ALL.iter().copied().map(python_name).collect::<Vec<_>>());
+            Refusal::value(format!("batchnorm: expected the epilogue {names}, got {name:?}"))
+        })
+    }
+
+    /// The epilogue of this kind, with this residual or without.
+    pub(crate) fn with<Z>(self, residual: Option<Z>) -> Result<Epilogue<Z>, Refusal> {
+        Ok(self.0.with("residual", residual)?)
+    }
 }
 
-/// An epilogue by its name, with this residual or without.
-pub(crate) fn epilogue<Z>(name: &str, residual: Option<Z>) -> PyResult<Epilogue<Z>> {
-    epilogue_kind(name)?.with("residual", residual).map_err(error)
+impl<'py> FromPyObject<'_, 'py> for Kind {
+    type Error = PyErr;
+    fn extract(name: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self::named(name.extract()?)?)
+    }
 }

@@ -5,123 +5,110 @@ mod call;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod dispatch;
 mod epilogue;
 mod error;
+mod torch;
 
 use std::path::PathBuf;
 
 use batchnorm::plan::PlanTable;
-use batchnorm::{Cpu, Dtype, Epilogue, Layout, Param, Running, Shape, State, StateDict, with_element};
-#[cfg(feature = "cuda")]
-use batchnorm::{Cuda, with_device_element};
+use batchnorm::{Dtype, Epilogue, Param, Running, State, StateDict};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyType};
 
-use call::{BackwardCall, Call, Forward, InferCall, TrainCall, WorkspaceBytes};
+use call::{BackwardCall, Call, Forward, InferCall, TrainCall, WorkspaceBytes, op_named};
 use device::WorkspaceMemory;
-use epilogue::EpilogueKind;
-use error::value_error;
+use dispatch::{At, dispatch};
+use epilogue::{EpilogueKind, Kind};
+use error::Refusal;
 
-/// A CUDA device with its stream, or no device, which is the CPU, with how many threads may compute.
-type DeviceStream = (Option<usize>, u64);
-
-/// The metadata of a call's tensors: their device, dtype, dimensions (batch, channels, the others' product) and whether
-/// channels are last.
-#[derive(FromPyObject)]
-struct Where(DeviceStream, String, (usize, usize, usize), bool);
-
-/// Runs a call on the backend of a device or of none over data of a dtype, without holding Python's lock.
-fn dispatch<C: Call>(
-    py: Python<'_>,
-    Where(device_stream, dtype, dims, is_last): Where,
-    call: &C,
-) -> PyResult<C::Output> {
-    let shape = shape(dims, is_last)?;
-    let Some(dtype) = Dtype::ALL.iter().copied().find(|known| known.array_name() == dtype) else {
-        return Err(value_error(format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {dtype}")));
-    };
-    py.detach(|| match device_stream {
-        (None, threads) => Cpu::with_threads(
-            usize::try_from(threads).unwrap_or(1),
-            || with_element!(dtype, T => call.run::<Cpu, T>(&Cpu, shape)),
-        ),
-        #[cfg(feature = "cuda")]
-        (Some(ordinal), stream) => with_device_element!(
-            dtype,
-            T => call.run::<Cuda, T>(&cuda::on(ordinal, stream)?, shape),
-            f64 => Err(value_error(format!(
-                "batchnorm: expected {} on CUDA, got {}",
-                error::one_of(&Dtype::ON_CUDA.iter().copied().map(Dtype::array_name).collect::<Vec<_>>()),
-                dtype.array_name()
-            ))),
-        ),
-        #[cfg(not(feature = "cuda"))]
-        (Some(_), _) => Err(without_cuda()),
-    })
-}
-
-fn shape((n, c, s): (usize, usize, usize), channels_last: bool) -> PyResult<Shape> {
-    let shape = if channels_last {
-        Shape::new(&[n, s, c], Layout::ChannelsLast)
-    } else {
-        Shape::new(&[n, c, s], Layout::ChannelsFirst)
-    };
-    shape.map_err(error::error)
+/// Runs a call of Python's, without holding its lock.
+fn detached<C: Call>(py: Python<'_>, at: At, call: &C) -> PyResult<C::Output> {
+    Ok(py.detach(|| dispatch(at, call))?)
 }
 
 /// Normalizes by the batch's statistics.
 #[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "Python's, by position")]
 fn train(
     py: Python<'_>,
-    at: Where,
+    at: At,
     forward: Forward,
     saved: [usize; 2],
     running: Option<[usize; 3]>,
     momentum: Option<f64>,
+    skips_non_finite: bool,
     workspace: WorkspaceMemory,
 ) -> PyResult<()> {
-    dispatch(py, at, &TrainCall { forward, saved, running, momentum, workspace })
+    detached(py, at, &TrainCall { forward, saved, running, momentum, skips_non_finite, workspace })
 }
 
 /// Normalizes by running statistics.
 #[pyfunction]
-fn infer(py: Python<'_>, at: Where, forward: Forward, running: [usize; 2]) -> PyResult<()> {
-    dispatch(py, at, &InferCall { forward, running })
+fn infer(py: Python<'_>, at: At, forward: Forward, running: [usize; 2]) -> PyResult<()> {
+    detached(py, at, &InferCall { forward, running })
 }
 
 /// The gradients of either: by saved statistics, mean and `inv_std`, or by running ones, mean and variance with `eps`.
 #[pyfunction]
-fn backward(py: Python<'_>, at: Where, backward: BackwardCall) -> PyResult<()> {
-    dispatch(py, at, &backward)
+fn backward(py: Python<'_>, at: At, backward: BackwardCall) -> PyResult<()> {
+    detached(py, at, &backward)
 }
 
 /// Bytes of scratch memory that an operation needs: `train`, `backward` or `backward-frozen`.
 #[pyfunction]
-fn workspace_bytes(py: Python<'_>, at: Where, operation: &str, epilogue: &str) -> PyResult<usize> {
-    dispatch(py, at, &WorkspaceBytes { operation, epilogue })
+fn workspace_bytes(py: Python<'_>, at: At, operation: &str, epilogue: Kind) -> PyResult<usize> {
+    detached(py, at, &WorkspaceBytes { op: op_named(operation)?, epilogue })
+}
+
+/// Registers the operations with PyTorch, without Python in their way, by the functions of the library of this name. They compute what
+/// `train`, `infer` and `backward` do. After an error, whose text says what is missing, nothing is registered.
+#[pyfunction]
+fn register_operations(library: &str) -> PyResult<()> {
+    torch::register(library).map_err(|text| Refusal::runtime(text).into())
+}
+
+/// Whether `train_tensors`, `infer_tensors` and `backward_tensors` can be called: the operations on Python's tensors themselves, past
+/// PyTorch's dispatcher, where nothing is to see them there. The classes are those of the tensors that they then take.
+#[pyfunction]
+fn take_tensors(tensor: Bound<'_, PyType>, parameter: Bound<'_, PyType>) -> bool {
+    torch::python::take_tensors(tensor, parameter)
+}
+
+/// The last refusal of an operation that PyTorch called on this thread, once: the text for PyTorch's exception of memory that ran
+/// out, or an exception.
+#[pyfunction]
+fn take_refusal() -> Option<(Option<String>, PyErr)> {
+    Refusal::take()
+}
+
+/// Plans for at most so many multiprocessors of every CUDA device from now on, or for all.
+#[pyfunction]
+fn set_max_sms(max_sms: Option<u32>) -> PyResult<()> {
+    #[cfg(feature = "cuda")]
+    cuda::set_max_sms(max_sms);
+    #[cfg(not(feature = "cuda"))]
+    if max_sms.is_some() {
+        return Err(dispatch::without_cuda().into());
+    }
+    Ok(())
 }
 
 /// Takes the plans of the table in this file from now on, on every CUDA device.
 #[pyfunction]
 fn use_plans(py: Python<'_>, path: PathBuf) -> PyResult<()> {
     py.detach(|| {
-        let table = PlanTable::load(&path).map_err(error::error)?;
+        let table = PlanTable::load(&path)?;
         #[cfg(feature = "cuda")]
-        return cuda::use_plans(table).map_err(error::error);
+        return Ok(cuda::use_plans(table)?);
         #[cfg(not(feature = "cuda"))]
         {
             drop(table);
-            Err(without_cuda())
+            Err(dispatch::without_cuda())
         }
     })
-}
-
-/// The error of who asks for CUDA where there is none.
-#[cfg(not(feature = "cuda"))]
-fn without_cuda() -> PyErr {
-    pyo3::exceptions::PyRuntimeError::new_err(
-        "batchnorm: this build has no CUDA kernels; build it with BATCHNORM_CUDA=1",
-    )
+    .map_err(|refusal: Refusal| refusal.into())
 }
 
 /// The factors of a layer's weights and its bias, with a batch norm in inference folded into it: `StateDict::fold_channels`.
@@ -144,7 +131,7 @@ fn fold_channels(
             num_batches_tracked,
         });
         let state = StateDict { gamma: gamma.map(values), beta: beta.map(values), running };
-        state.fold_channels(eps, bias).map_err(error::error)
+        state.fold_channels(eps, bias).map_err(|error| Refusal::from(error).into())
     }
     let state = State { gamma, beta, running: Some(Running { mean, var, num_batches_tracked: 0 }) };
     let scale = if is_double { scale::<f64> } else { scale::<f32> }(state, eps, &mut bias)?;
@@ -166,7 +153,7 @@ fn take_arguments_once(py: Python<'_>) -> PyResult<()> {
     arguments.set_item("statistics", [0, 0])?;
     arguments.extract::<Forward>()?;
     arguments.extract::<BackwardCall>()?;
-    ((py.None(), 0), "float32", (1, 1, 1), false).into_pyobject(py)?.extract::<Where>()?;
+    ((py.None(), 0), "float32", (1, 1, 1), false).into_pyobject(py)?.extract::<At>()?;
     Ok(())
 }
 
@@ -183,6 +170,16 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(backward, module)?)?;
     module.add_function(wrap_pyfunction!(workspace_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(use_plans, module)?)?;
+    module.add_function(wrap_pyfunction!(set_max_sms, module)?)?;
+    module.add("LIBRARY", torch::LIBRARY)?;
+    module.add_function(wrap_pyfunction!(register_operations, module)?)?;
+    module.add_function(wrap_pyfunction!(take_refusal, module)?)?;
+    module.add_function(wrap_pyfunction!(take_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(torch::python::train_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(torch::python::infer_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(torch::python::backward_tensors, module)?)?;
+    #[cfg(feature = "emulate")]
+    module.add_function(wrap_pyfunction!(torch::stand_in::stand_in, module)?)?;
     module.add_function(wrap_pyfunction!(fold_channels, module)?)?;
     take_arguments_once(module.py())
 }

@@ -28,12 +28,12 @@ def case(shape, dtype, epilogue):
     count = torch.zeros(1, dtype=torch.int64)
     def run():
         running = [mean.clone(), var.clone(), count.clone()]
-        y, saved, inv_std, mask = OPS.train(x, z, weight, bias, *running, 0.1, 1e-5, epilogue, True)
+        y, saved, inv_std, mask = OPS.train(x, z, weight, bias, *running, 0.1, 1e-5, epilogue, True, False)
         y2, mask2 = OPS.infer(x, z, weight, bias, mean, var, 1e-5, epilogue, True)
-        back = OPS.backward(x, x, weight, bias, saved, inv_std, mask, None, epilogue)
-        frozen = OPS.backward(x, x, weight, bias, mean, var, mask2, 1e-5, epilogue)
+        back = OPS.backward(x, x, weight, bias, saved, inv_std, mask, None, epilogue, True, z is not None, True, True)
+        frozen = OPS.backward(x, x, weight, bias, mean, var, mask2, 1e-5, epilogue, True, z is not None, True, True)
         results = [y, saved, inv_std, mask, *running, y2, mask2, *back, *frozen]
-        return [zlib.crc32(tensor.contiguous().view(torch.uint8).numpy()) for tensor in results if tensor.numel()]
+        return [zlib.crc32(tensor.contiguous().view(torch.uint8).numpy()) for tensor in results if tensor is not None and tensor.numel()]
     return run
 
 CASES = [case(*what) for what in itertools.product(SIZES, PARAM_DTYPE, _native.EPILOGUES)]
@@ -89,7 +89,7 @@ import torch, batchnorm.torch as bn
 
 x, one = torch.rand(40, 16, 24, 24), torch.ones(16)
 infer = lambda: torch.ops.batchnorm.infer(x, None, None, None, one, one, 1e-5, "relu", False)
-backward = lambda: torch.ops.batchnorm.backward(x, x, None, None, one, one, torch.empty(0, dtype=torch.int32), 1e-5, "relu")
+backward = lambda: torch.ops.batchnorm.backward(x, x, None, None, one, one, None, 1e-5, "relu", True, False, True, True)
 
 def trial(number):
     rng = random.Random(number)

@@ -117,7 +117,7 @@ impl<B: Compute<T> + Offset, T: Element<Param = f32>> Work<B, T> {
                 let mut dz = B::slice_mut(residual, offset);
                 let epilogue = operation.epilogue.map(|()| B::view_output(&mut dz));
                 let (dgamma, dbeta) = (Some(B::output(&mut self.dgamma)), Some(B::output(&mut self.dbeta)));
-                let gradients = Gradients { dx: B::view_output(&mut out), dgamma, dbeta };
+                let gradients = Gradients { dx: Some(B::view_output(&mut out)), dgamma, dbeta };
                 self.layer.backward(shape, x, B::view_input(&dy), epilogue, saved, gradients)
             }
             Op::Infer => {

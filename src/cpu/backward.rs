@@ -9,7 +9,7 @@ use super::activation::{Function, Identity, Kind, Relu, VectorFunction};
 use super::convert::SimdElement;
 use super::forward::{Channels, normalized, vector_of_v};
 use super::lanes::{PerLane, Prepare};
-use super::sweep::{ChannelBlock, by_block_into};
+use super::sweep::{ChannelBlock, by_block, by_block_into};
 use super::threads;
 use crate::element::Element;
 use crate::op::{Activation, Epilogue, Gradients, Statistics};
@@ -54,23 +54,41 @@ pub(super) fn gradients<T: SimdElement>(
             (Activation::Identity, &*dz)
         }
     };
-    let (inputs, dx) = ([x, dy], gradients.dx);
+    let inputs = [x, dy];
     let of_channels = match Kind::of::<T>(activation) {
-        Kind::Identity => by_block_into(shape, dx, |block, dx| {
-            block_gradients(block, statistics, affine, inputs, dx, &ByValues::<Identity>(PhantomData))
-        }),
-        Kind::Relu => by_block_into(shape, dx, |block, dx| {
-            block_gradients(block, statistics, affine, inputs, dx, &ByValues::<Relu>(PhantomData))
-        }),
-        Kind::Vector(function) => by_block_into(shape, dx, |block, dx| {
-            block_gradients(block, statistics, affine, inputs, dx, &ByVectors(function))
-        }),
+        Kind::Identity => {
+            let identity = ByValues::<Identity>(PhantomData);
+            channel_gradients(shape, statistics, affine, inputs, gradients.dx, &identity)
+        }
+        Kind::Relu => {
+            channel_gradients(shape, statistics, affine, inputs, gradients.dx, &ByValues::<Relu>(PhantomData))
+        }
+        Kind::Vector(function) => {
+            channel_gradients(shape, statistics, affine, inputs, gradients.dx, &ByVectors(function))
+        }
     };
     for (out, [dgamma, _]) in gradients.dgamma.into_iter().flatten().zip(&of_channels) {
         *out = Element::from_f64(*dgamma);
     }
     for (out, [_, dbeta]) in gradients.dbeta.into_iter().flatten().zip(&of_channels) {
         *out = Element::from_f64(*dbeta);
+    }
+}
+
+/// `dgamma` and `dbeta` of all channels, and `dx` where there is one.
+fn channel_gradients<T: SimdElement, G: Gradient + Sync>(
+    shape: Shape,
+    statistics: Statistics<&[T::Param]>,
+    affine: [Option<&[T::Param]>; 2],
+    inputs: [&[T]; 2],
+    dx: Option<&mut [T]>,
+    gradient: &G,
+) -> Vec<[f64; 2]> {
+    match dx {
+        Some(dx) => {
+            by_block_into(shape, dx, |block, dx| block_gradients(block, statistics, affine, inputs, Some(dx), gradient))
+        }
+        None => by_block(shape, |block| block_gradients(block, statistics, affine, inputs, None, gradient)),
     }
 }
 
@@ -119,14 +137,14 @@ impl Gradient for ByVectors {
     }
 }
 
-/// `dgamma` and `dbeta` of a block's channels, and its `dx`, from `dy` behind the activation, whose argument is computed again
+/// `dgamma` and `dbeta` of a block's channels, and its `dx` where there is one, from `dy` behind the activation, whose argument is computed again
 /// from `x`.
 fn block_gradients<T: SimdElement, G: Gradient>(
     block: &ChannelBlock,
     statistics: Statistics<&[T::Param]>,
     affine: [Option<&[T::Param]>; 2],
     inputs: [&[T]; 2],
-    dx: Vec<&mut [T]>,
+    dx: Option<Vec<&mut [T]>>,
     gradient: &G,
 ) -> Vec<[f64; 2]> {
     let channels = match statistics {
@@ -157,7 +175,9 @@ fn block_gradients<T: SimdElement, G: Gradient>(
     match statistics {
         Statistics::Running { .. } => {
             let parameters = [&mean, &scale, &beta].map(|of_channels| &of_channels[..]);
-            block.map_prepared(parameters, inputs, dx, gradient, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+            if let Some(dx) = dx {
+                block.map_prepared(parameters, inputs, dx, gradient, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+            }
             sums.iter().zip(inv_std).map(|([sum_dy, sum_dy_xmu, _], inv_std)| [sum_dy_xmu * inv_std, *sum_dy]).collect()
         }
         Statistics::Batch { .. } => {
@@ -172,9 +192,11 @@ fn block_gradients<T: SimdElement, G: Gradient>(
             let proj: Vec<f64> =
                 of_channels.iter().zip(&inv_std).map(|([dgamma, _], inv_std)| inv_std * (dgamma / m)).collect();
             let parameters = [&mean, &scale, &beta, &mean_dy, &proj].map(|of_channels| &of_channels[..]);
-            block.map_prepared(parameters, inputs, dx, gradient, |[mean, scale, beta, mean_dy, proj], [x, dy]| {
-                scale * (g([mean, scale, beta], x, dy) - mean_dy - (x - mean) * proj)
-            });
+            if let Some(dx) = dx {
+                block.map_prepared(parameters, inputs, dx, gradient, |[mean, scale, beta, mean_dy, proj], [x, dy]| {
+                    scale * (g([mean, scale, beta], x, dy) - mean_dy - (x - mean) * proj)
+                });
+            }
             of_channels
         }
     }

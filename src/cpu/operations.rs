@@ -6,7 +6,7 @@ use super::{Cpu, backward, forward, threads};
 use crate::element::{Element, Param};
 use crate::error::Result;
 use crate::memory;
-use crate::op::{Backward, Infer, Moments, Operation, Train, Update};
+use crate::op::{Backward, Epilogue, Infer, Moments, Operation, Train, Update};
 use crate::shape::Shape;
 
 pub(super) fn compute<T: SimdElement>(shape: Shape, operation: Operation<'_, Cpu, T>) -> Result<()> {
@@ -61,6 +61,12 @@ fn infer<T: SimdElement>(op: Infer<'_, Cpu, T>) -> Result<()> {
 fn backward<T: SimdElement>(op: Backward<'_, Cpu, T>) -> Result<()> {
     let Backward { shape, x, dy, epilogue, gamma, beta, statistics, relu_mask, gradients } = op;
     let affine = [gamma, beta];
+    // The residual's gradient, where nobody needs it, behind the mask of its relu.
+    let mut unneeded = match (&epilogue, relu_mask) {
+        (epilogue, Some(_)) if epilogue.residual().is_none() => memory::filled(T::default(), shape.len())?,
+        _ => Vec::new(),
+    };
+    let epilogue = if unneeded.is_empty() { epilogue } else { Epilogue::add_relu(&mut unneeded[..]) };
     on_threads(shape, || backward::gradients(shape, statistics, affine, [x, dy], epilogue, relu_mask, gradients))
 }
 

@@ -75,6 +75,8 @@ pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     const RESULTS: usize = 96;
     /// The vectors of a block with a value a channel, and its sums lane by lane.
     const OF_CHANNEL: usize = 800;
+    /// Spare bytes of each value, of few: an operation of few values takes no longer for a look at much memory.
+    const SPARE_OF_VALUE: usize = 64;
     /// A chunk, and its part of a channel.
     const CHUNK_BYTES: [usize; 2] = [64, 40];
     let view = RowView::new(shape);
@@ -86,7 +88,10 @@ pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     // A thread that waits for the chunks of one block may begin another.
     let at_once = blocks.min(4 * Cpu::threads());
     let of_blocks = at_once.saturating_mul(channels * OF_CHANNEL + chunks.saturating_mul(of_chunk));
-    slices.saturating_add(view.c.saturating_mul(RESULTS)).saturating_add(of_blocks).saturating_add(CHUNK_ELEMS)
+    slices
+        .saturating_add(view.c.saturating_mul(RESULTS))
+        .saturating_add(of_blocks)
+        .saturating_add(CHUNK_ELEMS.min(SPARE_OF_VALUE * shape.len()))
 }
 
 /// A block of neighbouring channels, whose values nothing else depends on.
@@ -94,6 +99,11 @@ pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
 pub(super) struct ChannelBlock {
     view: RowView,
     channels: Range<usize>,
+}
+
+/// The block of all channels, where it is the only one: as of most small tensors, for which lists take longer than sums.
+fn single_block(view: RowView) -> Option<ChannelBlock> {
+    (channels_per_block(view) >= view.c).then(|| ChannelBlock { view, channels: 0..view.c })
 }
 
 /// The blocks of a tensor that is not empty, in the order of their channels.
@@ -104,6 +114,9 @@ fn blocks(view: RowView) -> Vec<ChannelBlock> {
 /// The results of `of_block` for the channels of each block, all in order.
 pub(super) fn by_block<R: Send>(shape: Shape, of_block: impl Fn(&ChannelBlock) -> Vec<R> + Sync + Send) -> Vec<R> {
     let view = RowView::new(shape);
+    if let Some(block) = single_block(view) {
+        return of_block(&block);
+    }
     let of_blocks = threads::map(blocks(view).par_iter().with_min_len(blocks_per_task(view)), of_block);
     of_blocks.into_iter().flatten().collect()
 }
@@ -115,15 +128,14 @@ pub(super) fn by_block_into<T: SimdElement, R: Send>(
     of_block: impl Fn(&ChannelBlock, Vec<&mut [T]>) -> Vec<R> + Sync,
 ) -> Vec<R> {
     let view = RowView::new(shape);
+    if let Some(block) = single_block(view) {
+        return of_block(&block, vec![output]);
+    }
     let blocks = blocks(view);
     let mut outputs: Vec<_> = blocks.iter().map(|_| Vec::with_capacity(view.rows)).collect();
-    if let [all] = &mut outputs[..] {
-        all.push(output);
-    } else {
-        for row in output.chunks_mut(view.c * view.s) {
-            let pieces = row.chunks_mut(channels_per_block(view) * view.s);
-            outputs.iter_mut().zip(pieces).for_each(|(output, piece)| output.push(piece));
-        }
+    for row in output.chunks_mut(view.c * view.s) {
+        let pieces = row.chunks_mut(channels_per_block(view) * view.s);
+        outputs.iter_mut().zip(pieces).for_each(|(output, piece)| output.push(piece));
     }
     let tasks = blocks.par_iter().zip(outputs).with_min_len(blocks_per_task(view));
     let of_blocks = threads::map(tasks, |(block, output)| of_block(block, output));
@@ -172,6 +184,9 @@ impl ChannelBlock {
 
     /// The results of `of_chunk` for each channel, chunk by chunk.
     pub(super) fn by_chunk<R: Send>(&self, of_chunk: impl Fn(&Chunk<'_>) -> Vec<R> + Sync + Send) -> Vec<Vec<R>> {
+        if rows_per_chunk(self.view, self.channels.len()) >= self.view.rows && self.view.s <= CHUNK_ELEMS {
+            return vec![of_chunk(&Chunk { block: self, rows: 0..self.view.rows, values: 0..self.view.s })];
+        }
         threads::map(self.chunks().par_iter(), of_chunk)
     }
 
@@ -228,13 +243,21 @@ impl ChannelBlock {
         let view = Rows::new(c, s, parameters);
         // Rows with nothing between them come as one.
         let piece = if s > CHUNK_ELEMS { CHUNK_ELEMS } else { (CHUNK_ELEMS / width).max(1) * width };
+        let of_piece = |row: usize, i: usize, output: &mut [T]| {
+            let start = self.start(row) + i * piece;
+            let inputs = inputs.map(|input| &input[start..start + output.len()]);
+            view.map(inputs, output, prepare, &f);
+        };
+        if !threads::is_shared() {
+            for (row, output) in output.into_iter().enumerate().rev() {
+                output.chunks_mut(piece).enumerate().rev().for_each(|(i, output)| of_piece(row, i, output));
+            }
+            return;
+        }
         let rows = output.into_par_iter().enumerate().rev().with_min_len(CHUNK_ELEMS.div_ceil(width));
         threads::for_each(rows, |(row, output)| {
-            threads::for_each(output.par_chunks_mut(piece).enumerate().rev(), |(i, output)| {
-                let start = self.start(row) + i * piece;
-                let inputs = inputs.map(|input| &input[start..start + output.len()]);
-                view.map(inputs, output, prepare, &f);
-            });
+            let pieces = output.par_chunks_mut(piece).enumerate().rev();
+            threads::for_each(pieces, |(i, output)| of_piece(row, i, output));
         });
     }
 }

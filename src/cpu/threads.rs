@@ -118,7 +118,7 @@ pub(crate) fn map<I: IndexedParallelIterator, R: Send>(items: I, work: impl Fn(I
 }
 
 /// Whether this is a thread of a pool that shares the work.
-fn is_shared() -> bool {
+pub(crate) fn is_shared() -> bool {
     rayon::current_thread_index().is_some() && !IS_ALONE.get()
 }
 

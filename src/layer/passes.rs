@@ -188,7 +188,7 @@ impl<B: Backend, P: Param> BatchNorm<B, P> {
             statistics,
             relu_mask: mask.as_ref().map(B::view_input),
             gradients: Gradients {
-                dx: B::shorten_out(dx),
+                dx: dx.map(B::shorten_out),
                 dgamma: dgamma.map(B::shorten_out),
                 dbeta: dbeta.map(B::shorten_out),
             },

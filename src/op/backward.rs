@@ -37,7 +37,8 @@ pub struct Backward<'a, M: Memory, T: Element> {
     /// The gradient of `y`.
     pub dy: M::In<'a, T>,
     /// The epilogue, with the residual's gradient `dz`, written. With [`Epilogue::add`] it equals `dy`: who needs no
-    /// copy passes [`Epilogue::IDENTITY`] and uses `dy`.
+    /// copy passes [`Epilogue::IDENTITY`] and uses `dy`. Who needs no `dz` of an [`Epilogue::add_relu`] passes [`Epilogue::RELU`] and
+    /// the mask.
     pub epilogue: Epilogue<M::Out<'a, T>>,
     /// The scale of each channel.
     pub gamma: Option<M::In<'a, T::Param>>,
@@ -45,7 +46,7 @@ pub struct Backward<'a, M: Memory, T: Element> {
     pub beta: Option<M::In<'a, T::Param>>,
     /// The statistics that normalized.
     pub statistics: Statistics<M::In<'a, T::Param>>,
-    /// With the epilogue add-relu: the mask that the forward pass wrote.
+    /// With the epilogue add-relu: the mask that the forward pass wrote. With relu: that of an add-relu whose `dz` nobody needs.
     pub relu_mask: Option<M::In<'a, u32>>,
     /// Written: the gradients.
     pub gradients: Gradients<'a, M, T>,
@@ -56,8 +57,8 @@ pub struct Backward<'a, M: Memory, T: Element> {
 /// Written where they are passed on, as in the example of [the crate](crate#a-training-step), their types follow from the backend. In a
 /// variable they are named: `Gradients::<Cpu, f32> { .. }`.
 pub struct Gradients<'a, M: Memory, T: Element> {
-    /// Written: the gradient of `x`.
-    pub dx: M::Out<'a, T>,
+    /// Written: the gradient of `x`, computed only where it is asked for.
+    pub dx: Option<M::Out<'a, T>>,
     /// Written: the gradient of `gamma`, computed whether or not there is one.
     pub dgamma: Option<M::Out<'a, T::Param>>,
     /// Written: the gradient of `beta`, computed whether or not there is one.
@@ -128,7 +129,7 @@ impl<'a, M: Memory, T: Element> Backward<'a, M, T> {
             relu_mask: self.relu_mask.map(|mask| map.read("relu_mask", Role::ReluMask, mask)),
             epilogue: self.epilogue.map(|dz| map.write("dz", Role::Data, dz)),
             gradients: Gradients {
-                dx: map.write("dx", Role::Data, dx),
+                dx: dx.map(|dx| map.write("dx", Role::Data, dx)),
                 dgamma: dgamma.map(|dgamma| map.write("dgamma", Role::Channel, dgamma)),
                 dbeta: dbeta.map(|dbeta| map.write("dbeta", Role::Channel, dbeta)),
             },
@@ -162,7 +163,7 @@ impl<M: Memory, T: Element> fmt::Debug for Backward<'_, M, T> {
 impl<M: Memory, T: Element> fmt::Debug for Gradients<'_, M, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gradients")
-            .field("dx", &Values::written::<M, T>(&self.dx))
+            .field("dx", &self.dx.as_ref().map(Values::written::<M, T>))
             .field("dgamma", &self.dgamma.as_ref().map(Values::written::<M, T::Param>))
             .field("dbeta", &self.dbeta.as_ref().map(Values::written::<M, T::Param>))
             .finish()

@@ -3,7 +3,7 @@
 #[cfg(feature = "cuda")]
 use super::tensor::StreamKey;
 use super::tensor::{Role, Tensor, Usage};
-use super::{Problem, backward};
+use super::{Epilogue, Problem, backward};
 use crate::error::{Error, Result};
 use crate::shape::relu_mask_len;
 
@@ -29,7 +29,8 @@ impl Problem {
             }
         }
         let has_mask = tensors.iter().any(|tensor| tensor.role == Role::ReluMask);
-        if has_mask && !self.epilogue().keeps_mask() {
+        let takes_mask = self.op().is_backward() && self.epilogue() == Epilogue::RELU;
+        if has_mask && !self.epilogue().keeps_mask() && !takes_mask {
             let reason = "only the epilogue add-relu keeps a mask";
             return Err(Error::Unexpected { tensor: "relu_mask", reason });
         }
@@ -98,7 +99,7 @@ pub(crate) fn check_axpy(x: usize, y: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::element::Dtype;
-    use crate::op::{Epilogue, Extent, Op, StatisticsKind, Tracking};
+    use crate::op::{Extent, Op, StatisticsKind, Tracking};
     use crate::shape::{Layout, Shape};
 
     const BACKWARD: [Op; 2] = [Op::Backward(StatisticsKind::Batch), Op::Backward(StatisticsKind::Running)];
@@ -152,8 +153,10 @@ mod tests {
         let problem = |op, epilogue| Problem::new(op, shape(&[4, 30]), Dtype::F32, epilogue, 0.0, None).unwrap();
         for op in [Op::Train, Op::Infer].into_iter().chain(BACKWARD) {
             problem(op, Epilogue::ADD_RELU).over(&[mask]).unwrap();
-            let error = problem(op, Epilogue::RELU).over(&[mask]).unwrap_err();
+            let error = problem(op, Epilogue::ADD).over(&[mask]).unwrap_err();
             assert!(matches!(error, Error::Unexpected { tensor: "relu_mask", .. }));
+            // The backward pass of an add-relu whose dz nobody needs.
+            assert_eq!(problem(op, Epilogue::RELU).over(&[mask]).is_ok(), op.is_backward());
         }
         for op in BACKWARD {
             let error = problem(op, Epilogue::ADD_RELU).over(&[]).unwrap_err();

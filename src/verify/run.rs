@@ -202,7 +202,7 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
                     },
                     relu_mask: case.epilogue.keeps_mask().then(|| B::input(&self.mask)),
                     gradients: Gradients {
-                        dx: B::view_output(&mut dx_view),
+                        dx: Some(B::view_output(&mut dx_view)),
                         dgamma: Some(B::output(&mut dgamma)),
                         dbeta: Some(B::output(&mut dbeta)),
                     },

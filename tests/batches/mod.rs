@@ -55,7 +55,11 @@ fn backward<B: Compute<f32>>(
         B::input(&dy),
         epilogue.map(|()| B::output(&mut dz)),
         saved,
-        Gradients { dx: B::output(&mut dx), dgamma: Some(B::output(&mut dgamma)), dbeta: Some(B::output(&mut dbeta)) },
+        Gradients {
+            dx: Some(B::output(&mut dx)),
+            dgamma: Some(B::output(&mut dgamma)),
+            dbeta: Some(B::output(&mut dbeta)),
+        },
     )?;
     Ok([backend.download(&dx)?, backend.download(&dz)?, backend.download(&dgamma)?, backend.download(&dbeta)?])
 }

@@ -166,7 +166,7 @@ impl<B: Compute<T>, T: Element> GradientBuffers<B, T> {
 
     fn args(&mut self) -> Gradients<'_, B, T> {
         Gradients {
-            dx: B::output(&mut self.dx),
+            dx: Some(B::output(&mut self.dx)),
             dgamma: Some(B::output(&mut self.dgamma)),
             dbeta: Some(B::output(&mut self.dbeta)),
         }

@@ -10,7 +10,7 @@ use cudarc::driver::{CudaContext, CudaSlice, DevicePtr};
 
 use crate::device::{cuda as device, strategies};
 use crate::step::{Operation, Step, assert_close, assert_state, layer, reference, shape, state, values};
-use crate::{abuse, batches, handling, passes, sequences};
+use crate::{abuse, batches, handling, passes, sequences, unneeded};
 
 /// A training step, and whether it is the CPU's.
 fn assert_step(mut layer: BatchNorm<Cuda>) {
@@ -269,6 +269,18 @@ fn a_refused_forward_pass_leaves_what_was_saved() {
 }
 
 #[test]
+fn gradients_that_nobody_needs_leave_the_others() {
+    let Some(cuda) = device() else { return };
+    // One CTA a channel, several, and channels in rows.
+    let shapes =
+        [Shape::nchw(2, 3, 4, 4), Shape::nchw(40, 2, 16, 16), Shape::nhwc(30, 7, 7, 24)].map(|shape| shape.unwrap());
+    for strategy in strategies(&cuda) {
+        let cuda = cuda.clone().with_strategy(strategy);
+        unneeded::assert_unneeded_gradients_leave_the_others(&cuda, &shapes);
+    }
+}
+
+#[test]
 fn an_update_rounds_once() {
     let Some(cuda) = device() else { return };
     handling::assert_axpy(&*cuda);
@@ -351,7 +363,8 @@ fn an_empty_batch_leaves_constants() {
     cuda.run_in(&mut cuda.workspace(&[]).unwrap(), moments).unwrap();
     assert!(cuda.download(&mean).unwrap().iter().chain(&cuda.download(&var).unwrap()).all(|value| value.is_nan()));
     let dy = cuda.upload::<f32>(&[]).unwrap();
-    let gradients = batchnorm::Gradients::<Cuda, f32> { dx: &mut y, dgamma: Some(&mut mean), dbeta: Some(&mut var) };
+    let gradients =
+        batchnorm::Gradients::<Cuda, f32> { dx: Some(&mut y), dgamma: Some(&mut mean), dbeta: Some(&mut var) };
     layer.backward(shape, &x, &dy, Epilogue::RELU, &saved, gradients).unwrap();
     assert_eq!(cuda.download(&mean).unwrap(), vec![0.0; c]);
     assert_eq!(cuda.download(&var).unwrap(), vec![0.0; c]);

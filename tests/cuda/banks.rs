@@ -61,7 +61,7 @@ where
         beta: Some(&beta),
         statistics: Statistics::Batch { mean: &mean, inv_std: &inv_std },
         relu_mask: None,
-        gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+        gradients: Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
     };
     let backward = counted(|| cuda.run_in(&mut workspace, operation).unwrap());
     for (name, (all, place, worst)) in [("train", forward), ("backward", backward)] {

@@ -130,7 +130,7 @@ where
             beta: Some(&beta),
             statistics: Statistics::Batch { mean: &mean, inv_std: &inv_std },
             relu_mask: if keeps_mask { Some(&mask) } else { None },
-            gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+            gradients: Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
         };
         cuda.run_in(&mut workspace, operation).unwrap();
         assert_eq!(meter.moved(at_x), (backward, 0), "x, backward, {context}");
@@ -169,7 +169,7 @@ where
             beta: Some(&beta),
             statistics: Statistics::Running { mean: &running_mean, var: &running_var, eps: 1e-5 },
             relu_mask: if keeps_mask { Some(&mask) } else { None },
-            gradients: Gradients { dx: &mut dx, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+            gradients: Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
         };
         cuda.run_in(&mut workspace, operation).unwrap();
         assert_eq!(meter.moved(at_x), (bytes, 0), "x, backward_frozen, {context}");

@@ -44,6 +44,8 @@ mod special;
 mod step;
 mod table;
 mod thresholds;
+#[path = "../unneeded/mod.rs"]
+mod unneeded;
 mod watchdog;
 mod workspace;
 mod zz_priorities;

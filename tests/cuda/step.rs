@@ -92,7 +92,7 @@ impl<B: Compute<T>, T: Element<Param = f32>> Step<B, T> {
             Operation::Frozen => layer.frozen(shape, x, z, B::output(&mut self.y), &mut self.saved),
             Operation::Backward => {
                 let gradients = Gradients {
-                    dx: B::output(&mut self.dx),
+                    dx: Some(B::output(&mut self.dx)),
                     dgamma: Some(B::output(&mut self.dgamma)),
                     dbeta: Some(B::output(&mut self.dbeta)),
                 };

@@ -168,7 +168,7 @@ impl<B: Compute<f32>> Written<B> {
     fn outputs(&mut self, epilogue: Epilogue<()>) -> (Epilogue<B::Out<'_, f32>>, Gradients<'_, B, f32>) {
         let Self { dx, dz, dgamma, dbeta } = self;
         let (dgamma, dbeta) = (Some(B::output(dgamma)), Some(B::output(dbeta)));
-        (epilogue.map(|()| B::output(dz)), Gradients { dx: B::output(dx), dgamma, dbeta })
+        (epilogue.map(|()| B::output(dz)), Gradients { dx: Some(B::output(dx)), dgamma, dbeta })
     }
 
     fn download(&self, backend: &B) -> Vec<f32> {

@@ -148,7 +148,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
 
         let before = (self.slots[at].saved.pass(), self.saved_bits(at));
         let gradients = Gradients::<B, T> {
-            dx: B::output(&mut dx),
+            dx: Some(B::output(&mut dx)),
             dgamma: has[0].then(|| B::output(&mut dgamma)),
             dbeta: has[1].then(|| B::output(&mut dbeta)),
         };

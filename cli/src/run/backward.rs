@@ -148,7 +148,7 @@ pub(crate) fn backward<B: Compute<T>, T: Element>(
         },
         relu_mask: buffers.relu_mask.as_ref().map(B::input),
         gradients: Gradients {
-            dx: B::output(&mut buffers.dx),
+            dx: Some(B::output(&mut buffers.dx)),
             dgamma: Some(B::output(&mut buffers.dgamma)),
             dbeta: Some(B::output(&mut buffers.dbeta)),
         },

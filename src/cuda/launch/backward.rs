@@ -8,23 +8,26 @@ use crate::error::Result;
 use crate::op::{Backward, Raw, RawSlice, Statistics};
 
 pub(super) fn launch<T: KernelElement>(launch: Launch, op: Backward<'_, Raw, T>) -> Result<()> {
+    let mut epilogue = launch.epilogue;
+    // A mask is that of add-relu, also where nobody needs dz.
+    epilogue.has_residual |= u32::from(op.relu_mask.is_some());
     let args = ffi::BnBackward {
         tiling: launch.tiling,
-        epilogue: launch.epilogue,
+        epilogue,
         statistics: statistics(op.statistics),
         x: at(op.x).cast(),
         dy: at(op.dy).cast(),
         gamma: at_or_null(op.gamma),
         beta: at_or_null(op.beta),
         relu_mask: at_or_null(op.relu_mask),
-        dx: at(op.gradients.dx).cast(),
+        dx: at_or_null(op.gradients.dx).cast(),
         dz: at_or_null(op.epilogue.into_residual()).cast(),
         dgamma: at_or_null(op.gradients.dgamma),
         dbeta: at_or_null(op.gradients.dbeta),
         workspace: launch.workspace,
     };
     // SAFETY: Problem checked the lengths of all tensors, that the gradients overlap nothing, and that the
-    // mask is there for add-relu alone; Plan made the tiling for this shape and device, and the workspace is of its
+    // mask is there for add-relu, and for relu as that of an add-relu; Plan made the tiling for this shape and device, and the workspace is of its
     // size; `run_held` holds the guards until the launches are on the stream.
     checked("bn_backward", unsafe { ffi::bn_backward(&args, launch.stream) })
 }

@@ -92,7 +92,7 @@ where
             beta: None,
             statistics: Statistics::Batch { mean: &data.mean, inv_std: &data.inv_std },
             relu_mask: None,
-            gradients: Gradients { dx: &mut self.out, dgamma: Some(first), dbeta: Some(second) },
+            gradients: Gradients { dx: Some(&mut self.out), dgamma: Some(first), dbeta: Some(second) },
         };
         cuda.run_in(workspace, backward).unwrap();
     }

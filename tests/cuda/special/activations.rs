@@ -40,7 +40,7 @@ where
         beta: Some(&beta),
         statistics: Statistics::Batch { mean: &mean, inv_std: &inv_std },
         relu_mask: None,
-        gradients: Gradients { dx: &mut dx, dgamma: None, dbeta: Some(&mut dbeta) },
+        gradients: Gradients { dx: Some(&mut dx), dgamma: None, dbeta: Some(&mut dbeta) },
     };
     has_room(cuda.run(backward)).then(|| cuda.download(&dbeta).unwrap())
 }

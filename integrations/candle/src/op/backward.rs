@@ -59,7 +59,7 @@ impl Normalize {
                 },
                 relu_mask: mask.transpose()?,
                 gradients: Gradients {
-                    dx: lent.write::<T>(&mut dx)?.slice(0, len),
+                    dx: Some(lent.write::<T>(&mut dx)?.slice(0, len)),
                     dgamma: Some(parameters.slice(0, c)),
                     dbeta: Some(parameters.slice(c, c)),
                 },

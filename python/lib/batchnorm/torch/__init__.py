@@ -18,7 +18,7 @@ from batchnorm.torch._modules import (
     BatchNormReLU6,
     BatchNormSiLU,
 )
-from batchnorm.torch._plans import use_plans
+from batchnorm.torch._plans import set_max_sms, use_plans
 
 __all__ = [
     "BatchNorm1d",
@@ -32,5 +32,6 @@ __all__ = [
     "batch_norm",
     "convert",
     "fold",
+    "set_max_sms",
     "use_plans",
 ]

@@ -1,90 +1,243 @@
-"""The gradients of the operations, and the way into them."""
+"""The gradients of the operations, and the ways into them.
+
+A call takes the shortest way that its tensors and the modes of its thread allow: into the native half with Python's tensors themselves,
+past PyTorch's dispatcher; else through the dispatcher, where compilers, profilers and subclasses of tensors see it. Both end in the same
+kernels. What is short here is on every layer's way in every step: python/benches/host_cost.py counts it.
+"""
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 
-from batchnorm.torch._kinds import BACKWARD_AS, RECOMPUTES_V
-from batchnorm.torch._ops import LIBRARY
+from batchnorm import _native
+from batchnorm.torch import _ops
+from batchnorm.torch._derivatives import gradients as composed_gradients
+from batchnorm.torch._kinds import RECOMPUTES_V
 
-
-def _save(ctx, x, weight, bias, mean, inv_std_or_var, mask, epilogue):
-    """The tensors that the backward pass needs: of the bias only the dtype and shape, where no activation's argument has to be found by it."""
-    ctx.epilogue, ctx.weight, ctx.bias = epilogue, _likeness(weight), _likeness(bias)
-    ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mean, inv_std_or_var, mask)
-
-
-def _likeness(parameter):
-    return None if parameter is None else (parameter.dtype, parameter.shape)
-
-
-def _gradients(ctx, dy, running_eps):
-    dx, dz, dweight, dbias = torch.ops.batchnorm.backward(dy, *ctx.saved_tensors, running_eps, ctx.epilogue)
-    if ctx.epilogue in BACKWARD_AS:
-        dz = dy
-    needs = ctx.needs_input_grad
-    return (
-        dx if needs[0] else None,
-        dz if needs[1] else None,
-        _of(ctx.weight, dweight) if needs[2] else None,
-        _of(ctx.bias, dbias) if needs[3] else None,
-    )
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_increment_version = torch._C._increment_version
+_is_grad_enabled = torch.is_grad_enabled
+_are_transforms_active = torch._C._are_functorch_transforms_active
+_count_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_profiled = torch.autograd._profiler_enabled
 
 
-def _of(likeness, gradient):
-    dtype, shape = likeness
-    return gradient if gradient.dtype == dtype and gradient.shape == shape else gradient.to(dtype).view(shape)
+def _by_dispatcher(name):
+    """An operation through the dispatcher, whose autograd is that of the classes below."""
+    operation = getattr(torch.ops.batchnorm, name).default
+
+    def call(*args):
+        with _below_autograd():
+            return operation(*args)
+
+    return call
+
+
+TRAIN, INFER, BACKWARD = _by_dispatcher("train"), _by_dispatcher("infer"), _by_dispatcher("backward")
+
+
+def is_composed():
+    """Whether derivatives are taken that only PyTorch's own operations have: those of torch.func, and forward ones."""
+    return _are_transforms_active() or forward_ad._current_level >= 0
+
+
+def refusal(error):
+    """The exception that the native half meant by one of PyTorch's."""
+    refused = _native.take_refusal()
+    if refused is None:
+        return error
+    of_memory, exception = refused
+    return torch.OutOfMemoryError(of_memory) if of_memory is not None else exception
 
 
 class _Train(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, z, weight, bias, running_mean, running_var, num_batches_tracked, *rest):
-        with torch._C._AutoDispatchBelowAutograd():
-            y, mean, inv_std, mask = torch.ops.batchnorm.train(
-                x, z, weight, bias, running_mean, running_var, num_batches_tracked, *rest
-            )
-        _save(ctx, x, weight, bias, mean, inv_std, mask, rest[2])
-        ctx.mark_non_differentiable(mean, inv_std, mask)
-        return y, mean, inv_std, mask
+    """The training forward: y; and the other results into a list, if there is one."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, dy, *_):
-        return *_gradients(ctx, dy, None), *(None,) * 7
+    def forward(ctx, x, z, weight, bias, call):
+        running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite, others = call
+        y, mean, inv_std, mask = TRAIN(
+            x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, True, skip_non_finite
+        )
+        moved(running_mean, running_var, counter)
+        ctx.call = eps, epilogue
+        # The bias finds the activation's argument again, where that is needed.
+        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mean, inv_std, mask)
+        if others is not None:
+            others += mean, inv_std, mask
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _gradients(dy, *ctx.saved_tensors, *ctx.call, True, ctx.needs_input_grad)
+
+
+class _ShortTrain(torch.autograd.Function):
+    """The training forward on plain tensors, past the dispatcher, where there is a way: y."""
+
+    @staticmethod
+    def forward(ctx, x, z, weight, bias, call):
+        running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite = call
+        y, mask, saved = _native.train_tensors(
+            x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, True, skip_non_finite
+        )
+        if running_mean is not None or counter is not None:
+            moved(running_mean, running_var, counter)
+        # The batch's statistics are small, and nobody else's: past what saving costs.
+        ctx.call = saved, eps, epilogue
+        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mask)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight, bias, mask = ctx.saved_tensors
+        saved, eps, epilogue = ctx.call
+        needs = ctx.needs_input_grad
+        if not (_is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()):
+            try:
+                dx, dz, dweight, dbias = _native.backward_tensors(dy, x, weight, bias, saved, mask, needs)
+                return dx, dy if dz is None and needs[1] else dz, dweight, dbias, None
+            except (RuntimeError, TypeError):
+                pass  # Nothing has changed.
+        return _gradients(dy, x, weight, bias, *saved.statistics(), mask, eps, epilogue, True, needs)
 
 
 class _Infer(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
-        with torch._C._AutoDispatchBelowAutograd():
-            y, mask = torch.ops.batchnorm.infer(
-                x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask
-            )
-        ctx.eps = eps
-        _save(ctx, x, weight, bias, running_mean, running_var, mask, epilogue)
-        ctx.mark_non_differentiable(mask)
-        return y, mask
+    """The inference forward: y; and its mask into a list, if there is one."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, dy, *_):
-        return *_gradients(ctx, dy, ctx.eps), *(None,) * 5
+    def forward(ctx, x, z, weight, bias, call):
+        kernel, running_mean, running_var, eps, epilogue, others = call
+        y, mask = kernel(x, z, weight, bias, running_mean, running_var, eps, epilogue, True)
+        ctx.call = eps, epilogue
+        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, running_mean, running_var, mask)
+        if others is not None:
+            others.append(mask)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _gradients(dy, *ctx.saved_tensors, *ctx.call, False, ctx.needs_input_grad)
 
 
-LIBRARY.impl("train", lambda *args: _Train.apply(*args), "Autograd")
-LIBRARY.impl("infer", lambda *args: _Infer.apply(*args), "Autograd")
+def _gradients(dy, x, weight, bias, mean, second, mask, eps, epilogue, is_batch, needs):
+    """The gradients of x, z, weight and bias, those that are needed, and none of the call: by the dispatcher."""
+    needs = needs[:4]
+    running_eps = None if is_batch else eps
+    if _is_grad_enabled():
+        return *_Backward.apply(dy, x, weight, bias, mean, second, mask, eps, running_eps, epilogue, needs), None
+    try:
+        dx, dz, dweight, dbias = BACKWARD(dy, x, weight, bias, mean, second, mask, running_eps, epilogue, *needs)
+    except RuntimeError as error:
+        raise refusal(error) from None
+    return dx, dy if needs[1] and dz is None else dz, dweight, dbias, None
 
 
-def train(*args):
-    """The training forward."""
-    return torch.ops.batchnorm.train(*args) if _is_transformed() else _Train.apply(*args)
+class _Backward(torch.autograd.Function):
+    """The gradients of a pass, which can be differentiated themselves: as PyTorch's operations compose them, to any order."""
+
+    @staticmethod
+    def forward(ctx, dy, x, weight, bias, mean, second, mask, eps, running_eps, epilogue, needs):
+        ctx.settings = eps, running_eps is None, epilogue
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(dy, x, weight, bias, mean, second, mask)
+        arguments = dy, x, weight, bias, mean, second, mask, running_eps, epilogue, *needs
+        try:
+            dx, dz, dweight, dbias = BACKWARD(*arguments)
+        except RuntimeError as error:
+            raise refusal(error) from None
+        # What is given is not returned itself.
+        return dx, dy.view_as(dy) if needs[1] and dz is None else dz, dweight, dbias
+
+    @staticmethod
+    def backward(ctx, *by):
+        dy, x, weight, bias, mean, second, mask = ctx.saved_tensors
+        eps, is_batch, epilogue = ctx.settings
+        is_differentiated_again = _is_grad_enabled()
+        with torch.enable_grad():
+            # Each input on its own: dy depends on x too, on a way that is not this one's.
+            inputs = [
+                None if tensor is None
+                else tensor.view_as(tensor) if is_differentiated_again
+                else tensor.detach().requires_grad_(is_needed)
+                for tensor, is_needed in zip((dy, x, weight, bias), ctx.needs_input_grad)
+            ]
+            gradients = composed_gradients(*inputs, None if is_batch else (mean, second), mask, eps, epilogue)
+        needed = [tensor for tensor, is_needed in zip(inputs, ctx.needs_input_grad) if is_needed]
+        outputs = [(of, weight) for of, weight in zip(gradients, by) if weight is not None and of.requires_grad]
+        if not outputs or not needed:
+            return (None,) * 11
+        of, weights = zip(*outputs)
+        found = iter(torch.autograd.grad(of, needed, weights, create_graph=is_differentiated_again, allow_unused=True))
+        return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:4]), *(None,) * 7
 
 
-def infer(*args):
-    """The inference forward."""
-    return torch.ops.batchnorm.infer(*args) if _is_transformed() else _Infer.apply(*args)
+if _ops.TAKES_TENSORS:
+    # Without `Function.apply`'s look for transforms, which callers have had.
+    train_differentiably = super(torch.autograd.Function, _ShortTrain).apply
+    infer_differentiably = super(torch.autograd.Function, _Infer).apply
+    INFER_SHORT = _native.infer_tensors
+
+    def train_short(*args):
+        return _native.train_tensors(*args)[0]
+
+else:
+    INFER_SHORT = INFER
+
+    def train_short(*args):
+        return TRAIN(*args)[0]
+
+    def train_differentiably(x, z, weight, bias, call):
+        return _Train.apply(x, z, weight, bias, (*call, None))
+
+    infer_differentiably = _Infer.apply
 
 
-def _is_transformed():
-    """Whether a compiler or a transform of torch.func is to see one operation. Nothing else needs the way through the
-    dispatcher, which ends in the same functions and takes longer than a small batch norm."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+def moved(running_mean, running_var, counter):
+    """Says that statistics were written, so that a graph that kept those of before says so too."""
+    try:
+        if running_mean is not None and counter is not None:
+            return _increment_version((running_mean, running_var, counter))
+        tensors = [tensor for tensor in (running_mean, running_var, counter) if tensor is not None]
+        _increment_version(tensors)
+    except RuntimeError:  # Inference tensors have no version.
+        tensors = [tensor for tensor in (running_mean, running_var, counter) if tensor is not None]
+        _increment_version([tensor for tensor in tensors if not tensor.is_inference()])
+
+
+def expect_differentiable(x, z, weight, bias, running_mean, running_var):
+    """Refuses early, since autograd would refuse only when statistics have been moved."""
+    if (
+        x.is_inference()
+        or (weight is not None and weight.is_inference())
+        or (bias is not None and bias.is_inference())
+        or (z is not None and z.is_inference())
+    ):
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward: expected tensors that were made outside of inference mode, or clones "
+            "of such as were made in it"
+        )
+    if running_mean is not None and (running_mean.requires_grad or running_var.requires_grad):
+        name = "running_mean" if running_mean.requires_grad else "running_var"
+        raise RuntimeError(f"batch_norm is not differentiable with respect to argument '{name}'")
+
+
+def _train(x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite):
+    """The operation with its gradients, for who calls it through the dispatcher: all results."""
+    rest = running_mean, running_var, counter, momentum, eps, epilogue
+    if not _is_grad_enabled():
+        results = TRAIN(x, z, weight, bias, *rest, keep_mask, skip_non_finite)
+        moved(running_mean, running_var, counter)
+        return results
+    others = []
+    return _Train.apply(x, z, weight, bias, (*rest, skip_non_finite, others)), *others
+
+
+def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
+    if not _is_grad_enabled():
+        return INFER(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask)
+    others = []
+    return _Infer.apply(x, z, weight, bias, (INFER, running_mean, running_var, eps, epilogue, others)), *others
+
+
+_ops.LIBRARY.impl("train", _train, "Autograd")
+_ops.LIBRARY.impl("infer", _infer, "Autograd")

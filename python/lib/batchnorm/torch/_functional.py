@@ -1,9 +1,43 @@
-"""The function that the modules call: it checks as PyTorch does, with its words."""
+"""The function that the modules call: it checks as PyTorch does, with its words.
+
+The kernels check all that they compute with, before they write. So a call goes to them at once, and only what they refuse is looked at
+here: for the exception that PyTorch would raise, or for what it would do, as it promotes dtypes.
+"""
 
 import torch
+import torch.nn.functional as F
 
-from batchnorm.torch import _autograd
-from batchnorm.torch._kinds import ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, PARAM_DTYPE
+from torch.autograd import forward_ad
+
+from batchnorm.torch._autograd import (
+    INFER_SHORT,
+    expect_differentiable,
+    infer_differentiably,
+    is_composed,
+    moved,
+    refusal,
+    train_differentiably,
+    train_short,
+)
+from batchnorm.torch._kinds import ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, KIND, PARAM_DTYPE
+
+# PyTorch's own activations.
+ACTIVATION = {
+    "identity": lambda v: v,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "hardswish": F.hardswish,
+}
+assert ACTIVATION.keys() == set(ACTIVATIONS), "each activation that kernels have"
+
+_are_transforms_active = torch._C._are_functorch_transforms_active
+_count_dispatch_modes = torch._C._len_torch_dispatch_stack
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
+_is_profiled = torch.autograd._profiler_enabled
+_tracing_state = torch._C._get_tracing_state
+_graph_task = torch._C._current_graph_task_id  # -1 outside of backward passes
 
 
 def batch_norm(
@@ -20,6 +54,8 @@ def batch_norm(
     residual=None,
     relu=False,
     activation="identity",
+    skip_non_finite=False,
+    skip_recomputed=False,
 ):
     """Batch normalization, as `torch.nn.functional.batch_norm`, with a residual and an activation fused behind it.
 
@@ -29,36 +65,120 @@ def batch_norm(
     unbiased variance, in the same operation: `momentum=None` is the plain average over `num_batches_tracked`, which is
     counted up where given. Without, the running ones normalize.
 
-    The result keeps `channels_last`. Gradients are of first order. On CUDA all work is put on the current stream.
+    A residual of another dtype or shape is promoted and broadcast as `+` does it: in one operation where the result is like the
+    input, and else behind it. `skip_non_finite` leaves the running statistics of a channel as they are where the batch's are NaN or
+    infinite; `skip_recomputed` leaves all of them, and the count, in a forward pass that a backward pass runs again, as checkpointing
+    does.
+
+    The result keeps `channels_last`. Gradients can be differentiated again. On CUDA all work is put on the current stream.
     """
-    _check(input, running_mean, running_var, weight, bias, training, residual)
-    _check_counter(input, num_batches_tracked)
+    epilogue = _epilogue(activation, relu, residual is not None)
+    return normalize(
+        input, residual, weight, bias, running_mean, running_var, num_batches_tracked, training, momentum, eps, epilogue,
+        skip_non_finite, skip_recomputed,
+    )
+
+
+def normalize(
+    x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite, skip_recomputed
+):
+    """`batch_norm` with an epilogue by its name."""
+    if skip_recomputed and training and not _is_compiling() and _graph_task() != -1:
+        running_mean = running_var = counter = None
+    # The shortest way, where nobody is to see the operations in the dispatcher. There the kernels alone check the arguments: those
+    # that they refuse have changed nothing.
+    if not (
+        _is_compiling() or _are_transforms_active() or _count_dispatch_modes() or forward_ad._current_level >= 0
+        or _is_profiled() or _tracing_state() is not None
+    ):
+        try:
+            if _is_grad_enabled() and (
+                x.requires_grad
+                or (weight is not None and weight.requires_grad)
+                or (bias is not None and bias.requires_grad)
+                or (z is not None and z.requires_grad)
+            ):
+                expect_differentiable(x, z, weight, bias, running_mean, running_var)
+                if training:
+                    call = running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite
+                    return train_differentiably(x, z, weight, bias, call)
+                return infer_differentiably(x, z, weight, bias, (INFER_SHORT, running_mean, running_var, eps, epilogue, None))
+            if training:
+                y = train_short(
+                    x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, False, skip_non_finite
+                )
+                if running_mean is not None or counter is not None:
+                    moved(running_mean, running_var, counter)
+                return y
+            return INFER_SHORT(x, z, weight, bias, running_mean, running_var, eps, epilogue, False)[0]
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            pass
+    return _normalize_checked(
+        x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite
+    )
+
+
+def _normalize_checked(
+    x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite
+):
+    """The same for what the kernels do not take at once, and for who is to see each operation."""
+    _check(x, running_mean, running_var, weight, bias, training, z, epilogue)
+    _check_counter(x, counter)
     if training and eps <= 0.0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    epilogue = _epilogue(activation, relu, residual is not None)
-    differentiated = [tensor for tensor in (input, residual, weight, bias) if tensor is not None]
+    composed = not _is_compiling() and is_composed()
+    activation = KIND[epilogue].activation
+    behind = None
+    if z is not None:
+        if composed or not _is_fused(x, z):
+            behind, z, epilogue = z, None, "identity"
+        else:
+            z = z.to(x.dtype).expand_as(x)
+    statistics = running_mean, running_var, counter
+    if composed:
+        y = _composed(x, weight, bias, *statistics, training, momentum, eps, skip_non_finite)
+        return ACTIVATION[activation](y if behind is None else y + behind)
+    weight, bias = (tensor if tensor is None or tensor.dim() == 1 else tensor.reshape(-1) for tensor in (weight, bias))
+    differentiated = [tensor for tensor in (x, z, weight, bias) if tensor is not None]
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
-    if needs_backward:
-        _check_differentiable(differentiated, running_mean, running_var)
-    if training:
-        return _autograd.train(
-            input,
-            residual,
-            weight,
-            bias,
-            running_mean,
-            running_var,
-            num_batches_tracked,
-            momentum,
-            eps,
-            epilogue,
-            needs_backward,
-        )[0]
-    return _autograd.infer(
-        input, residual, weight, bias, running_mean, running_var, eps, epilogue, needs_backward
-    )[0]
+    if needs_backward and not _is_compiling():  # A compiler says so itself.
+        expect_differentiable(x, z, weight, bias, running_mean, running_var)
+    affine = weight, bias
+    try:
+        if training:
+            options = momentum, eps, epilogue, needs_backward, skip_non_finite
+            y = torch.ops.batchnorm.train(x, z, *affine, *statistics, *options)[0]
+        else:
+            y = torch.ops.batchnorm.infer(x, z, *affine, running_mean, running_var, eps, epilogue, needs_backward)[0]
+    except RuntimeError as error:
+        if _is_compiling():
+            raise
+        raise refusal(error) from None
+    return y if behind is None else ACTIVATION[activation](y + behind)
+
+
+def _is_fused(x, z):
+    """Whether `bn(x) + z` is like x, so that the residual can be fused."""
+    like = x.shape == z.shape or torch.broadcast_shapes(x.shape, z.shape) == x.shape
+    return like and x.device == z.device and torch.result_type(x, z) == x.dtype
+
+
+def _composed(x, weight, bias, running_mean, running_var, counter, training, momentum, eps, skip_non_finite):
+    """By PyTorch's own operation, as torch.nn does it: for derivatives of torch.func and forward ones, which that has, or refuses."""
+    if training and counter is not None:
+        counter.add_(1)
+    if momentum is None:
+        momentum = 1.0 / float(counter) if training and counter is not None else 0.0
+    if not training or running_mean is None or not skip_non_finite:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    mean, var = running_mean.clone(), running_var.clone()
+    y = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    is_finite = mean.isfinite() & var.isfinite()
+    running_mean.copy_(torch.where(is_finite, mean, running_mean))
+    running_var.copy_(torch.where(is_finite, var, running_var))
+    return y
 
 
 def _epilogue(activation, relu, has_residual):
@@ -74,7 +194,7 @@ def _epilogue(activation, relu, has_residual):
     return epilogue
 
 
-def _check(input, running_mean, running_var, weight, bias, training, residual):
+def _check(input, running_mean, running_var, weight, bias, training, residual, epilogue):
     per_channel = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for position, (name, tensor) in enumerate({"input": input, **per_channel, "residual": residual}.items(), 1):
         if not isinstance(tensor, torch.Tensor) and (tensor is not None or name == "input"):
@@ -104,11 +224,21 @@ def _check(input, running_mean, running_var, weight, bias, training, residual):
         if training and name.startswith("running") and c > 1 and 0 in tensor.stride():
             raise RuntimeError(f"unsupported operation: {name} is written, and some elements of it are one memory location")
     if residual is not None:
-        if residual.shape != input.shape:
-            raise RuntimeError(f"expected residual of size {tuple(input.shape)}, got {tuple(residual.shape)}")
-        if residual.dtype != input.dtype:
-            raise RuntimeError(f"expected residual in {input.dtype}, got {residual.dtype}")
+        _check_residual(input, residual, epilogue)
+
+
+def _check_residual(input, residual, epilogue):
+    """As `+` and the activation behind it would refuse it: but before statistics have moved."""
+    if residual.dim():  # One without dimensions may be on the CPU.
         _check_device(input, residual)
+    for axis, (a, b) in enumerate(zip(reversed(input.shape), reversed(residual.shape)), 1):
+        if a != b and 1 not in (a, b):
+            raise RuntimeError(
+                f"expected residual of a size that goes with {tuple(input.shape)}, got {tuple(residual.shape)}: the size of "
+                f"tensor a ({a}) must match the size of tensor b ({b}) at non-singleton dimension {input.dim() - axis}"
+            )
+    if residual.is_complex() and KIND[epilogue].activation != "identity":
+        raise RuntimeError(f"{KIND[epilogue].activation} is not supported for complex types, got a residual in {residual.dtype}")
 
 
 def _check_counter(input, counter):
@@ -118,19 +248,6 @@ def _check_counter(input, counter):
         raise RuntimeError(f"num_batches_tracked should contain 1 element not {counter.numel()}")
     if counter.device.type != "cpu":  # From a file it may be there.
         _check_device(input, counter)
-
-
-def _check_differentiable(tensors, running_mean, running_var):
-    """Refuses early, since autograd would refuse only when statistics have been moved."""
-    # A compiler says so itself.
-    if not torch.compiler.is_compiling() and any(tensor.is_inference() for tensor in tensors):
-        raise RuntimeError(
-            "Inference tensors cannot be saved for backward: expected tensors that were made outside of inference mode, or "
-            "clones of such as were made in it"
-        )
-    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
-        if tensor is not None and tensor.requires_grad:
-            raise RuntimeError(f"batch_norm is not differentiable with respect to argument '{name}'")
 
 
 def _check_device(input, tensor):

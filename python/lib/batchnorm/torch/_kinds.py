@@ -7,6 +7,9 @@ from batchnorm import _native
 # The dtype of the per-channel values that go with data of a dtype; of the dtypes that are computed, and no others.
 PARAM_DTYPE = {getattr(torch, name): getattr(torch, param) for name, param in _native.DTYPES}
 
+# Epilogues by their names.
+KIND = {each.name: each for each in _native.EPILOGUES}
+
 # The name of an activation with a residual before it, or without.
 EPILOGUE = {(each.activation, each.has_residual): each.name for each in _native.EPILOGUES}
 
@@ -24,4 +27,9 @@ BACKWARD_AS = {
     each.name: EPILOGUE[each.activation, False]
     for each in _native.EPILOGUES
     if each.has_residual and not each.keeps_mask
+}
+
+# The epilogue that the backward pass runs with, with the mask, of those whose residual's gradient nobody needs.
+WITHOUT_DZ = {
+    each.name: EPILOGUE[each.activation, False] for each in _native.EPILOGUES if each.has_residual and each.keeps_mask
 }

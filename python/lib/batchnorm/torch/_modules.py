@@ -2,37 +2,45 @@
 
 import torch
 
-from batchnorm.torch._functional import batch_norm
+from batchnorm.torch._functional import normalize
 
 
 class _BatchNorm:
-    """The part that the modules add to those of torch.nn: the forward pass."""
+    """The part that the modules add to those of torch.nn: the forward pass, and two options of it."""
 
-    def _normalize(self, input, residual=None, activation="identity"):
-        self._check_input_dim(input)
-        momentum = self.momentum
-        if momentum is None and self.num_batches_tracked is None:
-            momentum = 0.0  # As torch.nn: nothing says which average that would be.
-        # The batch's statistics normalize in evaluation too where there are no running ones.
-        batch_statistics = self.training or (self.running_mean is None and self.running_var is None)
-        tracks = not self.training or self.track_running_stats
-        counter = self.num_batches_tracked if self.training and self.track_running_stats else None
-        return batch_norm(
-            input,
-            self.running_mean if tracks else None,
-            self.running_var if tracks else None,
-            self.weight,
-            self.bias,
-            batch_statistics,
-            momentum,
-            self.eps,
-            num_batches_tracked=counter,
-            residual=residual,
-            activation=activation,
-        )
+    # The epilogue without a residual.
+    _epilogue = "identity"
+    # See `batch_norm`; set after the constructor, which is torch.nn's.
+    skip_non_finite = False
+    skip_recomputed = False
 
     def forward(self, input):
-        return self._normalize(input)
+        return self._normalize(input, None, self._epilogue)
+
+    def _normalize(self, input, residual, epilogue):
+        self._check_input_dim(input)
+        try:
+            # Past the attributes' way through Module.__getattr__.
+            parameters, buffers = self._parameters, self._buffers
+            weight, bias = parameters["weight"], parameters["bias"]
+            mean, var, counter = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+        except KeyError:  # Replaced by something else, as parametrizations and pruning do.
+            weight, bias = self.weight, self.bias
+            mean, var, counter = self.running_mean, self.running_var, self.num_batches_tracked
+        momentum, training = self.momentum, self.training
+        if momentum is None and counter is None:
+            momentum = 0.0  # As torch.nn: nothing says which average that would be.
+        if training:
+            if not self.track_running_stats:
+                mean = var = counter = None
+        else:
+            counter = None
+            # The batch's statistics normalize in evaluation too where there are no running ones.
+            training = mean is None and var is None
+        return normalize(
+            input, residual, weight, bias, mean, var, counter, training, momentum, self.eps, epilogue,
+            self.skip_non_finite, self.skip_recomputed,
+        )
 
 
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
@@ -63,29 +71,25 @@ class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):
 class BatchNormReLU(_Fused):
     """`relu(batch_norm(input))` in one operation, for input of any rank from 2 on. NaN stays NaN."""
 
-    def forward(self, input):
-        return self._normalize(input, activation="relu")
+    _epilogue = "relu"
 
 
 class BatchNormReLU6(_Fused):
     """`relu6(batch_norm(input))` in one operation, for input of any rank from 2 on. NaN stays NaN."""
 
-    def forward(self, input):
-        return self._normalize(input, activation="relu6")
+    _epilogue = "relu6"
 
 
 class BatchNormSiLU(_Fused):
     """`silu(batch_norm(input))` in one operation, for input of any rank from 2 on."""
 
-    def forward(self, input):
-        return self._normalize(input, activation="silu")
+    _epilogue = "silu"
 
 
 class BatchNormHardswish(_Fused):
     """`hardswish(batch_norm(input))` in one operation, for input of any rank from 2 on."""
 
-    def forward(self, input):
-        return self._normalize(input, activation="hardswish")
+    _epilogue = "hardswish"
 
 
 # A batch norm with an activation of torch.nn behind it, in one module.
@@ -103,4 +107,4 @@ class BatchNormAddReLU(_Fused):
     def forward(self, input, residual):
         if residual is None:
             raise TypeError("expected a residual tensor, got None: without one, use BatchNormReLU")
-        return self._normalize(input, residual=residual, activation="relu")
+        return self._normalize(input, residual, "add_relu")

@@ -1,0 +1,205 @@
+"""The operations' kernels in Python, over the native half's functions of addresses: for PyTorch before 2.10, which the native half
+cannot register its own with."""
+
+import functools
+
+import torch
+
+from batchnorm import _native
+from batchnorm.torch._kinds import BACKWARD_AS, KEEPS_MASK, PARAM_DTYPE, WITHOUT_DZ
+from batchnorm.torch._workspace import address_of, workspace
+
+
+def format_of(x):
+    """The memory format of results: channels-last where the strides of `x` are in that order, as torch's own batch norm has it."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if x.dim() not in formats or x.is_contiguous():
+        return torch.contiguous_format
+    least = 0
+    for axis in (1, *range(x.dim() - 1, 1, -1), 0):
+        size, stride = x.shape[axis], x.stride(axis)
+        if size == 0 or stride < least or (axis == 0 and least == x.stride(1)):
+            return torch.contiguous_format
+        least = stride * max(size, 1)
+    return formats[x.dim()]
+
+
+def _param_dtype(x):
+    return PARAM_DTYPE[x.dtype]
+
+
+def _like(x):
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=format_of(x))
+
+
+def _per_channel(x):
+    return torch.empty(x.shape[1], dtype=_param_dtype(x), device=x.device)
+
+
+def _mask(x, epilogue, keep_mask):
+    if not keep_mask or epilogue not in KEEPS_MASK:
+        return None
+    return torch.empty((x.numel() + 31) // 32, dtype=torch.int32, device=x.device)
+
+
+def _is_aligned(tensor):
+    """Whether each value lies where values of its type may lie."""
+    return tensor.data_ptr() % tensor.element_size() == 0
+
+
+def _dense(tensor, memory_format):
+    """Data as the kernels read it."""
+    tensor = tensor.contiguous(memory_format=memory_format)
+    return tensor if _is_aligned(tensor) else tensor.clone(memory_format=memory_format)
+
+
+def _affine(x, name, tensor):
+    """A weight or a bias as the kernels read it: its gradient has one dimension."""
+    if tensor is not None and tensor.dim() != 1:
+        raise RuntimeError(f"expected {name} of 1 dimension, got {tensor.dim()}")
+    return _param(x, tensor)
+
+
+def _param(x, tensor):
+    """Per-channel values as the kernels read them."""
+    if tensor is None or (tensor.dtype == _param_dtype(x) and tensor.is_contiguous() and _is_aligned(tensor)):
+        return tensor
+    return tensor.detach().to(_param_dtype(x), copy=True).contiguous()
+
+
+def _counter(x, tensor):
+    """The number of batches as the kernels read it: of a module without one, from 0."""
+    if tensor is None:
+        return torch.zeros(1, dtype=torch.int64, device=x.device)
+    if tensor.dtype == torch.int64 and tensor.device == x.device and _is_aligned(tensor):
+        return tensor
+    return tensor.to(x.device, torch.int64, copy=True)
+
+
+def _address(tensor):
+    return None if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+
+
+def _where(x):
+    """Device and stream, or no device and threads; dtype, dimensions and layout, as the native functions take them."""
+    if x.device.type == "cpu":
+        place = None, torch.get_num_threads()
+    else:
+        place = x.device.index, torch.cuda.current_stream(x.device).cuda_stream
+    spatial = 1
+    for size in x.shape[2:]:
+        spatial *= size
+    dims = (x.shape[0], x.shape[1], spatial)
+    return place, str(x.dtype).removeprefix("torch."), dims, format_of(x) != torch.contiguous_format
+
+
+def _forward(eps, epilogue, x, y, z, weight, bias, mask):
+    """The arguments that both forward passes take."""
+    return {
+        "eps": eps,
+        "epilogue": epilogue,
+        "x": x.data_ptr(),
+        "y": y.data_ptr(),
+        "z": None if z is None else z.data_ptr(),
+        "gamma": _address(weight),
+        "beta": _address(bias),
+        "relu_mask": _address(mask),
+    }
+
+
+def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite):
+    memory_format = format_of(x)
+    x = _dense(x, memory_format)
+    z = None if z is None else _dense(z, memory_format)
+    y, mean, inv_std, mask = _like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
+    weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
+    updated = None
+    if running_mean is not None:
+        # Statistics of another dtype or device, or not contiguous, are updated in a copy.
+        updated = [_param(x, running_mean), _param(x, running_var), _counter(x, num_batches_tracked)]
+    where = _where(x)
+    memory = workspace(where, "train", epilogue)
+    _native.train(
+        where,
+        _forward(eps, epilogue, x, y, z, weight, bias, mask),
+        [mean.data_ptr(), inv_std.data_ptr()],
+        None if updated is None else [tensor.data_ptr() for tensor in updated],
+        momentum,
+        skip_non_finite,
+        address_of(memory),
+    )
+    given = running_mean, running_var, num_batches_tracked
+    for tensor, copy in zip(given, updated or given):
+        if tensor is None:
+            continue
+        if copy.data_ptr() != tensor.data_ptr():
+            tensor.copy_(copy)
+    if num_batches_tracked is not None and (updated is None or x.numel() == 0):
+        num_batches_tracked.add_(1)  # As torch.nn counts; the kernels count what they track, and no empty batch.
+    return y, mean, inv_std, mask
+
+
+def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
+    memory_format = format_of(x)
+    x = _dense(x, memory_format)
+    z = None if z is None else _dense(z, memory_format)
+    y, mask = _like(x), _mask(x, epilogue, keep_mask)
+    weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
+    mean, var = _param(x, running_mean), _param(x, running_var)
+    forward = _forward(eps, epilogue, x, y, z, weight, bias, mask)
+    _native.infer(_where(x), forward, [mean.data_ptr(), var.data_ptr()])
+    return y, mask
+
+
+def _backward(
+    dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, epilogue, needs_dx, needs_dz, needs_dweight, needs_dbias
+):
+    memory_format = format_of(x)
+    x, dy = _dense(x, memory_format), _dense(dy, memory_format)
+    if epilogue in BACKWARD_AS:
+        # The residual's gradient is dy itself, which the caller has.
+        epilogue, needs_dz = BACKWARD_AS[epilogue], False
+    elif not needs_dz:
+        epilogue = WITHOUT_DZ.get(epilogue, epilogue)
+    dx = _like(x) if needs_dx else None
+    dz = _like(x) if needs_dz else None
+    dweight = _per_channel(x) if needs_dweight else None
+    dbias = _per_channel(x) if needs_dbias else None
+    weight, bias, mean = (_param(x, tensor) for tensor in (weight, bias, mean))
+    inv_std_or_var = _param(x, inv_std_or_var)
+    where = _where(x)
+    memory = workspace(where, "backward" if running_eps is None else "backward-frozen", epilogue)
+    addresses = {
+        "x": x,
+        "dy": dy,
+        "dx": dx,
+        "dz": dz,
+        "gamma": weight,
+        "beta": bias,
+        "relu_mask": relu_mask,
+        "dgamma": dweight,
+        "dbeta": dbias,
+    }
+    arguments = {
+        "epilogue": epilogue,
+        "running_eps": running_eps,
+        "statistics": [mean.data_ptr(), inv_std_or_var.data_ptr()],
+        "workspace": address_of(memory),
+        **{name: None if tensor is None else tensor.data_ptr() for name, tensor in addresses.items()},
+    }
+    _native.backward(where, arguments)
+    return dx, dz, dweight, dbias
+
+
+def on_its_device(kernel):
+    """A kernel that makes the device of its tensors the current one, and then the one of before again."""
+
+    @functools.wraps(kernel)
+    def run(x, *args):
+        with torch.cuda.device(x.device):
+            return kernel(x, *args)
+
+    return run
+
+
+KERNELS = {"train": _train, "infer": _infer, "backward": _backward}

@@ -1,0 +1,22 @@
+//! The operations as PyTorch's, registered without Python between its dispatcher and the backends.
+
+mod abi;
+mod data;
+mod operations;
+pub(crate) mod python;
+mod stack;
+#[cfg(feature = "emulate")]
+pub(crate) mod stand_in;
+mod tensor;
+
+use core::ffi::CStr;
+
+pub(crate) use abi::LIBRARY;
+
+/// The dispatch keys that the operations are registered for.
+const KEYS: &[&CStr] = &[c"CPU", c"CUDA"];
+
+/// Registers the operations with PyTorch by the functions of the library of this name. After an error nothing is registered.
+pub(crate) fn register(library: &str) -> Result<(), String> {
+    abi::register(library, KEYS, operations::KERNELS)
+}

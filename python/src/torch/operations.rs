@@ -1,0 +1,294 @@
+//! The operations: their arguments, in the order of their schemas, and their results.
+//!
+//! Every check comes before the first write. Who calls them through the package's functions gets the texts of _functional.py.
+
+use core::ffi::CStr;
+
+use batchnorm::op::StatisticsKind;
+use batchnorm::{Dtype, Epilogue, Op};
+
+use super::abi::Kernel;
+use super::data::{Data, count};
+use super::stack::{Arguments, Operation, kernel};
+use super::tensor::Tensor;
+use crate::call::{BackwardCall, Forward, InferCall, TrainCall};
+use crate::device::WorkspaceMemory;
+use crate::dispatch::dispatch;
+use crate::epilogue::Kind;
+use crate::error::Refusal;
+
+pub(super) const KERNELS: &[(&CStr, Kernel)] = &[kernel::<Train>(), kernel::<Infer>(), kernel::<Backward>()];
+
+pub(super) type Results = Result<[Option<Tensor>; 4], Refusal>;
+
+/// Normalizes by the batch's statistics.
+pub(super) struct Train {
+    pub(super) x: Tensor,
+    pub(super) z: Option<Tensor>,
+    pub(super) weight: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
+    pub(super) running_mean: Option<Tensor>,
+    pub(super) running_var: Option<Tensor>,
+    pub(super) num_batches_tracked: Option<Tensor>,
+    pub(super) momentum: Option<f64>,
+    pub(super) eps: f64,
+    pub(super) epilogue: Named,
+    pub(super) keep_mask: bool,
+    pub(super) skip_non_finite: bool,
+}
+
+/// Normalizes by running statistics.
+pub(super) struct Infer {
+    pub(super) x: Tensor,
+    pub(super) z: Option<Tensor>,
+    pub(super) weight: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
+    pub(super) running_mean: Tensor,
+    pub(super) running_var: Tensor,
+    pub(super) eps: f64,
+    pub(super) epilogue: Named,
+    pub(super) keep_mask: bool,
+}
+
+/// The gradients of either, those that are needed; no dz where it is dy.
+pub(super) struct Backward {
+    pub(super) dy: Tensor,
+    pub(super) x: Tensor,
+    pub(super) weight: Option<Tensor>,
+    pub(super) bias: Option<Tensor>,
+    pub(super) mean: Tensor,
+    pub(super) inv_std_or_var: Tensor,
+    pub(super) relu_mask: Option<Tensor>,
+    pub(super) running_eps: Option<f64>,
+    pub(super) epilogue: Named,
+    pub(super) needs: [bool; 4],
+}
+
+/// An epilogue by its name, if it is one.
+type Named = Result<Kind, Refusal>;
+
+/// The address of a tensor that has values.
+fn address(tensor: Option<&Tensor>) -> Option<usize> {
+    tensor.filter(|tensor| tensor.len() > 0).map(Tensor::address)
+}
+
+/// Scratch memory for an operation whose stream is captured into a graph, which holds on to addresses: its replays are in order with
+/// nothing else, so that it gets memory of its own, in the graph's pool. Else `None`: each thread has memory for each of its
+/// streams, which its next operation uses again.
+fn workspace(data: &Data, op: Op, epilogue: Kind) -> Result<Option<Tensor>, Refusal> {
+    #[cfg(feature = "cuda")]
+    if let crate::dispatch::Target::Cuda { ordinal, stream } = data.at.target
+        && data.at.dtype != Dtype::F64
+        && is_capturing(ordinal, stream)?
+    {
+        let bytes = dispatch(data.at, &crate::call::WorkspaceBytes { op, epilogue })?;
+        let memory = Tensor::vector(super::tensor::Code::uint8(), data.place, bytes)?;
+        memory.zero()?;
+        return Ok(Some(memory));
+    }
+    let _ = (data, op, epilogue, Dtype::F64);
+    Ok(None)
+}
+
+#[cfg(feature = "cuda")]
+fn is_capturing(ordinal: usize, stream: u64) -> Result<bool, Refusal> {
+    #[cfg(feature = "emulate")]
+    if super::stand_in::is_capturing() {
+        return Ok(true);
+    }
+    crate::cuda::keeping_the_current_device(|| crate::cuda::is_capturing(&crate::cuda::on(ordinal, stream)?))
+}
+
+fn memory(workspace: Option<&Tensor>) -> WorkspaceMemory {
+    workspace.map(|tensor| (tensor.address(), tensor.len()))
+}
+
+impl Operation for Train {
+    const NAME: &'static CStr = c"train";
+
+    fn take(arguments: &mut Arguments<'_>) -> Self {
+        Self {
+            x: arguments.tensor(),
+            z: arguments.optional_tensor(),
+            weight: arguments.optional_tensor(),
+            bias: arguments.optional_tensor(),
+            running_mean: arguments.optional_tensor(),
+            running_var: arguments.optional_tensor(),
+            num_batches_tracked: arguments.optional_tensor(),
+            momentum: arguments.optional_float(),
+            eps: arguments.float(),
+            epilogue: arguments.epilogue(),
+            keep_mask: arguments.flag(),
+            skip_non_finite: arguments.flag(),
+        }
+    }
+
+    fn run(self) -> Results {
+        let Self { x, z, weight, bias, running_mean, running_var, num_batches_tracked: counter, momentum, eps, .. } =
+            self;
+        let data = Data::of(&x)?;
+        if data.len() > 0 && data.at.shape.m() == 1 {
+            return Err(Refusal::runtime("Expected more than 1 value per channel when training".into()));
+        }
+        if eps <= 0.0 {
+            return Err(Refusal::value(format!("batch_norm eps must be positive during training, but got {eps}")));
+        }
+        if running_mean.is_some() != running_var.is_some() {
+            let text = "Expected running_mean and running_var to both be None or neither be None";
+            return Err(Refusal::runtime(text.into()));
+        }
+        let epilogue = self.epilogue?;
+        let x = data.dense("input", x)?;
+        let z = z.map(|z| data.dense("residual", z)).transpose()?;
+        let weight = data.affine("weight", weight)?;
+        let bias = data.affine("bias", bias)?;
+        if let Some(counter) = &counter {
+            data.expect_counter(counter)?;
+        }
+        // The kernels count what they track, and no empty batch; torch.nn counts all.
+        let (counted, uncounted) =
+            if data.len() > 0 && running_mean.is_some() { (counter, None) } else { (None, counter) };
+        let running = match (running_mean, running_var) {
+            (Some(mean), Some(var)) => {
+                Some([data.updated("running_mean", mean)?, data.updated("running_var", var)?, data.counter(counted)?])
+            }
+            _ => None,
+        };
+        let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
+        let mask = keeps_mask.then(|| data.mask()).transpose()?;
+        let (y, mean, inv_std) = (data.empty()?, data.per_channel()?, data.per_channel()?);
+        let workspace = workspace(&data, Op::Train, epilogue)?;
+        let call = TrainCall {
+            forward: Forward {
+                eps,
+                epilogue,
+                x: x.address(),
+                y: y.address(),
+                z: z.as_ref().map(Tensor::address),
+                gamma: address(weight.as_ref()),
+                beta: address(bias.as_ref()),
+                relu_mask: address(mask.as_ref()),
+            },
+            saved: [mean.address(), inv_std.address()],
+            running: running.as_ref().map(|tensors| tensors.each_ref().map(|tensor| tensor.address())),
+            momentum,
+            skips_non_finite: self.skip_non_finite,
+            workspace: memory(workspace.as_ref()),
+        };
+        dispatch(data.at, &call)?;
+        for tensor in running.into_iter().flatten() {
+            tensor.finish()?;
+        }
+        if let Some(counter) = uncounted {
+            count(&counter)?;
+        }
+        Ok([Some(y), Some(mean), Some(inv_std), mask])
+    }
+}
+
+impl Operation for Infer {
+    const NAME: &'static CStr = c"infer";
+
+    fn take(arguments: &mut Arguments<'_>) -> Self {
+        Self {
+            x: arguments.tensor(),
+            z: arguments.optional_tensor(),
+            weight: arguments.optional_tensor(),
+            bias: arguments.optional_tensor(),
+            running_mean: arguments.tensor(),
+            running_var: arguments.tensor(),
+            eps: arguments.float(),
+            epilogue: arguments.epilogue(),
+            keep_mask: arguments.flag(),
+        }
+    }
+
+    fn run(self) -> Results {
+        let Self { x, z, weight, bias, running_mean, running_var, eps, .. } = self;
+        let data = Data::of(&x)?;
+        let epilogue = self.epilogue?;
+        let x = data.dense("input", x)?;
+        let z = z.map(|z| data.dense("residual", z)).transpose()?;
+        let weight = data.affine("weight", weight)?;
+        let bias = data.affine("bias", bias)?;
+        let mean = data.param("running_mean", running_mean)?;
+        let var = data.param("running_var", running_var)?;
+        let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
+        let mask = keeps_mask.then(|| data.mask()).transpose()?;
+        let y = data.empty()?;
+        let forward = Forward {
+            eps,
+            epilogue,
+            x: x.address(),
+            y: y.address(),
+            z: z.as_ref().map(Tensor::address),
+            gamma: address(weight.as_ref()),
+            beta: address(bias.as_ref()),
+            relu_mask: address(mask.as_ref()),
+        };
+        dispatch(data.at, &InferCall { forward, running: [mean.address(), var.address()] })?;
+        Ok([Some(y), mask, None, None])
+    }
+}
+
+impl Operation for Backward {
+    const NAME: &'static CStr = c"backward";
+
+    fn take(arguments: &mut Arguments<'_>) -> Self {
+        Self {
+            dy: arguments.tensor(),
+            x: arguments.tensor(),
+            weight: arguments.optional_tensor(),
+            bias: arguments.optional_tensor(),
+            mean: arguments.tensor(),
+            inv_std_or_var: arguments.tensor(),
+            relu_mask: arguments.optional_tensor(),
+            running_eps: arguments.optional_float(),
+            epilogue: arguments.epilogue(),
+            needs: core::array::from_fn(|_| arguments.flag()),
+        }
+    }
+
+    fn run(self) -> Results {
+        let Self { dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, .. } = self;
+        let [needs_dx, needs_dz, needs_dweight, needs_dbias] = self.needs;
+        let data = Data::of(&x)?;
+        let epilogue = self.epilogue?;
+        let (x, dy) = (data.dense("input", x)?, data.dense("the gradient", dy)?);
+        let weight = data.affine("weight", weight)?;
+        let bias = data.affine("bias", bias)?;
+        let mean = data.param("mean", mean)?;
+        let second = data.param("inv_std or var", inv_std_or_var)?;
+        let relu_mask = relu_mask.map(|mask| data.expect_mask(mask)).transpose()?;
+        // A residual behind which nothing is masked has dy itself as its gradient, which the caller has.
+        let epilogue = match (epilogue.0.residual(), epilogue.0.keeps_mask()) {
+            (Some(()), false) => Kind(Epilogue::IDENTITY),
+            (Some(()), true) if !needs_dz => Kind(Epilogue::RELU),
+            _ => epilogue,
+        };
+        let has_dz = epilogue.0.residual().is_some();
+        let kind = if running_eps.is_some() { StatisticsKind::Running } else { StatisticsKind::Batch };
+        let dx = needs_dx.then(|| data.empty()).transpose()?;
+        let dz = has_dz.then(|| data.empty()).transpose()?;
+        let dweight = needs_dweight.then(|| data.per_channel()).transpose()?;
+        let dbias = needs_dbias.then(|| data.per_channel()).transpose()?;
+        let workspace = workspace(&data, Op::Backward(kind), epilogue)?;
+        let call = BackwardCall {
+            epilogue,
+            running_eps,
+            x: x.address(),
+            dy: dy.address(),
+            dx: dx.as_ref().map(Tensor::address),
+            dz: dz.as_ref().map(Tensor::address),
+            gamma: address(weight.as_ref()),
+            beta: address(bias.as_ref()),
+            relu_mask: address(relu_mask.as_ref()),
+            statistics: [mean.address(), second.address()],
+            dgamma: dweight.as_ref().map(Tensor::address),
+            dbeta: dbias.as_ref().map(Tensor::address),
+            workspace: memory(workspace.as_ref()),
+        };
+        dispatch(data.at, &call)?;
+        Ok([dx, dz, dweight, dbias])
+    }
+}

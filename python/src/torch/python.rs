@@ -1,0 +1,171 @@
+//! The operations on Python's tensors themselves, past PyTorch's dispatcher: it takes longer than a small batch norm.
+
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::abi::{has_python_tensors, lib};
+use super::operations::{Backward, Infer, Train};
+use super::stack::{Operation, run};
+use super::tensor::Tensor;
+use crate::epilogue::Kind;
+use crate::error::Refusal;
+
+/// The classes of tensors without a behaviour of their own: torch's, and its parameters.
+static PLAIN: OnceLock<[Py<PyType>; 2]> = OnceLock::new();
+
+/// Says which tensors are plain, and whether operations on them can be called, which asks for PyTorch 2.14.
+pub(crate) fn take_tensors(tensor: Bound<'_, PyType>, parameter: Bound<'_, PyType>) -> bool {
+    PLAIN.get_or_init(|| [tensor.unbind(), parameter.unbind()]);
+    has_python_tensors()
+}
+
+impl<'py> FromPyObject<'_, 'py> for Tensor {
+    type Error = PyErr;
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let class = object.get_type();
+        let is_plain = PLAIN.get().is_some_and(|plain| plain.iter().any(|known| class.is(known)));
+        let from_python = if is_plain { lib().tensor_from_python } else { None };
+        let mut handle = core::ptr::null_mut();
+        // SAFETY: a tensor of Python's, with its lock held, and a place for the result.
+        match from_python.map(|from_python| unsafe { from_python(object.as_ptr().cast(), &mut handle) }) {
+            // SAFETY: the handle is new.
+            Some(0) => Ok(unsafe { Self::from_handle(handle) }),
+            _ => Err(PyTypeError::new_err(format!("batchnorm: expected a tensor of class torch.Tensor, got {class}"))),
+        }
+    }
+}
+
+/// Python's tensor, or `None`.
+fn into_python<'py>(py: Python<'py>, tensor: Option<&Tensor>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(tensor) = tensor else { return Ok(py.None().into_bound(py)) };
+    let mut object = core::ptr::null_mut();
+    let to_python = lib().tensor_to_python;
+    // SAFETY: a tensor, with Python's lock held, and a place for the result, which is a new reference.
+    unsafe {
+        match to_python
+            .map(|to_python| tensor.with_handle(|handle| to_python(handle, core::ptr::null_mut(), &mut object)))
+        {
+            Some(0) => Bound::from_owned_ptr_or_err(py, object.cast()),
+            _ => Err(Refusal::runtime("torch could not hand out a tensor".into()).into()),
+        }
+    }
+}
+
+/// Values up to which an operation on the CPU is over before Python's lock would have changed hands.
+const FEW: usize = 4096;
+
+/// Runs an operation, without holding Python's lock where it takes long.
+fn results<O: Operation + Send>(py: Python<'_>, x_len: usize, operation: O) -> PyResult<[Option<Tensor>; 4]> {
+    Ok(if x_len <= FEW { run(operation) } else { py.detach(|| run(operation)) }?)
+}
+
+/// The statistics that a training forward saved for its backward pass, with what that needs to know of it.
+#[pyclass(frozen)]
+pub(crate) struct Saved {
+    mean: Tensor,
+    inv_std: Tensor,
+    epilogue: Kind,
+}
+
+#[pymethods]
+impl Saved {
+    /// Mean and `inv_std` as tensors of Python's.
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; 2]> {
+        Ok([into_python(py, Some(&self.mean))?, into_python(py, Some(&self.inv_std))?])
+    }
+}
+
+/// `batchnorm::train` on plain tensors: `y`, the mask or `None`, and what the backward pass needs of the statistics. Refuses other
+/// tensors.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the operation's")]
+pub(crate) fn train_tensors<'py>(
+    py: Python<'py>,
+    x: Tensor,
+    z: Option<Tensor>,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    running_mean: Option<Tensor>,
+    running_var: Option<Tensor>,
+    num_batches_tracked: Option<Tensor>,
+    momentum: Option<f64>,
+    eps: f64,
+    epilogue: &str,
+    keep_mask: bool,
+    skip_non_finite: bool,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Saved>)> {
+    let (kind, len) = (Kind::named(epilogue)?, x.len());
+    let train = Train {
+        x,
+        z,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        num_batches_tracked,
+        momentum,
+        eps,
+        epilogue: Ok(kind),
+        keep_mask,
+        skip_non_finite,
+    };
+    let [y, mean, inv_std, mask] = results(py, len, train)?;
+    let saved = mean.zip(inv_std).map(|(mean, inv_std)| Saved { mean, inv_std, epilogue: kind });
+    Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?, saved))
+}
+
+/// `batchnorm::infer` on plain tensors: `y`, and the mask or `None`. Refuses other tensors.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the operation's")]
+pub(crate) fn infer_tensors<'py>(
+    py: Python<'py>,
+    x: Tensor,
+    z: Option<Tensor>,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: f64,
+    epilogue: &str,
+    keep_mask: bool,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let (epilogue, len) = (Kind::named(epilogue), x.len());
+    let infer = Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask };
+    let [y, mask, ..] = results(py, len, infer)?;
+    Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?))
+}
+
+/// `batchnorm::backward` on plain tensors, through the batch's statistics that its forward pass saved: dx, dz, dweight and dbias, those
+/// that are needed of them; no dz where it is dy. Refuses other tensors.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the operation's")]
+pub(crate) fn backward_tensors<'py>(
+    py: Python<'py>,
+    dy: Tensor,
+    x: Tensor,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    saved: &Saved,
+    relu_mask: Option<Tensor>,
+    needs: (bool, bool, bool, bool, bool),
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let len = x.len();
+    let backward = Backward {
+        dy,
+        x,
+        weight,
+        bias,
+        mean: saved.mean.another()?,
+        inv_std_or_var: saved.inv_std.another()?,
+        relu_mask,
+        running_eps: None,
+        epilogue: Ok(saved.epilogue),
+        needs: [needs.0, needs.1, needs.2, needs.3],
+    };
+    let [dx, dz, dweight, dbias] = results(py, len, backward)?;
+    let give = |tensor: Option<Tensor>| into_python(py, tensor.as_ref());
+    Ok((give(dx)?, give(dz)?, give(dweight)?, give(dbias)?))
+}
