@@ -54,10 +54,10 @@ impl Refusal {
         LAST.set(Some(self));
     }
 
-    /// The last refusal of an operation that PyTorch called on this thread, once: the text of an exception of PyTorch's class for
-    /// memory that ran out, or an exception.
-    pub(crate) fn take() -> Option<(Option<String>, PyErr)> {
-        let refusal = LAST.take()?;
+    /// The last refusal of an operation that PyTorch called on this thread, once, if an exception has its text: the text for an
+    /// exception of PyTorch's class for memory that ran out, or an exception.
+    pub(crate) fn take(exception: &str) -> Option<(Option<String>, PyErr)> {
+        let refusal = LAST.take().filter(|refusal| exception.contains(&refusal.text))?;
         let of_memory = matches!(refusal.kind, Kind::TorchMemory).then(|| refusal.text.clone());
         Some((of_memory, refusal.into()))
     }

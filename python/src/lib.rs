@@ -76,11 +76,11 @@ fn take_tensors(tensor: Bound<'_, PyType>, parameter: Bound<'_, PyType>) -> bool
     torch::python::take_tensors(tensor, parameter)
 }
 
-/// The last refusal of an operation that PyTorch called on this thread, once: the text for PyTorch's exception of memory that ran
-/// out, or an exception.
+/// The refusal that an exception of PyTorch's has the text of, if an operation refused on this thread last, once: the text for
+/// PyTorch's exception of memory that ran out, or an exception.
 #[pyfunction]
-fn take_refusal() -> Option<(Option<String>, PyErr)> {
-    Refusal::take()
+fn take_refusal(exception: &str) -> Option<(Option<String>, PyErr)> {
+    Refusal::take(exception)
 }
 
 /// Plans for at most so many multiprocessors of every CUDA device from now on, or for all.

@@ -75,8 +75,6 @@ pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     const RESULTS: usize = 96;
     /// The vectors of a block with a value a channel, and its sums lane by lane.
     const OF_CHANNEL: usize = 800;
-    /// Spare bytes of each value, of few: an operation of few values takes no longer for a look at much memory.
-    const SPARE_OF_VALUE: usize = 64;
     /// A chunk, and its part of a channel.
     const CHUNK_BYTES: [usize; 2] = [64, 40];
     let view = RowView::new(shape);
@@ -88,10 +86,7 @@ pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     // A thread that waits for the chunks of one block may begin another.
     let at_once = blocks.min(4 * Cpu::threads());
     let of_blocks = at_once.saturating_mul(channels * OF_CHANNEL + chunks.saturating_mul(of_chunk));
-    slices
-        .saturating_add(view.c.saturating_mul(RESULTS))
-        .saturating_add(of_blocks)
-        .saturating_add(CHUNK_ELEMS.min(SPARE_OF_VALUE * shape.len()))
+    slices.saturating_add(view.c.saturating_mul(RESULTS)).saturating_add(of_blocks).saturating_add(CHUNK_ELEMS)
 }
 
 /// A block of neighbouring channels, whose values nothing else depends on.

@@ -24,6 +24,7 @@ _is_profiled = torch.autograd._profiler_enabled
 def _by_dispatcher(name):
     """An operation through the dispatcher, whose autograd is that of the classes below."""
     operation = getattr(torch.ops.batchnorm, name).default
+    operation = getattr(operation, "_op", operation)  # What its __call__ calls.
 
     def call(*args):
         with _below_autograd():
@@ -42,11 +43,32 @@ def is_composed():
 
 def refusal(error):
     """The exception that the native half meant by one of PyTorch's."""
-    refused = _native.take_refusal()
+    refused = _native.take_refusal(str(error))
     if refused is None:
         return error
     of_memory, exception = refused
     return torch.OutOfMemoryError(of_memory) if of_memory is not None else exception
+
+
+class _Saved(tuple):
+    """What the backward pass needs of the statistics, where the native half has no class for it: these, and the epilogue."""
+
+    def statistics(self):
+        return self[:2]
+
+
+if _ops.TAKES_TENSORS:
+    train_short, infer_short, _backward_short = _native.train_tensors, _native.infer_tensors, _native.backward_tensors
+else:
+    infer_short = INFER
+
+    def train_short(*args):
+        y, mean, inv_std, mask = TRAIN(*args)
+        return y, mask, _Saved((mean, inv_std, args[9]))
+
+    def _backward_short(dy, x, weight, bias, saved, mask, needs):
+        mean, inv_std, epilogue = saved
+        return BACKWARD(dy, x, weight, bias, mean, inv_std, mask, None, epilogue, *needs[:4])
 
 
 class _Train(torch.autograd.Function):
@@ -72,12 +94,12 @@ class _Train(torch.autograd.Function):
 
 
 class _ShortTrain(torch.autograd.Function):
-    """The training forward on plain tensors, past the dispatcher, where there is a way: y."""
+    """The training forward by the shortest way: y."""
 
     @staticmethod
     def forward(ctx, x, z, weight, bias, call):
         running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite = call
-        y, mask, saved = _native.train_tensors(
+        y, mask, saved = train_short(
             x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, True, skip_non_finite
         )
         if running_mean is not None or counter is not None:
@@ -94,7 +116,7 @@ class _ShortTrain(torch.autograd.Function):
         needs = ctx.needs_input_grad
         if not (_is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()):
             try:
-                dx, dz, dweight, dbias = _native.backward_tensors(dy, x, weight, bias, saved, mask, needs)
+                dx, dz, dweight, dbias = _backward_short(dy, x, weight, bias, saved, mask, needs)
                 return dx, dy if dz is None and needs[1] else dz, dweight, dbias, None
             except (RuntimeError, TypeError):
                 pass  # Nothing has changed.
@@ -171,25 +193,11 @@ class _Backward(torch.autograd.Function):
         return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:4]), *(None,) * 7
 
 
-if _ops.TAKES_TENSORS:
-    # Without `Function.apply`'s look for transforms, which callers have had.
-    train_differentiably = super(torch.autograd.Function, _ShortTrain).apply
-    infer_differentiably = super(torch.autograd.Function, _Infer).apply
-    INFER_SHORT = _native.infer_tensors
-
-    def train_short(*args):
-        return _native.train_tensors(*args)[0]
-
-else:
-    INFER_SHORT = INFER
-
-    def train_short(*args):
-        return TRAIN(*args)[0]
-
-    def train_differentiably(x, z, weight, bias, call):
-        return _Train.apply(x, z, weight, bias, (*call, None))
-
-    infer_differentiably = _Infer.apply
+# Without `Function.apply`'s look for transforms, which callers have had.
+train_differentiably = super(torch.autograd.Function, _ShortTrain).apply
+# And without that for a vjp under another name.
+_ShortTrain._backward_cls.apply = _ShortTrain.backward
+infer_differentiably = super(torch.autograd.Function, _Infer).apply
 
 
 def moved(running_mean, running_var, counter):

@@ -6,13 +6,12 @@ here: for the exception that PyTorch would raise, or for what it would do, as it
 
 import torch
 import torch.nn.functional as F
-
 from torch.autograd import forward_ad
 
 from batchnorm.torch._autograd import (
-    INFER_SHORT,
     expect_differentiable,
     infer_differentiably,
+    infer_short,
     is_composed,
     moved,
     refusal,
@@ -20,6 +19,7 @@ from batchnorm.torch._autograd import (
     train_short,
 )
 from batchnorm.torch._kinds import ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, KIND, PARAM_DTYPE
+from batchnorm.torch._ops import IS_NATIVE
 
 # PyTorch's own activations.
 ACTIVATION = {
@@ -85,9 +85,9 @@ def normalize(
     """`batch_norm` with an epilogue by its name."""
     if skip_recomputed and training and not _is_compiling() and _graph_task() != -1:
         running_mean = running_var = counter = None
-    # The shortest way, where nobody is to see the operations in the dispatcher. There the kernels alone check the arguments: those
-    # that they refuse have changed nothing.
-    if not (
+    # The shortest way, where nobody is to see the operations in the dispatcher. There the native kernels alone check the
+    # arguments: those that they refuse have changed nothing.
+    if IS_NATIVE and not (
         _is_compiling() or _are_transforms_active() or _count_dispatch_modes() or forward_ad._current_level >= 0
         or _is_profiled() or _tracing_state() is not None
     ):
@@ -102,15 +102,15 @@ def normalize(
                 if training:
                     call = running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite
                     return train_differentiably(x, z, weight, bias, call)
-                return infer_differentiably(x, z, weight, bias, (INFER_SHORT, running_mean, running_var, eps, epilogue, None))
+                return infer_differentiably(x, z, weight, bias, (infer_short, running_mean, running_var, eps, epilogue, None))
             if training:
-                y = train_short(
+                y, _, _ = train_short(
                     x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, False, skip_non_finite
                 )
                 if running_mean is not None or counter is not None:
                     moved(running_mean, running_var, counter)
                 return y
-            return INFER_SHORT(x, z, weight, bias, running_mean, running_var, eps, epilogue, False)[0]
+            return infer_short(x, z, weight, bias, running_mean, running_var, eps, epilogue, False)[0]
         except (AttributeError, RuntimeError, TypeError, ValueError):
             pass
     return _normalize_checked(
@@ -156,6 +156,8 @@ def _normalize_checked(
         if _is_compiling():
             raise
         raise refusal(error) from None
+    if training and not _is_compiling() and torch.is_inference_mode_enabled():
+        moved(*statistics)  # Which autograd says otherwise.
     return y if behind is None else ACTIVATION[activation](y + behind)
 
 

@@ -64,7 +64,10 @@ IS_NATIVE = register(_native.LIBRARY)
 TAKES_TENSORS = IS_NATIVE and _native.take_tensors(torch.Tensor, torch.nn.Parameter)
 
 
-def _check_devices(x, *tensors):
+def _check_devices(x, *tensors, counter=None):
+    """Refuses tensors of several devices, which meta tensors bring here."""
+    if counter is not None and counter.device.type != "cpu":
+        tensors = *tensors, counter
     for tensor in tensors:
         if tensor is not None and tensor.device != x.device:
             raise RuntimeError(
@@ -89,7 +92,7 @@ def _mask(x, epilogue, keep_mask):
 
 @torch.library.register_fake("batchnorm::train", lib=LIBRARY)
 def _(x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite):
-    _check_devices(x, z, weight, bias, running_mean, running_var)
+    _check_devices(x, z, weight, bias, running_mean, running_var, counter=num_batches_tracked)
     return _like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
 
 
