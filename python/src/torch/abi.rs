@@ -50,7 +50,7 @@ macro_rules! functions {
             /// Finds them in a library of this name.
             fn find(name: &str) -> Result<Self, String> {
                 // SAFETY: the process has loaded LibTorch; and what else may be named has no initialization that matters.
-                let library = unsafe { Library::new(name) }.map_err(|error| error.to_string())?;
+                let library = unsafe { Library::new(name) }.map_err(|error| format!("{name}: {error}"))?;
                 let missing = |symbol: &str| format!("{name} has no {symbol}");
                 // SAFETY: the types are those of the headers named above, for all versions that have the functions.
                 let found = unsafe {

@@ -57,18 +57,26 @@ class _Saved(tuple):
         return self[:2]
 
 
+def _train_by_dispatcher(*args):
+    y, mean, inv_std, mask = TRAIN(*args)
+    return y, mask, _Saved((mean, inv_std, args[9]))
+
+
+def _backward_by_dispatcher(dy, x, weight, bias, saved, mask, needs):
+    mean, inv_std, epilogue = saved
+    return BACKWARD(dy, x, weight, bias, mean, inv_std, mask, None, epilogue, *needs[:4])
+
+
+def take_the_dispatchers_way():
+    """Has calls pass the dispatcher, as with PyTorch before 2.14."""
+    global train_short, infer_short, _backward_short
+    train_short, infer_short, _backward_short = _train_by_dispatcher, INFER, _backward_by_dispatcher
+
+
 if _ops.TAKES_TENSORS:
     train_short, infer_short, _backward_short = _native.train_tensors, _native.infer_tensors, _native.backward_tensors
 else:
-    infer_short = INFER
-
-    def train_short(*args):
-        y, mean, inv_std, mask = TRAIN(*args)
-        return y, mask, _Saved((mean, inv_std, args[9]))
-
-    def _backward_short(dy, x, weight, bias, saved, mask, needs):
-        mean, inv_std, epilogue = saved
-        return BACKWARD(dy, x, weight, bias, mean, inv_std, mask, None, epilogue, *needs[:4])
+    take_the_dispatchers_way()
 
 
 class _Train(torch.autograd.Function):
@@ -106,7 +114,7 @@ class _ShortTrain(torch.autograd.Function):
             moved(running_mean, running_var, counter)
         # The batch's statistics are small, and nobody else's: past what saving costs.
         ctx.call = saved, eps, epilogue
-        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mask)
+        ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # What save_for_backward does.
         return y
 
     @staticmethod

@@ -34,6 +34,7 @@ assert ACTIVATION.keys() == set(ACTIVATIONS), "each activation that kernels have
 _are_transforms_active = torch._C._are_functorch_transforms_active
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_compiling = torch.compiler.is_compiling
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _is_profiled = torch.autograd._profiler_enabled
 _tracing_state = torch._C._get_tracing_state
@@ -88,7 +89,7 @@ def normalize(
     # The shortest way, where nobody is to see the operations in the dispatcher. There the native kernels alone check the
     # arguments: those that they refuse have changed nothing.
     if IS_NATIVE and not (
-        _is_compiling() or _are_transforms_active() or _count_dispatch_modes() or forward_ad._current_level >= 0
+        _is_dynamo_compiling() or _are_transforms_active() or _count_dispatch_modes() or forward_ad._current_level >= 0
         or _is_profiled() or _tracing_state() is not None
     ):
         try:
@@ -98,7 +99,12 @@ def normalize(
                 or (bias is not None and bias.requires_grad)
                 or (z is not None and z.requires_grad)
             ):
-                expect_differentiable(x, z, weight, bias, running_mean, running_var)
+                if (
+                    x.is_inference()
+                    or (weight is not None and (weight.is_inference() or bias is None or bias.is_inference()))
+                    or (running_mean is not None and (running_mean.requires_grad or running_var.requires_grad))
+                ):
+                    expect_differentiable(x, z, weight, bias, running_mean, running_var)
                 if training:
                     call = running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite
                     return train_differentiably(x, z, weight, bias, call)
@@ -164,7 +170,9 @@ def _normalize_checked(
 def _is_fused(x, z):
     """Whether `bn(x) + z` is like x, so that the residual can be fused."""
     like = x.shape == z.shape or torch.broadcast_shapes(x.shape, z.shape) == x.shape
-    return like and x.device == z.device and torch.result_type(x, z) == x.dtype
+    # A number promotes nothing of its own category: torch.result_type, as compilers trace it.
+    keeps_dtype = not z.is_complex() if z.dim() == 0 else torch.promote_types(x.dtype, z.dtype) == x.dtype
+    return like and x.device == z.device and keeps_dtype
 
 
 def _composed(x, weight, bias, running_mean, running_var, counter, training, momentum, eps, skip_non_finite):

@@ -10,15 +10,23 @@ class _BatchNorm:
 
     # The epilogue without a residual.
     _epilogue = "identity"
+    # Ranks of input that are taken without a look at what `_check_input_dim` says.
+    _ranks = ()
     # See `batch_norm`; set after the constructor, which is torch.nn's.
     skip_non_finite = False
     skip_recomputed = False
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "_check_input_dim" in cls.__dict__:
+            cls._ranks = ()
 
     def forward(self, input):
         return self._normalize(input, None, self._epilogue)
 
     def _normalize(self, input, residual, epilogue):
-        self._check_input_dim(input)
+        if input.dim() not in self._ranks:
+            self._check_input_dim(input)
         try:
             # Past the attributes' way through Module.__getattr__.
             parameters, buffers = self._parameters, self._buffers
@@ -46,13 +54,19 @@ class _BatchNorm:
 class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` by this package's kernels."""
 
+    _ranks = 2, 3
+
 
 class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` by this package's kernels."""
 
+    _ranks = (4,)
+
 
 class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` by this package's kernels."""
+
+    _ranks = (5,)
 
 
 class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):

@@ -24,6 +24,7 @@ def set_max_sms(count):
 
     Raises ValueError for a `count` below 1, and RuntimeError for one where this build has no CUDA kernels.
     """
-    if count is not None and not (isinstance(count, int) and 1 <= count < 2**32):
+    is_number = isinstance(count, int) and not isinstance(count, bool)
+    if count is not None and not (is_number and 1 <= count < 2**32):
         raise ValueError(f"expected a number of multiprocessors from 1 on, or None, got {count!r}")
     _native.set_max_sms(count)
