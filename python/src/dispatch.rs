@@ -37,8 +37,8 @@ pub(crate) struct At {
 impl<'py> FromPyObject<'_, 'py> for At {
     type Error = PyErr;
     fn extract(at: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let ((ordinal, number), dtype, dims, is_last): ((Option<usize>, u64), String, (usize, usize, usize), bool) =
-            at.extract()?;
+        let (place, dtype, dims, is_last): (_, String, _, bool) = at.extract()?;
+        let (ordinal, number): (Option<usize>, u64) = place;
         let Some(dtype) = Dtype::ALL.iter().copied().find(|known| known.array_name() == dtype) else {
             let text = format!("batchnorm: expected a dtype of floats from 16 to 64 bits, got {dtype}");
             return Err(Refusal::value(text).into());

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 use super::abi::{has_python_tensors, lib};
 use super::operations::{Backward, Infer, Train};
@@ -151,7 +151,7 @@ pub(crate) fn backward_tensors<'py>(
     saved: &Saved,
     relu_mask: Option<Tensor>,
     needs: (bool, bool, bool, bool, bool),
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+) -> PyResult<Bound<'py, PyTuple>> {
     let len = x.len();
     let backward = Backward {
         dy,
@@ -165,7 +165,6 @@ pub(crate) fn backward_tensors<'py>(
         epilogue: Ok(saved.epilogue),
         needs: [needs.0, needs.1, needs.2, needs.3],
     };
-    let [dx, dz, dweight, dbias] = results(py, len, backward)?;
-    let give = |tensor: Option<Tensor>| into_python(py, tensor.as_ref());
-    Ok((give(dx)?, give(dz)?, give(dweight)?, give(dbias)?))
+    let [dx, dz, dweight, dbias] = results(py, len, backward)?.map(|tensor| into_python(py, tensor.as_ref()));
+    (dx?, dz?, dweight?, dbias?).into_pyobject(py)
 }

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cudarc::driver::result::malloc_sync;
+use cudarc::driver::result::{malloc_sync, memset_d8_sync};
 use pyo3::pyfunction;
 
 use super::tensor::{Code, Place, Tensor};
@@ -49,6 +49,11 @@ pub(super) fn empty(code: Code, place: Place, sizes: &[i64], strides: &[i64]) ->
     cuda.stream().context().bind_to_thread().map_err(told)?;
     // SAFETY: nothing frees it.
     let address = unsafe { malloc_sync(bytes) }.map_err(told)?;
+    if code == Code::uint8() || code == Code::int64() {
+        // By the driver, which then knows that it was written.
+        // SAFETY: the memory that was just allocated.
+        unsafe { memset_d8_sync(address, 0, bytes) }.map_err(told)?;
+    }
     // SAFETY: nothing frees it.
     unsafe { Tensor::over(address, code, place, sizes, strides) }.map(Some)
 }

@@ -8,7 +8,7 @@ use super::abi::{Handle, Status, lib};
 use crate::error::Refusal;
 
 /// A tensor, which is let go of in the end.
-pub(super) struct Tensor(Handle);
+pub(crate) struct Tensor(Handle);
 
 /// The device of a tensor: its type and its number, as torch has them.
 #[derive(Clone, Copy, PartialEq, Eq)]
