@@ -142,6 +142,24 @@ where
             assert_eq!(meter.moved(at_mask), (loaded, 0), "mask, backward, {context}");
         }
 
+        if epilogue.residual().is_none() {
+            meter.reset();
+            let operation = Backward::<Cuda, T> {
+                shape,
+                x: &x,
+                dy: &dy,
+                epilogue: epilogue.map(|()| &mut dz as _),
+                gamma: Some(&gamma),
+                beta: Some(&beta),
+                statistics: Statistics::Batch { mean: &mean, inv_std: &inv_std },
+                relu_mask: None,
+                gradients: Gradients { dx: None, dgamma: Some(&mut dgamma), dbeta: Some(&mut dbeta) },
+            };
+            cuda.run_in(&mut workspace, operation).unwrap();
+            assert_eq!(meter.moved(at_dy), (bytes, 0), "dy, backward without dx, {context}");
+            assert_eq!(meter.moved(at_dx), (0, 0), "dx, backward without dx, {context}");
+        }
+
         meter.reset();
         cuda.run(Infer::<Cuda, T> {
             shape,

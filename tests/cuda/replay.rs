@@ -18,8 +18,9 @@ use batchnorm::{
 };
 use half::{bf16, f16};
 
-use crate::device::{EMULATED, cuda, has};
+use crate::device::{EMULATED, cuda, has, strategies};
 use crate::journal::{assert_none, check};
+use crate::unneeded;
 use plans::{ACCESSES, PROMISES, Promise, Shapes};
 
 /// Whether every case runs, or one in so many.
@@ -341,6 +342,15 @@ fn tiles_held_in_part_and_in_turn() {
 }
 
 /// An update of parameters: of one CTA, and of several.
+#[test]
+fn gradients_that_nobody_needs() {
+    let Some(cuda) = cuda() else { return };
+    let shapes = [Shape::nchw(3, 5, 8, 8), Shape::nhwc(9, 4, 4, 24)].map(|shape| shape.unwrap());
+    for strategy in strategies(&cuda) {
+        unneeded::assert_unneeded_gradients_leave_the_others(&cuda.clone().with_strategy(strategy), &shapes);
+    }
+}
+
 #[test]
 fn an_update() {
     let Some(cuda) = cuda() else { return };

@@ -139,7 +139,7 @@ def headline(machine: Machine, layout: str) -> list[Step]:
 
 
 def pytorch(machine: Machine) -> list[Step]:
-    """The package in PyTorch: its CUDA tests, and a training step."""
+    """The package in PyTorch: its CUDA tests, a training step, and what a call costs the host."""
     lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile", "--no-cache-dir", "--upgrade"]
     env = {"PYTHONPATH": machine.site}
@@ -147,6 +147,7 @@ def pytorch(machine: Machine) -> list[Step]:
     has = importlib.util.find_spec
     step = [str(machine.bundle / "python/benches/train_step.py"), "--device", "cuda", "--rounds", "20"]
     step += ["--dtype", "f16", "--dtype", "f32", "--json", "train-step.json"]
+    host = [str(machine.bundle / "python/benches/host_cost.py"), "--device", "cuda", "--rounds", "20", "--json", "host-cost.json"]
     if has("pytest_timeout"):
         test.append("--timeout=45")
     return [
@@ -154,6 +155,7 @@ def pytorch(machine: Machine) -> list[Step]:
         Step("torch-tests", 90, [machine.python, *test], env=env, lacks=lacks or ("" if has("pytest") else "no pytest"),
              after="torch-install"),
         Step("train-step", 70, [machine.python, *step], env=env, lacks=lacks, after="torch-install", cores=False),
+        Step("host-cost", 40, [machine.python, *host], env=env, lacks=lacks, after="torch-install", cores=False),
     ]
 
 

@@ -24,7 +24,7 @@ const LIMIT: u64 = 40_000_000;
 /// The executables: their names in the bundle, and cargo's name and kind of the target each is made of.
 const EXECUTABLES: [(&str, &str, &str); 2] = [("batchnorm", "batchnorm", "bin"), ("cuda-tests", "cuda", "test")];
 /// Further files and folders, and their paths in the bundle: the repository's where tests look for them.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("xtask/bundle/evidence.py", "evidence.py"),
     ("xtask/bundle/steps.py", "steps.py"),
     ("xtask/bundle/machine.py", "machine.py"),
@@ -34,6 +34,7 @@ const FILES: [(&str, &str); 11] = [
     ("tests/data/conformance", "tests/data/conformance"),
     ("python/tests/test_cuda.py", "python/tests/test_cuda.py"),
     ("python/benches/train_step.py", "python/benches/train_step.py"),
+    ("python/benches/host_cost.py", "python/benches/host_cost.py"),
     ("python/examples/train_digits.py", "python/examples/train_digits.py"),
     ("data/digits.safetensors", "data/digits.safetensors"),
 ];

@@ -89,6 +89,15 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
     bench.args(["python/benches/train_step.py", "--device", "cpu", "--batch", "2", "--size", "16"]);
     step("python: the step bench runs", bench.args(["--rounds", "2", "--warmup", "1", "--dtype", "bf16"]))?;
 
+    // A call that went through Python's kernels again would take three times torch.nn's; a busy machine is no such thing.
+    let mut cost = in_environment(Command::new(&python))?;
+    cost.args(["python/benches/host_cost.py", "--rounds", "15", "--at-most", "1.6"]);
+    step("python: what a call costs the host", &mut cost)?;
+    let mut tests = in_environment(Command::new(&python))?;
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("BATCHNORM_PYTHON_KERNELS", "1");
+    tests.args(["tests/test_modules.py", "tests/test_refusals.py", "tests/test_ways.py", "tests/test_derivatives.py"]);
+    step("python: tests of the kernels in Python", tests.current_dir("python"))?;
+
     let folder = fs::canonicalize("target")?.join("python-cuda");
     let built = archive.cuda_wheel(&kernels(), &folder)?;
     let mut install = in_environment(Command::new(&python))?;

@@ -18,7 +18,7 @@ from batchnorm.torch._autograd import (
     train_differentiably,
     train_short,
 )
-from batchnorm.torch._kinds import ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, KIND, PARAM_DTYPE
+from batchnorm.torch._kinds import ACTIVATION_OF, ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, PARAM_DTYPE
 from batchnorm.torch._ops import IS_NATIVE
 
 # PyTorch's own activations.
@@ -135,7 +135,7 @@ def _normalize_checked(
     if eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     composed = not _is_compiling() and is_composed()
-    activation = KIND[epilogue].activation
+    activation = ACTIVATION_OF[epilogue]
     behind = None
     if z is not None:
         if composed or not _is_fused(x, z):
@@ -247,8 +247,8 @@ def _check_residual(input, residual, epilogue):
                 f"expected residual of a size that goes with {tuple(input.shape)}, got {tuple(residual.shape)}: the size of "
                 f"tensor a ({a}) must match the size of tensor b ({b}) at non-singleton dimension {input.dim() - axis}"
             )
-    if residual.is_complex() and KIND[epilogue].activation != "identity":
-        raise RuntimeError(f"{KIND[epilogue].activation} is not supported for complex types, got a residual in {residual.dtype}")
+    if residual.is_complex() and ACTIVATION_OF[epilogue] != "identity":
+        raise RuntimeError(f"{ACTIVATION_OF[epilogue]} is not supported for complex types, got a residual in {residual.dtype}")
 
 
 def _check_counter(input, counter):

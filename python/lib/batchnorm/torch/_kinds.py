@@ -10,6 +10,9 @@ PARAM_DTYPE = {getattr(torch, name): getattr(torch, param) for name, param in _n
 # Epilogues by their names.
 KIND = {each.name: each for each in _native.EPILOGUES}
 
+# The activation of an epilogue, by their names.
+ACTIVATION_OF = {each.name: each.activation for each in _native.EPILOGUES}
+
 # The name of an activation with a residual before it, or without.
 EPILOGUE = {(each.activation, each.has_residual): each.name for each in _native.EPILOGUES}
 
