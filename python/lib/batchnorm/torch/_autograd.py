@@ -204,7 +204,8 @@ class _Backward(torch.autograd.Function):
 # Without `Function.apply`'s look for transforms, which callers have had.
 train_differentiably = super(torch.autograd.Function, _ShortTrain).apply
 # And without that for a vjp under another name.
-_ShortTrain._backward_cls.apply = _ShortTrain.backward
+if hasattr(_ShortTrain, "_backward_cls"):
+    _ShortTrain._backward_cls.apply = _ShortTrain.backward
 infer_differentiably = super(torch.autograd.Function, _Infer).apply
 
 
