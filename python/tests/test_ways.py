@@ -333,6 +333,26 @@ def test_numbers_of_multiprocessors():
             bn.set_max_sms(100)
 
 
+@pytest.mark.parametrize("of", ["x", "a part of x", "residual", "weight", "running_var", "num_batches_tracked"])
+@pytest.mark.parametrize("python_kernels", [False, True])
+def test_memory_that_was_let_go_of_is_refused(monkeypatch, of, python_kernels):
+    """As FSDP lets go of parameters."""
+    if python_kernels:
+        monkeypatch.setattr(_functional, "IS_NATIVE", False)
+        for name, kernel in _ops._kernels.KERNELS.items():
+            monkeypatch.setattr(_autograd, name.upper(), kernel)
+    module, x, z = bn.BatchNormAddReLU(5), rand(8, 5), rand(8, 5)
+    before = [module.running_mean.clone(), module.running_mean]
+    x = x[4:] if of == "a part of x" else x
+    z = z[: x.shape[0]]
+    gone = {"x": x, "a part of x": x, "residual": z}.get(of)
+    gone = getattr(module, of).detach() if gone is None else gone
+    gone.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="its data is not allocated yet|for storage of size 0"):
+        module(x, z)
+    assert torch.equal(*before)
+
+
 def test_parametrized_and_pruned_norms_compute_with_what_their_attributes_are():
     import torch.nn.utils.parametrize
     import torch.nn.utils.prune

@@ -33,6 +33,7 @@ pub(crate) const LIBRARY: &str = if cfg!(target_os = "macos") {
 macro_rules! functions {
     ($($name:ident($($argument:ty),*) -> $result:ty;)*) => {
         /// The functions.
+        #[cfg_attr(not(feature = "emulate"), allow(dead_code, reason = "some are for devices alone"))]
         pub(super) struct LibTorch {
             $(pub(super) $name: unsafe extern "C-unwind" fn($($argument),*) -> $result,)*
             /// Frees an optional value's memory.
@@ -76,6 +77,7 @@ macro_rules! functions {
 
 functions! {
     aoti_torch_get_data_ptr(Handle, *mut *mut c_void) -> Status;
+    aoti_torch_get_storage_size(Handle, *mut i64) -> Status;
     aoti_torch_get_dim(Handle, *mut i64) -> Status;
     aoti_torch_get_numel(Handle, *mut i64) -> Status;
     aoti_torch_get_sizes(Handle, *mut *const i64) -> Status;

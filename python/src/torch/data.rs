@@ -171,16 +171,12 @@ impl Data {
         if len != 1 {
             return Err(Refusal::runtime(format!("{name} should contain 1 element not {len}")));
         }
-        if counter.place().is_cpu() { Ok(()) } else { self.expect_place(name, counter) }
+        if counter.place().is_cpu() { expect_memory(name, counter) } else { self.expect_place(name, counter) }
     }
 
     fn expect_place(&self, name: &str, tensor: &Tensor) -> Result<(), Refusal> {
         if tensor.place() == self.place && tensor.is_strided() {
-            // Tensors of transforms, and those without memory, have no address.
-            if tensor.address() == 0 && tensor.len() > 0 {
-                return Err(Refusal::runtime(format!("expected {name} to have memory of its own")));
-            }
-            return Ok(());
+            return expect_memory(name, tensor);
         }
         Err(Refusal::runtime(format!("Expected all tensors to be on the same device, but {name} is not on input's")))
     }
@@ -211,6 +207,14 @@ pub(super) fn count(given: &Tensor) -> Result<(), Refusal> {
     // SAFETY: the memory of one number, of torch's allocator and this function's alone.
     unsafe { *core::ptr::with_exposed_provenance_mut::<i64>(copy.address()) += 1 };
     given.copy_from(&copy)
+}
+
+fn expect_memory(name: &str, tensor: &Tensor) -> Result<(), Refusal> {
+    if tensor.has_memory() {
+        return Ok(());
+    }
+    let text = format!("The tensor has a non-zero number of elements, but its data is not allocated yet: {name}");
+    Err(Refusal::runtime(text))
 }
 
 /// Whether a number of batches is as the kernels count it.

@@ -143,6 +143,13 @@ impl Tensor {
         ask(ptr::null_mut(), |to| unsafe { (lib().aoti_torch_get_data_ptr)(self.0, to) }).expose_provenance()
     }
 
+    /// Whether its values, if it has any, are somewhere: those of a storage that was let go of are not, nor those of transforms.
+    pub(super) fn has_memory(&self) -> bool {
+        // SAFETY: see `address`.
+        let bytes = ask(0, |to| unsafe { (lib().aoti_torch_get_storage_size)(self.0, to) });
+        self.len() == 0 || (bytes > 0 && self.address() != 0)
+    }
+
     pub(super) fn dims(&self) -> usize {
         // SAFETY: see `address`.
         ask(0, |to| unsafe { (lib().aoti_torch_get_dim)(self.0, to) }) as usize

@@ -43,14 +43,17 @@ def _mask(x, epilogue, keep_mask):
 
 
 def _is_aligned(tensor):
-    """Whether each value lies where values of its type may lie."""
+    """Whether each value lies where values of its type may lie. Refuses those that lie nowhere."""
+    if tensor.numel() and not tensor.untyped_storage().size():
+        raise RuntimeError("The tensor has a non-zero number of elements, but its data is not allocated yet.")
     return tensor.data_ptr() % tensor.element_size() == 0
 
 
 def _dense(tensor, memory_format):
     """Data as the kernels read it."""
+    is_aligned = _is_aligned(tensor)
     tensor = tensor.contiguous(memory_format=memory_format)
-    return tensor if _is_aligned(tensor) else tensor.clone(memory_format=memory_format)
+    return tensor if is_aligned or _is_aligned(tensor) else tensor.clone(memory_format=memory_format)
 
 
 def _affine(x, name, tensor):
@@ -62,7 +65,7 @@ def _affine(x, name, tensor):
 
 def _param(x, tensor):
     """Per-channel values as the kernels read them."""
-    if tensor is None or (tensor.dtype == _param_dtype(x) and tensor.is_contiguous() and _is_aligned(tensor)):
+    if tensor is None or (_is_aligned(tensor) and tensor.dtype == _param_dtype(x) and tensor.is_contiguous()):
         return tensor
     return tensor.detach().to(_param_dtype(x), copy=True).contiguous()
 
@@ -71,7 +74,7 @@ def _counter(x, tensor):
     """The number of batches as the kernels read it: of a module without one, from 0."""
     if tensor is None:
         return torch.zeros(1, dtype=torch.int64, device=x.device)
-    if tensor.dtype == torch.int64 and tensor.device == x.device and _is_aligned(tensor):
+    if _is_aligned(tensor) and tensor.dtype == torch.int64 and tensor.device == x.device:
         return tensor
     return tensor.to(x.device, torch.int64, copy=True)
 
