@@ -223,6 +223,25 @@ def test_forward_derivatives(training):
     same(results[1], results[0])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] != "silu"], ids=str)
+def test_forward_derivatives_of_backward_passes(kind, training):
+    """Of a pass that began without them. PyTorch's silu has none."""
+    results = []
+    for module in pair(*kind, training):
+        x, z = (tensor.requires_grad_() for tensor in inputs())
+        y = module(x, z)
+        dy, tangent = (rand(*y.shape, seed=s, dtype=torch.float64) for s in (8, 9))
+        backward = lambda dy, y=y, x=x: torch.autograd.grad(y, x, dy, retain_graph=True)[0]
+        with forward_ad.dual_level():
+            dual = list(forward_ad.unpack_dual(backward(forward_ad.make_dual(dy, tangent))))
+        # The pass is linear in dy: its derivative is itself.
+        assert dual[1] is not None
+        same(dual, [backward(dy), backward(tangent)])
+        results.append([*dual, *torch.func.jvp(backward, (dy,), (tangent,)), torch.func.vmap(backward)(torch.stack([dy, tangent]))])
+    same(results[1], results[0])
+
+
 def test_transforms_of_a_training_pass_move_the_statistics_that_they_are_given():
     moved = []
     for module in pair("relu"):

@@ -225,6 +225,20 @@ def test_a_checkpoint_can_move_statistics_once(skip, use_reentrant):
     assert torch.equal(module.running_mean, plain.running_mean) == skip
 
 
+@pytest.mark.parametrize("begins_with_it", [False, True])
+@pytest.mark.parametrize("cls", [bn.BatchNorm1d, bn.BatchNormReLU])
+def test_a_checkpoint_may_be_looked_at_the_second_time(cls, begins_with_it):
+    module, x = cls(5), rand(4, 5).requires_grad_()
+    with Seen() if begins_with_it else torch.enable_grad():
+        y = torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False)
+    with torch.enable_grad() if begins_with_it else Seen():
+        y.square().sum().backward()
+    want = x.grad
+    x.grad = None
+    module(x).square().sum().backward()
+    assert torch.equal(x.grad, want)
+
+
 def unaligned(tensor):
     """A copy at an address that is no multiple of the size of its values."""
     raw = bytearray(1) + bytearray(tensor.contiguous().view(torch.uint8).flatten().numpy().tobytes())

@@ -89,16 +89,18 @@ class _Train(torch.autograd.Function):
             x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, True, skip_non_finite
         )
         moved(running_mean, running_var, counter)
-        ctx.call = eps, epilogue
-        # The bias finds the activation's argument again, where that is needed.
-        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mean, inv_std, mask)
+        ctx.call = mean, inv_std, eps, epilogue
+        # The same tensors as by the shortest way: a checkpoint may take either the second time.
+        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mask)
         if others is not None:
             others += mean, inv_std, mask
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        return _gradients(dy, *ctx.saved_tensors, *ctx.call, True, ctx.needs_input_grad)
+        x, weight, bias, mask = ctx.saved_tensors
+        mean, inv_std, eps, epilogue = ctx.call
+        return _gradients(dy, x, weight, bias, mean, inv_std, mask, eps, epilogue, True, ctx.needs_input_grad)
 
 
 class _ShortTrain(torch.autograd.Function):
@@ -112,7 +114,8 @@ class _ShortTrain(torch.autograd.Function):
         )
         if running_mean is not None or counter is not None:
             moved(running_mean, running_var, counter)
-        # The batch's statistics are small, and nobody else's: past what saving costs.
+        # The batch's statistics are small, and nobody else's: past what saving costs. The bias finds the activation's argument
+        # again, where that is needed.
         ctx.call = saved, eps, epilogue
         ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # What save_for_backward does.
         return y
@@ -122,7 +125,10 @@ class _ShortTrain(torch.autograd.Function):
         x, weight, bias, mask = ctx.saved_tensors
         saved, eps, epilogue = ctx.call
         needs = ctx.needs_input_grad
-        if not (_is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()):
+        if not (
+            _is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()
+            or forward_ad._current_level >= 0
+        ):
             try:
                 dx, dz, dweight, dbias = _backward_short(dy, x, weight, bias, saved, mask, needs)
                 return dx, dy if dz is None and needs[1] else dz, dweight, dbias, None
@@ -152,6 +158,10 @@ class _Infer(torch.autograd.Function):
 def _gradients(dy, x, weight, bias, mean, second, mask, eps, epilogue, is_batch, needs):
     """The gradients of x, z, weight and bias, those that are needed, and none of the call: by the dispatcher."""
     needs = needs[:4]
+    if is_composed():
+        statistics = None if is_batch else (mean, second)
+        gradients = composed_gradients(dy, x, weight, bias, statistics, mask, eps, epilogue)
+        return *(gradient if is_needed else None for gradient, is_needed in zip(gradients, needs)), None
     running_eps = None if is_batch else eps
     if _is_grad_enabled():
         return *_Backward.apply(dy, x, weight, bias, mean, second, mask, eps, running_eps, epilogue, needs), None
