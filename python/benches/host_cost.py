@@ -28,7 +28,7 @@ def chain(module):
     return torch.nn.Sequential(*(module(8) for _ in range(LAYERS)))
 
 
-# What is timed, of a class of modules; calls in a row; the layers of a call.
+# Calls by their names: of a class of modules, the call and what makes a module; calls in a row; the layers of a call.
 CASES = {
     "training forward": (lambda cls: (lambda m, x, dy: m(x)), lambda cls: cls(8), 300, 1),
     "training forward and backward": (lambda cls: (lambda m, x, dy: m(x).backward(dy)), lambda cls: cls(8), 150, 1),

@@ -36,7 +36,7 @@ pub(crate) fn use_plans(table: PlanTable) -> Result<()> {
     Ok(())
 }
 
-/// Plans for at most so many multiprocessors from now on, on every device; `None` for all.
+/// Plans for at most this many multiprocessors from now on, on every device; `None` for all.
 pub(crate) fn set_max_sms(max_sms: Option<u32>) {
     let mut known = known();
     for cuda in known.backends.values_mut() {
@@ -75,7 +75,7 @@ pub(crate) fn is_capturing(cuda: &Cuda) -> Result<bool, Refusal> {
     Ok(status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }
 
-/// What `work` gives. It may make another device the thread's current one, as torch sees it too: that is taken back.
+/// The result of `work`. It may make another device the thread's current one, as torch sees it too: that is taken back.
 pub(crate) fn keeping_the_current_device<R>(work: impl FnOnce() -> R) -> R {
     let before = ctx::get_current().ok().flatten();
     let result = work();
@@ -83,7 +83,7 @@ pub(crate) fn keeping_the_current_device<R>(work: impl FnOnce() -> R) -> R {
         && ctx::get_current().ok().flatten() != Some(before)
     {
         // SAFETY: it was current when this began, and nothing destroys a device's primary context.
-        let _ = unsafe { ctx::set_current(before) }; // Which the driver refused only where the context is lost.
+        let _ = unsafe { ctx::set_current(before) }; // The driver refuses it only where the context is lost.
     }
     result
 }

@@ -83,7 +83,7 @@ fn take_refusal(exception: &str) -> Option<(Option<String>, PyErr)> {
     Refusal::take(exception)
 }
 
-/// Plans for at most so many multiprocessors of every CUDA device from now on, or for all.
+/// Plans for at most this many multiprocessors of every CUDA device from now on, or for all.
 #[pyfunction]
 fn set_max_sms(max_sms: Option<u32>) -> PyResult<()> {
     #[cfg(feature = "cuda")]

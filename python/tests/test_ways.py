@@ -203,7 +203,7 @@ def test_non_finite_batches_can_be_skipped(cls):
     assert not plain.running_var[~ok].isfinite().any() and module.num_batches_tracked.item() == 1
     module = copy.deepcopy(module)
     assert module.skip_non_finite and not bn.BatchNorm1d(5).skip_non_finite
-    # And where torch.nn's operation computes.
+    # Likewise where torch.nn's operation computes.
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     def loss(x, buffers):
         return torch.func.functional_call(module, buffers, (x,)).nansum(), buffers

@@ -77,7 +77,7 @@ pub(super) fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
 
 /// Computes on the threads that there are, where there is memory for what that needs in addition to the buffers.
 fn on_threads<R: Send>(shape: Shape, work: impl FnOnce() -> R + Send) -> Result<R> {
-    // So few are in what the allocator keeps anyway, and a look at more takes longer than they do.
+    // Values whose bookkeeping lies in what the allocator keeps anyway: a look at more takes longer than they do.
     const FEW: usize = 256;
     if shape.len() > FEW {
         memory::expect_room(bookkeeping_bytes(shape))?;

@@ -24,7 +24,7 @@ _is_profiled = torch.autograd._profiler_enabled
 def _by_dispatcher(name):
     """An operation through the dispatcher, whose autograd is that of the classes below."""
     operation = getattr(torch.ops.batchnorm, name).default
-    operation = getattr(operation, "_op", operation)  # What its __call__ calls.
+    operation = getattr(operation, "_op", operation)  # Its __call__ does nothing else.
 
     def call(*args):
         with _below_autograd():
@@ -117,7 +117,7 @@ class _ShortTrain(torch.autograd.Function):
         # The batch's statistics are small, and nobody else's: past what saving costs. The bias finds the activation's argument
         # again, where that is needed.
         ctx.call = saved, eps, epilogue
-        ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # What save_for_backward does.
+        ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # save_for_backward does this alone.
         return y
 
     @staticmethod
@@ -185,7 +185,7 @@ class _Backward(torch.autograd.Function):
             dx, dz, dweight, dbias = BACKWARD(*arguments)
         except RuntimeError as error:
             raise refusal(error) from None
-        # What is given is not returned itself.
+        # An input is not returned itself.
         return dx, dy.view_as(dy) if needs[1] and dz is None else dz, dweight, dbias
 
     @staticmethod
@@ -213,7 +213,7 @@ class _Backward(torch.autograd.Function):
 
 # Without `Function.apply`'s look for transforms, which callers have had.
 train_differentiably = super(torch.autograd.Function, _ShortTrain).apply
-# And without that for a vjp under another name.
+# Likewise without the look for a vjp under another name.
 if hasattr(_ShortTrain, "_backward_cls"):
     _ShortTrain._backward_cls.apply = _ShortTrain.backward
 infer_differentiably = super(torch.autograd.Function, _Infer).apply

@@ -163,7 +163,7 @@ def _normalize_checked(
             raise
         raise refusal(error) from None
     if training and not _is_compiling() and torch.is_inference_mode_enabled():
-        moved(*statistics)  # Which autograd says otherwise.
+        moved(*statistics)  # Elsewhere autograd's kernel says so.
     return y if behind is None else ACTIVATION[activation](y + behind)
 
 
