@@ -77,6 +77,11 @@ pub(crate) fn is_capturing(cuda: &Cuda) -> Result<bool, Refusal> {
 
 /// The result of `work`. It may make another device the thread's current one, as torch sees it too: that is taken back.
 pub(crate) fn keeping_the_current_device<R>(work: impl FnOnce() -> R) -> R {
+    // Without a driver the question would panic; `work` says what is missing.
+    let has_driver = !known().backends.is_empty() || Cuda::count().is_ok();
+    if !has_driver {
+        return work();
+    }
     let before = ctx::get_current().ok().flatten();
     let result = work();
     if let Some(before) = before
