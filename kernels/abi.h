@@ -206,7 +206,7 @@ typedef struct BnBackward {
     const float* gamma; // (c)
     const float* beta; // (c)
     const uint32_t* relu_mask; // ceil(n * c * s / 32)
-    void* dx; // (n, c, s)
+    void* dx; // (n, c, s); null where nobody needs it, as are the others
     void* dz; // (n, c, s)
     float* dgamma; // (c)
     float* dbeta; // (c)

@@ -84,8 +84,7 @@ def main():
     torch.set_num_threads(1)
     gc.disable()
     if options.way == "dispatcher":
-        _autograd.take_the_dispatchers_way()
-        _functional.train_short, _functional.infer_short = _autograd.train_short, _autograd.infer_short
+        _functional.train_short, _functional.infer_short = _autograd.by_dispatcher
     way = "Python's kernels" if not _ops.IS_NATIVE else options.way if _ops.TAKES_TENSORS else "dispatcher"
     print(f"PyTorch {torch.__version__}, {platform.machine()}, {options.device}, way: {way}")
     rows = [measure(name, options.device, options.rounds) for name in CASES]

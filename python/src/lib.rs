@@ -63,13 +63,13 @@ fn workspace_bytes(py: Python<'_>, at: At, operation: &str, epilogue: Kind) -> P
 }
 
 /// Registers the operations with PyTorch, without Python in their way, by the functions of the library of this name. They compute what
-/// `train`, `infer` and `backward` do. After an error, whose text says what is missing, nothing is registered.
+/// `train`, `infer` and `backward` do. An error's text says what is missing.
 #[pyfunction]
 fn register_operations(library: &str) -> PyResult<()> {
     torch::register(library).map_err(|text| Refusal::runtime(text).into())
 }
 
-/// Whether `train_tensors`, `infer_tensors` and `backward_tensors` can be called: the operations on Python's tensors themselves, past
+/// Whether `train_tensors` and `infer_tensors` can be called: the operations on Python's tensors themselves, past
 /// PyTorch's dispatcher, where nothing is to see them there. The classes are those of the tensors that they then take.
 #[pyfunction]
 fn take_tensors(tensor: Bound<'_, PyType>, parameter: Bound<'_, PyType>) -> bool {
@@ -177,7 +177,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(take_tensors, module)?)?;
     module.add_function(wrap_pyfunction!(torch::python::train_tensors, module)?)?;
     module.add_function(wrap_pyfunction!(torch::python::infer_tensors, module)?)?;
-    module.add_function(wrap_pyfunction!(torch::python::backward_tensors, module)?)?;
+    // Made here, as what take_arguments_once takes.
+    module.add_class::<torch::python::Saved>()?;
+    module.add("Refused", module.py().get_type::<torch::python::Refused>())?;
     #[cfg(feature = "emulate")]
     module.add_function(wrap_pyfunction!(torch::stand_in::stand_in, module)?)?;
     module.add_function(wrap_pyfunction!(fold_channels, module)?)?;

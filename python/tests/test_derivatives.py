@@ -214,6 +214,18 @@ def test_a_batch_of_gradients():
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_a_jacobian_by_batches_can_be_differentiated(kind, training):
+    results = []
+    for module in pair(*kind, training):
+        x, z = (tensor.requires_grad_() for tensor in inputs())
+        of = torch.autograd.functional.jacobian(lambda x, z: module(x, z).sum(0), (x, z), vectorize=True, create_graph=True)
+        loss = sum(gradient.pow(2).sum() for gradient in of) + x.sum() + z.sum()
+        results.append([*(gradient.detach() for gradient in of), *torch.autograd.grad(loss, (x, z))])
+    same(results[1], results[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
 def test_forward_derivatives(training):
     (x, z), (v, w), results = inputs(), inputs(5), []
     for module in pair("relu", True, training):

@@ -31,7 +31,7 @@ impl Problem {
         let has_mask = tensors.iter().any(|tensor| tensor.role == Role::ReluMask);
         let takes_mask = self.op().is_backward() && self.epilogue() == Epilogue::RELU;
         if has_mask && !self.epilogue().keeps_mask() && !takes_mask {
-            let reason = "only the epilogue add-relu keeps a mask";
+            let reason = "only the forward pass of add-relu keeps a mask";
             return Err(Error::Unexpected { tensor: "relu_mask", reason });
         }
         if self.op().is_backward() {

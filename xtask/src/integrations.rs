@@ -95,7 +95,14 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
     step("python: what a call costs the host", &mut cost)?;
     let mut tests = in_environment(Command::new(&python))?;
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("BATCHNORM_PYTHON_KERNELS", "1");
-    tests.args(["tests/test_modules.py", "tests/test_refusals.py", "tests/test_ways.py", "tests/test_derivatives.py"]);
+    tests.args([
+        "tests/test_modules.py",
+        "tests/test_refusals.py",
+        "tests/test_ways.py",
+        "tests/test_memory.py",
+        "tests/test_options.py",
+        "tests/test_derivatives.py",
+    ]);
     step("python: tests of the kernels in Python", tests.current_dir("python"))?;
 
     let folder = fs::canonicalize("target")?.join("python-cuda");

@@ -156,8 +156,8 @@ pub(super) fn current_stream(device: i32) -> Option<u64> {
     (status == 0).then(|| stream.expose_provenance() as u64)
 }
 
-/// Registers kernels of the namespace `batchnorm` for the dispatch keys, with the functions of the library of this name. After an
-/// error nothing is registered.
+/// Registers kernels of the namespace `batchnorm` for the dispatch keys, with the functions of the library of this name, all of which are
+/// found before the first is used.
 pub(super) fn register(library: &str, keys: &[&CStr], kernels: &[(&CStr, Kernel)]) -> Result<(), String> {
     let found = LibTorch::find(library)?;
     let lib = FOUND.get_or_init(|| found);

@@ -117,7 +117,7 @@ impl Data {
             return Err(Refusal::runtime(text));
         }
         let copy = (!self.is_param(&given)).then(|| self.converted(&given, Code::of(self.dtype.param())));
-        Ok(Updated { given, copy: copy.transpose()? })
+        Updated::new(given, copy.transpose()?)
     }
 
     /// The number of batches as the kernels count it: without one, from 0.
@@ -129,7 +129,7 @@ impl Data {
         };
         let is_counter = given.place() == self.place && is_count(&given);
         let copy = (!is_counter).then(|| self.converted(&given, Code::int64()));
-        Ok(Updated { given, copy: copy.transpose()? })
+        Updated::new(given, copy.transpose()?)
     }
 
     /// A mask that is read.
@@ -171,7 +171,11 @@ impl Data {
         if len != 1 {
             return Err(Refusal::runtime(format!("{name} should contain 1 element not {len}")));
         }
-        if counter.place().is_cpu() { expect_memory(name, counter) } else { self.expect_place(name, counter) }
+        if counter.place().is_cpu() && counter.is_strided() {
+            expect_memory(name, counter)
+        } else {
+            self.expect_place(name, counter)
+        }
     }
 
     fn expect_place(&self, name: &str, tensor: &Tensor) -> Result<(), Refusal> {
@@ -183,6 +187,12 @@ impl Data {
 }
 
 impl Updated {
+    /// Finds out whether the tensor takes what its copy will have, by what it has.
+    fn new(given: Tensor, copy: Option<Tensor>) -> Result<Self, Refusal> {
+        copy.as_ref().map_or(Ok(()), |copy| given.copy_from(copy))?;
+        Ok(Self { given, copy })
+    }
+
     pub(super) fn address(&self) -> usize {
         self.copy.as_ref().unwrap_or(&self.given).address()
     }
@@ -201,12 +211,14 @@ fn converted(tensor: &Tensor, code: Code, place: Place) -> Result<Tensor, Refusa
     Ok(copy)
 }
 
-/// Counts a batch that the kernels do not.
-pub(super) fn count(given: &Tensor) -> Result<(), Refusal> {
-    let copy = converted(given, Code::int64(), Place::cpu())?;
+/// A number of batches with one more, which the kernels do not count.
+pub(super) fn with_one_more(given: Tensor) -> Result<Updated, Refusal> {
+    let copy = converted(&given, Code::int64(), Place::cpu())?;
+    let address = copy.address();
+    let counted = Updated::new(given, Some(copy))?;
     // SAFETY: the memory of one number, of torch's allocator and this function's alone.
-    unsafe { *core::ptr::with_exposed_provenance_mut::<i64>(copy.address()) += 1 };
-    given.copy_from(&copy)
+    unsafe { *core::ptr::with_exposed_provenance_mut::<i64>(address) += 1 };
+    Ok(counted)
 }
 
 fn expect_memory(name: &str, tensor: &Tensor) -> Result<(), Refusal> {
@@ -260,6 +272,9 @@ fn target(place: Place) -> Result<Target, Refusal> {
     }
     if place.is_cpu() {
         return Ok(Target::Cpu { threads: super::abi::threads() });
+    }
+    if !place.is_cuda() {
+        return Err(Refusal::runtime("expected tensors of the CPU or a CUDA device".into()));
     }
     #[cfg(feature = "cuda")]
     {

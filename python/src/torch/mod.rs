@@ -16,7 +16,7 @@ pub(crate) use abi::LIBRARY;
 /// The dispatch keys that the operations are registered for.
 const KEYS: &[&CStr] = &[c"CPU", c"CUDA"];
 
-/// Registers the operations with PyTorch by the functions of the library of this name. After an error nothing is registered.
+/// Registers the operations with PyTorch by the functions of the library of this name.
 pub(crate) fn register(library: &str) -> Result<(), String> {
     abi::register(library, KEYS, operations::KERNELS)
 }

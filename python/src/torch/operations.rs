@@ -8,7 +8,7 @@ use batchnorm::op::StatisticsKind;
 use batchnorm::{Dtype, Epilogue, Op};
 
 use super::abi::Kernel;
-use super::data::{Data, count};
+use super::data::{Data, with_one_more};
 use super::stack::{Arguments, Operation, kernel};
 use super::tensor::Tensor;
 use crate::call::{BackwardCall, Forward, InferCall, TrainCall};
@@ -154,6 +154,7 @@ impl Operation for Train {
             }
             _ => None,
         };
+        let uncounted = uncounted.map(with_one_more).transpose()?;
         let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
         let mask = keeps_mask.then(|| data.mask()).transpose()?;
         let (y, mean, inv_std) = (data.empty()?, data.per_channel()?, data.per_channel()?);
@@ -176,11 +177,8 @@ impl Operation for Train {
             workspace: memory(workspace.as_ref()),
         };
         dispatch(data.at, &call)?;
-        for tensor in running.into_iter().flatten() {
+        for tensor in running.into_iter().flatten().chain(uncounted) {
             tensor.finish()?;
-        }
-        if let Some(counter) = uncounted {
-            count(&counter)?;
         }
         Ok([Some(y), Some(mean), Some(inv_std), mask])
     }
@@ -261,9 +259,10 @@ impl Operation for Backward {
         let second = data.param("inv_std or var", inv_std_or_var)?;
         let relu_mask = relu_mask.map(|mask| data.expect_mask(mask)).transpose()?;
         // A residual behind which nothing is masked has dy itself as its gradient, which the caller has.
+        let has_mask = relu_mask.is_some();
         let epilogue = match (epilogue.0.residual(), epilogue.0.keeps_mask()) {
             (Some(()), false) => Kind(Epilogue::IDENTITY),
-            (Some(()), true) if !needs_dz => Kind(Epilogue::RELU),
+            (Some(()), true) if !needs_dz && has_mask => Kind(Epilogue::RELU),
             _ => epilogue,
         };
         let has_dz = epilogue.0.residual().is_some();

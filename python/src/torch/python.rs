@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -33,7 +34,7 @@ impl<'py> FromPyObject<'_, 'py> for Tensor {
         match from_python.map(|from_python| unsafe { from_python(object.as_ptr().cast(), &mut handle) }) {
             // SAFETY: the handle is new.
             Some(0) => Ok(unsafe { Self::from_handle(handle) }),
-            _ => Err(PyTypeError::new_err(format!("batchnorm: expected a tensor of class torch.Tensor, got {class}"))),
+            _ => Err(Refused::new_err(format!("expected a tensor of class torch.Tensor, got {class}"))),
         }
     }
 }
@@ -54,12 +55,24 @@ fn into_python<'py>(py: Python<'py>, tensor: Option<&Tensor>) -> PyResult<Bound<
     }
 }
 
-/// Values up to which an operation on the CPU is over before Python's lock would have changed hands.
+create_exception!(_native, Refused, PyException, "An operation was refused, and nothing has changed.");
+
+/// Values of an operation on the CPU that takes less time than Python's lock takes to change hands.
 const FEW: usize = 4096;
 
-/// Runs an operation, without holding Python's lock where it takes long.
-fn results<O: Operation + Send>(py: Python<'_>, x_len: usize, operation: O) -> PyResult<[Option<Tensor>; 4]> {
-    Ok(if x_len <= FEW { run(operation) } else { py.detach(|| run(operation)) }?)
+/// Runs an operation, without holding Python's lock where it may take long.
+fn results<O: Operation + Send>(py: Python<'_>, is_short: bool, operation: O) -> PyResult<[Option<Tensor>; 4]> {
+    let results = if is_short { run(operation) } else { py.detach(|| run(operation)) };
+    results.map_err(refused)
+}
+
+fn refused(refusal: Refusal) -> PyErr {
+    Refused::new_err(refusal.text().to_owned())
+}
+
+/// Whether an operation over these data is over before Python's lock would have changed hands.
+fn is_short(x: &Tensor) -> bool {
+    x.len() <= FEW && x.place().is_cpu()
 }
 
 /// The statistics that a training forward saved for its backward pass, with what that needs to know of it.
@@ -75,6 +88,36 @@ impl Saved {
     /// Mean and `inv_std` as tensors of Python's.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; 2]> {
         Ok([into_python(py, Some(&self.mean))?, into_python(py, Some(&self.inv_std))?])
+    }
+
+    /// `batchnorm::backward` on plain tensors, through these statistics: dx, dz, dweight and dbias, those that are needed of them; no dz
+    /// where it is dy. Refuses other tensors.
+    #[expect(clippy::too_many_arguments, reason = "the operation's")]
+    fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        dy: Tensor,
+        x: Tensor,
+        weight: Option<Tensor>,
+        bias: Option<Tensor>,
+        relu_mask: Option<Tensor>,
+        needs: (bool, bool, bool, bool, bool),
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let is_short = is_short(&x);
+        let backward = Backward {
+            dy,
+            x,
+            weight,
+            bias,
+            mean: self.mean.another()?,
+            inv_std_or_var: self.inv_std.another()?,
+            relu_mask,
+            running_eps: None,
+            epilogue: Ok(self.epilogue),
+            needs: [needs.0, needs.1, needs.2, needs.3],
+        };
+        let [dx, dz, dweight, dbias] = results(py, is_short, backward)?.map(|tensor| into_python(py, tensor.as_ref()));
+        (dx?, dz?, dweight?, dbias?).into_pyobject(py)
     }
 }
 
@@ -97,7 +140,7 @@ pub(crate) fn train_tensors<'py>(
     keep_mask: bool,
     skip_non_finite: bool,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Saved>)> {
-    let (kind, len) = (Kind::named(epilogue)?, x.len());
+    let (kind, is_short) = (Kind::named(epilogue).map_err(refused)?, is_short(&x));
     let train = Train {
         x,
         z,
@@ -112,7 +155,7 @@ pub(crate) fn train_tensors<'py>(
         keep_mask,
         skip_non_finite,
     };
-    let [y, mean, inv_std, mask] = results(py, len, train)?;
+    let [y, mean, inv_std, mask] = results(py, is_short, train)?;
     let saved = mean.zip(inv_std).map(|(mean, inv_std)| Saved { mean, inv_std, epilogue: kind });
     Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?, saved))
 }
@@ -132,39 +175,8 @@ pub(crate) fn infer_tensors<'py>(
     epilogue: &str,
     keep_mask: bool,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-    let (epilogue, len) = (Kind::named(epilogue), x.len());
+    let (epilogue, is_short) = (Kind::named(epilogue), is_short(&x));
     let infer = Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask };
-    let [y, mask, ..] = results(py, len, infer)?;
+    let [y, mask, ..] = results(py, is_short, infer)?;
     Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?))
-}
-
-/// `batchnorm::backward` on plain tensors, through the batch's statistics that its forward pass saved: dx, dz, dweight and dbias, those
-/// that are needed of them; no dz where it is dy. Refuses other tensors.
-#[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "the operation's")]
-pub(crate) fn backward_tensors<'py>(
-    py: Python<'py>,
-    dy: Tensor,
-    x: Tensor,
-    weight: Option<Tensor>,
-    bias: Option<Tensor>,
-    saved: &Saved,
-    relu_mask: Option<Tensor>,
-    needs: (bool, bool, bool, bool, bool),
-) -> PyResult<Bound<'py, PyTuple>> {
-    let len = x.len();
-    let backward = Backward {
-        dy,
-        x,
-        weight,
-        bias,
-        mean: saved.mean.another()?,
-        inv_std_or_var: saved.inv_std.another()?,
-        relu_mask,
-        running_eps: None,
-        epilogue: Ok(saved.epilogue),
-        needs: [needs.0, needs.1, needs.2, needs.3],
-    };
-    let [dx, dz, dweight, dbias] = results(py, len, backward)?.map(|tensor| into_python(py, tensor.as_ref()));
-    (dx?, dz?, dweight?, dbias?).into_pyobject(py)
 }

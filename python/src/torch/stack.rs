@@ -103,7 +103,7 @@ pub(super) const fn kernel<O: Operation>() -> (&'static CStr, Kernel) {
 /// Runs an operation on a stack.
 ///
 /// # Safety
-/// As many arguments as it says lie on the stack, of the types of the operation's schema, and room for its results.
+/// The stack has this many arguments, of the types of the operation's schema, and room for its results.
 unsafe extern "C-unwind" fn call<O: Operation>(stack: *mut Value, arguments: u64, results: u64) {
     // SAFETY: the caller's.
     let values = unsafe { slice::from_raw_parts(stack, arguments as usize) };

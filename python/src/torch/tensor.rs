@@ -150,9 +150,9 @@ impl Tensor {
         self.len() == 0 || (bytes > 0 && self.address() != 0)
     }
 
+    /// Dimensions; 0 of a nested tensor, which has no sizes.
     pub(super) fn dims(&self) -> usize {
-        // SAFETY: see `address`.
-        ask(0, |to| unsafe { (lib().aoti_torch_get_dim)(self.0, to) }) as usize
+        self.sizes().len()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -170,10 +170,12 @@ impl Tensor {
         self.numbers(ask(ptr::null(), |to| unsafe { (lib().aoti_torch_get_strides)(self.0, to) }))
     }
 
+    /// One number for each dimension, where a question has led to some.
     fn numbers(&self, from: *const i64) -> &[i64] {
-        let dims = self.dims();
-        // SAFETY: as many as dimensions, which the tensor keeps; of none there may be no address.
-        if dims == 0 { &[] } else { unsafe { slice::from_raw_parts(from, dims) } }
+        // SAFETY: see `address`.
+        let dims = ask(0, |to| unsafe { (lib().aoti_torch_get_dim)(self.0, to) }) as usize;
+        // SAFETY: as many as dimensions, which the tensor keeps.
+        if dims == 0 || from.is_null() { &[] } else { unsafe { slice::from_raw_parts(from, dims) } }
     }
 
     pub(super) fn code(&self) -> Code {

@@ -9,8 +9,10 @@ import torch
 from torch.autograd import forward_ad
 
 from batchnorm import _native
+from batchnorm._native import Refused
 from batchnorm.torch import _ops
 from batchnorm.torch._derivatives import gradients as composed_gradients
+from batchnorm.torch._kernels import format_of
 from batchnorm.torch._kinds import RECOMPUTES_V
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -19,6 +21,7 @@ _is_grad_enabled = torch.is_grad_enabled
 _are_transforms_active = torch._C._are_functorch_transforms_active
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_profiled = torch.autograd._profiler_enabled
+_is_batch = torch._C._functorch.is_legacy_batchedtensor
 
 
 def _by_dispatcher(name):
@@ -51,32 +54,41 @@ def refusal(error):
 
 
 class _Saved(tuple):
-    """What the backward pass needs of the statistics, where the native half has no class for it: these, and the epilogue."""
+    """The statistics that a training forward saved, where the native half has no class for it: mean, inv_std, and the epilogue."""
 
     def statistics(self):
         return self[:2]
 
+    def backward(self, dy, x, weight, bias, mask, needs):
+        mean, inv_std, epilogue = self
+        return _refusing(BACKWARD)(dy, x, weight, bias, mean, inv_std, mask, None, epilogue, *needs[:4])
 
-def _train_by_dispatcher(*args):
+
+def _train(*args):
     y, mean, inv_std, mask = TRAIN(*args)
     return y, mask, _Saved((mean, inv_std, args[9]))
 
 
-def _backward_by_dispatcher(dy, x, weight, bias, saved, mask, needs):
-    mean, inv_std, epilogue = saved
-    return BACKWARD(dy, x, weight, bias, mean, inv_std, mask, None, epilogue, *needs[:4])
+def _refusing(kernel):
+    """A kernel that says by an exception of its own that it has refused, before anything has changed."""
+
+    def call(*args):
+        try:
+            return kernel(*args)
+        except (RuntimeError, TypeError) as error:
+            raise Refused from error
+
+    return call
 
 
-def take_the_dispatchers_way():
-    """Has calls pass the dispatcher, as with PyTorch before 2.14."""
-    global train_short, infer_short, _backward_short
-    train_short, infer_short, _backward_short = _train_by_dispatcher, INFER, _backward_by_dispatcher
+# The kernels by the dispatcher's way, and by the shortest.
+by_dispatcher = _refusing(_train), _refusing(INFER)
+train_short, infer_short = (_native.train_tensors, _native.infer_tensors) if _ops.TAKES_TENSORS else by_dispatcher
 
 
-if _ops.TAKES_TENSORS:
-    train_short, infer_short, _backward_short = _native.train_tensors, _native.infer_tensors, _native.backward_tensors
-else:
-    take_the_dispatchers_way()
+def _in_order_of(mask_format, x):
+    """x in the order of memory that the mask's bits are in: who keeps saved tensors may give them back in another."""
+    return x if mask_format in (None, format_of(x)) else x.contiguous(memory_format=mask_format)
 
 
 class _Train(torch.autograd.Function):
@@ -84,55 +96,35 @@ class _Train(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, z, weight, bias, call):
-        running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite, others = call
-        y, mean, inv_std, mask = TRAIN(
-            x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, True, skip_non_finite
-        )
-        moved(running_mean, running_var, counter)
-        ctx.call = mean, inv_std, eps, epilogue
-        # The same tensors as by the shortest way: a checkpoint may take either the second time.
-        ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, mask)
-        if others is not None:
-            others += mean, inv_std, mask
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, weight, bias, mask = ctx.saved_tensors
-        mean, inv_std, eps, epilogue = ctx.call
-        return _gradients(dy, x, weight, bias, mean, inv_std, mask, eps, epilogue, True, ctx.needs_input_grad)
-
-
-class _ShortTrain(torch.autograd.Function):
-    """The training forward by the shortest way: y."""
-
-    @staticmethod
-    def forward(ctx, x, z, weight, bias, call):
-        running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite = call
-        y, mask, saved = train_short(
+        kernel, running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite, others = call
+        y, mask, saved = kernel(
             x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, True, skip_non_finite
         )
         if running_mean is not None or counter is not None:
             moved(running_mean, running_var, counter)
         # The batch's statistics are small, and nobody else's: past what saving costs. The bias finds the activation's argument
         # again, where that is needed.
-        ctx.call = saved, eps, epilogue
+        ctx.call = saved, None if mask is None else format_of(x), eps, epilogue
         ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # save_for_backward does this alone.
+        if others is not None:
+            others += *saved.statistics(), mask
         return y
 
     @staticmethod
     def backward(ctx, dy):
         x, weight, bias, mask = ctx.saved_tensors
-        saved, eps, epilogue = ctx.call
+        saved, mask_format, eps, epilogue = ctx.call
         needs = ctx.needs_input_grad
+        if mask is not None:
+            x = _in_order_of(mask_format, x)
         if not (
             _is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()
-            or forward_ad._current_level >= 0
+            or forward_ad._current_level >= 0 or dy.is_neg()
         ):
             try:
-                dx, dz, dweight, dbias = _backward_short(dy, x, weight, bias, saved, mask, needs)
+                dx, dz, dweight, dbias = saved.backward(dy, x, weight, bias, mask, needs)
                 return dx, dy if dz is None and needs[1] else dz, dweight, dbias, None
-            except (RuntimeError, TypeError):
+            except Refused:
                 pass  # Nothing has changed.
         return _gradients(dy, x, weight, bias, *saved.statistics(), mask, eps, epilogue, True, needs)
 
@@ -144,7 +136,7 @@ class _Infer(torch.autograd.Function):
     def forward(ctx, x, z, weight, bias, call):
         kernel, running_mean, running_var, eps, epilogue, others = call
         y, mask = kernel(x, z, weight, bias, running_mean, running_var, eps, epilogue, True)
-        ctx.call = eps, epilogue
+        ctx.call = None if mask is None else format_of(x), eps, epilogue
         ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, running_mean, running_var, mask)
         if others is not None:
             others.append(mask)
@@ -152,13 +144,17 @@ class _Infer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy):
-        return _gradients(dy, *ctx.saved_tensors, *ctx.call, False, ctx.needs_input_grad)
+        x, weight, bias, mean, var, mask = ctx.saved_tensors
+        mask_format, eps, epilogue = ctx.call
+        x = _in_order_of(mask_format, x)
+        return _gradients(dy, x, weight, bias, mean, var, mask, eps, epilogue, False, ctx.needs_input_grad)
 
 
 def _gradients(dy, x, weight, bias, mean, second, mask, eps, epilogue, is_batch, needs):
     """The gradients of x, z, weight and bias, those that are needed, and none of the call: by the dispatcher."""
     needs = needs[:4]
-    if is_composed():
+    # Autograd's own batches of gradients are no transform of torch.func, and would lose a graph.
+    if is_composed() or (_is_grad_enabled() and _is_batch(dy)):
         statistics = None if is_batch else (mean, second)
         gradients = composed_gradients(dy, x, weight, bias, statistics, mask, eps, epilogue)
         return *(gradient if is_needed else None for gradient, is_needed in zip(gradients, needs)), None
@@ -212,10 +208,10 @@ class _Backward(torch.autograd.Function):
 
 
 # Without `Function.apply`'s look for transforms, which callers have had.
-train_differentiably = super(torch.autograd.Function, _ShortTrain).apply
+train_differentiably = super(torch.autograd.Function, _Train).apply
 # Likewise without the look for a vjp under another name.
-if hasattr(_ShortTrain, "_backward_cls"):
-    _ShortTrain._backward_cls.apply = _ShortTrain.backward
+if hasattr(_Train, "_backward_cls"):
+    _Train._backward_cls.apply = _Train.backward
 infer_differentiably = super(torch.autograd.Function, _Infer).apply
 
 
@@ -248,7 +244,7 @@ def expect_differentiable(x, z, weight, bias, running_mean, running_var):
         raise RuntimeError(f"batch_norm is not differentiable with respect to argument '{name}'")
 
 
-def _train(x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite):
+def _train_operation(x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite):
     """The operation with its gradients, for who calls it through the dispatcher: all results."""
     rest = running_mean, running_var, counter, momentum, eps, epilogue
     if not _is_grad_enabled():
@@ -256,15 +252,15 @@ def _train(x, z, weight, bias, running_mean, running_var, counter, momentum, eps
         moved(running_mean, running_var, counter)
         return results
     others = []
-    return _Train.apply(x, z, weight, bias, (*rest, skip_non_finite, others)), *others
+    return _Train.apply(x, z, weight, bias, (_train, *rest, skip_non_finite, others)), *others
 
 
-def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
+def _infer_operation(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
     if not _is_grad_enabled():
         return INFER(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask)
     others = []
     return _Infer.apply(x, z, weight, bias, (INFER, running_mean, running_var, eps, epilogue, others)), *others
 
 
-_ops.LIBRARY.impl("train", _train, "Autograd")
-_ops.LIBRARY.impl("infer", _infer, "Autograd")
+_ops.LIBRARY.impl("train", _train_operation, "Autograd")
+_ops.LIBRARY.impl("infer", _infer_operation, "Autograd")

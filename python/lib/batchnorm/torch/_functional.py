@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
+from batchnorm._native import Refused
 from batchnorm.torch._autograd import (
     expect_differentiable,
     infer_differentiably,
@@ -93,34 +94,49 @@ def normalize(
         or _is_profiled() or _tracing_state() is not None
     ):
         try:
-            if _is_grad_enabled() and (
+            is_needed = _is_grad_enabled() and (
                 x.requires_grad
                 or (weight is not None and weight.requires_grad)
                 or (bias is not None and bias.requires_grad)
                 or (z is not None and z.requires_grad)
-            ):
-                if (
-                    x.is_inference()
-                    or (weight is not None and (weight.is_inference() or bias is None or bias.is_inference()))
-                    or (running_mean is not None and (running_mean.requires_grad or running_var.requires_grad))
-                ):
-                    expect_differentiable(x, z, weight, bias, running_mean, running_var)
+            )
+            is_plain = _is_plain(x, z, weight, bias, running_mean, running_var, is_needed)
+        except AttributeError:  # No tensors.
+            is_plain = False
+        if is_plain:
+            try:
                 if training:
-                    call = running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite
-                    return train_differentiably(x, z, weight, bias, call)
-                return infer_differentiably(x, z, weight, bias, (infer_short, running_mean, running_var, eps, epilogue, None))
-            if training:
-                y, _, _ = train_short(
-                    x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, False, skip_non_finite
-                )
-                if running_mean is not None or counter is not None:
-                    moved(running_mean, running_var, counter)
-                return y
-            return infer_short(x, z, weight, bias, running_mean, running_var, eps, epilogue, False)[0]
-        except (AttributeError, RuntimeError, TypeError, ValueError):
-            pass
+                    if is_needed:
+                        call = train_short, running_mean, running_var, counter, momentum, eps, epilogue, skip_non_finite, None
+                        return train_differentiably(x, z, weight, bias, call)
+                    y, _, _ = train_short(
+                        x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, False, skip_non_finite
+                    )
+                    if running_mean is not None or counter is not None:
+                        moved(running_mean, running_var, counter)
+                    return y
+                if is_needed:
+                    return infer_differentiably(x, z, weight, bias, (infer_short, running_mean, running_var, eps, epilogue, None))
+                return infer_short(x, z, weight, bias, running_mean, running_var, eps, epilogue, False)[0]
+            except Refused:
+                pass  # Nothing has changed.
     return _normalize_checked(
         x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite
+    )
+
+
+def _is_plain(x, z, weight, bias, running_mean, running_var, is_needed):
+    """Whether the memory of all tensors has their values, autograd can keep them, and statistics are no variables of it."""
+    if x.is_neg() or (z is not None and z.is_neg()) or (is_needed and x.is_inference()):
+        return False
+    if weight is not None and (weight.is_neg() or (is_needed and weight.is_inference())):
+        return False
+    if bias is not None and (bias.is_neg() or (is_needed and bias.is_inference())):
+        return False
+    if running_mean is None or running_var is None:
+        return True
+    return not (
+        running_mean.is_neg() or running_var.is_neg() or running_mean.requires_grad or running_var.requires_grad
     )
 
 
@@ -149,7 +165,9 @@ def _normalize_checked(
     weight, bias = (tensor if tensor is None or tensor.dim() == 1 else tensor.reshape(-1) for tensor in (weight, bias))
     differentiated = [tensor for tensor in (x, z, weight, bias) if tensor is not None]
     needs_backward = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in differentiated)
-    if needs_backward and not _is_compiling():  # A compiler says so itself.
+    has_variables = running_mean is not None and (running_mean.requires_grad or running_var.requires_grad)
+    # A compiler says so itself.
+    if (needs_backward or (training and has_variables and torch.is_grad_enabled())) and not _is_compiling():
         expect_differentiable(x, z, weight, bias, running_mean, running_var)
     affine = weight, bias
     try:
@@ -231,6 +249,8 @@ def _check(input, running_mean, running_var, weight, bias, training, residual, e
         _check_device(input, tensor)
         if PARAM_DTYPE.get(tensor.dtype) != PARAM_DTYPE[input.dtype]:
             raise RuntimeError(f"expected {name} to have a dtype that goes with {input.dtype}, got {tensor.dtype}")
+        if training and name.startswith("running") and not _is_compiling() and tensor.is_neg():
+            raise RuntimeError(f"unsupported operation: {name} is written, and is a view of other values by their negatives")
         if training and name.startswith("running") and c > 1 and 0 in tensor.stride():
             raise RuntimeError(f"unsupported operation: {name} is written, and some elements of it are one memory location")
     if residual is not None:

@@ -120,6 +120,10 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
     if running_mean is not None:
         # Statistics of another dtype or device, or not contiguous, are updated in a copy.
         updated = [_param(x, running_mean), _param(x, running_var), _counter(x, num_batches_tracked)]
+    given = running_mean, running_var, num_batches_tracked
+    copied = [(tensor, copy) for tensor, copy in zip(given, updated or ()) if tensor is not None and copy is not tensor]
+    for tensor, copy in copied:
+        tensor.copy_(copy)  # Finds out whether it can be written, before anything has changed.
     where = _where(x)
     memory = workspace(where, "train", epilogue)
     _native.train(
@@ -131,12 +135,8 @@ def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, m
         skip_non_finite,
         address_of(memory),
     )
-    given = running_mean, running_var, num_batches_tracked
-    for tensor, copy in zip(given, updated or given):
-        if tensor is None:
-            continue
-        if copy.data_ptr() != tensor.data_ptr():
-            tensor.copy_(copy)
+    for tensor, copy in copied:
+        tensor.copy_(copy)
     if num_batches_tracked is not None and (updated is None or x.numel() == 0):
         num_batches_tracked.add_(1)  # As torch.nn counts; the kernels count what they track, and no empty batch.
     return y, mean, inv_std, mask
@@ -162,7 +162,7 @@ def _backward(
     if epilogue in BACKWARD_AS:
         # The residual's gradient is dy itself, which the caller has.
         epilogue, needs_dz = BACKWARD_AS[epilogue], False
-    elif not needs_dz:
+    elif not needs_dz and relu_mask is not None:
         epilogue = WITHOUT_DZ.get(epilogue, epilogue)
     dx = _like(x) if needs_dx else None
     dz = _like(x) if needs_dz else None
