@@ -148,6 +148,7 @@ impl Data {
     fn converted(&self, tensor: &Tensor, code: Code) -> Result<Tensor, Refusal> {
         converted(tensor, code, self.place)
     }
+
     fn is_param(&self, tensor: &Tensor) -> bool {
         let param = self.dtype.param();
         tensor.code() == Code::of(param) && tensor.is_contiguous(param.bytes() as usize)
