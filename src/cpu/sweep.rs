@@ -98,7 +98,7 @@ pub(super) struct ChannelBlock {
 
 /// The block of all channels, where it is the only one: as of most small tensors, for which lists take longer than sums.
 fn single_block(view: RowView) -> Option<ChannelBlock> {
-    (channels_per_block(view) >= view.c).then(|| ChannelBlock { view, channels: 0..view.c })
+    (channels_per_block(view) >= view.c).then_some(ChannelBlock { view, channels: 0..view.c })
 }
 
 /// The blocks of a tensor that is not empty, in the order of their channels.
