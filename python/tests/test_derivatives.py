@@ -109,6 +109,31 @@ def test_gradient_penalties_reach_the_parameters(training, how):
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_penalties_have_zeros_where_those_of_torch_have(kind, training):
+    """And not nothing, which optimizers take for a parameter that had no part in the step."""
+    reached = []
+    for module in pair(*kind, training):
+        x, z = (tensor.requires_grad_() for tensor in inputs())
+        v = inputs(3)[0].requires_grad_()
+        named = {"x": x, "z": z, "weight": module.norm.weight, "bias": module.norm.bias, "v": v}
+        got = {}
+        for of in [name for name in named if name != "v" and (kind[1] or name != "z")]:
+            gradient, = torch.autograd.grad(module(x, z), named[of], v, create_graph=True)
+            if gradient.requires_grad:
+                second = torch.autograd.grad(gradient.pow(2).sum(), list(named.values()), allow_unused=True)
+                got |= {(of, by): each for by, each in zip(named, second)}
+        reached.append(got)
+    theirs, ours = reached
+    for key, want in theirs.items():
+        if kind[1] and key[1] in ("z", "bias"):
+            # A residual's pass keeps neither: nobody computes with them.
+            assert want is None or not want.any()
+        elif want is not None:
+            close(ours[key], want, 1e-9, str(key))
+
+
+@pytest.mark.parametrize("training", [True, False])
 def test_maml_differentiates_its_own_step(training):
     results = []
     for module in pair("silu", False, training):
@@ -190,6 +215,20 @@ def test_vmap_of_an_evaluation_and_gradients_of_each_sample():
         y = torch.func.vmap(lambda x, module=module: module(x.unsqueeze(0)))(x)
         results.append([y, *of_samples.values()])
     same(results[1], results[0])
+
+
+@pytest.mark.parametrize("transform", ["grad", "grad of each", "jacrev"])
+def test_compiled_transforms_of_an_evaluation(transform):
+    torch._dynamo.reset()
+    module, x = pair(training=False)[1], inputs()[0]
+    loss = lambda x: module(x).square().sum()
+    of = {
+        "grad": torch.func.grad(loss),
+        "grad of each": torch.func.vmap(torch.func.grad(lambda each: loss(each[None]))),
+        "jacrev": torch.func.jacrev(lambda x: module(x).sum((2, 3))),
+    }[transform]
+    compiled = torch.compile(lambda x: of(x), backend="aot_eager", fullgraph=True)
+    close(compiled(x), of(x), 1e-9)
 
 
 def test_vmap_of_a_training_pass_is_refused_in_the_words_of_torch():

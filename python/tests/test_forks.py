@@ -28,10 +28,10 @@ def case(shape, dtype, epilogue):
     count = torch.zeros(1, dtype=torch.int64)
     def run():
         running = [mean.clone(), var.clone(), count.clone()]
-        y, saved, inv_std, mask = OPS.train(x, z, weight, bias, *running, 0.1, 1e-5, epilogue, True, False)
+        y, saved, inv_std, mask = OPS.train(x, z, weight, bias, *running, 0.1, 1e-5, epilogue, True, False, False)
         y2, mask2 = OPS.infer(x, z, weight, bias, mean, var, 1e-5, epilogue, True)
-        back = OPS.backward(x, x, weight, bias, saved, inv_std, mask, None, epilogue, True, z is not None, True, True)
-        frozen = OPS.backward(x, x, weight, bias, mean, var, mask2, 1e-5, epilogue, True, z is not None, True, True)
+        back = OPS.backward(x, x, weight, bias, saved, inv_std, mask, False, None, epilogue, True, z is not None, True, True)
+        frozen = OPS.backward(x, x, weight, bias, mean, var, mask2, False, 1e-5, epilogue, True, z is not None, True, True)
         results = [y, saved, inv_std, mask, *running, y2, mask2, *back, *frozen]
         return [zlib.crc32(tensor.contiguous().view(torch.uint8).numpy()) for tensor in results if tensor is not None and tensor.numel()]
     return run
@@ -89,7 +89,7 @@ import torch, batchnorm.torch as bn
 
 x, one = torch.rand(40, 16, 24, 24), torch.ones(16)
 infer = lambda: torch.ops.batchnorm.infer(x, None, None, None, one, one, 1e-5, "relu", False)
-backward = lambda: torch.ops.batchnorm.backward(x, x, None, None, one, one, None, 1e-5, "relu", True, False, True, True)
+backward = lambda: torch.ops.batchnorm.backward(x, x, None, None, one, one, None, False, 1e-5, "relu", True, False, True, True)
 
 def trial(number):
     rng = random.Random(number)

@@ -15,7 +15,7 @@ if os.getuid() == 0:
 resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
 for x in (small, large):
     y = module(x.requires_grad_())
-    torch.ops.batchnorm.backward(x.detach(), x.detach(), None, None, *[torch.ones(16)] * 2, None, None, "relu", *[True, False] * 2)
+    torch.ops.batchnorm.backward(x.detach(), x.detach(), None, None, *[torch.ones(16)] * 2, None, False, None, "relu", *[True, False] * 2)
 names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
 print(int(module.num_batches_tracked), sum(name.startswith("batchnorm-") for name in names))
 """
@@ -34,11 +34,11 @@ with torch.no_grad():
     small = x[:100].contiguous()
     module(small, small)  # Makes what is made once.
     before = [tensor.clone() for tensor in running]
-    y, mean, inv_std, mask = OPS.train(x, x, None, None, None, None, None, 0.1, 1e-5, "add_relu", True, False)
+    y, mean, inv_std, mask = OPS.train(x, x, None, None, None, None, None, 0.1, 1e-5, "add_relu", True, False, False)
     operations = {
         "infer": lambda: OPS.infer(x, x, None, None, running[0], running[1], 1e-5, "add_relu", True),
-        "backward": lambda: OPS.backward(x, x, None, None, mean, inv_std, mask, None, "add_relu", *[True] * 4),
-        "frozen": lambda: OPS.backward(x, x, None, None, mean, inv_std, mask, 1e-5, "add_relu", *[True] * 4),
+        "backward": lambda: OPS.backward(x, x, None, None, mean, inv_std, mask, False, None, "add_relu", *[True] * 4),
+        "frozen": lambda: OPS.backward(x, x, None, None, mean, inv_std, mask, False, 1e-5, "add_relu", *[True] * 4),
         "train": lambda: module(x, x),
     }
     refusals = {}

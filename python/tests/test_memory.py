@@ -1,5 +1,7 @@
 """Tensors whose memory is not as kernels read it: out of line, negated, in another order, let go of, and not found."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -51,14 +53,30 @@ def test_saved_tensors_may_come_back_in_another_order_of_memory(training, packed
     module = bn.BatchNormAddReLU(5).train(training)
     given = torch.contiguous_format if packed == torch.channels_last else torch.channels_last
     x, z, dy = (rand(2, 5, 4, 3, seed=i).contiguous(memory_format=given) for i in range(3))
-    results = []
-    for hook in (lambda tensor: tensor, lambda tensor: tensor.contiguous(memory_format=packed) if tensor.dim() == 4 else tensor):
+    plain, results = torch.nn.BatchNorm2d(5).train(training), []
+    keep, repack = lambda tensor: tensor, lambda tensor: tensor.clone(memory_format=packed if tensor.dim() == 4 else torch.contiguous_format)
+    compiled = torch.compile(module, backend="aot_eager")
+    torch._dynamo.reset()
+    for run, hook in ((lambda x, z: (plain(x) + z).relu(), keep), *itertools.product((module, compiled), (keep, repack))):
         a, b = x.clone().requires_grad_(), z.clone().requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(hook, lambda tensor: tensor):
-            y = module(a, b)
-        results.append(torch.autograd.grad(y, (a, b, module.weight, module.bias), dy))
-    for got, want in zip(*reversed(results)):
-        close(got, want, 2e-6)
+        of = a, b, *(plain if run not in (module, compiled) else module).parameters()
+        with torch.autograd.graph.saved_tensors_hooks(hook, keep):
+            y = run(a, b)
+            # Compiled code has no second derivatives.
+            dx, dz, dweight, dbias = torch.autograd.grad(y, of, dy, create_graph=run is not compiled)
+        results.append([dx, dz, dweight, dbias])
+        if run is not compiled:
+            results[-1] += torch.autograd.grad((dx * z).square().sum() + dz.square().sum(), (a, of[2]))
+    want, *rest = results
+    for got in rest:
+        for i, gradient in enumerate(got):
+            close(gradient, want[i], 2e-5, str(i))
+
+
+def test_a_mask_of_channels_that_come_last_asks_for_a_plane():
+    x, mask = rand(4, 5, 3), torch.zeros(2, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="channels_last with 4 or 5 dimensions, got 3"):
+        torch.ops.batchnorm.backward(x, x, None, None, x[0, :, 0], x[0, :, 0], mask, True, None, "add_relu", *[True] * 4)
 
 
 @pytest.mark.parametrize("of", ["x", "residual", "weight", "bias", "running_mean", "running_var", "dy"])

@@ -78,6 +78,22 @@ def test_non_finite_batches_can_be_skipped(cls):
     assert moved["running_var"].isfinite().all() and moved["num_batches_tracked"].item() == 2
 
 
+@pytest.mark.parametrize("momentum", [0.1, 1.0, None])
+def test_skipping_is_of_the_batch_and_not_of_the_statistics_before(momentum):
+    """By kernels and by torch.nn's operation alike: those that are NaN are moved by batches that are not."""
+    x, results = rand(4, 5), []
+    for composed in (False, True):
+        module = bn.BatchNorm1d(5, momentum=momentum)
+        module.skip_non_finite = True
+        module.running_var[2] = float("nan")
+        with torch.autograd.forward_ad.dual_level() if composed else torch.no_grad():
+            module(x)
+        results.append((module.running_mean, module.running_var))
+    for ours, composed in zip(*results):
+        torch.testing.assert_close(composed, ours, equal_nan=True)
+    assert (results[0][0] != 0).all() and results[0][1].isfinite().all() == (momentum != 0.1)
+
+
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("skip", [True, False])
 def test_a_checkpoint_can_move_statistics_once(skip, use_reentrant):
@@ -89,6 +105,19 @@ def test_a_checkpoint_can_move_statistics_once(skip, use_reentrant):
     same([x.grad, module.weight.grad], [y.grad, plain.weight.grad])
     assert module.num_batches_tracked.item() == (1 if skip else 2)
     assert torch.equal(module.running_mean, plain.running_mean) == skip
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_checkpoint_of_compiled_code_can_move_statistics_once(backend, use_reentrant):
+    torch._dynamo.reset()
+    module, plain = bn.BatchNormReLU(5), bn.BatchNormReLU(5)
+    module.skip_recomputed = True
+    compiled = torch.compile(module, backend=backend, fullgraph=True)
+    torch.utils.checkpoint.checkpoint(compiled, rand(4, 5).requires_grad_(), use_reentrant=use_reentrant).sum().backward()
+    plain(rand(4, 5))
+    assert module.num_batches_tracked.item() == 1
+    same(module.buffers(), plain.buffers())
 
 
 @pytest.mark.parametrize("begins_with_it", [False, True])
@@ -103,6 +132,18 @@ def test_a_checkpoint_may_be_looked_at_the_second_time(cls, begins_with_it):
     x.grad = None
     module(x).square().sum().backward()
     assert torch.equal(x.grad, want)
+
+
+def test_a_residual_may_come_from_inference_mode():
+    """As features of a teacher: nothing is kept of it."""
+    module, x = bn.BatchNormAddReLU(5), rand(4, 5).requires_grad_()
+    with torch.inference_mode():
+        z = rand(4, 5, seed=1)
+    y = module(x, z)
+    with Seen():
+        again = module(x, z)
+    assert torch.equal(y, again)
+    again.sum().backward()
 
 
 def test_numbers_of_multiprocessors():

@@ -95,7 +95,7 @@ def arguments(epilogue, format=torch.contiguous_format):
 def test_opcheck(epilogue, format):
     given = arguments(epilogue, format)
     counter = torch.zeros((), dtype=torch.int64)
-    torch.library.opcheck(torch.ops.batchnorm.train.default, (*given, counter, 0.1, 1e-5, epilogue.name, True, False))
+    torch.library.opcheck(torch.ops.batchnorm.train.default, (*given, counter, 0.1, 1e-5, epilogue.name, True, False, False))
     torch.library.opcheck(torch.ops.batchnorm.infer.default, (*given, 1e-5, epilogue.name, True))
 
 

@@ -81,6 +81,34 @@ def test_classes_of_tensors_stay():
     assert type(module(x.as_subclass(Tagged))) is Tagged
 
 
+@pytest.fixture
+def mesh():
+    """A mesh of this process alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("cls", [bn.BatchNorm2d, bn.BatchNormReLU])
+def test_distributed_tensors_are_what_they_are_to_torch(mesh, cls, training):
+    from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
+
+    results = []
+    for module in (torch.nn.BatchNorm2d(5), cls(5)):
+        distribute_module(module.train(training), mesh)
+        x = distribute_tensor(rand(2, 5, 3, 4), mesh, [Shard(0)])
+        try:
+            y = module(x)
+        except NotImplementedError:  # As earlier versions of PyTorch have it.
+            results.append([])
+            continue
+        y = y if type(module) is cls or cls is bn.BatchNorm2d else y.relu()
+        (y * y).sum().backward()
+        results.append([each.full_tensor() for each in (y.detach(), *(p.grad for p in module.parameters()), *module.buffers())])
+    same(*results)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("cls", [bn.BatchNorm2d, bn.BatchNormSiLU, bn.BatchNormAddReLU])
 def test_gradients_that_nobody_needs_are_not_computed(cls, training):
@@ -112,12 +140,12 @@ def test_gradients_that_nobody_needs_are_not_computed(cls, training):
 @pytest.mark.parametrize("running_eps", [None, 1e-5])
 def test_the_operation_gives_what_is_asked_for(needs, running_eps):
     x, dy = rand(4, 5, 3), rand(4, 5, 3, seed=1)
-    y, mean, inv_std, mask = torch.ops.batchnorm.train(x, x, None, None, None, None, None, 0.1, 1e-5, "add_relu", True, False)
-    arguments = dy, x, None, None, mean, inv_std, mask, running_eps, "add_relu"
+    y, mean, inv_std, mask = torch.ops.batchnorm.train(x, x, None, None, None, None, None, 0.1, 1e-5, "add_relu", True, False, False)
+    arguments = dy, x, None, None, mean, inv_std, mask, False, running_eps, "add_relu"
     all_of, some = (torch.ops.batchnorm.backward(*arguments, *each) for each in ((True,) * 4, needs))
     assert [gradient is not None for gradient in some] == list(needs)
     same([each for each in some if each is not None], [all_of[i] for i in range(4) if needs[i]])
-    assert torch.ops.batchnorm.backward(dy, x, None, None, mean, inv_std, None, running_eps, "add", *(True,) * 4)[1] is None
+    assert torch.ops.batchnorm.backward(dy, x, None, None, mean, inv_std, None, False, running_eps, "add", *(True,) * 4)[1] is None
 
 
 @native
@@ -164,6 +192,26 @@ def test_what_others_raise_behind_the_kernels_moves_nothing_twice(at):
     assert module.num_batches_tracked.item() == 1 and torch.equal(module.running_mean, plain.running_mean)
 
 
+class RaisesBehind(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs)
+        if "batch" in str(func) or "train" in str(func):
+            raise cls.error("behind it")
+        return result
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, ValueError])
+def test_what_classes_of_tensors_raise_behind_the_kernels_moves_nothing_twice(error, requires_grad):
+    module, plain = bn.BatchNorm1d(5), bn.BatchNorm1d(5)
+    RaisesBehind.error = error
+    with pytest.raises(error, match="behind it"):
+        module(rand(4, 5).as_subclass(RaisesBehind).requires_grad_(requires_grad))
+    plain(rand(4, 5))
+    assert module.num_batches_tracked.item() == 1 and torch.equal(module.running_mean, plain.running_mean)
+
+
 def test_statistics_in_copies_move_once_or_not_at_all():
     for prepare in (
         lambda m: m.running_var.requires_grad_(),
@@ -192,7 +240,7 @@ def test_an_add_relu_without_its_mask_is_refused():
     x, one = rand(4, 5), torch.ones(5)
     for needs_dz in (True, False):
         with pytest.raises((RuntimeError, ValueError), match="mask|residual"):
-            torch.ops.batchnorm.backward(x, x, None, None, one, one, None, None, "add_relu", True, needs_dz, True, True)
+            torch.ops.batchnorm.backward(x, x, None, None, one, one, None, False, None, "add_relu", True, needs_dz, True, True)
 
 
 @native

@@ -6,6 +6,7 @@ use core::ffi::CStr;
 
 use batchnorm::op::StatisticsKind;
 use batchnorm::{Dtype, Epilogue, Op};
+use pyo3::prelude::*;
 
 use super::abi::Kernel;
 use super::data::{Data, with_one_more};
@@ -35,6 +36,7 @@ pub(super) struct Train {
     pub(super) epilogue: Named,
     pub(super) keep_mask: bool,
     pub(super) skip_non_finite: bool,
+    pub(super) skip_recomputed: bool,
 }
 
 /// Normalizes by running statistics.
@@ -59,6 +61,8 @@ pub(super) struct Backward {
     pub(super) mean: Tensor,
     pub(super) inv_std_or_var: Tensor,
     pub(super) relu_mask: Option<Tensor>,
+    /// The order of the mask's bits: of the memory of x in the forward pass, which may have come back in another.
+    pub(super) mask_is_channels_last: bool,
     pub(super) running_eps: Option<f64>,
     pub(super) epilogue: Named,
     pub(super) needs: [bool; 4],
@@ -99,6 +103,15 @@ fn is_capturing(ordinal: usize, stream: u64) -> Result<bool, Refusal> {
     crate::cuda::keeping_the_current_device(|| crate::cuda::is_capturing(&crate::cuda::on(ordinal, stream)?))
 }
 
+/// Whether this thread runs a backward pass, which runs forward passes again for checkpoints: of a process without Python it does not.
+fn is_in_a_backward_pass() -> bool {
+    let graph_task = Python::try_attach(|py| {
+        let task = py.import("torch._C")?.call_method0("_current_graph_task_id")?;
+        task.extract::<i64>()
+    });
+    graph_task.is_some_and(|task| task.is_ok_and(|task| task != -1))
+}
+
 fn memory(workspace: Option<&Tensor>) -> WorkspaceMemory {
     workspace.map(|tensor| (tensor.address(), tensor.len()))
 }
@@ -120,12 +133,17 @@ impl Operation for Train {
             epilogue: arguments.epilogue(),
             keep_mask: arguments.flag(),
             skip_non_finite: arguments.flag(),
+            skip_recomputed: arguments.flag(),
         }
     }
 
     fn run(self) -> Results {
-        let Self { x, z, weight, bias, running_mean, running_var, num_batches_tracked: counter, momentum, eps, .. } =
-            self;
+        let Self { x, z, weight, bias, momentum, eps, .. } = self;
+        let (running_mean, running_var, counter) = if self.skip_recomputed && is_in_a_backward_pass() {
+            (None, None, None)
+        } else {
+            (self.running_mean, self.running_var, self.num_batches_tracked)
+        };
         let data = Data::of(&x)?;
         if data.len() > 0 && data.at.shape.m() == 1 {
             return Err(Refusal::runtime("Expected more than 1 value per channel when training".into()));
@@ -241,6 +259,7 @@ impl Operation for Backward {
             mean: arguments.tensor(),
             inv_std_or_var: arguments.tensor(),
             relu_mask: arguments.optional_tensor(),
+            mask_is_channels_last: arguments.flag(),
             running_eps: arguments.optional_float(),
             epilogue: arguments.epilogue(),
             needs: core::array::from_fn(|_| arguments.flag()),
@@ -250,7 +269,10 @@ impl Operation for Backward {
     fn run(self) -> Results {
         let Self { dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, .. } = self;
         let [needs_dx, needs_dz, needs_dweight, needs_dbias] = self.needs;
-        let data = Data::of(&x)?;
+        let data = match &relu_mask {
+            Some(_) => Data::in_order(&x, self.mask_is_channels_last)?,
+            None => Data::of(&x)?,
+        };
         let epilogue = self.epilogue?;
         let (x, dy) = (data.dense("input", x)?, data.dense("the gradient", dy)?);
         let weight = data.affine("weight", weight)?;

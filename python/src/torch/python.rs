@@ -101,6 +101,7 @@ impl Saved {
         weight: Option<Tensor>,
         bias: Option<Tensor>,
         relu_mask: Option<Tensor>,
+        mask_is_channels_last: bool,
         needs: (bool, bool, bool, bool, bool),
     ) -> PyResult<Bound<'py, PyTuple>> {
         let is_short = is_short(&x);
@@ -112,6 +113,7 @@ impl Saved {
             mean: self.mean.another()?,
             inv_std_or_var: self.inv_std.another()?,
             relu_mask,
+            mask_is_channels_last,
             running_eps: None,
             epilogue: Ok(self.epilogue),
             needs: [needs.0, needs.1, needs.2, needs.3],
@@ -154,6 +156,7 @@ pub(crate) fn train_tensors<'py>(
         epilogue: Ok(kind),
         keep_mask,
         skip_non_finite,
+        skip_recomputed: false, // Who calls this has looked.
     };
     let [y, mean, inv_std, mask] = results(py, is_short, train)?;
     let saved = mean.zip(inv_std).map(|(mean, inv_std)| Saved { mean, inv_std, epilogue: kind });

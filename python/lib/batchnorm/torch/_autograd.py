@@ -5,15 +5,18 @@ past PyTorch's dispatcher; else through the dispatcher, where compilers, profile
 kernels. What is short here is on every layer's way in every step: python/benches/host_cost.py counts it.
 """
 
+import functools
+
 import torch
 from torch.autograd import forward_ad
 
 from batchnorm import _native
 from batchnorm._native import Refused
 from batchnorm.torch import _ops
+from batchnorm.torch._derivatives import STEPS
 from batchnorm.torch._derivatives import gradients as composed_gradients
-from batchnorm.torch._kernels import format_of
-from batchnorm.torch._kinds import RECOMPUTES_V
+from batchnorm.torch._kernels import is_channels_last
+from batchnorm.torch._kinds import ACTIVATION_OF, RECOMPUTES_V
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _increment_version = torch._C._increment_version
@@ -59,23 +62,26 @@ class _Saved(tuple):
     def statistics(self):
         return self[:2]
 
-    def backward(self, dy, x, weight, bias, mask, needs):
+    def backward(self, dy, x, weight, bias, mask, mask_is_channels_last, needs):
         mean, inv_std, epilogue = self
-        return _refusing(BACKWARD)(dy, x, weight, bias, mean, inv_std, mask, None, epilogue, *needs[:4])
+        return _refusing(BACKWARD)(dy, x, weight, bias, mean, inv_std, mask, mask_is_channels_last, None, epilogue, *needs[:4])
 
 
-def _train(*args):
-    y, mean, inv_std, mask = TRAIN(*args)
+def _train(*args, skip_recomputed=False):
+    y, mean, inv_std, mask = TRAIN(*args, skip_recomputed)
     return y, mask, _Saved((mean, inv_std, args[9]))
 
 
 def _refusing(kernel):
-    """A kernel that says by an exception of its own that it has refused, before anything has changed."""
+    """A kernel that says by an exception of its own that it has refused, before anything has changed. Others' exceptions stay: theirs
+    may come when it has run."""
 
     def call(*args):
         try:
             return kernel(*args)
-        except (RuntimeError, TypeError) as error:
+        except RuntimeError as error:
+            if _native.take_refusal(str(error)) is None:
+                raise
             raise Refused from error
 
     return call
@@ -84,11 +90,6 @@ def _refusing(kernel):
 # The kernels by the dispatcher's way, and by the shortest.
 by_dispatcher = _refusing(_train), _refusing(INFER)
 train_short, infer_short = (_native.train_tensors, _native.infer_tensors) if _ops.TAKES_TENSORS else by_dispatcher
-
-
-def _in_order_of(mask_format, x):
-    """x in the order of memory that the mask's bits are in: who keeps saved tensors may give them back in another."""
-    return x if mask_format in (None, format_of(x)) else x.contiguous(memory_format=mask_format)
 
 
 class _Train(torch.autograd.Function):
@@ -104,7 +105,7 @@ class _Train(torch.autograd.Function):
             moved(running_mean, running_var, counter)
         # The batch's statistics are small, and nobody else's: past what saving costs. The bias finds the activation's argument
         # again, where that is needed.
-        ctx.call = saved, None if mask is None else format_of(x), eps, epilogue
+        ctx.call = saved, mask is not None and is_channels_last(x), eps, epilogue
         ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # save_for_backward does this alone.
         if others is not None:
             others += *saved.statistics(), mask
@@ -113,20 +114,19 @@ class _Train(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, bias, mask = ctx.saved_tensors
-        saved, mask_format, eps, epilogue = ctx.call
+        saved, mask_is_channels_last, eps, epilogue = ctx.call
         needs = ctx.needs_input_grad
-        if mask is not None:
-            x = _in_order_of(mask_format, x)
         if not (
             _is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()
             or forward_ad._current_level >= 0 or dy.is_neg()
         ):
             try:
-                dx, dz, dweight, dbias = saved.backward(dy, x, weight, bias, mask, needs)
+                dx, dz, dweight, dbias = saved.backward(dy, x, weight, bias, mask, mask_is_channels_last, needs)
                 return dx, dy if dz is None and needs[1] else dz, dweight, dbias, None
             except Refused:
                 pass  # Nothing has changed.
-        return _gradients(dy, x, weight, bias, *saved.statistics(), mask, eps, epilogue, True, needs)
+        statistics = saved.statistics()
+        return _gradients(dy, x, weight, bias, *statistics, mask, mask_is_channels_last, eps, epilogue, True, needs)
 
 
 class _Infer(torch.autograd.Function):
@@ -136,7 +136,7 @@ class _Infer(torch.autograd.Function):
     def forward(ctx, x, z, weight, bias, call):
         kernel, running_mean, running_var, eps, epilogue, others = call
         y, mask = kernel(x, z, weight, bias, running_mean, running_var, eps, epilogue, True)
-        ctx.call = None if mask is None else format_of(x), eps, epilogue
+        ctx.call = mask is not None and is_channels_last(x), eps, epilogue
         ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, running_mean, running_var, mask)
         if others is not None:
             others.append(mask)
@@ -145,24 +145,22 @@ class _Infer(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         x, weight, bias, mean, var, mask = ctx.saved_tensors
-        mask_format, eps, epilogue = ctx.call
-        x = _in_order_of(mask_format, x)
-        return _gradients(dy, x, weight, bias, mean, var, mask, eps, epilogue, False, ctx.needs_input_grad)
+        return _gradients(dy, x, weight, bias, mean, var, mask, *ctx.call, False, ctx.needs_input_grad)
 
 
-def _gradients(dy, x, weight, bias, mean, second, mask, eps, epilogue, is_batch, needs):
+def _gradients(dy, x, weight, bias, mean, second, mask, mask_is_channels_last, eps, epilogue, is_batch, needs):
     """The gradients of x, z, weight and bias, those that are needed, and none of the call: by the dispatcher."""
     needs = needs[:4]
     # Autograd's own batches of gradients are no transform of torch.func, and would lose a graph.
     if is_composed() or (_is_grad_enabled() and _is_batch(dy)):
         statistics = None if is_batch else (mean, second)
-        gradients = composed_gradients(dy, x, weight, bias, statistics, mask, eps, epilogue)
+        gradients = composed_gradients(dy, x, weight, bias, statistics, mask, mask_is_channels_last, eps, epilogue)
         return *(gradient if is_needed else None for gradient, is_needed in zip(gradients, needs)), None
-    running_eps = None if is_batch else eps
+    arguments = dy, x, weight, bias, mean, second, mask, mask_is_channels_last, None if is_batch else eps, epilogue, *needs
     if _is_grad_enabled():
-        return *_Backward.apply(dy, x, weight, bias, mean, second, mask, eps, running_eps, epilogue, needs), None
+        return *_Backward.apply(eps, *arguments), None
     try:
-        dx, dz, dweight, dbias = BACKWARD(dy, x, weight, bias, mean, second, mask, running_eps, epilogue, *needs)
+        dx, dz, dweight, dbias = BACKWARD(*arguments)
     except RuntimeError as error:
         raise refusal(error) from None
     return dx, dy if needs[1] and dz is None else dz, dweight, dbias, None
@@ -172,22 +170,24 @@ class _Backward(torch.autograd.Function):
     """The gradients of a pass, which can be differentiated themselves: as PyTorch's operations compose them, to any order."""
 
     @staticmethod
-    def forward(ctx, dy, x, weight, bias, mean, second, mask, eps, running_eps, epilogue, needs):
-        ctx.settings = eps, running_eps is None, epilogue
+    def forward(ctx, eps, *arguments):
+        *tensors, mask_is_channels_last, running_eps, epilogue, _, needs_dz, _, _ = arguments
+        ctx.settings = running_eps is None, mask_is_channels_last, eps, epilogue
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(dy, x, weight, bias, mean, second, mask)
-        arguments = dy, x, weight, bias, mean, second, mask, running_eps, epilogue, *needs
+        ctx.save_for_backward(*tensors)
         try:
             dx, dz, dweight, dbias = BACKWARD(*arguments)
         except RuntimeError as error:
             raise refusal(error) from None
+        dy = tensors[0]
         # An input is not returned itself.
-        return dx, dy.view_as(dy) if needs[1] and dz is None else dz, dweight, dbias
+        return dx, dy.view_as(dy) if needs_dz and dz is None else dz, dweight, dbias
 
     @staticmethod
     def backward(ctx, *by):
         dy, x, weight, bias, mean, second, mask = ctx.saved_tensors
-        eps, is_batch, epilogue = ctx.settings
+        is_batch, *settings = ctx.settings
+        needs = ctx.needs_input_grad[1:5]  # Of dy, x, weight and bias.
         is_differentiated_again = _is_grad_enabled()
         with torch.enable_grad():
             # Each input on its own: dy depends on x too, on a way that is not this one's.
@@ -195,16 +195,20 @@ class _Backward(torch.autograd.Function):
                 None if tensor is None
                 else tensor.view_as(tensor) if is_differentiated_again
                 else tensor.detach().requires_grad_(is_needed)
-                for tensor, is_needed in zip((dy, x, weight, bias), ctx.needs_input_grad)
+                for tensor, is_needed in zip((dy, x, weight, bias), needs)
             ]
-            gradients = composed_gradients(*inputs, None if is_batch else (mean, second), mask, eps, epilogue)
-        needed = [tensor for tensor, is_needed in zip(inputs, ctx.needs_input_grad) if is_needed]
+            gradients = composed_gradients(*inputs, None if is_batch else (mean, second), mask, *settings)
+        needed = [tensor for tensor, is_needed in zip(inputs, needs) if is_needed]
         outputs = [(of, weight) for of, weight in zip(gradients, by) if weight is not None and of.requires_grad]
-        if not outputs or not needed:
-            return (None,) * 11
-        of, weights = zip(*outputs)
-        found = iter(torch.autograd.grad(of, needed, weights, create_graph=is_differentiated_again, allow_unused=True))
-        return *(next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:4]), *(None,) * 7
+        found = [None] * len(needed)
+        if outputs and needed:
+            of, weights = zip(*outputs)
+            found = torch.autograd.grad(of, needed, weights, create_graph=is_differentiated_again, allow_unused=True)
+        if ACTIVATION_OF[settings[-1]] in STEPS:
+            # PyTorch's own have zeros for what such an activation's result depends on, though its derivative is constant.
+            found = [torch.zeros_like(tensor) if of is None else of for of, tensor in zip(found, needed)]
+        found = iter(found)
+        return None, *(next(found) if is_needed else None for is_needed in needs), *(None,) * 10
 
 
 # Without `Function.apply`'s look for transforms, which callers have had.
@@ -227,13 +231,12 @@ def moved(running_mean, running_var, counter):
         _increment_version([tensor for tensor in tensors if not tensor.is_inference()])
 
 
-def expect_differentiable(x, z, weight, bias, running_mean, running_var):
+def expect_differentiable(x, weight, bias, running_mean, running_var):
     """Refuses early, since autograd would refuse only when statistics have been moved."""
     if (
         x.is_inference()
         or (weight is not None and weight.is_inference())
         or (bias is not None and bias.is_inference())
-        or (z is not None and z.is_inference())
     ):
         raise RuntimeError(
             "Inference tensors cannot be saved for backward: expected tensors that were made outside of inference mode, or clones "
@@ -244,15 +247,18 @@ def expect_differentiable(x, z, weight, bias, running_mean, running_var):
         raise RuntimeError(f"batch_norm is not differentiable with respect to argument '{name}'")
 
 
-def _train_operation(x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite):
+def _train_operation(
+    x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite, skip_recomputed
+):
     """The operation with its gradients, for who calls it through the dispatcher: all results."""
     rest = running_mean, running_var, counter, momentum, eps, epilogue
     if not _is_grad_enabled():
-        results = TRAIN(x, z, weight, bias, *rest, keep_mask, skip_non_finite)
+        results = TRAIN(x, z, weight, bias, *rest, keep_mask, skip_non_finite, skip_recomputed)
         moved(running_mean, running_var, counter)
         return results
     others = []
-    return _Train.apply(x, z, weight, bias, (_train, *rest, skip_non_finite, others)), *others
+    kernel = functools.partial(_train, skip_recomputed=skip_recomputed) if skip_recomputed else _train
+    return _Train.apply(x, z, weight, bias, (kernel, *rest, skip_non_finite, others)), *others
 
 
 def _infer_operation(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):

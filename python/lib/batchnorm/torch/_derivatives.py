@@ -8,11 +8,10 @@
 
 import torch
 
-from batchnorm.torch._kernels import format_of
 from batchnorm.torch._kinds import KIND, PARAM_DTYPE
 
 
-def gradients(dy, x, weight, bias, running, mask, eps, epilogue):
+def gradients(dy, x, weight, bias, running, mask, mask_is_channels_last, eps, epilogue):
     """dx, dz, dweight and dbias, by the batch's statistics or by `running`'s mean and variance."""
     dtype = PARAM_DTYPE[x.dtype]
     wide_x, g = x.to(dtype), dy.to(dtype)
@@ -33,7 +32,7 @@ def gradients(dy, x, weight, bias, running, mask, eps, epilogue):
     scale = 1.0 if weight is None else weight.to(dtype).reshape(channels)
     kind = KIND[epilogue]
     if kind.keeps_mask:
-        g = torch.where(_unpacked(mask, x), g, 0.0)
+        g = torch.where(_unpacked(mask, mask_is_channels_last, x), g, 0.0)
     elif kind.recomputes_v:
         v = x_hat * scale
         v = v if bias is None else v + bias.to(dtype).reshape(channels)
@@ -47,10 +46,9 @@ def gradients(dy, x, weight, bias, running, mask, eps, epilogue):
     return dx.to(x.dtype), g.to(x.dtype), dweight, dbias
 
 
-def _unpacked(mask, x):
-    """The bits of a mask, which are in the order of memory, as booleans like x."""
-    is_last = format_of(x) != torch.contiguous_format
-    order = [0, *range(2, x.dim()), 1] if is_last else list(range(x.dim()))
+def _unpacked(mask, mask_is_channels_last, x):
+    """The bits of a mask, which are in the order of memory of the forward pass, as booleans like x."""
+    order = [0, *range(2, x.dim()), 1] if mask_is_channels_last else list(range(x.dim()))
     bits = (mask.unsqueeze(1) >> torch.arange(32, dtype=torch.int32, device=mask.device)) & 1
     in_memory = bits.flatten()[: x.numel()].view([x.shape[axis] for axis in order])
     return in_memory.permute([order.index(axis) for axis in range(x.dim())]).bool()
@@ -74,6 +72,9 @@ def _of_silu(v, _):
 def _of_hardswish(v, _):
     return torch.where(v < -3, 0.0, torch.where(v <= 3, v / 3 + 0.5, 1.0))
 
+
+# The activations whose derivative is constant but where it jumps.
+STEPS = frozenset(["relu", "relu6"])
 
 # The derivatives of activations at v. Where one jumps it is decided by y as it is stored, in the data's dtype; NaN passes.
 _DERIVATIVES = {"relu": _of_relu, "relu6": _of_relu6, "silu": _of_silu, "hardswish": _of_hardswish}

@@ -120,8 +120,14 @@ def normalize(
                 return infer_short(x, z, weight, bias, running_mean, running_var, eps, epilogue, False)[0]
             except Refused:
                 pass  # Nothing has changed.
+            except (RuntimeError, TypeError):
+                # PyTorch's dispatcher, which takes no such arguments: in the words of these checks. Or somebody behind the kernel.
+                _check(x, running_mean, running_var, weight, bias, training, z, epilogue)
+                _check_counter(x, counter)
+                raise
     return _normalize_checked(
-        x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite
+        x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite,
+        skip_recomputed,
     )
 
 
@@ -141,7 +147,7 @@ def _is_plain(x, z, weight, bias, running_mean, running_var, is_needed):
 
 
 def _normalize_checked(
-    x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite
+    x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite, skip_recomputed
 ):
     """The same for what the kernels do not take at once, and for who is to see each operation."""
     _check(x, running_mean, running_var, weight, bias, training, z, epilogue)
@@ -150,7 +156,8 @@ def _normalize_checked(
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-    composed = not _is_compiling() and is_composed()
+    # A compiler follows torch.func's transforms, and no forward derivatives.
+    composed = (_are_transforms_active() if _is_compiling() else is_composed()) or _is_distributed(x)
     activation = ACTIVATION_OF[epilogue]
     behind = None
     if z is not None:
@@ -168,11 +175,11 @@ def _normalize_checked(
     has_variables = running_mean is not None and (running_mean.requires_grad or running_var.requires_grad)
     # A compiler says so itself.
     if (needs_backward or (training and has_variables and torch.is_grad_enabled())) and not _is_compiling():
-        expect_differentiable(x, z, weight, bias, running_mean, running_var)
+        expect_differentiable(x, weight, bias, running_mean, running_var)
     affine = weight, bias
     try:
         if training:
-            options = momentum, eps, epilogue, needs_backward, skip_non_finite
+            options = momentum, eps, epilogue, needs_backward, skip_non_finite, skip_recomputed
             y = torch.ops.batchnorm.train(x, z, *affine, *statistics, *options)[0]
         else:
             y = torch.ops.batchnorm.infer(x, z, *affine, running_mean, running_var, eps, epilogue, needs_backward)[0]
@@ -185,6 +192,11 @@ def _normalize_checked(
     return y if behind is None else ACTIVATION[activation](y + behind)
 
 
+def _is_distributed(x):
+    """Whether a tensor is one of torch.distributed.tensor, whose operations are PyTorch's own; without importing that."""
+    return type(x) is not torch.Tensor and type(x).__name__ == "DTensor"
+
+
 def _is_fused(x, z):
     """Whether `bn(x) + z` is like x, so that the residual can be fused."""
     like = x.shape == z.shape or torch.broadcast_shapes(x.shape, z.shape) == x.shape
@@ -194,18 +206,22 @@ def _is_fused(x, z):
 
 
 def _composed(x, weight, bias, running_mean, running_var, counter, training, momentum, eps, skip_non_finite):
-    """By PyTorch's own operation, as torch.nn does it: for derivatives of torch.func and forward ones, which that has, or refuses."""
+    """By PyTorch's own operation, as torch.nn does it: for derivatives of torch.func and forward ones, and distributed tensors, which
+    that takes, or refuses."""
     if training and counter is not None:
         counter.add_(1)
     if momentum is None:
         momentum = 1.0 / float(counter) if training and counter is not None else 0.0
     if not training or running_mean is None or not skip_non_finite:
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    mean, var = running_mean.clone(), running_var.clone()
-    y = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
-    is_finite = mean.isfinite() & var.isfinite()
-    running_mean.copy_(torch.where(is_finite, mean, running_mean))
-    running_var.copy_(torch.where(is_finite, var, running_var))
+    # The batch's statistics, by moving others all the way.
+    batch = torch.zeros_like(running_mean), torch.zeros_like(running_var)
+    y = F.batch_norm(x, *batch, weight, bias, training, 1.0, eps)
+    is_finite = batch[0].isfinite() & batch[1].isfinite()
+    for running, of_batch in zip((running_mean, running_var), batch):
+        # As kernels have it, nothing of before is left by a momentum of 1, not even NaN.
+        moved_by = of_batch if momentum == 1.0 else (1.0 - momentum) * running + momentum * of_batch
+        running.copy_(torch.where(is_finite, moved_by, running))
     return y
 
 
@@ -234,10 +250,10 @@ def _check(input, running_mean, running_var, weight, bias, training, residual, e
     if input.dtype not in PARAM_DTYPE:
         name = str(input.dtype).removeprefix("torch.")
         raise NotImplementedError(f'"batch_norm" not implemented for {name!r}')
+    if not training and (running_mean is None or running_var is None):
+        raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
     if (running_mean is None) != (running_var is None):
         raise ValueError("Expected running_mean and running_var to both be None or neither be None")
-    if not training and running_mean is None:
-        raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
     if training and input.numel() and input.numel() == input.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
     c = input.shape[1]

@@ -10,10 +10,12 @@ from batchnorm.torch._kinds import BACKWARD_AS, KEEPS_MASK, PARAM_DTYPE, WITHOUT
 from batchnorm.torch._workspace import address_of, workspace
 
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def format_of(x):
     """The memory format of results: channels-last where the strides of `x` are in that order, as torch's own batch norm has it."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    if x.dim() not in formats or x.is_contiguous():
+    if x.dim() not in _CHANNELS_LAST or x.is_contiguous():
         return torch.contiguous_format
     least = 0
     for axis in (1, *range(x.dim() - 1, 1, -1), 0):
@@ -21,15 +23,31 @@ def format_of(x):
         if size == 0 or stride < least or (axis == 0 and least == x.stride(1)):
             return torch.contiguous_format
         least = stride * max(size, 1)
-    return formats[x.dim()]
+    return _CHANNELS_LAST[x.dim()]
+
+
+def is_channels_last(x):
+    return format_of(x) != torch.contiguous_format
+
+
+def format_of_backward(x, mask, mask_is_channels_last):
+    """The memory format of a backward pass: that of the mask's bits, if there is one."""
+    if mask is None:
+        return format_of(x)
+    if not mask_is_channels_last:
+        return torch.contiguous_format
+    if x.dim() not in _CHANNELS_LAST:
+        raise RuntimeError(f"expected a mask in the order of channels_last with 4 or 5 dimensions, got {x.dim()}")
+    return _CHANNELS_LAST[x.dim()]
 
 
 def _param_dtype(x):
     return PARAM_DTYPE[x.dtype]
 
 
-def _like(x):
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=format_of(x))
+def like(x, memory_format=None):
+    """A tensor for results like x, in the memory format of results or in another."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format or format_of(x))
 
 
 def _per_channel(x):
@@ -93,7 +111,7 @@ def _where(x):
     for size in x.shape[2:]:
         spatial *= size
     dims = (x.shape[0], x.shape[1], spatial)
-    return place, str(x.dtype).removeprefix("torch."), dims, format_of(x) != torch.contiguous_format
+    return place, str(x.dtype).removeprefix("torch."), dims, is_channels_last(x)
 
 
 def _forward(eps, epilogue, x, y, z, weight, bias, mask):
@@ -110,11 +128,16 @@ def _forward(eps, epilogue, x, y, z, weight, bias, mask):
     }
 
 
-def _train(x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite):
+def _train(
+    x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite,
+    skip_recomputed,
+):
+    if skip_recomputed and torch._C._current_graph_task_id() != -1:  # In a backward pass.
+        running_mean = running_var = num_batches_tracked = None
     memory_format = format_of(x)
     x = _dense(x, memory_format)
     z = None if z is None else _dense(z, memory_format)
-    y, mean, inv_std, mask = _like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
+    y, mean, inv_std, mask = like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
     weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
     updated = None
     if running_mean is not None:
@@ -146,7 +169,7 @@ def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_ma
     memory_format = format_of(x)
     x = _dense(x, memory_format)
     z = None if z is None else _dense(z, memory_format)
-    y, mask = _like(x), _mask(x, epilogue, keep_mask)
+    y, mask = like(x), _mask(x, epilogue, keep_mask)
     weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
     mean, var = _param(x, running_mean), _param(x, running_var)
     forward = _forward(eps, epilogue, x, y, z, weight, bias, mask)
@@ -155,17 +178,18 @@ def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_ma
 
 
 def _backward(
-    dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, epilogue, needs_dx, needs_dz, needs_dweight, needs_dbias
+    dy, x, weight, bias, mean, inv_std_or_var, relu_mask, mask_is_channels_last, running_eps, epilogue, needs_dx, needs_dz,
+    needs_dweight, needs_dbias,
 ):
-    memory_format = format_of(x)
+    memory_format = format_of_backward(x, relu_mask, mask_is_channels_last)
     x, dy = _dense(x, memory_format), _dense(dy, memory_format)
     if epilogue in BACKWARD_AS:
         # The residual's gradient is dy itself, which the caller has.
         epilogue, needs_dz = BACKWARD_AS[epilogue], False
     elif not needs_dz and relu_mask is not None:
         epilogue = WITHOUT_DZ.get(epilogue, epilogue)
-    dx = _like(x) if needs_dx else None
-    dz = _like(x) if needs_dz else None
+    dx = like(x) if needs_dx else None
+    dz = like(x) if needs_dz else None
     dweight = _per_channel(x) if needs_dweight else None
     dbias = _per_channel(x) if needs_dbias else None
     weight, bias, mean = (_param(x, tensor) for tensor in (weight, bias, mean))

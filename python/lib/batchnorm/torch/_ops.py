@@ -25,17 +25,20 @@ if VERSION < OLDEST:
 LIBRARY = torch.library.Library("batchnorm", "DEF")
 LIBRARY.define(
     "train(Tensor x, Tensor? z, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-    "Tensor(c!)? num_batches_tracked, float? momentum, float eps, str epilogue, bool keep_mask, bool skip_non_finite) "
+    "Tensor(c!)? num_batches_tracked, float? momentum, float eps, str epilogue, bool keep_mask, bool skip_non_finite, "
+    "bool skip_recomputed) "
     "-> (Tensor y, Tensor mean, Tensor inv_std, Tensor relu_mask)"
 )
 LIBRARY.define(
     "infer(Tensor x, Tensor? z, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float eps, "
     "str epilogue, bool keep_mask) -> (Tensor y, Tensor relu_mask)"
 )
-# Results that are not needed, masks that are not kept, and a dz that is dy, are `None`.
+# Results that are not needed, masks that are not kept, and a dz that is dy, are `None`. A mask's bits are in the order of memory that x
+# had in the forward pass: x may come back in another, from who keeps saved tensors, and is brought into the mask's.
 LIBRARY.define(
     "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inv_std_or_var, Tensor? relu_mask, "
-    "float? running_eps, str epilogue, bool needs_dx, bool needs_dz, bool needs_dweight, bool needs_dbias) "
+    "bool mask_is_channels_last, float? running_eps, str epilogue, bool needs_dx, bool needs_dz, bool needs_dweight, "
+    "bool needs_dbias) "
     "-> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)"
 )
 
@@ -76,10 +79,6 @@ def _check_devices(x, *tensors, counter=None):
             )
 
 
-def _like(x):
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_kernels.format_of(x))
-
-
 def _per_channel(x):
     return torch.empty(x.shape[1], dtype=PARAM_DTYPE[x.dtype], device=x.device)
 
@@ -91,25 +90,30 @@ def _mask(x, epilogue, keep_mask):
 
 
 @torch.library.register_fake("batchnorm::train", lib=LIBRARY)
-def _(x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite):
+def _(
+    x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite,
+    skip_recomputed,
+):
     _check_devices(x, z, weight, bias, running_mean, running_var, counter=num_batches_tracked)
-    return _like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
+    return _kernels.like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
 
 
 @torch.library.register_fake("batchnorm::infer", lib=LIBRARY)
 def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
     _check_devices(x, z, weight, bias, running_mean, running_var)
-    return _like(x), _mask(x, epilogue, keep_mask)
+    return _kernels.like(x), _mask(x, epilogue, keep_mask)
 
 
 @torch.library.register_fake("batchnorm::backward", lib=LIBRARY)
 def _(
-    dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, epilogue, needs_dx, needs_dz, needs_dweight, needs_dbias
+    dy, x, weight, bias, mean, inv_std_or_var, relu_mask, mask_is_channels_last, running_eps, epilogue, needs_dx, needs_dz,
+    needs_dweight, needs_dbias,
 ):
     _check_devices(x, dy, weight, bias, mean, inv_std_or_var, relu_mask)
+    memory_format = _kernels.format_of_backward(x, relu_mask, mask_is_channels_last)
     return (
-        _like(x) if needs_dx else None,
-        _like(x) if needs_dz and epilogue not in BACKWARD_AS else None,
+        _kernels.like(x, memory_format) if needs_dx else None,
+        _kernels.like(x, memory_format) if needs_dz and epilogue not in BACKWARD_AS else None,
         _per_channel(x) if needs_dweight else None,
         _per_channel(x) if needs_dbias else None,
     )
