@@ -85,6 +85,7 @@ def main():
     gc.disable()
     if options.way == "dispatcher":
         _functional.train_short, _functional.infer_short = _autograd.by_dispatcher
+        _functional.TAKES_TENSORS = False
     way = "Python's kernels" if not _ops.IS_NATIVE else options.way if _ops.TAKES_TENSORS else "dispatcher"
     print(f"PyTorch {torch.__version__}, {platform.machine()}, {options.device}, way: {way}")
     rows = [measure(name, options.device, options.rounds) for name in CASES]

@@ -126,10 +126,16 @@ def inference(*shape):
         return rand(*shape)
 
 
+def inference_parameter(*shape):
+    with torch.inference_mode():
+        return torch.nn.Parameter(rand(*shape))
+
+
 @pytest.mark.parametrize(
     "change, x, words",
     [
         (lambda m: None, inference(4, 5), "Inference tensors cannot be saved for backward"),
+        (lambda m: setattr(m, "bias", inference_parameter(5)), rand(4, 5), "Inference tensors cannot be saved for backward"),
         (lambda m: m.running_mean.requires_grad_(), rand(4, 5), "not differentiable with respect to argument 'running_mean'"),
         (lambda m: setattr(m, "running_var", torch.ones(1).expand(5)), rand(4, 5), "running_var is written"),
     ],

@@ -18,6 +18,9 @@ pub(super) type Kernel = unsafe extern "C-unwind" fn(stack: *mut Value, argument
 /// The status of a function: 0 if it succeeded.
 pub(super) type Status = i32;
 
+/// A question about a tensor.
+pub(super) type Ask = unsafe extern "C-unwind" fn(Handle) -> bool;
+
 /// The version whose encoding of values this is: the first that has all functions.
 const VERSION: u64 = 2 << 56 | 10 << 48;
 
@@ -34,6 +37,7 @@ macro_rules! functions {
     ($($name:ident($($argument:ty),*) -> $result:ty;)*) => {
         /// The functions.
         #[cfg_attr(not(feature = "emulate"), allow(dead_code, reason = "some are for devices alone"))]
+        #[expect(non_snake_case, reason = "names of LibTorch's")]
         pub(super) struct LibTorch {
             $(pub(super) $name: unsafe extern "C-unwind" fn($($argument),*) -> $result,)*
             /// Frees an optional value's memory.
@@ -43,6 +47,10 @@ macro_rules! functions {
             /// From 2.14 on: Python's tensor of a handle, of a class that may be null for the usual one.
             pub(super) tensor_to_python:
                 Option<unsafe extern "C-unwind" fn(Handle, *mut c_void, *mut *mut c_void) -> Status>,
+            /// Whether memory has a tensor's values negated.
+            pub(super) is_neg: Option<Ask>,
+            /// Whether autograd cannot keep a tensor.
+            pub(super) is_inference: Option<Ask>,
             #[cfg(feature = "cuda")]
             pub(super) current_cuda_stream: Option<unsafe extern "C-unwind" fn(i32, *mut *mut c_void) -> Status>,
         }
@@ -63,6 +71,12 @@ macro_rules! functions {
                             .map_err(|_| missing("torch_delete_stable_ivalue"))?,
                         tensor_from_python: library.get("torch_tensor_from_pyobject").ok().map(|function| *function),
                         tensor_to_python: library.get("torch_tensor_to_pyobject").ok().map(|function| *function),
+                        // Of C++, of tensors that are what handles point to.
+                        is_neg: library.get("_ZN2at6native6is_negERKNS_6TensorE").ok().map(|function| *function),
+                        is_inference: library
+                            .get("_ZN2at6native12is_inferenceERKNS_6TensorE")
+                            .ok()
+                            .map(|function| *function),
                         #[cfg(feature = "cuda")]
                         current_cuda_stream: current_cuda_stream(),
                     }
@@ -90,6 +104,7 @@ functions! {
     aoti_torch_create_tensor_from_blob(
         *mut c_void, i64, *const i64, *const i64, i64, i32, i32, i32, *mut Handle
     ) -> Status;
+    aoti_torch__reinterpret_tensor(Handle, i64, *const i64, *const i64, i64, *mut Handle) -> Status;
     aoti_torch_new_tensor_handle(Handle, *mut Handle) -> Status;
     aoti_torch_new_uninitialized_tensor(*mut Handle) -> Status;
     aoti_torch_copy_(Handle, Handle, i32) -> Status;
@@ -129,9 +144,12 @@ fn current_cuda_stream() -> Option<unsafe extern "C-unwind" fn(i32, *mut *mut c_
 
 static FOUND: OnceLock<LibTorch> = OnceLock::new();
 
-/// Whether operations can be called with Python's tensors, past the dispatcher.
+/// Whether operations can be called with Python's tensors, past the dispatcher, and see what that would have seen to.
 pub(super) fn has_python_tensors() -> bool {
-    FOUND.get().is_some_and(|lib| lib.tensor_from_python.is_some() && lib.tensor_to_python.is_some())
+    FOUND.get().is_some_and(|lib| {
+        let converts = lib.tensor_from_python.is_some() && lib.tensor_to_python.is_some();
+        converts && lib.is_neg.is_some() && lib.is_inference.is_some()
+    })
 }
 
 /// The functions; the operations that call this were registered by them.

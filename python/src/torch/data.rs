@@ -22,6 +22,35 @@ pub(super) struct Data {
     order: Axes<usize>,
 }
 
+/// The mean and the `inv_std` of each channel, which a training forward saves: of one memory, since a small batch norm takes no longer
+/// than an allocation does.
+pub(super) struct Saved {
+    tensor: Tensor,
+    c: usize,
+}
+
+impl Saved {
+    /// Where the second row begins: on a boundary that any device's memory has, of values of this type.
+    fn second(&self) -> usize {
+        self.c.next_multiple_of(64)
+    }
+
+    pub(super) fn addresses(&self) -> [usize; 2] {
+        let (first, bytes) = (self.tensor.address(), self.tensor.code().dtype().map_or(0, Dtype::bytes) as usize);
+        [first, first + self.second() * bytes]
+    }
+
+    /// The same memory once more.
+    pub(super) fn another(&self) -> Result<Self, Refusal> {
+        Ok(Self { tensor: self.tensor.another()?, c: self.c })
+    }
+
+    /// A tensor of each.
+    pub(super) fn tensors(&self) -> Result<[Tensor; 2], Refusal> {
+        Ok([self.tensor.part(0, self.c)?, self.tensor.part(self.second(), self.c)?])
+    }
+}
+
 /// A tensor that is updated: itself, or a copy as the kernels take it.
 pub(super) struct Updated {
     given: Tensor,
@@ -78,6 +107,25 @@ impl Data {
     /// A tensor for results of each channel.
     pub(super) fn per_channel(&self) -> Result<Tensor, Refusal> {
         Tensor::vector(Code::of(self.dtype.param()), self.place, self.at.shape.c())
+    }
+
+    /// Memory for what a training forward saves.
+    pub(super) fn saved(&self) -> Result<Saved, Refusal> {
+        let c = self.at.shape.c();
+        let len = c.next_multiple_of(64) + c;
+        Ok(Saved { tensor: Tensor::vector(Code::of(self.dtype.param()), self.place, len)?, c })
+    }
+
+    /// The addresses of what a training forward saved, if it was of such data.
+    pub(super) fn saved_addresses(&self, saved: &Saved) -> Result<[usize; 2], Refusal> {
+        let param = self.dtype.param();
+        if saved.c != self.at.shape.c() || saved.tensor.code() != Code::of(param) {
+            let dtype = self.dtype.array_name();
+            let text = format!("expected statistics of {} channels that go with {dtype}", self.at.shape.c());
+            return Err(Refusal::runtime(text));
+        }
+        self.expect_place("the statistics", &saved.tensor)?;
+        Ok(saved.addresses())
     }
 
     /// A tensor for a mask.

@@ -9,7 +9,7 @@ use batchnorm::{Dtype, Epilogue, Op};
 use pyo3::prelude::*;
 
 use super::abi::Kernel;
-use super::data::{Data, with_one_more};
+use super::data::{Data, Saved, with_one_more};
 use super::stack::{Arguments, Operation, kernel};
 use super::tensor::Tensor;
 use crate::call::{BackwardCall, Forward, InferCall, TrainCall};
@@ -58,14 +58,20 @@ pub(super) struct Backward {
     pub(super) x: Tensor,
     pub(super) weight: Option<Tensor>,
     pub(super) bias: Option<Tensor>,
-    pub(super) mean: Tensor,
-    pub(super) inv_std_or_var: Tensor,
+    pub(super) statistics: Statistics,
     pub(super) relu_mask: Option<Tensor>,
     /// The order of the mask's bits: of the memory of x in the forward pass, which may have come back in another.
     pub(super) mask_is_channels_last: bool,
     pub(super) running_eps: Option<f64>,
     pub(super) epilogue: Named,
     pub(super) needs: [bool; 4],
+}
+
+/// The statistics that a forward pass normalized by.
+pub(super) enum Statistics {
+    /// The mean, and `inv_std` or, of running ones, the variance.
+    Tensors([Tensor; 2]),
+    Saved(Saved),
 }
 
 /// An epilogue by its name, if it is one.
@@ -138,6 +144,26 @@ impl Operation for Train {
     }
 
     fn run(self) -> Results {
+        let (y, [mean, inv_std], mask) = self.train(
+            |data| Ok([data.per_channel()?, data.per_channel()?]),
+            |tensors| tensors.each_ref().map(Tensor::address),
+        )?;
+        Ok([Some(y), Some(mean), Some(inv_std), mask])
+    }
+}
+
+impl Train {
+    /// With mean and `inv_std` in one memory.
+    pub(super) fn saving(self) -> Result<(Tensor, Saved, Option<Tensor>), Refusal> {
+        self.train(Data::saved, Saved::addresses)
+    }
+
+    /// y, the statistics in what is made for them, and the mask.
+    fn train<S>(
+        self,
+        new: impl FnOnce(&Data) -> Result<S, Refusal>,
+        addresses: impl FnOnce(&S) -> [usize; 2],
+    ) -> Result<(Tensor, S, Option<Tensor>), Refusal> {
         let Self { x, z, weight, bias, momentum, eps, .. } = self;
         let (running_mean, running_var, counter) = if self.skip_recomputed && is_in_a_backward_pass() {
             (None, None, None)
@@ -175,7 +201,7 @@ impl Operation for Train {
         let uncounted = uncounted.map(with_one_more).transpose()?;
         let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
         let mask = keeps_mask.then(|| data.mask()).transpose()?;
-        let (y, mean, inv_std) = (data.empty()?, data.per_channel()?, data.per_channel()?);
+        let (y, saved) = (data.empty()?, new(&data)?);
         let workspace = workspace(&data, Op::Train, epilogue)?;
         let call = TrainCall {
             forward: Forward {
@@ -188,7 +214,7 @@ impl Operation for Train {
                 beta: address(bias.as_ref()),
                 relu_mask: address(mask.as_ref()),
             },
-            saved: [mean.address(), inv_std.address()],
+            saved: addresses(&saved),
             running: running.as_ref().map(|tensors| tensors.each_ref().map(|tensor| tensor.address())),
             momentum,
             skips_non_finite: self.skip_non_finite,
@@ -198,7 +224,7 @@ impl Operation for Train {
         for tensor in running.into_iter().flatten().chain(uncounted) {
             tensor.finish()?;
         }
-        Ok([Some(y), Some(mean), Some(inv_std), mask])
+        Ok((y, saved, mask))
     }
 }
 
@@ -256,8 +282,7 @@ impl Operation for Backward {
             x: arguments.tensor(),
             weight: arguments.optional_tensor(),
             bias: arguments.optional_tensor(),
-            mean: arguments.tensor(),
-            inv_std_or_var: arguments.tensor(),
+            statistics: Statistics::Tensors([arguments.tensor(), arguments.tensor()]),
             relu_mask: arguments.optional_tensor(),
             mask_is_channels_last: arguments.flag(),
             running_eps: arguments.optional_float(),
@@ -267,7 +292,7 @@ impl Operation for Backward {
     }
 
     fn run(self) -> Results {
-        let Self { dy, x, weight, bias, mean, inv_std_or_var, relu_mask, running_eps, .. } = self;
+        let Self { dy, x, weight, bias, relu_mask, running_eps, .. } = self;
         let [needs_dx, needs_dz, needs_dweight, needs_dbias] = self.needs;
         let data = match &relu_mask {
             Some(_) => Data::in_order(&x, self.mask_is_channels_last)?,
@@ -277,8 +302,12 @@ impl Operation for Backward {
         let (x, dy) = (data.dense("input", x)?, data.dense("the gradient", dy)?);
         let weight = data.affine("weight", weight)?;
         let bias = data.affine("bias", bias)?;
-        let mean = data.param("mean", mean)?;
-        let second = data.param("inv_std or var", inv_std_or_var)?;
+        let statistics = match self.statistics {
+            Statistics::Tensors([mean, second]) => {
+                Statistics::Tensors([data.param("mean", mean)?, data.param("inv_std or var", second)?])
+            }
+            saved => saved,
+        };
         let relu_mask = relu_mask.map(|mask| data.expect_mask(mask)).transpose()?;
         // A residual behind which nothing is masked has dy itself as its gradient, which the caller has.
         let has_mask = relu_mask.is_some();
@@ -304,7 +333,10 @@ impl Operation for Backward {
             gamma: address(weight.as_ref()),
             beta: address(bias.as_ref()),
             relu_mask: address(relu_mask.as_ref()),
-            statistics: [mean.address(), second.address()],
+            statistics: match &statistics {
+                Statistics::Tensors(tensors) => tensors.each_ref().map(Tensor::address),
+                Statistics::Saved(saved) => data.saved_addresses(saved)?,
+            },
             dgamma: dweight.as_ref().map(Tensor::address),
             dbeta: dbias.as_ref().map(Tensor::address),
             workspace: memory(workspace.as_ref()),

@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use super::abi::{has_python_tensors, lib};
-use super::operations::{Backward, Infer, Train};
+use super::data;
+use super::operations::{Backward, Infer, Statistics, Train};
 use super::stack::{Operation, run};
 use super::tensor::Tensor;
 use crate::epilogue::Kind;
@@ -23,6 +24,14 @@ pub(crate) fn take_tensors(tensor: Bound<'_, PyType>, parameter: Bound<'_, PyTyp
     has_python_tensors()
 }
 
+/// Refuses what autograd cannot keep, before a forward pass that is to be differentiated.
+fn expect_kept(tensors: [Option<&Tensor>; 3]) -> PyResult<()> {
+    if tensors.into_iter().flatten().all(Tensor::can_be_kept) {
+        return Ok(());
+    }
+    Err(Refused::new_err("tensors of inference mode"))
+}
+
 impl<'py> FromPyObject<'_, 'py> for Tensor {
     type Error = PyErr;
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
@@ -32,8 +41,11 @@ impl<'py> FromPyObject<'_, 'py> for Tensor {
         let mut handle = core::ptr::null_mut();
         // SAFETY: a tensor of Python's, with its lock held, and a place for the result.
         match from_python.map(|from_python| unsafe { from_python(object.as_ptr().cast(), &mut handle) }) {
-            // SAFETY: the handle is new.
-            Some(0) => Ok(unsafe { Self::from_handle(handle) }),
+            Some(0) => {
+                // SAFETY: the handle is new.
+                let tensor = unsafe { Self::from_handle(handle) };
+                if tensor.has_its_values() { Ok(tensor) } else { Err(Refused::new_err("a tensor of negated memory")) }
+            }
             _ => Err(Refused::new_err(format!("expected a tensor of class torch.Tensor, got {class}"))),
         }
     }
@@ -61,7 +73,11 @@ create_exception!(_native, Refused, PyException, "An operation was refused, and 
 const FEW: usize = 4096;
 
 /// Runs an operation, without holding Python's lock where it may take long.
-fn results<O: Operation + Send>(py: Python<'_>, is_short: bool, operation: O) -> PyResult<[Option<Tensor>; 4]> {
+fn results<R: Send>(
+    py: Python<'_>,
+    is_short: bool,
+    operation: impl FnOnce() -> Result<R, Refusal> + Send,
+) -> PyResult<R> {
     let results = if is_short { run(operation) } else { py.detach(|| run(operation)) };
     results.map_err(refused)
 }
@@ -78,8 +94,7 @@ fn is_short(x: &Tensor) -> bool {
 /// The statistics that a training forward saved for its backward pass, with what that needs to know of it.
 #[pyclass(frozen)]
 pub(crate) struct Saved {
-    mean: Tensor,
-    inv_std: Tensor,
+    statistics: data::Saved,
     epilogue: Kind,
 }
 
@@ -87,7 +102,8 @@ pub(crate) struct Saved {
 impl Saved {
     /// Mean and `inv_std` as tensors of Python's.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyAny>; 2]> {
-        Ok([into_python(py, Some(&self.mean))?, into_python(py, Some(&self.inv_std))?])
+        let [mean, inv_std] = self.statistics.tensors()?;
+        Ok([into_python(py, Some(&mean))?, into_python(py, Some(&inv_std))?])
     }
 
     /// `batchnorm::backward` on plain tensors, through these statistics: dx, dz, dweight and dbias, those that are needed of them; no dz
@@ -110,15 +126,15 @@ impl Saved {
             x,
             weight,
             bias,
-            mean: self.mean.another()?,
-            inv_std_or_var: self.inv_std.another()?,
+            statistics: Statistics::Saved(self.statistics.another()?),
             relu_mask,
             mask_is_channels_last,
             running_eps: None,
             epilogue: Ok(self.epilogue),
             needs: [needs.0, needs.1, needs.2, needs.3],
         };
-        let [dx, dz, dweight, dbias] = results(py, is_short, backward)?.map(|tensor| into_python(py, tensor.as_ref()));
+        let [dx, dz, dweight, dbias] =
+            results(py, is_short, || backward.run())?.map(|tensor| into_python(py, tensor.as_ref()));
         (dx?, dz?, dweight?, dbias?).into_pyobject(py)
     }
 }
@@ -141,8 +157,11 @@ pub(crate) fn train_tensors<'py>(
     epilogue: &str,
     keep_mask: bool,
     skip_non_finite: bool,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Saved>)> {
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Saved)> {
     let (kind, is_short) = (Kind::named(epilogue).map_err(refused)?, is_short(&x));
+    if keep_mask {
+        expect_kept([Some(&x), weight.as_ref(), bias.as_ref()])?;
+    }
     let train = Train {
         x,
         z,
@@ -158,9 +177,8 @@ pub(crate) fn train_tensors<'py>(
         skip_non_finite,
         skip_recomputed: false, // Who calls this has looked.
     };
-    let [y, mean, inv_std, mask] = results(py, is_short, train)?;
-    let saved = mean.zip(inv_std).map(|(mean, inv_std)| Saved { mean, inv_std, epilogue: kind });
-    Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?, saved))
+    let (y, statistics, mask) = results(py, is_short, || train.saving())?;
+    Ok((into_python(py, Some(&y))?, into_python(py, mask.as_ref())?, Saved { statistics, epilogue: kind }))
 }
 
 /// `batchnorm::infer` on plain tensors: `y`, and the mask or `None`. Refuses other tensors.
@@ -179,7 +197,10 @@ pub(crate) fn infer_tensors<'py>(
     keep_mask: bool,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let (epilogue, is_short) = (Kind::named(epilogue), is_short(&x));
+    if keep_mask {
+        expect_kept([Some(&x), weight.as_ref(), bias.as_ref()])?;
+    }
     let infer = Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask };
-    let [y, mask, ..] = results(py, is_short, infer)?;
+    let [y, mask, ..] = results(py, is_short, || infer.run())?;
     Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?))
 }

@@ -90,9 +90,9 @@ pub(super) trait Operation: Sized {
 }
 
 /// Runs an operation. A panic is a refusal.
-pub(super) fn run<O: Operation>(operation: O) -> Result<[Option<Tensor>; 4], Refusal> {
-    let run = AssertUnwindSafe(|| operation.run());
-    panic::catch_unwind(run).unwrap_or_else(|_| Err(Refusal::runtime("batchnorm: a panic, which is a bug".into())))
+pub(super) fn run<R>(operation: impl FnOnce() -> Result<R, Refusal>) -> Result<R, Refusal> {
+    panic::catch_unwind(AssertUnwindSafe(operation))
+        .unwrap_or_else(|_| Err(Refusal::runtime("batchnorm: a panic, which is a bug".into())))
 }
 
 /// An operation with its name, for PyTorch to call.
@@ -108,7 +108,7 @@ unsafe extern "C-unwind" fn call<O: Operation>(stack: *mut Value, arguments: u64
     // SAFETY: the caller's.
     let values = unsafe { slice::from_raw_parts(stack, arguments as usize) };
     let operation = O::take(&mut Arguments(values.iter()));
-    match run(operation) {
+    match run(|| operation.run()) {
         Ok(tensors) => {
             for (i, tensor) in tensors.into_iter().take(results as usize).enumerate() {
                 // SAFETY: the caller's.

@@ -59,6 +59,27 @@ impl Tensor {
         }
     }
 
+    /// `len` of its values, one behind the other in memory, from this one on.
+    pub(super) fn part(&self, from: usize, len: usize) -> Result<Self, Refusal> {
+        let (size, stride, mut handle) = (len as i64, 1, ptr::null_mut());
+        // SAFETY: a tensor, one size and one stride, and a place for the result.
+        let status =
+            unsafe { (lib().aoti_torch__reinterpret_tensor)(self.0, 1, &size, &stride, from as i64, &mut handle) };
+        if status == 0 { Ok(Self(handle)) } else { Err(Refusal::runtime("torch could not hand out a tensor".into())) }
+    }
+
+    /// Whether its memory has its values, as far as torch says.
+    pub(super) fn has_its_values(&self) -> bool {
+        // SAFETY: a tensor.
+        !lib().is_neg.is_some_and(|is_neg| unsafe { is_neg(self.0) })
+    }
+
+    /// Whether autograd can keep it, as far as torch says.
+    pub(super) fn can_be_kept(&self) -> bool {
+        // SAFETY: a tensor.
+        !lib().is_inference.is_some_and(|is_inference| unsafe { is_inference(self.0) })
+    }
+
     /// A function of its handle, which stays this tensor's.
     pub(super) fn with_handle<R>(&self, function: impl FnOnce(Handle) -> R) -> R {
         function(self.0)

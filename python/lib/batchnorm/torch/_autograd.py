@@ -118,7 +118,7 @@ class _Train(torch.autograd.Function):
         needs = ctx.needs_input_grad
         if not (
             _is_grad_enabled() or _count_dispatch_modes() or _is_profiled() or _are_transforms_active()
-            or forward_ad._current_level >= 0 or dy.is_neg()
+            or forward_ad._current_level >= 0
         ):
             try:
                 dx, dz, dweight, dbias = saved.backward(dy, x, weight, bias, mask, mask_is_channels_last, needs)

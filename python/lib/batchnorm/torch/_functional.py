@@ -20,7 +20,7 @@ from batchnorm.torch._autograd import (
     train_short,
 )
 from batchnorm.torch._kinds import ACTIVATION_OF, ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, PARAM_DTYPE
-from batchnorm.torch._ops import IS_NATIVE
+from batchnorm.torch._ops import IS_NATIVE, TAKES_TENSORS
 
 # PyTorch's own activations.
 ACTIVATION = {
@@ -100,7 +100,9 @@ def normalize(
                 or (bias is not None and bias.requires_grad)
                 or (z is not None and z.requires_grad)
             )
-            is_plain = _is_plain(x, z, weight, bias, running_mean, running_var, is_needed)
+            is_plain = (TAKES_TENSORS or not is_needed or _can_be_kept(x, weight, bias)) and (
+                running_mean is None or running_var is None or not (running_mean.requires_grad or running_var.requires_grad)
+            )
         except AttributeError:  # No tensors.
             is_plain = False
         if is_plain:
@@ -131,18 +133,12 @@ def normalize(
     )
 
 
-def _is_plain(x, z, weight, bias, running_mean, running_var, is_needed):
-    """Whether the memory of all tensors has their values, autograd can keep them, and statistics are no variables of it."""
-    if x.is_neg() or (z is not None and z.is_neg()) or (is_needed and x.is_inference()):
-        return False
-    if weight is not None and (weight.is_neg() or (is_needed and weight.is_inference())):
-        return False
-    if bias is not None and (bias.is_neg() or (is_needed and bias.is_inference())):
-        return False
-    if running_mean is None or running_var is None:
-        return True
+def _can_be_kept(x, weight, bias):
+    """Whether autograd can keep tensors: the shortest way asks them itself, before anything has changed."""
     return not (
-        running_mean.is_neg() or running_var.is_neg() or running_mean.requires_grad or running_var.requires_grad
+        x.is_inference()
+        or (weight is not None and weight.is_inference())
+        or (bias is not None and bias.is_inference())
     )
 
 
