@@ -76,17 +76,21 @@ fn a_tag_of_an_earlier_launch_is_found() {
     }
 }
 
+/// Each of its two reports comes by chance: of which thread is first, on threads that the machine lends.
 #[test]
 fn a_stage_that_is_stored_over_too_early_is_a_race() {
+    const MOST: u64 = 1000;
     let device = Device::open(0);
-    let mut reports = Vec::new();
-    for seed in 0..30 {
+    let mut awaited = vec!["race: store of 16 bytes", "stored over before it was read"];
+    for seed in 0..MOST {
         cuda_emulator::set_seed(seed);
         let code = Exchange::new(&device, 4).launch(64, 4, 0, 1);
-        reports.push(cuda_emulator::last_report().unwrap_or_default());
+        let report = cuda_emulator::last_report().unwrap_or_default();
         expect_report(code, LAUNCH_FAILED, &["tagged_kernel"]);
+        awaited.retain(|words| !report.contains(words));
+        if awaited.is_empty() {
+            return;
+        }
     }
-    for words in ["race: store of 16 bytes", "stored over before it was read"] {
-        assert!(reports.iter().any(|report| report.contains(words)), "{words}: {reports:?}");
-    }
+    panic!("{awaited:?}: not in {MOST} launches");
 }

@@ -89,8 +89,11 @@ def test_memory_that_is_to_be_read_negated_is(of, training):
         tensors |= {"running_mean": rand(5, seed=5), "running_var": rand(5, seed=6).abs() + 0.5}
         tensors[of] = negate(tensors[of] if of != "running_var" else -tensors[of])
         if training and of.startswith("running") and negate is torch._neg_view:
+            statistics = [tensors["running_mean"], tensors["running_var"], torch.tensor(3)]
+            before = [each.clone() for each in statistics]
             with pytest.raises(RuntimeError, match=f"{of} is written"):
-                bn.batch_norm(tensors["x"], tensors["running_mean"], tensors["running_var"], training=True)
+                bn.batch_norm(tensors["x"], *statistics[:2], training=True, num_batches_tracked=statistics[2])
+            same(statistics, before)
             return
         x = tensors["x"].requires_grad_() if of != "x" else tensors["x"]
         weight, bias = tensors["weight"], tensors["bias"]

@@ -120,6 +120,18 @@ def test_a_checkpoint_of_compiled_code_can_move_statistics_once(backend, use_ree
     same(module.buffers(), plain.buffers())
 
 
+def test_a_checkpoint_that_moves_nothing_says_so():
+    """To a graph that has kept the statistics."""
+    torch._dynamo.reset()
+    module, x = bn.BatchNorm1d(5), rand(4, 5).requires_grad_()
+    module.skip_recomputed = True
+    y = torch.utils.checkpoint.checkpoint(torch.compile(module, backend="eager"), x, use_reentrant=False)
+    evaluated = module.eval()(x)
+    module.train()
+    y.sum().backward()
+    evaluated.sum().backward()
+
+
 @pytest.mark.parametrize("begins_with_it", [False, True])
 @pytest.mark.parametrize("cls", [bn.BatchNorm1d, bn.BatchNormReLU])
 def test_a_checkpoint_may_be_looked_at_the_second_time(cls, begins_with_it):
@@ -144,6 +156,26 @@ def test_a_residual_may_come_from_inference_mode():
         again = module(x, z)
     assert torch.equal(y, again)
     again.sum().backward()
+
+
+@pytest.mark.parametrize("size", [(4, 5), (1, 5)], ids=str)
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_parameter_of_inference_mode_is_trained_as_a_residual(size, seen):
+    with torch.inference_mode():
+        z = torch.nn.Parameter(rand(*size, seed=1))
+    gradients = []
+    for norm in (lambda x: (torch.nn.functional.batch_norm(x, None, None, training=True) + z).relu(),
+                 lambda x: bn.batch_norm(x, residual=z, training=True, relu=True)):
+        with Seen() if seen else torch.enable_grad():
+            y = norm(rand(4, 5).requires_grad_())
+        gradients.append(torch.autograd.grad(y.square().sum(), z)[0])
+    close(gradients[1], gradients[0], 1e-5)
+
+
+def test_sparse_residuals_are_added_as_torch_does():
+    x, z = rand(4, 5), rand(4, 5, seed=1).double().to_sparse()
+    want = torch.nn.functional.batch_norm(x, None, None, training=True) + z
+    torch.testing.assert_close(bn.batch_norm(x, residual=z, training=True), want, rtol=1e-5, atol=1e-5)
 
 
 def test_numbers_of_multiprocessors():

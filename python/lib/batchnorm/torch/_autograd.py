@@ -24,6 +24,7 @@ _is_grad_enabled = torch.is_grad_enabled
 _are_transforms_active = torch._C._are_functorch_transforms_active
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_profiled = torch.autograd._profiler_enabled
+_graph_task = torch._C._current_graph_task_id  # -1 outside of backward passes
 _is_batch = torch._C._functorch.is_legacy_batchedtensor
 
 
@@ -251,6 +252,9 @@ def _train_operation(
     x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite, skip_recomputed
 ):
     """The operation with its gradients, for who calls it through the dispatcher: all results."""
+    # Nothing is written then, nor said to be; what traces the operation may run it at other times, where the kernel asks.
+    if skip_recomputed and not _count_dispatch_modes() and _graph_task() != -1:
+        running_mean = running_var = counter = None
     rest = running_mean, running_var, counter, momentum, eps, epilogue
     if not _is_grad_enabled():
         results = TRAIN(x, z, weight, bias, *rest, keep_mask, skip_non_finite, skip_recomputed)

@@ -100,9 +100,9 @@ def normalize(
                 or (bias is not None and bias.requires_grad)
                 or (z is not None and z.requires_grad)
             )
-            is_plain = (TAKES_TENSORS or not is_needed or _can_be_kept(x, weight, bias)) and (
+            is_plain = (
                 running_mean is None or running_var is None or not (running_mean.requires_grad or running_var.requires_grad)
-            )
+            ) and (TAKES_TENSORS or _dispatcher_takes(x, z, weight, bias, running_mean, running_var, is_needed))
         except AttributeError:  # No tensors.
             is_plain = False
         if is_plain:
@@ -133,13 +133,18 @@ def normalize(
     )
 
 
-def _can_be_kept(x, weight, bias):
-    """Whether autograd can keep tensors: the shortest way asks them itself, before anything has changed."""
-    return not (
+def _dispatcher_takes(x, z, weight, bias, running_mean, running_var, is_needed):
+    """Whether the dispatcher's way ends in the kernels, with all that they need: the shortest way finds that out itself, before anything
+    has changed."""
+    if is_needed and (
         x.is_inference()
         or (weight is not None and weight.is_inference())
         or (bias is not None and bias.is_inference())
-    )
+    ):
+        return False
+    if (running_mean is not None and running_mean.is_neg()) or (running_var is not None and running_var.is_neg()):
+        return False
+    return not _is_distributed(x) and (z is None or z.layout is torch.strided)
 
 
 def _normalize_checked(
@@ -157,7 +162,9 @@ def _normalize_checked(
     activation = ACTIVATION_OF[epilogue]
     behind = None
     if z is not None:
-        if composed or not _is_fused(x, z):
+        # Of inference tensors autograd would not find the views.
+        is_lost = not _is_compiling() and z.requires_grad and z.is_inference()
+        if composed or is_lost or not _is_fused(x, z):
             behind, z, epilogue = z, None, "identity"
         else:
             z = z.to(x.dtype).expand_as(x)
