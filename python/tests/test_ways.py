@@ -81,19 +81,20 @@ def test_classes_of_tensors_stay():
     assert type(module(x.as_subclass(Tagged))) is Tagged
 
 
-@pytest.fixture
-def mesh():
-    """A mesh of this process alone."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-    torch.distributed.destroy_process_group()
+# In a process of its own, which ends at once: taking down a group of processes can hang in PyTorch.
+DISTRIBUTED = """
+import itertools, os, torch, batchnorm.torch as bn
+from batchnorm.torch import _autograd, _functional
+from support import rand, same
+from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
 
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("cls", [bn.BatchNorm2d, bn.BatchNormReLU])
-def test_distributed_tensors_are_what_they_are_to_torch(mesh, cls, training):
-    from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
-
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+shortest = _functional.train_short, _functional.infer_short, _functional.TAKES_TENSORS
+for way, cls, training in itertools.product(
+    (shortest, (*_autograd.by_dispatcher, False)), (bn.BatchNorm2d, bn.BatchNormReLU), (True, False)
+):
+    _functional.train_short, _functional.infer_short, _functional.TAKES_TENSORS = way
     results = []
     for module in (torch.nn.BatchNorm2d(5), cls(5)):
         distribute_module(module.train(training), mesh)
@@ -107,6 +108,15 @@ def test_distributed_tensors_are_what_they_are_to_torch(mesh, cls, training):
         (y * y).sum().backward()
         results.append([each.full_tensor() for each in (y.detach(), *(p.grad for p in module.parameters()), *module.buffers())])
     same(*results)
+print("same", flush=True)
+os._exit(0)
+"""
+
+
+def test_distributed_tensors_are_what_they_are_to_torch():
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])}
+    result = subprocess.run([sys.executable, "-c", DISTRIBUTED], capture_output=True, text=True, env=environment, timeout=300)
+    assert result.stdout.split()[-1:] == ["same"], result.stderr
 
 
 @pytest.mark.parametrize("training", [True, False])
