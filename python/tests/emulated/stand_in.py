@@ -114,7 +114,7 @@ def take_python(device, monkeypatch):
     for name, kernel in _kernels.KERNELS.items():
         monkeypatch.setattr(_autograd, name.upper(), kernel)
     monkeypatch.setattr(_kernels, "_where", lambda x: ((0, device.stream), *where(x)[1:]))
-    monkeypatch.setattr(_kernels, "_like", lambda x: device.empty(x.shape, x.dtype, _kernels.format_of(x)))
+    monkeypatch.setattr(_kernels, "like", lambda x, format=None: device.empty(x.shape, x.dtype, format or _kernels.format_of(x)))
     monkeypatch.setattr(_kernels, "_per_channel", lambda x: device.empty(x.shape[1:2], torch.float32))
 
     def kept(*given):
