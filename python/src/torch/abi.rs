@@ -71,7 +71,7 @@ macro_rules! functions {
                             .map_err(|_| missing("torch_delete_stable_ivalue"))?,
                         tensor_from_python: library.get("torch_tensor_from_pyobject").ok().map(|function| *function),
                         tensor_to_python: library.get("torch_tensor_to_pyobject").ok().map(|function| *function),
-                        // Of C++, of tensors that are what handles point to.
+                        // Functions of C++ that take a tensor by reference, which a handle is.
                         is_neg: library.get("_ZN2at6native6is_negERKNS_6TensorE").ok().map(|function| *function),
                         is_inference: library
                             .get("_ZN2at6native12is_inferenceERKNS_6TensorE")

@@ -3,6 +3,7 @@
 use batchnorm::{Dtype, relu_mask_len};
 use smallvec::SmallVec;
 
+use super::statistics::{Saved, Updated, converted};
 use super::tensor::{Code, Place, Tensor};
 use crate::dispatch::{At, Target, shape};
 use crate::error::Refusal;
@@ -20,41 +21,6 @@ pub(super) struct Data {
     strides: Axes<i64>,
     /// The dimensions from the outermost in memory to the innermost.
     order: Axes<usize>,
-}
-
-/// The mean and the `inv_std` of each channel, which a training forward saves: of one memory, since a small batch norm takes no longer
-/// than an allocation does.
-pub(super) struct Saved {
-    tensor: Tensor,
-    c: usize,
-}
-
-impl Saved {
-    /// Where the second row begins: on a boundary that any device's memory has, of values of this type.
-    fn second(&self) -> usize {
-        self.c.next_multiple_of(64)
-    }
-
-    pub(super) fn addresses(&self) -> [usize; 2] {
-        let (first, bytes) = (self.tensor.address(), self.tensor.code().dtype().map_or(0, Dtype::bytes) as usize);
-        [first, first + self.second() * bytes]
-    }
-
-    /// The same memory once more.
-    pub(super) fn another(&self) -> Result<Self, Refusal> {
-        Ok(Self { tensor: self.tensor.another()?, c: self.c })
-    }
-
-    /// A tensor of each.
-    pub(super) fn tensors(&self) -> Result<[Tensor; 2], Refusal> {
-        Ok([self.tensor.part(0, self.c)?, self.tensor.part(self.second(), self.c)?])
-    }
-}
-
-/// A tensor that is updated: itself, or a copy as the kernels take it.
-pub(super) struct Updated {
-    given: Tensor,
-    copy: Option<Tensor>,
 }
 
 impl Data {
@@ -111,20 +77,17 @@ impl Data {
 
     /// Memory for what a training forward saves.
     pub(super) fn saved(&self) -> Result<Saved, Refusal> {
-        let c = self.at.shape.c();
-        let len = c.next_multiple_of(64) + c;
-        Ok(Saved { tensor: Tensor::vector(Code::of(self.dtype.param()), self.place, len)?, c })
+        Saved::new(self.at.shape.c(), self.dtype.param(), self.place)
     }
 
     /// The addresses of what a training forward saved, if it was of such data.
     pub(super) fn saved_addresses(&self, saved: &Saved) -> Result<[usize; 2], Refusal> {
-        let param = self.dtype.param();
-        if saved.c != self.at.shape.c() || saved.tensor.code() != Code::of(param) {
+        if !saved.is_of(self.at.shape.c(), self.dtype.param()) {
             let dtype = self.dtype.array_name();
             let text = format!("expected statistics of {} channels that go with {dtype}", self.at.shape.c());
             return Err(Refusal::runtime(text));
         }
-        self.expect_place("the statistics", &saved.tensor)?;
+        self.expect_place("the statistics", saved.tensor())?;
         Ok(saved.addresses())
     }
 
@@ -187,7 +150,7 @@ impl Data {
         let Some(given) = given else {
             let zero = Tensor::vector(Code::int64(), self.place, 1)?;
             zero.zero()?;
-            return Ok(Updated { given: zero, copy: None });
+            return Updated::new(zero, None);
         };
         let is_counter = given.place() == self.place && is_count(&given);
         let copy = (!is_counter).then(|| self.converted(&given, Code::int64()));
@@ -249,41 +212,6 @@ impl Data {
     }
 }
 
-impl Updated {
-    /// Finds out whether the tensor takes what its copy will have, by what it has.
-    fn new(given: Tensor, copy: Option<Tensor>) -> Result<Self, Refusal> {
-        copy.as_ref().map_or(Ok(()), |copy| given.copy_from(copy))?;
-        Ok(Self { given, copy })
-    }
-
-    pub(super) fn address(&self) -> usize {
-        self.copy.as_ref().unwrap_or(&self.given).address()
-    }
-
-    /// Takes over what the kernels wrote.
-    pub(super) fn finish(self) -> Result<(), Refusal> {
-        self.copy.map_or(Ok(()), |copy| self.given.copy_from(&copy))
-    }
-}
-
-/// A copy of a tensor in another type, or at another place.
-fn converted(tensor: &Tensor, code: Code, place: Place) -> Result<Tensor, Refusal> {
-    let strides = contiguous(tensor.sizes());
-    let copy = Tensor::empty(code, place, tensor.sizes(), &strides)?;
-    copy.copy_from(tensor)?;
-    Ok(copy)
-}
-
-/// A number of batches with one more, which the kernels do not count.
-pub(super) fn with_one_more(given: Tensor) -> Result<Updated, Refusal> {
-    let copy = converted(&given, Code::int64(), Place::cpu())?;
-    let address = copy.address();
-    let counted = Updated::new(given, Some(copy))?;
-    // SAFETY: the memory of one number, of torch's allocator and this function's alone.
-    unsafe { *core::ptr::with_exposed_provenance_mut::<i64>(address) += 1 };
-    Ok(counted)
-}
-
 fn expect_memory(name: &str, tensor: &Tensor) -> Result<(), Refusal> {
     if tensor.has_memory() {
         return Ok(());
@@ -300,14 +228,6 @@ fn is_count(tensor: &Tensor) -> bool {
 /// The dimensions from the outermost in memory to the innermost.
 fn order(dims: usize, is_channels_last: bool) -> Axes<usize> {
     if is_channels_last { [0].into_iter().chain(2..dims).chain([1]).collect() } else { (0..dims).collect() }
-}
-
-fn contiguous(sizes: &[i64]) -> Axes<i64> {
-    let mut strides = Axes::from_elem(1, sizes.len());
-    for axis in (1..sizes.len()).rev() {
-        strides[axis - 1] = strides[axis] * sizes[axis].max(1);
-    }
-    strides
 }
 
 /// Whether the strides of a tensor are in the order of channels-last, as torch decides it.

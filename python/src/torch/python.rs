@@ -8,10 +8,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
 use super::abi::{has_python_tensors, lib};
-use super::data;
-use super::operations::{Backward, Infer, Statistics, Train};
+use super::backward::Backward;
+use super::infer::Infer;
 use super::stack::{Operation, run};
+use super::statistics::{self, Statistics};
 use super::tensor::Tensor;
+use super::train::Train;
 use crate::epilogue::Kind;
 use crate::error::Refusal;
 
@@ -94,7 +96,7 @@ fn is_short(x: &Tensor) -> bool {
 /// The statistics that a training forward saved for its backward pass, with what that needs to know of it.
 #[pyclass(frozen)]
 pub(crate) struct Saved {
-    statistics: data::Saved,
+    statistics: statistics::Saved,
     epilogue: Kind,
 }
 

@@ -109,19 +109,19 @@ def take_native(device, monkeypatch):
 
 def take_python(device, monkeypatch):
     """The kernels in Python, over tensors of the device."""
-    where, mask = _kernels._where, _kernels._mask
+    where, mask = _kernels._where, _kernels.mask_of
     monkeypatch.setattr(_functional, "IS_NATIVE", False)
     for name, kernel in _kernels.KERNELS.items():
         monkeypatch.setattr(_autograd, name.upper(), kernel)
     monkeypatch.setattr(_kernels, "_where", lambda x: ((0, device.stream), *where(x)[1:]))
     monkeypatch.setattr(_kernels, "like", lambda x, format=None: device.empty(x.shape, x.dtype, format or _kernels.format_of(x)))
-    monkeypatch.setattr(_kernels, "_per_channel", lambda x: device.empty(x.shape[1:2], torch.float32))
+    monkeypatch.setattr(_kernels, "per_channel", lambda x: device.empty(x.shape[1:2], torch.float32))
 
     def kept(*given):
         like = mask(*given)
         return None if like is None else device.empty(like.shape, torch.int32)
 
-    monkeypatch.setattr(_kernels, "_mask", kept)
+    monkeypatch.setattr(_kernels, "mask_of", kept)
     made = []
 
     class Torch:

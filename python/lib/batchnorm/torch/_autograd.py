@@ -15,7 +15,7 @@ from batchnorm._native import Refused
 from batchnorm.torch import _ops
 from batchnorm.torch._derivatives import STEPS
 from batchnorm.torch._derivatives import gradients as composed_gradients
-from batchnorm.torch._kernels import is_channels_last
+from batchnorm.torch._kernels import is_channels_last, is_in_a_backward_pass
 from batchnorm.torch._kinds import ACTIVATION_OF, RECOMPUTES_V
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -24,7 +24,6 @@ _is_grad_enabled = torch.is_grad_enabled
 _are_transforms_active = torch._C._are_functorch_transforms_active
 _count_dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_profiled = torch.autograd._profiler_enabled
-_graph_task = torch._C._current_graph_task_id  # -1 outside of backward passes
 _is_batch = torch._C._functorch.is_legacy_batchedtensor
 
 
@@ -232,13 +231,18 @@ def moved(running_mean, running_var, counter):
         _increment_version([tensor for tensor in tensors if not tensor.is_inference()])
 
 
-def expect_differentiable(x, weight, bias, running_mean, running_var):
-    """Refuses early, since autograd would refuse only when statistics have been moved."""
-    if (
+def is_any_of_inference_mode(x, weight, bias):
+    """Whether autograd cannot keep one of what it is to keep; of a residual it keeps nothing."""
+    return (
         x.is_inference()
         or (weight is not None and weight.is_inference())
         or (bias is not None and bias.is_inference())
-    ):
+    )
+
+
+def expect_differentiable(x, weight, bias, running_mean, running_var):
+    """Refuses early, since autograd would refuse only when statistics have been moved."""
+    if is_any_of_inference_mode(x, weight, bias):
         raise RuntimeError(
             "Inference tensors cannot be saved for backward: expected tensors that were made outside of inference mode, or clones "
             "of such as were made in it"
@@ -253,7 +257,7 @@ def _train_operation(
 ):
     """The operation with its gradients, for who calls it through the dispatcher: all results."""
     # Nothing is written then, nor said to be; what traces the operation may run it at other times, where the kernel asks.
-    if skip_recomputed and not _count_dispatch_modes() and _graph_task() != -1:
+    if skip_recomputed and not _count_dispatch_modes() and is_in_a_backward_pass():
         running_mean = running_var = counter = None
     rest = running_mean, running_var, counter, momentum, eps, epilogue
     if not _is_grad_enabled():

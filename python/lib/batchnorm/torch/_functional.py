@@ -13,12 +13,14 @@ from batchnorm.torch._autograd import (
     expect_differentiable,
     infer_differentiably,
     infer_short,
+    is_any_of_inference_mode,
     is_composed,
     moved,
     refusal,
     train_differentiably,
     train_short,
 )
+from batchnorm.torch._kernels import is_in_a_backward_pass
 from batchnorm.torch._kinds import ACTIVATION_OF, ACTIVATIONS, ACTIVATIONS_OF_RESIDUALS, EPILOGUE, PARAM_DTYPE
 from batchnorm.torch._ops import IS_NATIVE, TAKES_TENSORS
 
@@ -39,7 +41,6 @@ _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _is_profiled = torch.autograd._profiler_enabled
 _tracing_state = torch._C._get_tracing_state
-_graph_task = torch._C._current_graph_task_id  # -1 outside of backward passes
 
 
 def batch_norm(
@@ -85,7 +86,7 @@ def normalize(
     x, z, weight, bias, running_mean, running_var, counter, training, momentum, eps, epilogue, skip_non_finite, skip_recomputed
 ):
     """`batch_norm` with an epilogue by its name."""
-    if skip_recomputed and training and not _is_compiling() and _graph_task() != -1:
+    if skip_recomputed and training and not _is_compiling() and is_in_a_backward_pass():
         running_mean = running_var = counter = None
     # The shortest way, where nobody is to see the operations in the dispatcher. There the native kernels alone check the
     # arguments: those that they refuse have changed nothing.
@@ -136,11 +137,7 @@ def normalize(
 def _dispatcher_takes(x, z, weight, bias, running_mean, running_var, is_needed):
     """Whether the dispatcher's way ends in the kernels, with all that they need: the shortest way finds that out itself, before anything
     has changed."""
-    if is_needed and (
-        x.is_inference()
-        or (weight is not None and weight.is_inference())
-        or (bias is not None and bias.is_inference())
-    ):
+    if is_needed and is_any_of_inference_mode(x, weight, bias):
         return False
     if (running_mean is not None and running_mean.is_neg()) or (running_var is not None and running_var.is_neg()):
         return False

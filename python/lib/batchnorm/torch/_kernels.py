@@ -9,7 +9,6 @@ from batchnorm import _native
 from batchnorm.torch._kinds import BACKWARD_AS, KEEPS_MASK, PARAM_DTYPE, WITHOUT_DZ
 from batchnorm.torch._workspace import address_of, workspace
 
-
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -41,6 +40,11 @@ def format_of_backward(x, mask, mask_is_channels_last):
     return _CHANNELS_LAST[x.dim()]
 
 
+def is_in_a_backward_pass():
+    """Whether this thread runs a backward pass, which runs forward passes again for checkpoints."""
+    return torch._C._current_graph_task_id() != -1
+
+
 def _param_dtype(x):
     return PARAM_DTYPE[x.dtype]
 
@@ -50,11 +54,11 @@ def like(x, memory_format=None):
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format or format_of(x))
 
 
-def _per_channel(x):
+def per_channel(x):
     return torch.empty(x.shape[1], dtype=_param_dtype(x), device=x.device)
 
 
-def _mask(x, epilogue, keep_mask):
+def mask_of(x, epilogue, keep_mask):
     if not keep_mask or epilogue not in KEEPS_MASK:
         return None
     return torch.empty((x.numel() + 31) // 32, dtype=torch.int32, device=x.device)
@@ -132,12 +136,12 @@ def _train(
     x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite,
     skip_recomputed,
 ):
-    if skip_recomputed and torch._C._current_graph_task_id() != -1:  # In a backward pass.
+    if skip_recomputed and is_in_a_backward_pass():
         running_mean = running_var = num_batches_tracked = None
     memory_format = format_of(x)
     x = _dense(x, memory_format)
     z = None if z is None else _dense(z, memory_format)
-    y, mean, inv_std, mask = like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
+    y, mean, inv_std, mask = like(x), per_channel(x), per_channel(x), mask_of(x, epilogue, keep_mask)
     weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
     updated = None
     if running_mean is not None:
@@ -169,7 +173,7 @@ def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_ma
     memory_format = format_of(x)
     x = _dense(x, memory_format)
     z = None if z is None else _dense(z, memory_format)
-    y, mask = like(x), _mask(x, epilogue, keep_mask)
+    y, mask = like(x), mask_of(x, epilogue, keep_mask)
     weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
     mean, var = _param(x, running_mean), _param(x, running_var)
     forward = _forward(eps, epilogue, x, y, z, weight, bias, mask)
@@ -190,8 +194,8 @@ def _backward(
         epilogue = WITHOUT_DZ.get(epilogue, epilogue)
     dx = like(x) if needs_dx else None
     dz = like(x) if needs_dz else None
-    dweight = _per_channel(x) if needs_dweight else None
-    dbias = _per_channel(x) if needs_dbias else None
+    dweight = per_channel(x) if needs_dweight else None
+    dbias = per_channel(x) if needs_dbias else None
     weight, bias, mean = (_param(x, tensor) for tensor in (weight, bias, mean))
     inv_std_or_var = _param(x, inv_std_or_var)
     where = _where(x)

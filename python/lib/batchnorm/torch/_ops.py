@@ -12,7 +12,7 @@ import torch
 
 from batchnorm import _native
 from batchnorm.torch import _kernels
-from batchnorm.torch._kinds import BACKWARD_AS, KEEPS_MASK, PARAM_DTYPE
+from batchnorm.torch._kinds import BACKWARD_AS
 
 # The first version of PyTorch that this works with, and the first that the native half can register its kernels with.
 OLDEST, OLDEST_NATIVE = (2, 6), (2, 10)
@@ -79,29 +79,19 @@ def _check_devices(x, *tensors, counter=None):
             )
 
 
-def _per_channel(x):
-    return torch.empty(x.shape[1], dtype=PARAM_DTYPE[x.dtype], device=x.device)
-
-
-def _mask(x, epilogue, keep_mask):
-    if not keep_mask or epilogue not in KEEPS_MASK:
-        return None
-    return torch.empty((x.numel() + 31) // 32, dtype=torch.int32, device=x.device)
-
-
 @torch.library.register_fake("batchnorm::train", lib=LIBRARY)
 def _(
     x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite,
     skip_recomputed,
 ):
     _check_devices(x, z, weight, bias, running_mean, running_var, counter=num_batches_tracked)
-    return _kernels.like(x), _per_channel(x), _per_channel(x), _mask(x, epilogue, keep_mask)
+    return _kernels.like(x), _kernels.per_channel(x), _kernels.per_channel(x), _kernels.mask_of(x, epilogue, keep_mask)
 
 
 @torch.library.register_fake("batchnorm::infer", lib=LIBRARY)
 def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
     _check_devices(x, z, weight, bias, running_mean, running_var)
-    return _kernels.like(x), _mask(x, epilogue, keep_mask)
+    return _kernels.like(x), _kernels.mask_of(x, epilogue, keep_mask)
 
 
 @torch.library.register_fake("batchnorm::backward", lib=LIBRARY)
@@ -114,6 +104,6 @@ def _(
     return (
         _kernels.like(x, memory_format) if needs_dx else None,
         _kernels.like(x, memory_format) if needs_dz and epilogue not in BACKWARD_AS else None,
-        _per_channel(x) if needs_dweight else None,
-        _per_channel(x) if needs_dbias else None,
+        _kernels.per_channel(x) if needs_dweight else None,
+        _kernels.per_channel(x) if needs_dbias else None,
     )
