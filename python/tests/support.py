@@ -37,3 +37,41 @@ def step(module, *inputs):
 
 def same(got, want):
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+class Epilogues(TorchDispatchMode):
+    """The epilogues of the batch norms that run, one after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.batchnorm.train.default, torch.ops.batchnorm.infer.default):
+            self.ran.append(args[9] if function is torch.ops.batchnorm.train.default else args[7])
+        return function(*args, **(kwargs or {}))
+
+
+def epilogues(model, *inputs):
+    """The epilogues that a model's batch norms run with."""
+    with Epilogues() as seen:
+        model(*inputs)
+    return seen.ran
+
+
+def expect_alike(ours, theirs, *inputs, rtol=1e-4, atol=1e-5):
+    """Sees that a training step and an evaluation of two models give the same: values, gradients, and all of the states."""
+    for training in (True, False):
+        ours.train(training), theirs.train(training)
+        ours.zero_grad(), theirs.zero_grad()
+        results = []
+        for model in (ours, theirs):
+            copies = [x.clone().requires_grad_() for x in inputs]
+            torch.manual_seed(7)
+            y = model(*copies)
+            y.square().sum().backward()
+            results.append([y, *(x.grad for x in copies), *(p.grad for p in model.parameters()), *model.state_dict().values()])
+        for got, want in zip(*results, strict=True):
+            assert (got is None) == (want is None)
+            if want is not None:
+                torch.testing.assert_close(got, want, rtol=rtol, atol=atol)

@@ -122,11 +122,3 @@ def test_compile_traces_it_without_a_break(training, backend):
         for (name, a), b in zip(traced.state_dict().items(), plain.state_dict().values()):
             torch.testing.assert_close(a, b, msg=name)
     assert plain[1].num_batches_tracked.item() == (len(batches) if training else 0)
-
-
-def test_export_keeps_it_as_one_operation():
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), bn.BatchNormReLU(4)).eval()
-    x = torch.rand(2, 3, 6, 6)
-    exported = torch.export.export(model, (x,))
-    assert [str(node.target) for node in exported.graph.nodes if "batchnorm" in str(node.target)] == ["batchnorm.infer.default"]
-    torch.testing.assert_close(exported.module()(x), model(x))

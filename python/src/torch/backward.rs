@@ -50,10 +50,7 @@ impl Operation for Backward {
     fn run(self) -> Results {
         let Self { dy, x, weight, bias, relu_mask, running_eps, .. } = self;
         let [needs_dx, needs_dz, needs_dweight, needs_dbias] = self.needs;
-        let data = match &relu_mask {
-            Some(_) => Data::in_order(&x, self.mask_is_channels_last)?,
-            None => Data::of(&x)?,
-        };
+        let data = Data::in_order(&x, relu_mask.is_some().then_some(self.mask_is_channels_last))?;
         let epilogue = self.epilogue?;
         let (x, dy) = (data.dense("input", x)?, data.dense("the gradient", dy)?);
         let weight = data.affine("weight", weight)?;

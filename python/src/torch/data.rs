@@ -24,22 +24,13 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// That of a call with this x, in whose order it is.
-    pub(super) fn of(x: &Tensor) -> Result<Self, Refusal> {
-        Self::new(x, None)
-    }
-
-    /// That of a call with this x, in the order of channels-last or in that of its dimensions.
-    pub(super) fn in_order(x: &Tensor, is_channels_last: bool) -> Result<Self, Refusal> {
-        if is_channels_last && !matches!(x.dims(), 4 | 5) {
+    /// That of a call with this x: in the order that the bits of a mask are in, if that is said, or in x's own.
+    pub(super) fn in_order(x: &Tensor, is_channels_last: Option<bool>) -> Result<Self, Refusal> {
+        if is_channels_last == Some(true) && !matches!(x.dims(), 4 | 5) {
             let text =
                 format!("expected a mask in the order of channels_last with 4 or 5 dimensions, got {}", x.dims());
             return Err(Refusal::runtime(text));
         }
-        Self::new(x, Some(is_channels_last))
-    }
-
-    fn new(x: &Tensor, is_last: Option<bool>) -> Result<Self, Refusal> {
         let place = x.place();
         if !x.is_strided() || x.dims() < 2 {
             return Err(Refusal::runtime(format!("expected at least 2D input (got {}D input)", x.dims())));
@@ -48,7 +39,7 @@ impl Data {
             return Err(Refusal::runtime("batch_norm is not implemented for the dtype of input".into()));
         };
         let sizes = Axes::from_slice(x.sizes());
-        let is_last = is_last.unwrap_or_else(|| is_channels_last(x));
+        let is_last = is_channels_last.unwrap_or_else(|| is_in_channels_last(x));
         let order = order(sizes.len(), is_last);
         let mut strides = Axes::from_elem(1, sizes.len());
         let mut stride = 1;
@@ -231,7 +222,7 @@ fn order(dims: usize, is_channels_last: bool) -> Axes<usize> {
 }
 
 /// Whether the strides of a tensor are in the order of channels-last, as torch decides it.
-fn is_channels_last(x: &Tensor) -> bool {
+fn is_in_channels_last(x: &Tensor) -> bool {
     let dims = x.dims();
     if !matches!(dims, 4 | 5) || x.is_dense(0..dims) {
         return false;

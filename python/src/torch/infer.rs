@@ -20,6 +20,8 @@ pub(super) struct Infer {
     pub(super) eps: f64,
     pub(super) epilogue: Named,
     pub(super) keep_mask: bool,
+    /// As of a training forward.
+    pub(super) mask_is_channels_last: Option<bool>,
 }
 
 impl Operation for Infer {
@@ -36,20 +38,21 @@ impl Operation for Infer {
             eps: arguments.float(),
             epilogue: arguments.epilogue(),
             keep_mask: arguments.flag(),
+            mask_is_channels_last: arguments.optional_flag(),
         }
     }
 
     fn run(self) -> Results {
         let Self { x, z, weight, bias, running_mean, running_var, eps, .. } = self;
-        let data = Data::of(&x)?;
         let epilogue = self.epilogue?;
+        let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
+        let data = Data::in_order(&x, self.mask_is_channels_last.filter(|_| keeps_mask))?;
         let x = data.dense("input", x)?;
         let z = z.map(|z| data.dense("residual", z)).transpose()?;
         let weight = data.affine("weight", weight)?;
         let bias = data.affine("bias", bias)?;
         let mean = data.param("running_mean", running_mean)?;
         let var = data.param("running_var", running_var)?;
-        let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
         let mask = keeps_mask.then(|| data.mask()).transpose()?;
         let y = data.empty()?;
         let forward = Forward {

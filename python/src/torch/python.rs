@@ -178,6 +178,7 @@ pub(crate) fn train_tensors<'py>(
         keep_mask,
         skip_non_finite,
         skip_recomputed: false, // Who calls this has looked.
+        mask_is_channels_last: None,
     };
     let (y, statistics, mask) = results(py, is_short, || train.saving())?;
     Ok((into_python(py, Some(&y))?, into_python(py, mask.as_ref())?, Saved { statistics, epilogue: kind }))
@@ -202,7 +203,7 @@ pub(crate) fn infer_tensors<'py>(
     if keep_mask {
         expect_kept([Some(&x), weight.as_ref(), bias.as_ref()])?;
     }
-    let infer = Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask };
+    let infer = Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, mask_is_channels_last: None };
     let [y, mask, ..] = results(py, is_short, || infer.run())?;
     Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?))
 }

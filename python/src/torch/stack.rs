@@ -55,6 +55,10 @@ impl Arguments<'_> {
         self.next() & 1 != 0 // A byte of it.
     }
 
+    pub(super) fn optional_flag(&mut self) -> Option<bool> {
+        self.optional().map(|value| value & 1 != 0)
+    }
+
     /// An epilogue by its name.
     pub(super) fn epilogue(&mut self) -> Result<Kind, Refusal> {
         let (handle, mut len, mut from) = (handle(self.next()), 0, ptr::null());

@@ -29,6 +29,8 @@ pub(super) struct Train {
     pub(super) keep_mask: bool,
     pub(super) skip_non_finite: bool,
     pub(super) skip_recomputed: bool,
+    /// The order that a mask's bits are to be in, and y with them: that of x, where nothing is said.
+    pub(super) mask_is_channels_last: Option<bool>,
 }
 
 impl Operation for Train {
@@ -49,6 +51,7 @@ impl Operation for Train {
             keep_mask: arguments.flag(),
             skip_non_finite: arguments.flag(),
             skip_recomputed: arguments.flag(),
+            mask_is_channels_last: arguments.optional_flag(),
         }
     }
 
@@ -79,7 +82,8 @@ impl Train {
         } else {
             (self.running_mean, self.running_var, self.num_batches_tracked)
         };
-        let data = Data::of(&x)?;
+        let keeps_mask = self.keep_mask && self.epilogue.as_ref().is_ok_and(|epilogue| epilogue.0.keeps_mask());
+        let data = Data::in_order(&x, self.mask_is_channels_last.filter(|_| keeps_mask))?;
         if data.len() > 0 && data.at.shape.m() == 1 {
             return Err(Refusal::runtime("Expected more than 1 value per channel when training".into()));
         }
@@ -108,7 +112,6 @@ impl Train {
             _ => None,
         };
         let uncounted = uncounted.map(with_one_more).transpose()?;
-        let keeps_mask = self.keep_mask && epilogue.0.keeps_mask();
         let mask = keeps_mask.then(|| data.mask()).transpose()?;
         let (y, saved) = (data.empty()?, new(&data)?);
         let workspace = workspace(&data, Op::Train, epilogue)?;

@@ -5,7 +5,8 @@
 layer before it.
 """
 
-from batchnorm.torch._convert import convert
+from batchnorm.torch._backend import backend
+from batchnorm.torch._convert import convert, report, revert
 from batchnorm.torch._fold import fold
 from batchnorm.torch._functional import batch_norm
 from batchnorm.torch._modules import (
@@ -19,6 +20,10 @@ from batchnorm.torch._modules import (
     BatchNormSiLU,
 )
 from batchnorm.torch._plans import set_max_sms, use_plans
+from batchnorm.torch._quantization import register_fusers
+
+register_fusers()
+del register_fusers
 
 __all__ = [
     "BatchNorm1d",
@@ -29,9 +34,12 @@ __all__ = [
     "BatchNormReLU",
     "BatchNormReLU6",
     "BatchNormSiLU",
+    "backend",
     "batch_norm",
     "convert",
     "fold",
+    "report",
+    "revert",
     "set_max_sms",
     "use_plans",
 ]

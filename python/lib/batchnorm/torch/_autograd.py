@@ -32,9 +32,9 @@ def _by_dispatcher(name):
     operation = getattr(torch.ops.batchnorm, name).default
     operation = getattr(operation, "_op", operation)  # Its __call__ does nothing else.
 
-    def call(*args):
+    def call(*args, **options):
         with _below_autograd():
-            return operation(*args)
+            return operation(*args, **options)
 
     return call
 
@@ -67,8 +67,8 @@ class _Saved(tuple):
         return _refusing(BACKWARD)(dy, x, weight, bias, mean, inv_std, mask, mask_is_channels_last, None, epilogue, *needs[:4])
 
 
-def _train(*args, skip_recomputed=False):
-    y, mean, inv_std, mask = TRAIN(*args, skip_recomputed)
+def _train(*args, skip_recomputed=False, mask_is_channels_last=None):
+    y, mean, inv_std, mask = TRAIN(*args, skip_recomputed, mask_is_channels_last)
     return y, mask, _Saved((mean, inv_std, args[9]))
 
 
@@ -104,8 +104,8 @@ class _Train(torch.autograd.Function):
         if running_mean is not None or counter is not None:
             moved(running_mean, running_var, counter)
         # The batch's statistics are small, and nobody else's: past what saving costs. The bias finds the activation's argument
-        # again, where that is needed.
-        ctx.call = saved, mask is not None and is_channels_last(x), eps, epilogue
+        # again, where that is needed. A mask's bits are in the order of y.
+        ctx.call = saved, mask is not None and is_channels_last(y), eps, epilogue
         ctx.to_save = x, weight, bias if epilogue in RECOMPUTES_V else None, mask  # save_for_backward does this alone.
         if others is not None:
             others += *saved.statistics(), mask
@@ -136,7 +136,7 @@ class _Infer(torch.autograd.Function):
     def forward(ctx, x, z, weight, bias, call):
         kernel, running_mean, running_var, eps, epilogue, others = call
         y, mask = kernel(x, z, weight, bias, running_mean, running_var, eps, epilogue, True)
-        ctx.call = mask is not None and is_channels_last(x), eps, epilogue
+        ctx.call = mask is not None and is_channels_last(y), eps, epilogue
         ctx.save_for_backward(x, weight, bias if epilogue in RECOMPUTES_V else None, running_mean, running_var, mask)
         if others is not None:
             others.append(mask)
@@ -252,28 +252,41 @@ def expect_differentiable(x, weight, bias, running_mean, running_var):
         raise RuntimeError(f"batch_norm is not differentiable with respect to argument '{name}'")
 
 
+def _order(x, mask_is_channels_last):
+    """The order of a mask's bits that a graph is to keep, where one is traced: x may have another when it runs."""
+    if mask_is_channels_last is None and _count_dispatch_modes():
+        return is_channels_last(x)
+    return mask_is_channels_last
+
+
 def _train_operation(
-    x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite, skip_recomputed
+    x, z, weight, bias, running_mean, running_var, counter, momentum, eps, epilogue, keep_mask, skip_non_finite, skip_recomputed,
+    mask_is_channels_last=None,
 ):
     """The operation with its gradients, for who calls it through the dispatcher: all results."""
+    order = _order(x, mask_is_channels_last)
     # Nothing is written then, nor said to be; what traces the operation may run it at other times, where the kernel asks.
     if skip_recomputed and not _count_dispatch_modes() and is_in_a_backward_pass():
         running_mean = running_var = counter = None
     rest = running_mean, running_var, counter, momentum, eps, epilogue
     if not _is_grad_enabled():
-        results = TRAIN(x, z, weight, bias, *rest, keep_mask, skip_non_finite, skip_recomputed)
+        results = TRAIN(x, z, weight, bias, *rest, keep_mask, skip_non_finite, skip_recomputed, order)
         moved(running_mean, running_var, counter)
         return results
     others = []
-    kernel = functools.partial(_train, skip_recomputed=skip_recomputed) if skip_recomputed else _train
+    kernel = functools.partial(_train, skip_recomputed=skip_recomputed, mask_is_channels_last=order)
     return _Train.apply(x, z, weight, bias, (kernel, *rest, skip_non_finite, others)), *others
 
 
-def _infer_operation(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
+def _infer_operation(
+    x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, mask_is_channels_last=None
+):
+    order = _order(x, mask_is_channels_last)
     if not _is_grad_enabled():
-        return INFER(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask)
+        return INFER(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, order)
     others = []
-    return _Infer.apply(x, z, weight, bias, (INFER, running_mean, running_var, eps, epilogue, others)), *others
+    kernel = functools.partial(INFER, mask_is_channels_last=order)
+    return _Infer.apply(x, z, weight, bias, (kernel, running_mean, running_var, eps, epilogue, others)), *others
 
 
 _ops.LIBRARY.impl("train", _train_operation, "Autograd")

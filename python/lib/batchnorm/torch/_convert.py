@@ -1,95 +1,141 @@
-"""Replacing the batch norms of a model."""
+"""Replacing the batch norms of a model, and what is between them and their activations; and the way back."""
+
+import collections
+import logging
 
 import torch
 
-from batchnorm.torch._modules import FUSED, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from batchnorm.torch._modules import AS_LEAF, REPLACED, _Fused
+from batchnorm.torch._parents import fuse as fuse_in
+from batchnorm.torch._parents import fused_in, has_its_activation, unfuse
 
-_REPLACED = {
-    torch.nn.BatchNorm1d: BatchNorm1d,
-    torch.nn.BatchNorm2d: BatchNorm2d,
-    torch.nn.BatchNorm3d: BatchNorm3d,
-    # Ours stay what they are, unless an activation follows.
-    BatchNorm1d: BatchNorm1d,
-    BatchNorm2d: BatchNorm2d,
-    BatchNorm3d: BatchNorm3d,
+_LOG = logging.getLogger("batchnorm.torch")
+_ORIGINAL = {ours: theirs for theirs, ours in REPLACED.items()}
+_LAZY = {
+    torch.nn.LazyBatchNorm1d: REPLACED[torch.nn.BatchNorm1d],
+    torch.nn.LazyBatchNorm2d: REPLACED[torch.nn.BatchNorm2d],
+    torch.nn.LazyBatchNorm3d: REPLACED[torch.nn.BatchNorm3d],
 }
+_NORMS = (torch.nn.modules.batchnorm._NormBase,)
 
 
 def convert(model, fuse=None, *, fuse_relu=None):
     """Replaces every `torch.nn.BatchNorm1d`, `2d` and `3d` in `model`, which is changed in place, and returns it.
 
-    Parameters and buffers stay the same tensors, so that an optimizer and a state_dict still fit. With `fuse`, the default, of which
-    `fuse_relu` is another name, a batch norm with a `torch.nn.ReLU`, `ReLU6`, `SiLU` or `Hardswish` right behind it in a
-    `torch.nn.Sequential` becomes a `BatchNormReLU`, and so on, and the activation a `torch.nn.Identity`: not for a model that
-    takes single modules out of a `Sequential`, nor for code that looks for `torch.nn`'s batch norms, which the fused ones are
-    none of. Subclasses of torch's, and modules whose `forward` was replaced, are left alone; a subclass of
-    `Sequential` counts as one where it calls its modules as that does. Nothing with hooks is fused. Modules that were compiled by
-    their `compile` are not compiled any more. A module that is used twice is replaced by one.
+    The modules stay the same objects, with the same parameters, buffers and hooks, and change their classes alone: to subclasses of
+    those that they were of. So an optimizer and a state_dict still fit, and what looks for `torch.nn.BatchNorm2d` finds them. With
+    `fuse`, the default, of which `fuse_relu` is another name, a batch norm is called as one operation with what comes behind it:
+
+    - in a `torch.nn.Sequential`, or a subclass that calls its modules as that does, a `ReLU`, `ReLU6`, `SiLU` or `Hardswish`;
+    - in any other class whose methods call both, as `relu(bn(x))` or one after the other, such an activation, or `+ residual` and a
+      relu: the residual blocks of torchvision and timm, and others written so;
+    - the activation that timm's `BatchNormAct2d` has inside.
+
+    Whether that is so is looked at in each call. A batch norm or an activation that was replaced or folded since, that is taken out, or
+    that has hooks is called on its own, as it would have been.
+
+    Left alone are `SyncBatchNorm`, instance norms, subclasses of torch's batch norms, and modules whose `forward` was replaced. Lazy
+    ones are replaced when they know their size. `report(model)` says what was fused and what was left, and so does a logger,
+    "batchnorm.torch", at the level INFO; `revert(model)` is the way back.
     """
     if fuse is not None and fuse_relu is not None:
         raise ValueError(f"expected fuse or fuse_relu, which are one, got fuse={fuse} and fuse_relu={fuse_relu}")
-    fuse = all(each is not False for each in (fuse, fuse_relu))
-    if _is_replaced(model):
-        return _replaced(model, _REPLACED[type(model)])
-    found = [(module, name, child, behind) for module in model.modules() for name, child, behind in _children(module)]
-    classes = {}
-    for module, _, child, behind in found:
-        classes.setdefault(id(child), set()).add(_fused(module, child, behind) if fuse else None)
-    new = {}
-    for module, name, child, behind in found:
-        # A batch norm that is used elsewhere too, without the activation or with another, is not fused.
-        fused = next(iter(classes[id(child)])) if len(classes[id(child)]) == 1 else None
-        if id(child) not in new:
-            new[id(child)] = _replaced(child, fused or _REPLACED[type(child)])
-        module._modules[name] = new[id(child)]
-        if fused:
-            module._modules[behind] = torch.nn.Identity()
+    modules = list(_model(model).modules())
+    fuses = all(each is not False for each in (fuse, fuse_relu))
+    for module in modules:
+        if "forward" in module.__dict__:
+            continue
+        if type(module) in REPLACED:
+            module.__class__ = REPLACED[type(module)]
+            module.__dict__.update(AS_LEAF)
+        elif type(module) in _LAZY:
+            module.__dict__.update(AS_LEAF, cls_to_become=_LAZY[type(module)])
+    owners = collections.Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    shared = frozenset(of for of, count in owners.items() if count > 1)
+    for module in modules:
+        if fuses or has_its_activation(module):
+            fuse_in(module, shared)
+            if has_its_activation(module):
+                module.__dict__.update(AS_LEAF)
+        else:
+            unfuse(module)
+    _LOG.info("%s", report(model))
     return model
 
 
-def _children(module):
-    """The batch norms of a module that are replaced, by name, each with the name of what comes right behind it."""
-    children = [(name, child) for name, child in module._modules.items() if child is not None]
-    for (name, child), (behind, _) in zip(children, [*children[1:], (None, None)]):
-        if _is_replaced(child):
-            yield name, child, behind
+def revert(model):
+    """Makes a model of torch.nn's batch norms again, in place, of one that `convert` has changed, and returns it.
+
+    Parameters, buffers and hooks stay, and so do modules that are this package's from the beginning but have no counterpart,
+    as `BatchNormReLU`: `report(model)` names them. The options `skip_non_finite` and `skip_recomputed` are gone.
+    """
+    for module in _model(model).modules():
+        unfuse(module)
+        was_lazy = module.__dict__.get("cls_to_become") in _ORIGINAL
+        if type(module) in _ORIGINAL or was_lazy or has_its_activation(module):
+            module.__class__ = _ORIGINAL.get(type(module), type(module))
+            for name in (*AS_LEAF, "cls_to_become", "skip_non_finite", "skip_recomputed"):
+                module.__dict__.pop(name, None)
+    return model
 
 
-def _is_replaced(module):
-    return type(module) in _REPLACED and "forward" not in module.__dict__
+class Report:
+    """What is fused in a model.
+
+    `norms` are the names of all its batch norms, `activations` of those fused with an activation behind them, `residuals` of those
+    fused with a residual and a relu; `alone` have neither, and `left` are not this package's, each with its class.
+    """
+
+    def __init__(self, model):
+        self.norms, self.activations, self.residuals, self.alone, self.left = [], [], [], [], {}
+        fused = {}
+        names = {id(module): name for name, module in model.named_modules()}
+        for parent, module in model.named_modules():
+            for name, has_residual in fused_in(module):
+                norm = module.get_submodule(name)
+                fused[names.get(id(norm), f"{parent}.{name}")] = has_residual
+        for name, module in model.named_modules():
+            if not isinstance(module, _NORMS) or isinstance(module, torch.nn.modules.instancenorm._InstanceNorm):
+                continue
+            self.norms.append(name)
+            if name in fused:
+                (self.residuals if fused[name] else self.activations).append(name)
+            elif isinstance(module, _Fused):
+                (self.residuals if module._epilogue == "identity" else self.activations).append(name)
+            elif type(module) in _ORIGINAL or type(module) in _LAZY or has_its_activation(module) and not is_original(module):
+                self.alone.append(name)
+            else:
+                self.left[name] = type(module).__name__
+
+    def __str__(self):
+        parts = [f"{len(self.alone)} with nothing behind them that is fused ({_some(self.alone)})"] if self.alone else []
+        for cls, count in collections.Counter(self.left.values()).items():
+            parts.append(f"{count} {cls}, not replaced ({_some([name for name, of in self.left.items() if of == cls])})")
+        left = ", ".join(parts) or "none"
+        return f"fused {len(self.activations)} + {len(self.residuals)} of {len(self.norms)}; left: {left}"
+
+    __repr__ = __str__
 
 
-def _fused(module, norm, behind):
-    """The class of a batch norm and what is right behind it in one; `None` where they are not to be fused."""
-    activation = module._modules.get(behind)
-    if activation is None or not _calls_in_order(module) or "forward" in activation.__dict__ or _has_hooks(norm, activation):
-        return None
-    # A ReLU6 takes its bounds from attributes.
-    if type(activation) is torch.nn.ReLU6 and (activation.min_val, activation.max_val) != (0.0, 6.0):
-        return None
-    return FUSED.get(type(activation))
+def is_original(module):
+    """Whether timm's module is as timm made it."""
+    return type(module).__name__ == "BatchNormAct2d" and not hasattr(type(module), "_fused_of")
 
 
-def _calls_in_order(module):
-    """Whether a module is a `Sequential`, or of a class that changes nothing of how that calls its modules."""
-    cls, of = type(module), torch.nn.Sequential
-    # Those of torch.ao are looked for by their class, with what they had inside.
-    if not isinstance(module, of) or cls.__module__.startswith("torch.ao.") or "forward" in module.__dict__:
-        return False
-    return (cls.forward, cls.__iter__, cls.__call__) == (of.forward, of.__iter__, of.__call__)
+def _some(names):
+    names = [name or "itself" for name in names]
+    return ", ".join(names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"])
 
 
-def _replaced(old, cls):
-    new = cls.__new__(cls)
-    # All that there is: settings, parameters, buffers, hooks, whether it trains.
-    new.__dict__.update(old.__dict__)
-    # A module that was compiled calls what it was compiled of: the old one.
-    new.__dict__.pop("_compiled_call_impl", None)
-    if cls in FUSED.values():
-        new._unfused = _REPLACED[type(old)]
-    return new
+def report(model):
+    """What is fused in a model now, as `str` says it: "fused 33 + 16 of 53; left: ..." with an activation, and with a residual and a
+    relu, of all batch norms."""
+    return Report(_model(model))
 
 
-def _has_hooks(*modules):
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for module in modules for name in names)
+def _model(model):
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+

@@ -4,6 +4,8 @@ The kernels check all that they compute with, before they write. So a call goes 
 here: for the exception that PyTorch would raise, or for what it would do, as it promotes dtypes.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
@@ -40,6 +42,7 @@ _is_compiling = torch.compiler.is_compiling
 _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _is_profiled = torch.autograd._profiler_enabled
+_proxy_mode = functools.partial(torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey.PROXY)
 _tracing_state = torch._C._get_tracing_state
 
 
@@ -156,6 +159,8 @@ def _normalize_checked(
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
     # A compiler follows torch.func's transforms, and no forward derivatives.
     composed = (_are_transforms_active() if _is_compiling() else is_composed()) or _is_distributed(x)
+    # In evaluation a graph gets PyTorch's own operations, which each exporter knows, and compilers fuse with others.
+    composed = composed or (not training and _is_traced())
     activation = ACTIVATION_OF[epilogue]
     behind = None
     if z is not None:
@@ -190,6 +195,11 @@ def _normalize_checked(
     if training and not _is_compiling() and torch.is_inference_mode_enabled():
         moved(*statistics)  # Elsewhere autograd's kernel says so.
     return y if behind is None else ACTIVATION[activation](y + behind)
+
+
+def _is_traced():
+    """Whether operations are recorded for a graph: by a compiler, an exporter, or a tracer."""
+    return _is_compiling() or _tracing_state() is not None or _proxy_mode() is not None
 
 
 def _is_distributed(x):

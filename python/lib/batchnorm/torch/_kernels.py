@@ -29,9 +29,9 @@ def is_channels_last(x):
     return format_of(x) != torch.contiguous_format
 
 
-def format_of_backward(x, mask, mask_is_channels_last):
-    """The memory format of a backward pass: that of the mask's bits, if there is one."""
-    if mask is None:
+def format_with(x, mask, mask_is_channels_last):
+    """The memory format of a pass: that of the mask's bits, if there is one and its order is said, and else of x."""
+    if mask is None or mask_is_channels_last is None:
         return format_of(x)
     if not mask_is_channels_last:
         return torch.contiguous_format
@@ -134,14 +134,15 @@ def _forward(eps, epilogue, x, y, z, weight, bias, mask):
 
 def _train(
     x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite,
-    skip_recomputed,
+    skip_recomputed, mask_is_channels_last=None,
 ):
     if skip_recomputed and is_in_a_backward_pass():
         running_mean = running_var = num_batches_tracked = None
-    memory_format = format_of(x)
+    mask = mask_of(x, epilogue, keep_mask)
+    memory_format = format_with(x, mask, mask_is_channels_last)
     x = _dense(x, memory_format)
     z = None if z is None else _dense(z, memory_format)
-    y, mean, inv_std, mask = like(x), per_channel(x), per_channel(x), mask_of(x, epilogue, keep_mask)
+    y, mean, inv_std = like(x, memory_format), per_channel(x), per_channel(x)
     weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
     updated = None
     if running_mean is not None:
@@ -169,11 +170,12 @@ def _train(
     return y, mean, inv_std, mask
 
 
-def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
-    memory_format = format_of(x)
+def _infer(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, mask_is_channels_last=None):
+    mask = mask_of(x, epilogue, keep_mask)
+    memory_format = format_with(x, mask, mask_is_channels_last)
     x = _dense(x, memory_format)
     z = None if z is None else _dense(z, memory_format)
-    y, mask = like(x), mask_of(x, epilogue, keep_mask)
+    y = like(x, memory_format)
     weight, bias = _affine(x, "weight", weight), _affine(x, "bias", bias)
     mean, var = _param(x, running_mean), _param(x, running_var)
     forward = _forward(eps, epilogue, x, y, z, weight, bias, mask)
@@ -185,7 +187,7 @@ def _backward(
     dy, x, weight, bias, mean, inv_std_or_var, relu_mask, mask_is_channels_last, running_eps, epilogue, needs_dx, needs_dz,
     needs_dweight, needs_dbias,
 ):
-    memory_format = format_of_backward(x, relu_mask, mask_is_channels_last)
+    memory_format = format_with(x, relu_mask, mask_is_channels_last)
     x, dy = _dense(x, memory_format), _dense(dy, memory_format)
     if epilogue in BACKWARD_AS:
         # The residual's gradient is dy itself, which the caller has.

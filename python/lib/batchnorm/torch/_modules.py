@@ -5,6 +5,10 @@ import torch
 from batchnorm.torch._functional import normalize
 
 
+# An attribute of each module, by which tracers of torch.fx take it for a module of torch.nn, which they do not look into.
+AS_LEAF = {"__module__": "torch.nn"}
+
+
 class _BatchNorm:
     """The part that the modules add to those of torch.nn: the forward pass, and two options of it."""
 
@@ -20,6 +24,10 @@ class _BatchNorm:
         super().__init_subclass__(**kwargs)
         if "_check_input_dim" in cls.__dict__:
             cls._ranks = ()
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.__dict__.update(AS_LEAF)
 
     def forward(self, input):
         return self._normalize(input, None, self._epilogue)
@@ -72,12 +80,7 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
 class _Fused(_BatchNorm, torch.nn.modules.batchnorm._NormBase):
     """No `torch.nn.modules.batchnorm._BatchNorm`: what replaces those, as `SyncBatchNorm` does, would lose the activation."""
 
-    # A module that `convert` has fused takes the arguments that it took before.
-    _unfused = None
-
     def _check_input_dim(self, input):
-        if self._unfused is not None:
-            return self._unfused._check_input_dim(self, input)
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
 
@@ -113,6 +116,21 @@ FUSED = {
     torch.nn.SiLU: BatchNormSiLU,
     torch.nn.Hardswish: BatchNormHardswish,
 }
+
+# Activations of torch.nn, with the names that kernels have for them.
+ACTIVATION_OF_MODULE = {activation: fused._epilogue for activation, fused in FUSED.items()}
+
+# Those of torch.nn, and what replaces them.
+REPLACED = {
+    torch.nn.BatchNorm1d: BatchNorm1d,
+    torch.nn.BatchNorm2d: BatchNorm2d,
+    torch.nn.BatchNorm3d: BatchNorm3d,
+}
+
+
+def is_batch_norm(module):
+    """Whether a module is a batch norm of this package with nothing behind it, also of a subclass with the same forward."""
+    return isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward and module._epilogue == "identity"
 
 
 class BatchNormAddReLU(_Fused):

@@ -23,15 +23,20 @@ if VERSION < OLDEST:
     )
 
 LIBRARY = torch.library.Library("batchnorm", "DEF")
+# A compiler may hand over tensors in another order of memory than it traced, instead of a copy in that one. So a mask's bits are in the
+# order that a call says, and y with them; those of a call that says none are in x's.
+TAGS = (torch.Tag.flexible_layout,)
 LIBRARY.define(
     "train(Tensor x, Tensor? z, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
     "Tensor(c!)? num_batches_tracked, float? momentum, float eps, str epilogue, bool keep_mask, bool skip_non_finite, "
-    "bool skip_recomputed) "
-    "-> (Tensor y, Tensor mean, Tensor inv_std, Tensor relu_mask)"
+    "bool skip_recomputed, bool? mask_is_channels_last=None) "
+    "-> (Tensor y, Tensor mean, Tensor inv_std, Tensor relu_mask)",
+    tags=TAGS,
 )
 LIBRARY.define(
     "infer(Tensor x, Tensor? z, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float eps, "
-    "str epilogue, bool keep_mask) -> (Tensor y, Tensor relu_mask)"
+    "str epilogue, bool keep_mask, bool? mask_is_channels_last=None) -> (Tensor y, Tensor relu_mask)",
+    tags=TAGS,
 )
 # Results that are not needed, masks that are not kept, and a dz that is dy, are `None`. A mask's bits are in the order of memory that x
 # had in the forward pass: x may come back in another, from who keeps saved tensors, and is brought into the mask's.
@@ -39,7 +44,8 @@ LIBRARY.define(
     "backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor inv_std_or_var, Tensor? relu_mask, "
     "bool mask_is_channels_last, float? running_eps, str epilogue, bool needs_dx, bool needs_dz, bool needs_dweight, "
     "bool needs_dbias) "
-    "-> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)"
+    "-> (Tensor dx, Tensor dz, Tensor dweight, Tensor dbias)",
+    tags=TAGS,
 )
 
 
@@ -82,16 +88,19 @@ def _check_devices(x, *tensors, counter=None):
 @torch.library.register_fake("batchnorm::train", lib=LIBRARY)
 def _(
     x, z, weight, bias, running_mean, running_var, num_batches_tracked, momentum, eps, epilogue, keep_mask, skip_non_finite,
-    skip_recomputed,
+    skip_recomputed, mask_is_channels_last=None,
 ):
     _check_devices(x, z, weight, bias, running_mean, running_var, counter=num_batches_tracked)
-    return _kernels.like(x), _kernels.per_channel(x), _kernels.per_channel(x), _kernels.mask_of(x, epilogue, keep_mask)
+    mask = _kernels.mask_of(x, epilogue, keep_mask)
+    y = _kernels.like(x, _kernels.format_with(x, mask, mask_is_channels_last))
+    return y, _kernels.per_channel(x), _kernels.per_channel(x), mask
 
 
 @torch.library.register_fake("batchnorm::infer", lib=LIBRARY)
-def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask):
+def _(x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, mask_is_channels_last=None):
     _check_devices(x, z, weight, bias, running_mean, running_var)
-    return _kernels.like(x), _kernels.mask_of(x, epilogue, keep_mask)
+    mask = _kernels.mask_of(x, epilogue, keep_mask)
+    return _kernels.like(x, _kernels.format_with(x, mask, mask_is_channels_last)), mask
 
 
 @torch.library.register_fake("batchnorm::backward", lib=LIBRARY)
@@ -100,7 +109,7 @@ def _(
     needs_dweight, needs_dbias,
 ):
     _check_devices(x, dy, weight, bias, mean, inv_std_or_var, relu_mask)
-    memory_format = _kernels.format_of_backward(x, relu_mask, mask_is_channels_last)
+    memory_format = _kernels.format_with(x, relu_mask, mask_is_channels_last)
     return (
         _kernels.like(x, memory_format) if needs_dx else None,
         _kernels.like(x, memory_format) if needs_dz and epilogue not in BACKWARD_AS else None,

@@ -1,0 +1,525 @@
+"""Methods whose batch norms wait for what comes behind them.
+
+A method's source is parsed and changed in these forms alone, where `norm`, `layer`, `part` and `act` are modules of self by their names:
+
+    act(norm(x))                        run(x, norm, act)
+    v = norm(x); v = act(v)             v = run(x, norm, act)
+    act(z + norm(x))                    activated(plus(z, ready(x, norm)), act)
+    v = norm(layer(x)); ...             v = pending(x, layer, norm); ...
+    v += z; v = act(v)                  v = activated(plus_in_place(v, z), act)
+    if ...: v = z + part(x)             if ...: v = plus(z, ready(x, part))
+    v = act(v)                          v = activated(v, act)
+
+What each of these calls is decided when it runs (_chain.py), so that a method gives the same whatever its modules are by then. Where
+other modules are called before the sum, a batch norm waits only for a new tensor, of a layer right before it, and they are called by
+their names alone, so that nothing changes what it waits for or sees that it has not run. Lines keep their numbers and files. A method
+whose source is not what it was compiled of is left alone.
+"""
+
+import __future__
+
+import ast
+import functools
+import inspect
+import linecache
+import types
+
+from batchnorm.torch import _chain
+
+# What `from __future__` says to the compiler.
+_FUTURE = sum(getattr(__future__, name).compiler_flag for name in ("annotations", "generator_stop"))
+# The names that changed methods find the functions above by, and what they were.
+_HERE, _BEFORE = "_batchnorm_torch_", "_batchnorm_torch_before_"
+# The kinds of steps that are activations: the one that the kernels have behind a residual, and others.
+ACTIVATIONS = ("relu", "activation")
+_FUNCTIONS = ("relu", "relu_", "relu6", "silu", "hardswish")
+# What ends a method elsewhere, goes on behind an exception, or hides where a name is used.
+_OPAQUE = (
+    ast.Try, getattr(ast, "TryStar", ast.Try), ast.With, ast.Match, ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef,
+    ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.NamedExpr, ast.Delete,
+)
+# The kinds of batch norms: those that one module alone has, and those of several.
+_NORMS = ("norm", "shared")
+
+
+def rewritten(function, kinds):
+    """A method of modules of these kinds by their names, with the fused ones of them, `(name, has_residual)`; or `None` where nothing is
+    to be fused, or its source is not known."""
+    parsed = _parsed(function)
+    if parsed is None:
+        return None
+    module, inner = parsed
+    if _code(function, module) is None:
+        return None
+    of_function = _Method(inner, kinds)
+    of_function.rewrite()
+    if not of_function.fused:
+        return None
+    inner.body.insert(0, _unless_replaced(inner))
+    code = _code(function, ast.fix_missing_locations(module), is_changed=True)
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+    cells[_HERE], cells[_BEFORE] = types.CellType(_chain), types.CellType(function)
+    closure = tuple(cells[name] for name in code.co_freevars)
+    new = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure)
+    new.__kwdefaults__, new.__qualname__, new.__module__ = function.__kwdefaults__, function.__qualname__, function.__module__
+    new.__doc__, new.__annotations__ = function.__doc__, function.__annotations__
+    new.__dict__.update(function.__dict__)
+    return new, of_function.fused
+
+
+def asks_for_its_class(function):
+    """Whether a method may look at the very class of its object, which is to be another one."""
+    if {"type", "__class__"}.isdisjoint(_names(function.__code__)):
+        return False
+    parsed = _parsed(function)
+    if parsed is None:
+        return True
+    calls = [each for each in ast.walk(parsed[1]) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)]
+    of_self = any(call.func.id == "type" and any(_uses(each, "self") for each in call.args) for call in calls)
+    return of_self or any(_of_self(each) == "__class__" for each in ast.walk(parsed[1]))
+
+
+def _names(code):
+    nested = [_names(each) for each in code.co_consts if isinstance(each, types.CodeType)]
+    return set(code.co_names).union(*nested)
+
+
+def _unless_replaced(function):
+    """A statement that calls a method of this name that the class has got since, in the place of this one."""
+    of = function.args
+    arguments = ", ".join(
+        [
+            *(each.arg for each in (*of.posonlyargs, *of.args)),
+            *([f"*{of.vararg.arg}"] if of.vararg else []),
+            *(f"{each.arg}={each.arg}" for each in of.kwonlyargs),
+            *([f"**{of.kwarg.arg}"] if of.kwarg else []),
+        ]
+    )
+    method = f"self._fused_of.{function.name}"
+    (statement,) = ast.parse(f"if {method} is not {_BEFORE}: return {method}({arguments})").body
+    for each in ast.walk(statement):
+        ast.copy_location(each, function)
+    return statement
+
+
+def _parsed(function):
+    """A module with the function in another, whose variables are those that it closes over; and the function."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        # Below something of less indentation, so that texts of several lines stay what they are.
+        tree = ast.parse("if True:\n" + "".join(lines))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    inner = tree.body[0].body[0] if len(tree.body) == len(tree.body[0].body) == 1 else None
+    if not isinstance(inner, ast.FunctionDef) or not inner.args.args or inner.args.args[0].arg != "self":
+        return None
+    ast.increment_lineno(tree, first - 2)
+    inner.decorator_list, inner.returns = [], None
+    for each in ast.walk(inner.args):
+        if isinstance(each, ast.arg):
+            each.annotation = None
+    inner.args.defaults = [ast.Constant(None) for _ in inner.args.defaults]
+    inner.args.kw_defaults = [of and ast.Constant(None) for of in inner.args.kw_defaults]
+    outer = ast.parse("def outer(): pass").body[0]
+    outer.args.args = [ast.arg(name) for name in (*function.__code__.co_freevars, _HERE, _BEFORE)]
+    outer.body = [inner]
+    # Compilers call functions of what is imported in another way.
+    imported = [ast.Import([ast.alias(name)]) for name in _imported(function.__code__.co_filename)]
+    tree.body = [*imported, outer]
+    return ast.fix_missing_locations(tree), inner
+
+
+@functools.lru_cache(None)
+def _imported(file):
+    """The names that a file imports for all of it."""
+    try:
+        nodes = ast.parse("".join(linecache.getlines(file))).body
+    except (SyntaxError, ValueError):
+        return ()
+    names = set()
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names if alias.name != "*"}
+        elif isinstance(node, (ast.If, ast.Try, ast.ExceptHandler, ast.With)):
+            nodes += [each for each in ast.iter_child_nodes(node) if isinstance(each, (ast.stmt, ast.ExceptHandler))]
+    return tuple(sorted(names))
+
+
+def _code(function, tree, is_changed=False):
+    """The function's code as a tree is compiled; `None` where an unchanged one gives other code than the function has."""
+    old = function.__code__
+    module = compile(tree, old.co_filename, "exec", flags=old.co_flags & _FUTURE, dont_inherit=True)
+    outer = next(each for each in module.co_consts if isinstance(each, types.CodeType))
+    code = next(each for each in outer.co_consts if isinstance(each, types.CodeType))
+    return code if is_changed or _is_same(old, code) else None
+
+
+def _is_same(a, b):
+    def of(code):
+        constants = [each for each in code.co_consts if not isinstance(each, types.CodeType)]
+        return code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, repr(constants)
+
+    nested = [[each for each in code.co_consts if isinstance(each, types.CodeType)] for code in (a, b)]
+    return of(a) == of(b) and len(nested[0]) == len(nested[1]) and all(map(_is_same, *nested))
+
+
+def _here(name, *arguments):
+    return ast.Call(_of_chain(name), list(arguments), [])
+
+
+def _of_chain(name):
+    return ast.Attribute(ast.Name(_HERE, ast.Load()), name, ast.Load())
+
+
+def _of_self(node):
+    """The name of an attribute of self."""
+    is_attribute = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    return node.attr if is_attribute else None
+
+
+def _argument(node):
+    """What is called with one argument, and that; or `None`."""
+    if isinstance(node, ast.Call) and len(node.args) == 1 and not isinstance(node.args[0], ast.Starred):
+        return node.func, node.args[0], node.keywords
+    return None
+
+
+def _uses(node, name):
+    return [each for each in ast.walk(node) if isinstance(each, ast.Name) and each.id == name]
+
+
+def _target(statement):
+    """The one name that a statement assigns, whatever it was before."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id
+    return None
+
+
+class _Method:
+    """The body of a method, with the kinds of self's modules."""
+
+    def __init__(self, function, kinds):
+        self.function, self.kinds, self.fused = function, kinds, []
+
+    def rewrite(self):
+        nodes = list(ast.walk(self.function))[1:]
+        calls = {each.func.id for each in nodes if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)}
+        # Names that follow other rules than their text says.
+        mangled = any(
+            name.startswith("__") and not name.endswith("__")
+            for each in nodes
+            for name in (getattr(each, "attr", ""), getattr(each, "id", ""))
+        )
+        if mangled or calls & {"locals", "eval", "exec", "vars", "dir"}:
+            return
+        # Names are followed through methods that end where they say, and single expressions everywhere.
+        self.is_plain = not any(isinstance(each, _OPAQUE) for each in nodes)
+        self.function.body = self._block(self.function.body)
+        _Expressions(self).visit(self.function)
+
+    def step(self, node):
+        """The step that a call of one argument is: `(kind, what is called, argument)`; or `None`."""
+        called = _argument(node)
+        if called is None:
+            is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args and not node.keywords
+            if is_method and node.func.attr in ("relu", "relu_") and _of_self(node.func) is None:
+                return "relu", _of_chain(f"method_{node.func.attr}"), node.func.value
+            return None
+        function, argument, keywords = called
+        name = _of_self(function)
+        if name is not None:
+            return None if keywords else (self.kinds.get(name), function, argument)
+        is_known = isinstance(function, ast.Attribute) and function.attr in _FUNCTIONS
+        if is_known and isinstance(function.value, (ast.Name, ast.Attribute)):
+            kind = "relu" if function.attr in ("relu", "relu_") else "activation"
+            if not keywords:
+                return kind, function, argument
+            if len(keywords) == 1 and keywords[0].arg == "inplace" and isinstance(keywords[0].value, ast.Constant):
+                return kind, ast.Call(_of_chain("partial"), [function], keywords), argument
+        return None
+
+    def waiting(self, node, is_delayed=False):
+        """A call of a batch norm, or of what ends with one, as what waits, and the name of what is called; or `None`."""
+        step = self.step(node)
+        if step is None or step[0] not in ("norm", "tail", *(() if is_delayed else ("shared", "end"))):
+            return None
+        kind, function, argument = step
+        if not is_delayed:
+            return _here("ready", argument, function), function.attr
+        if kind == "tail":
+            return _here("pending", argument, function), function.attr
+        of = self.step(argument)
+        if of is None or of[0] != "layer":
+            return None
+        return _here("pending", of[2], of[1], function), function.attr
+
+    def normalized(self, node):
+        """`norm(x)` with identities behind it: the steps, and x; or `None`."""
+        steps = []
+        while (step := self.step(node)) and step[0] == "identity":
+            steps.insert(0, step[1])
+            node = step[2]
+        if not step or step[0] not in _NORMS:
+            return None
+        return [step[1], *steps], step[2], step[1].attr
+
+    def innermost(self, node, name):
+        """The calls of one argument each, from the outermost to the one whose argument is this name; or `None`."""
+        calls = []
+        while step := _argument(node) or self.step(node):
+            calls.append(node)
+            node = _argument(node)[1] if _argument(node) else step[2]
+            if isinstance(node, ast.Name) and node.id == name:
+                return calls
+        return None
+
+    def _loads(self, name):
+        added = [each.target for each in ast.walk(self.function) if isinstance(each, ast.AugAssign)]
+        return sum(isinstance(each.ctx, ast.Load) or each in added for each in _uses(self.function, name))
+
+    def _block(self, statements):
+        for each in statements:
+            for field in ("body", "orelse", "finalbody"):
+                if isinstance(getattr(each, field, None), list) and not isinstance(each, ast.FunctionDef):
+                    setattr(each, field, self._block(getattr(each, field)))
+        if not self.is_plain:
+            return statements
+        statements = self._joined(statements)
+        i = 0
+        while i < len(statements):
+            statements = self._residual(statements, i) or self._branches(statements, i) or statements
+            i += 1
+        return statements
+
+    def _ends(self, statement, name):
+        """Whether a name has no value behind a statement that is to be read: it gets another there, or the method ends, or nobody reads it
+        but this statement."""
+        return _target(statement) == name or isinstance(statement, ast.Return) or self._loads(name) == 1
+
+    def _joined(self, statements):
+        """With `v = layer(x); v = norm(v); v = act(v)` as one statement."""
+        new = []
+        for statement in statements:
+            name = _target(new[-1]) if new else None
+            value = getattr(statement, "value", None)
+            if name and isinstance(statement, (ast.Assign, ast.Return)) and self._ends(statement, name):
+                calls = self.innermost(value, name)
+                step = self.step(calls[-1]) if calls and len(_uses(value, name)) == 1 else None
+                of = self.step(new[-1].value)
+                if step and self._is_one(of, step, len(calls)):
+                    statement.value = _Replace(_uses(value, name)[0], new[-1].value).visit(value)
+                    new[-1] = statement
+                    continue
+            new.append(statement)
+        return new
+
+    def _is_one(self, first, then, calls):
+        """Whether two steps, the second of which is the innermost of so many calls, are part of what is fused."""
+        if first is None:
+            return False
+        kind = first[0]
+        if kind == "layer":
+            return then[0] in _NORMS and calls == 1
+        if kind == "identity":
+            return self.normalized(ast.Call(first[1], [first[2]], [])) is not None and then[0] in (*ACTIVATIONS, "identity")
+        return kind in (*_NORMS, "tail", "end") and (then[0] in ACTIVATIONS or (then[0] == "identity" and calls == 1))
+
+    def _relu_of(self, statement, name):
+        """The call of a relu whose argument is this name, in a statement behind which the name is not read."""
+        if not isinstance(statement, (ast.Assign, ast.Return)) or statement.value is None or not self._ends(statement, name):
+            return None
+        calls = self.innermost(statement.value, name)
+        step = self.step(calls[-1]) if calls else None
+        return calls[-1] if step and step[0] == "relu" and len(_uses(statement.value, name)) == 1 else None
+
+    def _residual(self, statements, i):
+        """With a batch norm at i that waits for a sum and a relu further on."""
+        name = _target(statements[i])
+        if not name or self.waiting(statements[i].value) is None:
+            return None
+        norm = self.waiting(statements[i].value)[1]
+        for j in range(i + 1, len(statements)):
+            found = self._sum(statements[j], name, norm, statements[j + 1] if j + 1 < len(statements) else None)
+            if found is not None:
+                break
+            if not self._passes(statements[j], name, norm):
+                return None
+        else:
+            return None
+        value, taken, is_delayed = found
+        between = statements[i + 1 : j]
+        is_delayed = is_delayed or any(isinstance(each, ast.Call) for statement in between for each in ast.walk(statement))
+        waits = self.waiting(statements[i].value, is_delayed)
+        if waits is None:
+            return None
+        value()
+        statements[i].value = waits[0]
+        for each in between:
+            self._finish(each, name)
+        self.fused.append((waits[1], True))
+        return [*statements[: j], *statements[j + taken - 1 :]]
+
+    def _sum(self, statement, name, norm, behind):
+        """A sum with this name and the relu of it: a function that changes them, the statements that they are in, of which the last one
+        stays, and whether modules are called before the sum; or `None`."""
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
+            is_it = isinstance(statement.target, ast.Name) and statement.target.id == name
+            call = self._relu_of(behind, name) if is_it and self._is_harmless(statement.value, name, norm) else None
+            total = _here("plus_in_place", ast.Name(name, ast.Load()), statement.value)
+            return self._found(behind, call, total, statement.value, 2)
+        value = getattr(statement, "value", None)
+        if not isinstance(statement, (ast.Assign, ast.Return)) or value is None:
+            return None
+        if not self._ends(statement, name) or len(_uses(value, name)) != 1:
+            return None
+        total = _target(statement)
+        if total and self._addend(value, name, norm) is not None and behind is not None:
+            return self._found(behind, self._relu_of(behind, total), self._plus(value), self._addend(value, name, norm), 2)
+        node = value
+        while step := self.step(node):  # act(v + z), perhaps with more behind it.
+            if step[0] == "relu" and (other := self._addend(step[2], name, norm)) is not None:
+                return self._found(statement, node, self._plus(step[2]), other, 1)
+            node = step[2]
+        return None
+
+    def _found(self, statement, call, total, other, taken):
+        if call is None:
+            return None
+
+        def change():
+            new = _here("activated", total, self.step(call)[1])
+            statement.value = _Replace(call, new).visit(statement.value)
+
+        return change, taken, any(isinstance(each, ast.Call) for each in ast.walk(other))
+
+    def _addend(self, node, name, norm):
+        """What is added to a name in a sum, if it leaves a batch norm alone that waits; or `None`."""
+        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
+            return None
+        names = [isinstance(of, ast.Name) and of.id == name for of in (node.left, node.right)]
+        if sum(names) != 1:
+            return None
+        other = node.right if names[0] else node.left
+        return other if self._is_harmless(other, name, norm) else None
+
+    def _plus(self, node):
+        return _here("plus", node.left, node.right)
+
+    def _is_harmless(self, node, name, norm):
+        """Whether an expression leaves alone what a batch norm waits for, and what has the name that stands for it: it has other names,
+        calls of other modules by their names, and arithmetic."""
+        if isinstance(node, (ast.Constant, ast.Name)):
+            return getattr(node, "id", None) != name
+        if isinstance(node, ast.BinOp):
+            return self._is_harmless(node.left, name, norm) and self._is_harmless(node.right, name, norm)
+        step = self.step(node)
+        is_module = step is not None and _of_self(step[1]) not in (None, norm) and step[0] not in (None, "none", "shared")
+        return is_module and self._is_harmless(step[2], name, norm)
+
+    def _passes(self, statement, name, norm):
+        """Whether a statement between a batch norm and a sum leaves both alone."""
+        if isinstance(statement, ast.If):
+            if self._is_run(statement.test, may_be_open=True) is None:
+                return False
+            is_run = self._is_run(statement.test)
+            for branch, is_live in ((statement.body, is_run is not False), (statement.orelse, is_run is not True)):
+                # What is not run with these modules may do as it likes, behind a batch norm that waits no longer.
+                if is_live and not all(self._passes(each, name, norm) for each in branch):
+                    return False
+            return True
+        if isinstance(statement, ast.Assign):
+            return _target(statement) not in (None, name) and self._is_harmless(statement.value, name, norm)
+        return isinstance(statement, ast.Pass)
+
+    def _finish(self, statement, name):
+        """Lets nothing wait in branches that are not run with these modules."""
+        if isinstance(statement, ast.If):
+            is_run = self._is_run(statement.test)
+            for branch, is_live in ((statement.body, is_run is not False), (statement.orelse, is_run is not True)):
+                for each in branch if is_live else ():
+                    self._finish(each, name)
+                if branch and not is_live:
+                    done = _here("done", ast.Name(name, ast.Load()))
+                    branch.insert(0, ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], done), branch[0]))
+
+    def _is_run(self, test, may_be_open=False):
+        """Whether `self.a is not None` and the like are true; `None` where that is not known, or of other forms."""
+        is_compare = isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Is, ast.IsNot))
+        if not is_compare or not isinstance(test.comparators[0], ast.Constant) or test.comparators[0].value is not None:
+            return None
+        if not isinstance(test.left, (ast.Name, ast.Attribute)):
+            return None
+        kind = self.kinds.get(_of_self(test.left))
+        if kind is None:
+            return may_be_open or None
+        return (kind == "none") == isinstance(test.ops[0], ast.Is) or may_be_open
+
+    def _branches(self, statements, i):
+        """With sums at the ends of the branches at i that wait for a relu right behind."""
+        branches = statements[i]
+        behind = statements[i + 1] if i + 1 < len(statements) else None
+        if not isinstance(branches, ast.If) or behind is None:
+            return None
+        found = None
+        for branch in (branches.body, branches.orelse):
+            name = _target(branch[-1]) if branch else None
+            waits = self.operand(branch[-1].value) if name else None
+            if waits is None or found not in (None, name):
+                continue
+            call = self._relu_of(behind, name) if found is None else None
+            if call is not None:
+                new = _here("activated", ast.Name(name, ast.Load()), self.step(call)[1])
+                behind.value = _Replace(call, new).visit(behind.value)
+                found = name
+            if found == name:
+                branch[-1].value = waits[0]
+                if self._is_run(branches.test) is not (branch is branches.orelse):
+                    self.fused.append((waits[1], True))
+        return None if found is None else statements
+
+    def operand(self, total):
+        """A sum with a batch norm that waits, and the name of what it is called by; or `None`."""
+        if not isinstance(total, ast.BinOp) or not isinstance(total.op, ast.Add):
+            return None
+        waits = self.waiting(total.right)
+        if waits is not None:
+            return _here("plus", total.left, waits[0]), waits[1]
+        is_delayed = any(isinstance(each, ast.Call) for each in ast.walk(total.right))
+        waits = self.waiting(total.left, is_delayed)
+        if waits is not None and self._is_harmless(total.right, None, waits[1]):
+            return _here("plus", waits[0], total.right), waits[1]
+        return None
+
+
+class _Expressions(ast.NodeTransformer):
+    """With `act(norm(x))` and `act(norm(x) + z)` fused, wherever they are."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def visit_Call(self, node):
+        step = self.method.step(node)
+        if step and step[0] in ACTIVATIONS:
+            of = self.method.normalized(step[2])
+            if of:
+                steps, x, norm = of
+                self.method.fused.append((norm, False))
+                return _here("run", self.visit(x), *steps, step[1])
+            waits = self.method.waiting(step[2])
+            if waits is not None:
+                self.method.fused.append((waits[1], False))
+                return _here("activated", self.generic_visit(waits[0]), step[1])
+            waits = self.method.operand(step[2]) if step[0] == "relu" else None
+            if waits is not None:
+                self.method.fused.append((waits[1], True))
+                return _here("activated", self.generic_visit(waits[0]), step[1])
+        return self.generic_visit(node)
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, old, new):
+        self.old, self.new = old, new
+
+    def visit(self, node):
+        return self.new if node is self.old else super().visit(node)
