@@ -2,9 +2,12 @@
 
     python python/benches/train_step.py --device cuda --json benches/results/train-step-GPU-DATE.json
 
-One bottleneck block of each of ResNet-50's four stages, in a row. The variants, in turns within one process: torch.nn's own
-kernels, torch.nn through cuDNN, ours, ours with a fused relu, and no norm at all. What a variant takes beyond no norm is its
-batch norms' share. Forward, backward and an SGD step; medians, with the quartiles beside them.
+One bottleneck block of each of ResNet-50's four stages, in a row, as torchvision writes them. The variants, in turns within one
+process: torch.nn's own kernels, torch.nn through cuDNN, ours, ours with activations and residuals fused, and no norm at all. What
+a variant takes beyond no norm is its batch norms' share. Forward, backward and an SGD step; medians, with the quartiles beside them.
+
+`--mode compiled` has torch.nn's by inductor, which fuses them itself, beside ours by the backend and as `convert` makes it;
+`--mode graph` replays each step as a CUDA graph.
 """
 
 import argparse
@@ -33,16 +36,19 @@ class Bottleneck(nn.Module):
     def __init__(self, c_in, c_mid, stride):
         super().__init__()
         c_out = 4 * c_mid
-        # A relu right behind its norm, where `convert` finds it.
-        self.body = nn.Sequential(
-            nn.Conv2d(c_in, c_mid, 1, bias=False), nn.BatchNorm2d(c_mid), nn.ReLU(),
-            nn.Conv2d(c_mid, c_mid, 3, stride, 1, bias=False), nn.BatchNorm2d(c_mid), nn.ReLU(),
-            nn.Conv2d(c_mid, c_out, 1, bias=False), nn.BatchNorm2d(c_out),
-        )
+        self.conv1, self.bn1 = nn.Conv2d(c_in, c_mid, 1, bias=False), nn.BatchNorm2d(c_mid)
+        self.conv2, self.bn2 = nn.Conv2d(c_mid, c_mid, 3, stride, 1, bias=False), nn.BatchNorm2d(c_mid)
+        self.conv3, self.bn3 = nn.Conv2d(c_mid, c_out, 1, bias=False), nn.BatchNorm2d(c_out)
         self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x):
-        return torch.relu(self.body(x) + self.shortcut(x))
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        z = self.shortcut(x)
+        y += z
+        return self.relu(y)
 
 
 class Native(nn.BatchNorm2d):
@@ -61,12 +67,20 @@ def replaced(model, make):
     return model
 
 
-def variants(model, device):
+def variants(model, device, mode):
+    none = replaced(copy.deepcopy(model), lambda _: nn.Identity())
+    if mode == "compiled":
+        return {
+            "none": torch.compile(none),
+            "torch.nn, by inductor": torch.compile(copy.deepcopy(model)),
+            "ours, by the backend": torch.compile(copy.deepcopy(model), backend=bn.backend()),
+            "ours, converted": torch.compile(bn.convert(copy.deepcopy(model))),
+        }
     made = {
-        "none": replaced(copy.deepcopy(model), lambda _: nn.Identity()),
+        "none": none,
         "torch.nn native": replaced(copy.deepcopy(model), lambda norm: Native(norm.num_features).to(device)),
         "ours": bn.convert(copy.deepcopy(model), fuse=False),
-        "ours, relu fused": bn.convert(copy.deepcopy(model)),
+        "ours, fused": bn.convert(copy.deepcopy(model)),
     }
     if device.type == "cuda":
         made["torch.nn, cuDNN allowed"] = copy.deepcopy(model)
@@ -86,6 +100,20 @@ def stepper(model, x, dtype, device):
         return loss
 
     return step
+
+
+def captured(step):
+    """The replay of a step, captured on a stream of its own behind some that warm it up."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def measure(steps, device, rounds, warmup):
@@ -118,24 +146,29 @@ def main():
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="f32, or autocast to f16 or bf16; all by default")
+    parser.add_argument("--mode", choices=["eager", "compiled", "graph"], default="eager")
     parser.add_argument("--json", help="the file for the results")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("--device cuda: PyTorch finds no CUDA device here; no figure was taken")
     if args.device == "cuda" and not batchnorm.has_cuda:
         sys.exit("--device cuda: this build of batchnorm has no CUDA kernels; build it with BATCHNORM_CUDA=1")
+    if args.mode == "graph" and args.device != "cuda":
+        sys.exit("--mode graph: expected --device cuda, whose graphs it captures, got cpu")
     device = torch.device(args.device)
     name = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {platform.processor() or platform.machine()}"
     rows = []
-    print(f"{name}, PyTorch {torch.__version__}, batch {args.batch}, milliseconds a step\n")
+    print(f"{name}, PyTorch {torch.__version__}, batch {args.batch}, {args.mode}, milliseconds a step\n")
     print(f"{'dtype':<6} {'layout':<15} {'batch norm':<26} {'median':>9} {'quartiles':>19} {'its share':>10}")
     for dtype in args.dtype or DTYPES:
         for layout, memory_format in FORMATS.items():
             torch.manual_seed(0)
             model = nn.Sequential(*(Bottleneck(*stage) for stage in STAGES)).to(device, memory_format=memory_format)
             x = torch.randn(args.batch, 64, args.size, args.size, device=device).contiguous(memory_format=memory_format)
-            models = variants(model, device)
+            models = variants(model, device, args.mode)
             steps = {name: stepper(it, x, DTYPES[dtype], device) for name, it in models.items()}
+            if args.mode == "graph":
+                steps = {name: captured(step) for name, step in steps.items()}
             times = measure(steps, device, args.rounds, args.warmup)
             without = statistics.median(times["none"])
             for variant, samples in times.items():
@@ -146,7 +179,8 @@ def main():
                              "quartiles_ms": [low, high], "share_of_norms": share, "count": len(samples)})
     if args.json:
         report = {"device": name, "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(),
-                  "commit": commit(), "command": " ".join(["python", *sys.argv]), "batch": args.batch, "size": args.size,
+                  "commit": commit(), "command": " ".join(["python", *sys.argv]), "mode": args.mode, "batch": args.batch,
+                  "size": args.size,
                   "rows": rows}
         with open(args.json, "w") as file:
             json.dump(report, file, indent=1)

@@ -53,9 +53,12 @@ def accuracy(model, images, labels):
 
 
 def folded(model):
-    """For inference: each batch norm folded into the convolution before it, its relu left behind that."""
-    pairs = [pair for pair in zip(model, [*model[1:], None]) if not isinstance(pair[0], bn.BatchNormReLU)]
-    return nn.Sequential(*(bn.fold(a, b) if isinstance(b, bn.BatchNormReLU) else a for a, b in pairs))
+    """For inference: each batch norm folded into the convolution before it."""
+    modules = list(model)
+    for i, module in enumerate(modules):
+        if isinstance(module, nn.BatchNorm2d):
+            modules[i - 1], modules[i] = bn.fold(modules[i - 1], module), nn.Identity()
+    return nn.Sequential(*modules)
 
 
 def main():
@@ -72,6 +75,7 @@ def main():
     original = network().to(args.device)
     ours = bn.convert(copy.deepcopy(original))
     print(ours)
+    print(bn.report(ours))
     for name, model in ("torch.nn", original), ("batchnorm.torch", ours):
         train(model, *training, args)
         print(f"{name:16} {accuracy(model, *held_out):.1%} of the held-out digits right")

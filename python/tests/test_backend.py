@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
 from torch import nn
 
@@ -265,7 +266,8 @@ def test_backends_that_are_none_are_refused():
         bn.backend(3)
 
 
-def test_a_compiler_may_choose_another_order_of_memory(monkeypatch):
+@torch._inductor.config.patch(force_disable_caches=True)
+def test_a_compiler_may_choose_another_order_of_memory():
     """Inductor's convolutions are channels_last: between them and batch norms no copy is made, and masks mean what they meant."""
     from torch._inductor import metrics
 
@@ -281,7 +283,6 @@ def test_a_compiler_may_choose_another_order_of_memory(monkeypatch):
 
     torch._dynamo.reset()
     metrics.reset()
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     model, x = Blocks(), rand(4, 8, 12, 12)
     results = []
     for each in (torch.compile(copy.deepcopy(model), fullgraph=True), model):

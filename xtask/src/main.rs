@@ -9,6 +9,7 @@ mod ci;
 mod conformance;
 mod integrations;
 mod kernels;
+mod models;
 mod quick;
 mod replay;
 mod semver;

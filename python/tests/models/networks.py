@@ -8,13 +8,13 @@ from torch import nn
 def torchvision(name, size=64, **options):
     import torchvision
 
-    return getattr(torchvision.models, name)(weights=None, num_classes=10, **options), torch.Size([8, 3, size, size])
+    return getattr(torchvision.models, name)(weights=None, num_classes=10, **options), torch.Size([6, 3, size, size])
 
 
 def timm(name, size=64):
     import timm
 
-    return timm.create_model(name, num_classes=10), torch.Size([8, 3, size, size])
+    return timm.create_model(name, num_classes=10), torch.Size([6, 3, size, size])
 
 
 class UNet(nn.Module):
@@ -60,9 +60,8 @@ class PointNet(nn.Module):
 # Each with what is fused of it: activations and residuals of all batch norms, by `convert`, and by the backend.
 NETWORKS = {
     "torchvision resnet18": (lambda: torchvision("resnet18"), (9, 8, 20), (9, 8, 20)),
-    "torchvision resnet50": (lambda: torchvision("resnet50"), (33, 16, 53), (33, 16, 53)),
+    "torchvision resnet50": (lambda: torchvision("resnet50", zero_init_residual=True), (33, 16, 53), (33, 16, 53)),
     "torchvision mobilenet_v3_small": (lambda: torchvision("mobilenet_v3_small", 96), (23, 0, 34), (23, 0, 34)),
-    "torchvision densenet121": (lambda: torchvision("densenet121"), (121, 0, 121), (121, 0, 121)),
     "timm regnety_002": (lambda: timm("regnety_002"), (27, 0, 44), (27, 13, 44)),
     "timm resnet26": (lambda: timm("resnet26"), (17, 8, 29), (17, 8, 29)),
     "U-Net": (lambda: (UNet(), torch.Size([8, 3, 32, 32])), (10, 0, 10), (10, 0, 10)),

@@ -18,7 +18,7 @@ STEPS = 3
 
 def trained(forward, model, batches):
     """The losses and what is left behind: parameters and statistics."""
-    optimizer = torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     losses = []
     for x, labels in batches:
         torch.manual_seed(0)  # Of dropout.
@@ -31,10 +31,10 @@ def trained(forward, model, batches):
 
 
 def distance(state, of):
-    """The distance from a state, in units of how far training has moved that: the root of the mean of squares over all values."""
-    names = [name for name in of if of[name].numel()]
-    error = sum((state[name] - of[name]).square().sum() for name in names)
-    return error.sqrt().item()
+    """How far a state is from another: the median over its tensors of the error's part of each. A relu that falls to the other side moves
+    some tensors far, in either; the median it does not move."""
+    parts = [(state[name] - of[name]).norm() / of[name].norm() for name in of if of[name].norm()]
+    return torch.stack(parts).median().item()
 
 
 @pytest.fixture(scope="module", params=NETWORKS, ids=str)
@@ -51,12 +51,12 @@ def network(request):
 
 
 def expect_as_near(network, ours, forward):
-    """Sees that training ends as near to float64 as torch.nn's does, up to half as far again."""
+    """Sees that training ends as near to float64 as torch.nn's does, up to half as far again: two ways of rounding are that far apart."""
     _, batches, of_twin, their_losses, theirs, *_ = network
     losses, state = trained(forward, ours, batches)
     assert all(abs(a - b) <= 1e-2 * abs(b) for a, b in zip(losses, their_losses)), (losses, their_losses)
     assert state.keys() == of_twin.keys()
-    assert distance(state, of_twin) <= 1.5 * theirs + 1e-6, f"{distance(state, of_twin)} from float64, torch.nn's {theirs}"
+    assert distance(state, of_twin) <= 1.5 * theirs + 1e-7, f"{distance(state, of_twin)} from float64, torch.nn's {theirs}"
 
 
 def test_a_converted_network_trains_as_the_original(network):
