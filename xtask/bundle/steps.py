@@ -147,6 +147,14 @@ def pytorch(machine: Machine) -> list[Step]:
     has = importlib.util.find_spec
     step = [str(machine.bundle / "python/benches/train_step.py"), "--device", "cuda", "--rounds", "20"]
     step += ["--dtype", "f16", "--dtype", "f32", "--json", "train-step.json"]
+    script = str(machine.bundle / "python/benches/train_step.py")
+
+    def of(mode, seconds):
+        """A training step in another mode, in one dtype: compilers take longer than it does."""
+        name = f"train-step-{mode}"
+        command = [machine.python, script, "--mode", mode, "--rounds", "20", "--dtype", "f16", "--json", f"{name}.json"]
+        return Step(name, seconds, command, env=env, lacks=lacks, after="torch-install", cores=False)
+
     host = [str(machine.bundle / "python/benches/host_cost.py"), "--device", "cuda", "--rounds", "20", "--json", "host-cost.json"]
     if has("pytest_timeout"):
         test.append("--timeout=45")
@@ -156,6 +164,7 @@ def pytorch(machine: Machine) -> list[Step]:
              after="torch-install"),
         Step("train-step", 70, [machine.python, *step], env=env, lacks=lacks, after="torch-install", cores=False),
         Step("host-cost", 40, [machine.python, *host], env=env, lacks=lacks, after="torch-install", cores=False),
+        *(of(mode, seconds) for mode, seconds in (("graph", 40), ("compiled", 150))),
     ]
 
 

@@ -203,7 +203,8 @@ pub(crate) fn infer_tensors<'py>(
     if keep_mask {
         expect_kept([Some(&x), weight.as_ref(), bias.as_ref()])?;
     }
-    let infer = Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, mask_is_channels_last: None };
+    let infer =
+        Infer { x, z, weight, bias, running_mean, running_var, eps, epilogue, keep_mask, mask_is_channels_last: None };
     let [y, mask, ..] = results(py, is_short, || infer.run())?;
     Ok((into_python(py, y.as_ref())?, into_python(py, mask.as_ref())?))
 }
