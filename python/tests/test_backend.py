@@ -157,7 +157,32 @@ def weight_changed_between(net, x):
     return F.relu(y + x)
 
 
+@torch.library.custom_op("batchnorm_tests::scale", mutates_args=("x",))
+def scale(x: torch.Tensor, by: float) -> None:
+    x.mul_(by)
+
+
+def changed_by_an_operation(net, x):
+    with torch.no_grad():
+        z = net.conv(x)
+        y = net.bn(z)
+        torch.ops.batchnorm_tests.scale(z, 3.0)
+        y = F.relu(y + x)
+    return y + x
+
+
+def changed_by_an_overload(net, x):
+    with torch.no_grad():
+        z = net.conv(x)
+        y = net.bn(z)
+        torch.ops.aten.mul_.Tensor(z, z)
+        y = F.relu(y + x)
+    return y + x
+
+
 GRAPHS = [
+    (changed_by_an_operation, ["identity"]),
+    (changed_by_an_overload, ["identity"]),
     (below_no_grad, ["identity"]),
     (sum_below_no_grad, ["identity"]),
     (residual_changed_behind, ["add_relu"]),

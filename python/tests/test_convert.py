@@ -241,6 +241,13 @@ def test_a_hook_for_all_modules_sees_all():
     assert seen == ["BatchNorm1d", "ReLU", "Sequential"]
 
 
+def test_an_activation_of_another_forward_is_called(monkeypatch):
+    """As a class that is changed for guided gradients has one."""
+    model = bn.convert(nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()))
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: x * 0.0 + 5.0)
+    assert (model(rand(4, 3)) == 5.0).all()
+
+
 def test_lazy_modules_become_those_of_this_package():
     model = bn.convert(nn.Sequential(nn.LazyConv2d(4, 1), nn.LazyBatchNorm2d(), nn.ReLU()))
     assert str(bn.report(model)) == "fused 1 + 0 of 1; left: none"
@@ -335,13 +342,23 @@ def test_convert_again_takes_what_is_there_now():
 
 def test_a_report_says_what_was_fused_and_what_was_left(caplog):
     model = nn.Sequential(resnet(), nn.SyncBatchNorm(10), bn.BatchNormReLU(10), nn.InstanceNorm1d(10))
-    with caplog.at_level(logging.INFO, "batchnorm.torch"):
-        bn.convert(model)
+    caplog.set_level(logging.INFO, "batchnorm.torch")
+    bn.convert(model)
     report = bn.report(model)
     assert (len(report.activations), len(report.residuals), len(report.norms)) == (4, 2, 9)
     assert report.alone == ["0.1.downsample.1", "0.2.downsample.1"] and report.left == {"1": "SyncBatchNorm"}
     text = "fused 4 + 2 of 9; left: 2 with nothing behind them that is fused (0.1.downsample.1, 0.2.downsample.1), "
-    assert str(report) == caplog.messages[-1] == text + "1 SyncBatchNorm, not replaced (1)"
+    assert str(report) == text + "1 SyncBatchNorm, not replaced (1)"
+    assert caplog.messages[-1] == f"convert: {report}" and caplog.records[-1].levelname == "WARNING"
+    bn.revert(model)
+    assert caplog.messages[-1] == "revert: left what torch.nn has no module for: 2 (BatchNormReLU)"
+    del model[1]
+    nn.utils.parametrizations.spectral_norm(bn.convert(model)[0][1].conv1)
+    nn.utils.parametrize.register_parametrization(model[0][1].bn1, "weight", nn.Identity())
+    bn.revert(model)
+    assert "0.1.bn1 (ParametrizedBatchNorm2d)" in caplog.messages[-1]
+    bn.convert(model)
+    assert caplog.records[-1].levelname == "INFO"
 
 
 def test_a_report_follows_what_is_called():

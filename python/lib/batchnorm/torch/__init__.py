@@ -1,12 +1,13 @@
 """Batch normalization for PyTorch.
 
 `BatchNorm1d`, `BatchNorm2d` and `BatchNorm3d` take the places of those of `torch.nn`; `BatchNormReLU`, `BatchNormReLU6`,
-`BatchNormSiLU`, `BatchNormHardswish` and `BatchNormAddReLU` fuse what often follows; `convert` replaces the batch norms of a model, and `fold` merges one into the
-layer before it.
+`BatchNormSiLU`, `BatchNormHardswish` and `BatchNormAddReLU` fuse what often follows; `convert` replaces the batch norms of a model and fuses
+what follows them, which `report` counts and `revert` takes back; `backend` does so in the graphs of `torch.compile`; `fold` merges
+a batch norm into the layer before it.
 """
 
 from batchnorm.torch._backend import backend
-from batchnorm.torch._convert import convert, report, revert
+from batchnorm.torch._convert import convert, revert
 from batchnorm.torch._fold import fold
 from batchnorm.torch._functional import batch_norm
 from batchnorm.torch._modules import (
@@ -21,6 +22,7 @@ from batchnorm.torch._modules import (
 )
 from batchnorm.torch._plans import set_max_sms, use_plans
 from batchnorm.torch._quantization import register_fusers
+from batchnorm.torch._report import report
 
 register_fusers()
 del register_fusers

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from batchnorm.torch._chain import ACTIVATION_OF_FUNCTION
 from batchnorm.torch._kinds import EPILOGUE, PARAM_DTYPE
-from batchnorm.torch._modules import ACTIVATION_OF_MODULE
+from batchnorm.torch._modules import name_of
 
 _LOG = logging.getLogger("batchnorm.torch")
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
@@ -159,7 +159,7 @@ def _activation(node, modules):
     if node.op == "call_module":
         module = modules.get(node.target)
         is_relu6 = isinstance(module, torch.nn.ReLU6)
-        return None if is_relu6 and (module.min_val, module.max_val) != (0.0, 6.0) else ACTIVATION_OF_MODULE.get(type(module))
+        return None if is_relu6 and (module.min_val, module.max_val) != (0.0, 6.0) else name_of(module)
     if node.op == "call_method":
         return _METHODS.get(node.target) if len(node.args) == 1 else None
     if node.op == "call_function" and node.target in _HARDTANH:
@@ -202,6 +202,8 @@ def _changed(node):
         return None
     if node.op == "call_module":
         return "unknown"
+    if isinstance(node.target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return _written(node)
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     in_place = node.kwargs.get("inplace") or (node.op == "call_function" and any(of is True for of in node.args[1:]))
     is_named_so = name.endswith("_") and not name.endswith("__")
@@ -211,6 +213,25 @@ def _changed(node):
     if in_place or is_named_so or (is_operator and name not in ("inv", "invert", "index", "indexOf", "is_", "is_not", "itemgetter")):
         return node.args[0] if node.args and isinstance(node.args[0], torch.fx.Node) else "unknown"
     return None
+
+
+def _written(node):
+    """`_changed` of an operation that has a schema."""
+    overload = node.target if isinstance(node.target, torch._ops.OpOverload) else None
+    if overload is None:
+        names = node.target.overloads()
+        overload = getattr(node.target, names[0]) if len(names) == 1 else None
+    if overload is None or len(node.args) > len(overload._schema.arguments):
+        return "unknown"
+    is_written = [of.alias_info is not None and of.alias_info.is_write for of in overload._schema.arguments]
+    if not any(is_written):
+        return None
+    (first, *more) = [i for i, of in enumerate(is_written) if of]
+    # A training batch norm of this package writes its statistics alone, which no other has.
+    if overload is torch.ops.batchnorm.train.default:
+        return None
+    is_node = not more and first < len(node.args) and isinstance(node.args[first], torch.fx.Node)
+    return node.args[first] if is_node else "unknown"
 
 
 def _ancestors(node):

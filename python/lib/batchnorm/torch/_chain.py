@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.modules import module as _module
 
-from batchnorm.torch._modules import ACTIVATION_OF_MODULE, is_batch_norm
+from batchnorm.torch._modules import is_batch_norm, name_of
 
 _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _tracing_state = torch._C._get_tracing_state
@@ -57,7 +57,7 @@ def is_bare(module):
 def activation(step):
     """The kernels' name of an activation, or `None`."""
     if isinstance(step, torch.nn.Module):
-        name = ACTIVATION_OF_MODULE.get(type(step))
+        name = name_of(step)
         if name is None or not is_bare(step):
             return None
         # A ReLU6 takes its bounds from attributes.

@@ -3,20 +3,13 @@
 import collections
 import logging
 
-import torch
-
-from batchnorm.torch._modules import AS_LEAF, REPLACED, _Fused
+from batchnorm.torch._modules import AS_LEAF, LAZY, REPLACED, _BatchNorm
 from batchnorm.torch._parents import fuse as fuse_in
-from batchnorm.torch._parents import fused_in, has_its_activation, unfuse
+from batchnorm.torch._parents import has_its_activation, unfuse
+from batchnorm.torch._report import expect_model, report
 
 _LOG = logging.getLogger("batchnorm.torch")
 _ORIGINAL = {ours: theirs for theirs, ours in REPLACED.items()}
-_LAZY = {
-    torch.nn.LazyBatchNorm1d: REPLACED[torch.nn.BatchNorm1d],
-    torch.nn.LazyBatchNorm2d: REPLACED[torch.nn.BatchNorm2d],
-    torch.nn.LazyBatchNorm3d: REPLACED[torch.nn.BatchNorm3d],
-}
-_NORMS = (torch.nn.modules.batchnorm._NormBase,)
 
 
 def convert(model, fuse=None, *, fuse_relu=None):
@@ -36,11 +29,11 @@ def convert(model, fuse=None, *, fuse_relu=None):
 
     Left alone are `SyncBatchNorm`, instance norms, subclasses of torch's batch norms, and modules whose `forward` was replaced. Lazy
     ones are replaced when they know their size. `report(model)` says what was fused and what was left, and so does a logger,
-    "batchnorm.torch", at the level INFO; `revert(model)` is the way back.
+    "batchnorm.torch", at the level INFO, or WARNING where something was not replaced; `revert(model)` is the way back.
     """
     if fuse is not None and fuse_relu is not None:
         raise ValueError(f"expected fuse or fuse_relu, which are one, got fuse={fuse} and fuse_relu={fuse_relu}")
-    modules = list(_model(model).modules())
+    modules = list(expect_model(model).modules())
     fuses = all(each is not False for each in (fuse, fuse_relu))
     for module in modules:
         if "forward" in module.__dict__:
@@ -48,94 +41,34 @@ def convert(model, fuse=None, *, fuse_relu=None):
         if type(module) in REPLACED:
             module.__class__ = REPLACED[type(module)]
             module.__dict__.update(AS_LEAF)
-        elif type(module) in _LAZY:
-            module.__dict__.update(AS_LEAF, cls_to_become=_LAZY[type(module)])
+        elif type(module) in LAZY:
+            module.__dict__.update(AS_LEAF, cls_to_become=LAZY[type(module)])
     owners = collections.Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     shared = frozenset(of for of, count in owners.items() if count > 1)
     for module in modules:
-        if fuses or has_its_activation(module):
+        if fuses:
             fuse_in(module, shared)
-            if has_its_activation(module):
-                module.__dict__.update(AS_LEAF)
         else:
             unfuse(module)
-    _LOG.info("%s", report(model))
+    said = report(model)
+    _LOG.log(logging.WARNING if said.left else logging.INFO, "convert: %s", said)
     return model
 
 
 def revert(model):
     """Makes a model of torch.nn's batch norms again, in place, of one that `convert` has changed, and returns it.
 
-    Parameters, buffers and hooks stay, and so do modules that are this package's from the beginning but have no counterpart,
-    as `BatchNormReLU`: `report(model)` names them. The options `skip_non_finite` and `skip_recomputed` are gone.
+    Parameters, buffers and hooks stay, and so do modules that have no counterpart, as `BatchNormReLU` and those of subclasses, which
+    parametrizations make: a logger, "batchnorm.torch", names them at the level WARNING. The options `skip_non_finite` and `skip_recomputed` are gone.
     """
-    for module in _model(model).modules():
+    for module in expect_model(model).modules():
         unfuse(module)
         was_lazy = module.__dict__.get("cls_to_become") in _ORIGINAL
         if type(module) in _ORIGINAL or was_lazy or has_its_activation(module):
             module.__class__ = _ORIGINAL.get(type(module), type(module))
             for name in (*AS_LEAF, "cls_to_become", "skip_non_finite", "skip_recomputed"):
                 module.__dict__.pop(name, None)
+    left = [f"{name or 'itself'} ({type(of).__name__})" for name, of in model.named_modules() if isinstance(of, _BatchNorm)]
+    if left:
+        _LOG.warning("revert: left what torch.nn has no module for: %s", ", ".join(left))
     return model
-
-
-class Report:
-    """What is fused in a model.
-
-    `norms` are the names of all its batch norms, `activations` of those fused with an activation behind them, `residuals` of those
-    fused with a residual and a relu; `alone` have neither, and `left` are not this package's, each with its class.
-    """
-
-    def __init__(self, model):
-        self.norms, self.activations, self.residuals, self.alone, self.left = [], [], [], [], {}
-        fused = {}
-        names = {id(module): name for name, module in model.named_modules()}
-        for parent, module in model.named_modules():
-            for name, has_residual in fused_in(module):
-                norm = module.get_submodule(name)
-                fused[names.get(id(norm), f"{parent}.{name}")] = has_residual
-        for name, module in model.named_modules():
-            if not isinstance(module, _NORMS) or isinstance(module, torch.nn.modules.instancenorm._InstanceNorm):
-                continue
-            self.norms.append(name)
-            if name in fused:
-                (self.residuals if fused[name] else self.activations).append(name)
-            elif isinstance(module, _Fused):
-                (self.residuals if module._epilogue == "identity" else self.activations).append(name)
-            elif type(module) in _ORIGINAL or type(module) in _LAZY or has_its_activation(module) and not is_original(module):
-                self.alone.append(name)
-            else:
-                self.left[name] = type(module).__name__
-
-    def __str__(self):
-        parts = [f"{len(self.alone)} with nothing behind them that is fused ({_some(self.alone)})"] if self.alone else []
-        for cls, count in collections.Counter(self.left.values()).items():
-            parts.append(f"{count} {cls}, not replaced ({_some([name for name, of in self.left.items() if of == cls])})")
-        left = ", ".join(parts) or "none"
-        return f"fused {len(self.activations)} + {len(self.residuals)} of {len(self.norms)}; left: {left}"
-
-    __repr__ = __str__
-
-
-def is_original(module):
-    """Whether timm's module is as timm made it."""
-    return type(module).__name__ == "BatchNormAct2d" and not hasattr(type(module), "_fused_of")
-
-
-def _some(names):
-    names = [name or "itself" for name in names]
-    return ", ".join(names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"])
-
-
-def report(model):
-    """What is fused in a model now, as `str` says it: "fused 33 + 16 of 53; left: ..." with an activation, and with a residual and a
-    relu, of all batch norms."""
-    return Report(_model(model))
-
-
-def _model(model):
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    return model
-
-

@@ -120,12 +120,28 @@ FUSED = {
 # Activations of torch.nn, with the names that kernels have for them.
 ACTIVATION_OF_MODULE = {activation: fused._epilogue for activation, fused in FUSED.items()}
 
+# Their forwards: a class that has got another one since is called as it is.
+_FORWARD = {activation: activation.forward for activation in FUSED}
+
 # Those of torch.nn, and what replaces them.
 REPLACED = {
     torch.nn.BatchNorm1d: BatchNorm1d,
     torch.nn.BatchNorm2d: BatchNorm2d,
     torch.nn.BatchNorm3d: BatchNorm3d,
 }
+
+# Those that get their size later, and what they become.
+LAZY = {
+    torch.nn.LazyBatchNorm1d: BatchNorm1d,
+    torch.nn.LazyBatchNorm2d: BatchNorm2d,
+    torch.nn.LazyBatchNorm3d: BatchNorm3d,
+}
+
+
+def name_of(activation):
+    """The kernels' name of a class of activations, or `None`."""
+    cls = type(activation)
+    return ACTIVATION_OF_MODULE[cls] if cls in ACTIVATION_OF_MODULE and cls.forward is _FORWARD[cls] else None
 
 
 def is_batch_norm(module):

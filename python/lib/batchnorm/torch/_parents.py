@@ -10,15 +10,15 @@ import sys
 import torch
 
 from batchnorm.torch._chain import LAYERS, activation, call_in_order, is_bare, is_in_order, normalize_and_activate
-from batchnorm.torch._modules import _BatchNorm, is_batch_norm
-from batchnorm.torch._rewrite import ACTIVATIONS, asks_for_its_class, rewritten
+from batchnorm.torch._modules import AS_LEAF, LAZY, _BatchNorm, is_batch_norm
+from batchnorm.torch._rewrite import ACTIVATIONS, rewritten
+from batchnorm.torch._source import asks_for_its_class
 
 # The kinds of a `Sequential`, and of a batch norm that has its activation inside, whose forwards are known.
 _IN_ORDER, _WITH_ACTIVATION = "in order", "with activation"
 _KNOWN = {_IN_ORDER: call_in_order, _WITH_ACTIVATION: normalize_and_activate}
 # Methods that may ask for their object's class: the one has run, of the others that class is replaced.
 _OF_NO_CLASS = ("__init__", "__reduce__", "__reduce_ex__")
-_LAZY = (torch.nn.LazyBatchNorm1d, torch.nn.LazyBatchNorm2d, torch.nn.LazyBatchNorm3d)
 
 
 class _Fusing:
@@ -63,7 +63,7 @@ def _methods(cls, kinds):
             continue
         if asks_for_its_class(function):
             return {}, ()
-        found = rewritten(function, known)
+        found = rewritten(function, name, known)
         if found is not None:
             methods[name] = found[0]
             fused += found[1]
@@ -85,11 +85,11 @@ def _class(cls, kinds):
 
 def is_to_be_normalized(module):
     """Whether a module is a batch norm that fuses, or will be one when it knows its size."""
-    return is_batch_norm(module) or type(module) in _LAZY
+    return is_batch_norm(module) or type(module) in LAZY
 
 
 def _is_fusable(module):
-    return type(module) in _LAZY or (module is not None and is_batch_norm(module) and is_bare(module))
+    return type(module) in LAZY or (module is not None and is_batch_norm(module) and is_bare(module))
 
 
 def _is_identity(module):
@@ -160,7 +160,9 @@ def fuse(module, shared):
     try:
         object.__setattr__(module, "__class__", _class(cls, kinds))
     except Exception:  # A class that lets no other be made of it, or its objects be of no other.
-        pass
+        return
+    if kinds == _WITH_ACTIVATION:
+        module.__dict__.update(AS_LEAF)
 
 
 def unfuse(module):

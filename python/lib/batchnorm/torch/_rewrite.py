@@ -13,155 +13,42 @@ A method's source is parsed and changed in these forms alone, where `norm`, `lay
 What each of these calls is decided when it runs (_chain.py), so that a method gives the same whatever its modules are by then. Where
 other modules are called before the sum, a batch norm waits only for a new tensor, of a layer right before it, and they are called by
 their names alone, so that nothing changes what it waits for or sees that it has not run. Lines keep their numbers and files. A method
-whose source is not what it was compiled of is left alone.
+whose source is not what it was compiled of is left alone (_source.py).
 """
 
-import __future__
-
 import ast
-import functools
-import inspect
-import linecache
-import types
 
 from batchnorm.torch import _chain
+from batchnorm.torch._source import changed
 
-# What `from __future__` says to the compiler.
-_FUTURE = sum(getattr(__future__, name).compiler_flag for name in ("annotations", "generator_stop"))
-# The names that changed methods find the functions above by, and what they were.
-_HERE, _BEFORE = "_batchnorm_torch_", "_batchnorm_torch_before_"
+# The name that changed methods find the functions above by.
+_HERE = "_batchnorm_torch_"
 # The kinds of steps that are activations: the one that the kernels have behind a residual, and others.
 ACTIVATIONS = ("relu", "activation")
 _FUNCTIONS = ("relu", "relu_", "relu6", "silu", "hardswish")
 # What ends a method elsewhere, goes on behind an exception, or hides where a name is used.
 _OPAQUE = (
-    ast.Try, getattr(ast, "TryStar", ast.Try), ast.With, ast.Match, ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef,
-    ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.NamedExpr, ast.Delete,
+    ast.Try, getattr(ast, "TryStar", ast.Try), ast.With, ast.Match, ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal,
+    ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+    ast.NamedExpr, ast.Delete,
 )
 # The kinds of batch norms: those that one module alone has, and those of several.
 _NORMS = ("norm", "shared")
 
 
-def rewritten(function, kinds):
-    """A method of modules of these kinds by their names, with the fused ones of them, `(name, has_residual)`; or `None` where nothing is
-    to be fused, or its source is not known."""
-    parsed = _parsed(function)
-    if parsed is None:
-        return None
-    module, inner = parsed
-    if _code(function, module) is None:
-        return None
-    of_function = _Method(inner, kinds)
-    of_function.rewrite()
-    if not of_function.fused:
-        return None
-    inner.body.insert(0, _unless_replaced(inner))
-    code = _code(function, ast.fix_missing_locations(module), is_changed=True)
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
-    cells[_HERE], cells[_BEFORE] = types.CellType(_chain), types.CellType(function)
-    closure = tuple(cells[name] for name in code.co_freevars)
-    new = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, closure)
-    new.__kwdefaults__, new.__qualname__, new.__module__ = function.__kwdefaults__, function.__qualname__, function.__module__
-    new.__doc__, new.__annotations__ = function.__doc__, function.__annotations__
-    new.__dict__.update(function.__dict__)
-    return new, of_function.fused
+def rewritten(function, name, kinds):
+    """A method by this name of modules of these kinds by their names, with the fused ones of them, `(name, has_residual)`; or `None`
+    where nothing is to be fused, or its source is not known."""
+    fused = []
 
+    def change(tree):
+        method = _Method(tree, kinds)
+        method.rewrite()
+        fused.extend(method.fused)
+        return fused
 
-def asks_for_its_class(function):
-    """Whether a method may look at the very class of its object, which is to be another one."""
-    if {"type", "__class__"}.isdisjoint(_names(function.__code__)):
-        return False
-    parsed = _parsed(function)
-    if parsed is None:
-        return True
-    calls = [each for each in ast.walk(parsed[1]) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)]
-    of_self = any(call.func.id == "type" and any(_uses(each, "self") for each in call.args) for call in calls)
-    return of_self or any(_of_self(each) == "__class__" for each in ast.walk(parsed[1]))
-
-
-def _names(code):
-    nested = [_names(each) for each in code.co_consts if isinstance(each, types.CodeType)]
-    return set(code.co_names).union(*nested)
-
-
-def _unless_replaced(function):
-    """A statement that calls a method of this name that the class has got since, in the place of this one."""
-    of = function.args
-    arguments = ", ".join(
-        [
-            *(each.arg for each in (*of.posonlyargs, *of.args)),
-            *([f"*{of.vararg.arg}"] if of.vararg else []),
-            *(f"{each.arg}={each.arg}" for each in of.kwonlyargs),
-            *([f"**{of.kwarg.arg}"] if of.kwarg else []),
-        ]
-    )
-    method = f"self._fused_of.{function.name}"
-    (statement,) = ast.parse(f"if {method} is not {_BEFORE}: return {method}({arguments})").body
-    for each in ast.walk(statement):
-        ast.copy_location(each, function)
-    return statement
-
-
-def _parsed(function):
-    """A module with the function in another, whose variables are those that it closes over; and the function."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-        # Below something of less indentation, so that texts of several lines stay what they are.
-        tree = ast.parse("if True:\n" + "".join(lines))
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return None
-    inner = tree.body[0].body[0] if len(tree.body) == len(tree.body[0].body) == 1 else None
-    if not isinstance(inner, ast.FunctionDef) or not inner.args.args or inner.args.args[0].arg != "self":
-        return None
-    ast.increment_lineno(tree, first - 2)
-    inner.decorator_list, inner.returns = [], None
-    for each in ast.walk(inner.args):
-        if isinstance(each, ast.arg):
-            each.annotation = None
-    inner.args.defaults = [ast.Constant(None) for _ in inner.args.defaults]
-    inner.args.kw_defaults = [of and ast.Constant(None) for of in inner.args.kw_defaults]
-    outer = ast.parse("def outer(): pass").body[0]
-    outer.args.args = [ast.arg(name) for name in (*function.__code__.co_freevars, _HERE, _BEFORE)]
-    outer.body = [inner]
-    # Compilers call functions of what is imported in another way.
-    imported = [ast.Import([ast.alias(name)]) for name in _imported(function.__code__.co_filename)]
-    tree.body = [*imported, outer]
-    return ast.fix_missing_locations(tree), inner
-
-
-@functools.lru_cache(None)
-def _imported(file):
-    """The names that a file imports for all of it."""
-    try:
-        nodes = ast.parse("".join(linecache.getlines(file))).body
-    except (SyntaxError, ValueError):
-        return ()
-    names = set()
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names if alias.name != "*"}
-        elif isinstance(node, (ast.If, ast.Try, ast.ExceptHandler, ast.With)):
-            nodes += [each for each in ast.iter_child_nodes(node) if isinstance(each, (ast.stmt, ast.ExceptHandler))]
-    return tuple(sorted(names))
-
-
-def _code(function, tree, is_changed=False):
-    """The function's code as a tree is compiled; `None` where an unchanged one gives other code than the function has."""
-    old = function.__code__
-    module = compile(tree, old.co_filename, "exec", flags=old.co_flags & _FUTURE, dont_inherit=True)
-    outer = next(each for each in module.co_consts if isinstance(each, types.CodeType))
-    code = next(each for each in outer.co_consts if isinstance(each, types.CodeType))
-    return code if is_changed or _is_same(old, code) else None
-
-
-def _is_same(a, b):
-    def of(code):
-        constants = [each for each in code.co_consts if not isinstance(each, types.CodeType)]
-        return code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, repr(constants)
-
-    nested = [[each for each in code.co_consts if isinstance(each, types.CodeType)] for code in (a, b)]
-    return of(a) == of(b) and len(nested[0]) == len(nested[1]) and all(map(_is_same, *nested))
+    new = changed(function, name, change, **{_HERE: _chain})
+    return None if new is None else (new, fused)
 
 
 def _here(name, *arguments):
