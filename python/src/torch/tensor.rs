@@ -104,6 +104,9 @@ impl Tensor {
         if let Some(tensor) = super::stand_in::empty(code, place, sizes, strides)? {
             return Ok(tensor);
         }
+        if sizes.iter().product::<i64>() >= MANY && !has_room_for_messages() {
+            return Err(Refusal::no_memory(sizes, false));
+        }
         let mut handle = ptr::null_mut();
         let (dims, sizes_at, strides_at) = (sizes.len() as i64, sizes.as_ptr(), strides.as_ptr());
         let Place { kind, index } = place;
@@ -240,6 +243,18 @@ impl Tensor {
     pub(super) fn is_contiguous(&self, align: usize) -> bool {
         self.is_dense(0..self.dims()) && self.address().is_multiple_of(align)
     }
+}
+
+/// Values of a tensor that may be what takes the last memory.
+const MANY: i64 = 16 * 1024;
+
+/// Whether there is memory for what torch writes where a tensor gets none: without, it throws once more, from where it hands out errors,
+/// through functions of C, and no Rust may catch that.
+fn has_room_for_messages() -> bool {
+    let mut room = Vec::<u8>::new();
+    let is_there = room.try_reserve_exact(64 * 1024).is_ok();
+    core::hint::black_box(room.as_ptr());
+    is_there
 }
 
 impl Place {

@@ -154,9 +154,9 @@ class _Method:
     def innermost(self, node, name):
         """The calls of one argument each, from the outermost to the one whose argument is this name; or `None`."""
         calls = []
-        while step := _argument(node) or self.step(node):
+        while (called := _argument(node)) or self.step(node):
             calls.append(node)
-            node = _argument(node)[1] if _argument(node) else step[2]
+            node = called[1] if called else self.step(node)[2]
             if isinstance(node, ast.Name) and node.id == name:
                 return calls
         return None
@@ -234,13 +234,13 @@ class _Method:
                 return None
         else:
             return None
-        value, taken, is_delayed = found
+        change, taken, is_delayed = found
         between = statements[i + 1 : j]
         is_delayed = is_delayed or any(isinstance(each, ast.Call) for statement in between for each in ast.walk(statement))
         waits = self.waiting(statements[i].value, is_delayed)
         if waits is None:
             return None
-        value()
+        change()
         statements[i].value = waits[0]
         for each in between:
             self._finish(each, name)
