@@ -240,6 +240,17 @@ def test_inner_backends_get_the_fused_graph(inner):
     assert str(backend).startswith("fused 0 + 2 of 2" if inner == "aot_eager" else "fused 0 + 1 of 2"), "with evaluation"
 
 
+def test_inductor_gets_its_mode_and_options():
+    model, x = Net(in_place).double(), double(3, 4, 5, 5)
+    for options, of_compile in [({"mode": "default"}, {}), ({}, {"options": {"epilogue_fusion": False}}), ({}, {"mode": "default"})]:
+        torch._dynamo.reset()
+        compiled = torch.compile(copy.deepcopy(model), backend=bn.backend(**options), **of_compile)
+        torch.testing.assert_close(compiled(x), model(x))
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="no_such_option"):
+        torch.compile(model, backend=bn.backend(options={"no_such_option": 1}))(x)
+
+
 def test_a_channels_last_model_and_one_under_autocast():
     for inner in ("aot_eager", "inductor"):
         torch._dynamo.reset()

@@ -78,6 +78,24 @@ def test_streams_and_threads_do_not_share(device):
     assert module.num_batches_tracked.item() == 3
 
 
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_mask_is_in_the_order_that_is_asked_for(device, is_last):
+    """Here that which x has: PyTorch's copies into another the emulated device knows nothing of."""
+    format = torch.channels_last if is_last else torch.contiguous_format
+    x, z, dy = (torch.randn(4, 16, 6, 6) for _ in range(3))
+
+    def passes(x, z, dy):
+        rest = None, None, None, None, None, 0.1, 1e-5, "add_relu", True, False, False, is_last
+        y, mean, inv_std, mask = torch.ops.batchnorm.train(x, z, *rest)
+        rest = None, None, mean, inv_std, mask, is_last, None, "add_relu", True, True, True, True
+        return y, *torch.ops.batchnorm.backward(dy, x, *rest)
+
+    got = passes(*(device.put(of.contiguous(memory_format=format)) for of in (x, z, dy)))
+    assert got[0].is_contiguous(memory_format=format)
+    y = (torch.nn.functional.batch_norm(x, None, None, training=True) + z).relu()
+    close([got[0], got[2]], [y, torch.where(y > 0, dy, 0.0)], 2e-5)
+
+
 @pytest.mark.parametrize("needed", [0, 1, 2, 3])
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_that_nobody_needs_leave_the_others(device, training, needed):

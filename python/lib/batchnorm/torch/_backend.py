@@ -7,6 +7,7 @@ import operator
 import torch
 import torch.nn.functional as F
 
+from batchnorm import has_cuda
 from batchnorm.torch._chain import ACTIVATION_OF_FUNCTION
 from batchnorm.torch._kinds import EPILOGUE, PARAM_DTYPE
 from batchnorm.torch._modules import name_of
@@ -35,13 +36,15 @@ class Backend:
         fused = fuse_graph(graph_module, fuses_evaluation=self.inner in _WITHOUT_FUSION)
         self.graphs.append(fused)
         _LOG.info("%s", fused)
-        inner = self.inner
-        if isinstance(inner, str):
+        inner, options = self.inner, {**self.options, **options}
+        if inner == "inductor":  # As `torch.compile` takes its mode and options.
+            mode, patches = options.pop("mode", None), options.pop("options", None)
+            inner = torch._TorchCompileInductorWrapper(mode, patches, None)
+        elif isinstance(inner, str):
             from torch._dynamo.backends.registry import lookup_backend
 
             inner = lookup_backend(inner)
-        options = {**self.options, **options}
-        return inner(graph_module, example_inputs, **options) if options else inner(graph_module, example_inputs)
+        return inner(graph_module, example_inputs, **options)
 
     def __str__(self):
         counts = [sum(getattr(graph, name) for graph in self.graphs) for name in ("activations", "residuals", "norms")]
@@ -53,7 +56,8 @@ class Backend:
 
 def backend(inner="inductor", **options):
     """A backend for `torch.compile` that calls each batch norm as one operation with the activation behind it, or with a residual and a
-    relu, and gives the graph to another backend, `inner`, by its name or as a function, with these options.
+    relu, and gives the graph to another backend, `inner`, by its name or as a function, with these options: `mode` and `options` for
+    "inductor", as `torch.compile` has them, which may say them too.
 
     It finds them in the graph that Dynamo makes of a model, so that no module need be known or changed: with an activation relu, relu6,
     silu or hardswish, or `+ residual` and relu, where nothing else uses what is between. Batch norms with neither are this package's
@@ -116,7 +120,8 @@ def _arguments(node):
     momentum, eps = (_number(call[name]) for name in ("momentum", "eps"))
     if x is None or momentum is None or eps is None or not isinstance(call["training"], bool):
         return None
-    has_kernels = x.dtype in PARAM_DTYPE and (x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype != torch.float64))
+    is_on_device = has_cuda and x.device.type == "cuda" and x.dtype != torch.float64
+    has_kernels = x.dtype in PARAM_DTYPE and (x.device.type == "cpu" or is_on_device)
     if not has_kernels or x.dim() < 2 or type(x).__name__ == "DTensor" or (mean is None) != (var is None):
         return None
     if not 0.0 <= momentum <= 1.0 or not (eps > 0.0 if call["training"] else eps >= 0.0):
