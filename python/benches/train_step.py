@@ -6,7 +6,7 @@ One bottleneck block of each of ResNet-50's four stages, in a row, as torchvisio
 process: torch.nn's own kernels, torch.nn through cuDNN, ours, ours with activations and residuals fused, and no norm at all. What
 a variant takes beyond no norm is its batch norms' share. Forward, backward and an SGD step; medians, with the quartiles beside them.
 
-`--mode compiled` has torch.nn's by inductor, which fuses them itself, beside ours by the backend and as `convert` makes it;
+`--mode compiled` has torch.nn's by inductor, which fuses them itself, ours by the backend, and ours as `convert` makes them;
 `--mode graph` replays each step as a CUDA graph.
 """
 

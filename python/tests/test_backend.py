@@ -335,7 +335,7 @@ def test_a_compiler_may_choose_another_order_of_memory():
 @pytest.mark.parametrize("is_last", [True, False])
 @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 5, 2, 3, 2)])
 def test_a_mask_is_in_the_order_that_a_graph_says(is_last, shape):
-    """Whatever order x comes in."""
+    """The order of x does not matter."""
     formats = torch.contiguous_format, {4: torch.channels_last, 5: torch.channels_last_3d}[len(shape)]
     x, z, dy, mean = rand(*shape), rand(*shape, seed=1), rand(*shape, seed=2), torch.zeros(5)
     weight, bias, var = rand(5, seed=3), rand(5, seed=4), torch.ones(5)

@@ -71,7 +71,7 @@ def test_a_branch_that_is_taken_later_gives_what_it_gave():
 
 
 def test_a_norm_that_takes_what_no_layer_has_made_does_not_wait():
-    """What it takes may be changed by then: here by a layer that gives what it got."""
+    """Its input may be changed by then: here by a layer that gives what it got."""
 
     class Same(nn.Module):
         def forward(self, x):
@@ -105,6 +105,23 @@ def test_a_method_that_a_class_gets_later_is_called(monkeypatch):
     bn.convert(Patched())("y")
     assert calls == [(("x", 2.0, 3), {"twice": True, "of": 4}), (("y", 1.0), {"twice": False})]
     assert epilogues(sequence, rand(6, 4)) == ["relu"]
+
+
+def test_a_sequence_whose_class_gets_another_forward_later_is_called(monkeypatch):
+    class Part(nn.Sequential):
+        pass
+
+    class Waiting(Base):
+        def forward(self, x):
+            return self.act(self.part(x) + x)
+
+    model = Waiting()
+    model.part = Part(*model.part)
+    bn.convert(model)
+    assert epilogues(model, rand(6, 4)) == ["add_relu"]
+    monkeypatch.setattr(Part, "forward", lambda self, x: x)
+    assert epilogues(model, rand(6, 4)) == []
+    torch.testing.assert_close(model(rand(6, 4)), F.relu(2.0 * rand(6, 4)))
 
 
 def variant(scale):
@@ -163,7 +180,7 @@ def test_a_form_gives_what_it_gave(cls, expected):
 def test_a_compiled_form_gives_what_it_gave(cls, expected):
     torch._dynamo.reset()
     model, x = made(cls)
-    # What asks for a number or a class breaks graphs of torch.nn too.
+    # Methods that ask for a number or a class break graphs of torch.nn too.
     is_whole = cls not in (ReadByAMethod, OfItsOwnClass)
     expect_alike(torch.compile(bn.convert(copy.deepcopy(model)), backend="aot_eager", fullgraph=is_whole), model, x)
 
@@ -172,7 +189,7 @@ def test_a_report_counts_what_runs():
     for param in FORMS:
         cls, ran = param.values
         report = bn.report(bn.convert(cls()))
-        # Of a model that calls each once. What dtypes come no report knows.
+        # A model that calls each once. No report knows what dtypes come.
         if cls is not Widened and len(ran) == len(set(report.norms) - {"part.1"}):
             counts = len(report.activations), len(report.residuals)
             assert counts == (len(ran) - ran.count("identity") - ran.count("add_relu"), ran.count("add_relu")), cls.__name__

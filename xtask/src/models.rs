@@ -11,7 +11,7 @@ use crate::ci::step;
 const UV: &str = "uv==0.13.9";
 /// The folder that it is installed in, with its version in the name.
 const TOOLS: &str = "target/tools/uv-0.13.9";
-/// What is tested in addition to what the package's README installs, for the PyTorch of that.
+/// Packages in addition to those of the package's README, for the PyTorch of that.
 const REQUIREMENTS: &str = "python/tests/models/requirements.txt";
 
 /// A version of PyTorch that the package supports, with the torchvision of it, and what is tested there.

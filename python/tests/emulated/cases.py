@@ -80,7 +80,7 @@ def test_streams_and_threads_do_not_share(device):
 
 @pytest.mark.parametrize("is_last", [True, False])
 def test_a_mask_is_in_the_order_that_is_asked_for(device, is_last):
-    """Here that which x has: PyTorch's copies into another the emulated device knows nothing of."""
+    """The order that x has: of PyTorch's copies into another the emulated device knows nothing."""
     format = torch.channels_last if is_last else torch.contiguous_format
     x, z, dy = (torch.randn(4, 16, 6, 6) for _ in range(3))
 

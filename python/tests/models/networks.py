@@ -18,7 +18,7 @@ def timm(name, size=64):
 
 
 class UNet(nn.Module):
-    """Down and up again, with what was there before beside what comes from below."""
+    """Down and up again, where each level gets its own of the way down once more."""
 
     def __init__(self):
         super().__init__()

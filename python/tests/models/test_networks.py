@@ -31,7 +31,7 @@ def trained(forward, model, batches):
 
 
 def distance(state, of):
-    """How far a state is from another: the median over its tensors of the error's part of each. A relu that falls to the other side moves
+    """The distance of a state from another: the median over its tensors of the error's part of each. A relu that falls to the other side moves
     some tensors far, in either; the median it does not move."""
     parts = [(state[name] - of[name]).norm() / of[name].norm() for name in of if of[name].norm()]
     return torch.stack(parts).median().item()
@@ -51,7 +51,7 @@ def network(request):
 
 
 def expect_as_near(network, ours, forward):
-    """Sees that training ends as near to float64 as torch.nn's does, up to half as far again: two ways of rounding are that far apart."""
+    """Sees that training ends as near to float64 as torch.nn's does, up to half as far again: two ways of rounding differ by that."""
     _, batches, of_twin, their_losses, theirs, *_ = network
     losses, state = trained(forward, ours, batches)
     assert all(abs(a - b) <= 1e-2 * abs(b) for a, b in zip(losses, their_losses)), (losses, their_losses)

@@ -16,9 +16,9 @@ _LOG = logging.getLogger("batchnorm.torch")
 _BATCH_NORMS = (F.batch_norm, torch.batch_norm)
 _SUMS = (operator.add, torch.add)
 _SUMS_IN_PLACE = (operator.iadd,)
-# What changes how the operations behind it are computed.
+# Functions that change how the operations behind them are computed.
 _MODES = ("_set_grad_enabled", "_enter_autocast", "_exit_autocast", "_enter_inference_mode", "_exit_inference_mode")
-# What gives memory of its own, and no view.
+# Functions whose results have memory of their own, and are no views.
 _NEW = (*_BATCH_NORMS, operator.add, operator.mul, torch.add, torch.mul, torch.conv1d, torch.conv2d, torch.conv3d)
 _METHODS = {"relu": "relu", "relu_": "relu"}
 _HARDTANH = (F.hardtanh, F.hardtanh_)
@@ -27,7 +27,7 @@ _WITHOUT_FUSION = ("eager", "aot_eager", "cudagraphs")
 
 
 class Backend:
-    """What `torch.compile(model, backend=...)` takes. `graphs` says of each graph, from the first on, what was fused in it."""
+    """A backend for `torch.compile`. `graphs` says of each graph, from the first on, how many batch norms were fused in it."""
 
     def __init__(self, inner, options):
         self.inner, self.options, self.graphs = inner, options, []
@@ -78,7 +78,7 @@ def backend(inner="inductor", **options):
 
 
 class FusedGraph:
-    """How many batch norms of a graph there are, and were fused with an activation, and with a residual and a relu."""
+    """Counts of the batch norms of a graph: all, those fused with an activation, and those fused with a residual and a relu."""
 
     def __init__(self):
         self.norms = self.activations = self.residuals = 0
@@ -138,7 +138,7 @@ def _arguments(node):
 
 
 def _value(node):
-    """What a node was traced with."""
+    """The tensor that a node was traced with, or `None`."""
     value = node.meta.get("example_value") if isinstance(node, torch.fx.Node) else None
     return value if isinstance(value, torch.Tensor) else None
 
@@ -175,7 +175,7 @@ def _activation(node, modules):
 
 
 def _residual(total, norm):
-    """What is added to a batch norm, where a node is such a sum, and changes nothing that is read elsewhere."""
+    """The summand of a batch norm, where a node is such a sum, and changes nothing that is read elsewhere; or `None`."""
     if total is None or len(total.args) != 2 or total.kwargs:
         return None
     is_sum = (total.op == "call_function" and total.target in _SUMS) or (total.op == "call_method" and total.target == "add")
@@ -202,7 +202,7 @@ def _is_new(node):
 
 
 def _changed(node):
-    """What a node changes in place: a node, `None`, or "unknown"."""
+    """The node whose value a node changes in place, `None`, or "unknown"."""
     if node.op in ("placeholder", "get_attr", "output"):
         return None
     if node.op == "call_module":
@@ -321,6 +321,6 @@ def _fuse(graph, modules, node, call, fused):
         if name in node.meta and name != "example_value":
             results.meta[name] = node.meta[name]
     last.replace_all_uses_with(y)
-    # What this has made dead, and nothing else: a count that nobody reads is to be counted.
+    # Nodes that this has made dead, and no others: a count that nobody reads is to be counted.
     for each in dict.fromkeys((last, place, node)):
         graph.erase_node(each)

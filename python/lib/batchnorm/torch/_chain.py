@@ -1,4 +1,4 @@
-"""What is called one after another, with what the kernels have in one operation called as one.
+"""Modules and functions that are called one after another, with those that the kernels have in one operation called as one.
 
 Whether a batch norm and what comes behind it are fused is decided at each call, by what the modules are at that time: one that was
 replaced, folded, taken out, compiled or given a hook since is called as it is, and so is what is behind it.
@@ -17,6 +17,8 @@ _tracing_state = torch._C._get_tracing_state
 
 # Methods of tensors, where these are called and no functions.
 method_relu, method_relu_ = torch.Tensor.relu, torch.Tensor.relu_
+
+_forward_in_order = torch.nn.Sequential.forward
 
 # Layers that give new tensors, which nothing else has.
 LAYERS = (
@@ -71,12 +73,10 @@ def is_in_order(module):
     cls, of = type(module), torch.nn.Sequential
     if not isinstance(module, of) or "forward" in module.__dict__:
         return False
-    # Those of torch.ao are looked for by their class, with what they had inside.
-    is_known = not cls.__module__.startswith("torch.ao.") and cls.forward in (of.forward, call_in_order)
+    forward = cls._fused_of.forward if cls.forward is call_in_order else cls.forward
+    # torch.ao's classes are looked for by name, with what they had inside.
+    is_known = not cls.__module__.startswith("torch.ao.") and forward is _forward_in_order
     return is_known and (cls.__iter__, cls.__call__) == (of.__iter__, of.__call__)
-
-
-_forward_in_order = torch.nn.Sequential.forward
 
 
 def call_in_order(self, input):
@@ -189,7 +189,7 @@ def activated(v, step):
 
 
 def done(v):
-    """What waits no longer."""
+    """The value of a batch norm that waits, or any other as it is."""
     if type(v) is not Pending:
         return v
     y = v.norm(v.x)

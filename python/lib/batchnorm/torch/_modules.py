@@ -120,17 +120,17 @@ FUSED = {
 # Activations of torch.nn, with the names that kernels have for them.
 ACTIVATION_OF_MODULE = {activation: fused._epilogue for activation, fused in FUSED.items()}
 
-# Their forwards: a class that has got another one since is called as it is.
+# Forwards of activations: a class that has got another one since is called as it is.
 _FORWARD = {activation: activation.forward for activation in FUSED}
 
-# Those of torch.nn, and what replaces them.
+# Batch norms of torch.nn, and the classes that replace them.
 REPLACED = {
     torch.nn.BatchNorm1d: BatchNorm1d,
     torch.nn.BatchNorm2d: BatchNorm2d,
     torch.nn.BatchNorm3d: BatchNorm3d,
 }
 
-# Those that get their size later, and what they become.
+# Batch norms that get their size later, and the classes that they become.
 LAZY = {
     torch.nn.LazyBatchNorm1d: BatchNorm1d,
     torch.nn.LazyBatchNorm2d: BatchNorm2d,

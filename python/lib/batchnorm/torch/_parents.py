@@ -97,7 +97,7 @@ def _is_identity(module):
 
 
 def _kind(module, shared):
-    """What a module is to what comes before and behind it."""
+    """The kind of a module: what it is to those before and behind it."""
     if module is None:
         return "none"
     if is_to_be_normalized(module):
@@ -150,7 +150,7 @@ def fuse(module, shared):
     """Lets a module fuse, if it has something to. `shared` are the `id`s of batch norms that several modules have."""
     unfuse(module)
     cls = type(module)
-    # Those of torch.ao and of graphs are known by their class, and make their forward themselves.
+    # Classes of torch.ao and of graphs are known by name, and make their forward themselves.
     is_known = cls.__module__.split(".")[0] != "torch" or cls is torch.nn.Sequential
     if "forward" in module.__dict__ or not is_known or isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):
         return

@@ -1,4 +1,4 @@
-"""What is fused in a model."""
+"""A count of what is fused in a model."""
 
 import collections
 
@@ -10,7 +10,7 @@ from batchnorm.torch._parents import fused_in
 
 
 class Report:
-    """What is fused in a model.
+    """The batch norms of a model, by what is fused with them.
 
     `norms` are the names of all its batch norms, `activations` of those fused with an activation behind them, `residuals` of those
     fused with a residual and a relu; `alone` have neither, and `left` are not this package's, each with the name of its class.
@@ -53,7 +53,7 @@ def _some(names):
 
 
 def report(model):
-    """What is fused in a model now, as `str` says it: "fused 33 + 16 of 53; left: ..." with an activation, and with a residual and a
+    """A `Report` of what is fused in a model now, as `str` says it: "fused 33 + 16 of 53; left: ..." with an activation, and with a residual and a
     relu, of all batch norms."""
     return Report(expect_model(model))
 

@@ -26,7 +26,7 @@ _HERE = "_batchnorm_torch_"
 # The kinds of steps that are activations: the one that the kernels have behind a residual, and others.
 ACTIVATIONS = ("relu", "activation")
 _FUNCTIONS = ("relu", "relu_", "relu6", "silu", "hardswish")
-# What ends a method elsewhere, goes on behind an exception, or hides where a name is used.
+# Syntax that ends a method elsewhere, goes on behind an exception, or hides where a name is used.
 _OPAQUE = (
     ast.Try, getattr(ast, "TryStar", ast.Try), ast.With, ast.Match, ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal,
     ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
@@ -66,7 +66,7 @@ def _of_self(node):
 
 
 def _argument(node):
-    """What is called with one argument, and that; or `None`."""
+    """The callee of a call with one argument, that, and the keywords; or `None`."""
     if isinstance(node, ast.Call) and len(node.args) == 1 and not isinstance(node.args[0], ast.Starred):
         return node.func, node.args[0], node.keywords
     return None
@@ -202,7 +202,7 @@ class _Method:
         return new
 
     def _is_one(self, first, then, calls):
-        """Whether two steps, the second of which is the innermost of so many calls, are part of what is fused."""
+        """Whether two steps, the second of which is the innermost of this number of calls, are part of what is fused."""
         if first is None:
             return False
         kind = first[0]
@@ -281,7 +281,7 @@ class _Method:
         return change, taken, any(isinstance(each, ast.Call) for each in ast.walk(other))
 
     def _addend(self, node, name, norm):
-        """What is added to a name in a sum, if it leaves a batch norm alone that waits; or `None`."""
+        """The summand of a name in a sum, if it leaves a batch norm alone that waits; or `None`."""
         if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add):
             return None
         names = [isinstance(of, ast.Name) and of.id == name for of in (node.left, node.right)]
@@ -311,7 +311,7 @@ class _Method:
                 return False
             is_run = self._is_run(statement.test)
             for branch, is_live in ((statement.body, is_run is not False), (statement.orelse, is_run is not True)):
-                # What is not run with these modules may do as it likes, behind a batch norm that waits no longer.
+                # A branch that is not run with these modules may do as it likes: nothing waits there any longer.
                 if is_live and not all(self._passes(each, name, norm) for each in branch):
                     return False
             return True

@@ -8,7 +8,7 @@ import inspect
 import linecache
 import types
 
-# What `from __future__` says to the compiler.
+# Flags by which `from __future__` speaks to the compiler.
 _FUTURE = sum(getattr(__future__, name).compiler_flag for name in ("annotations", "generator_stop"))
 # The name that a changed method finds by what it was.
 _BEFORE = "_batchnorm_torch_before_"
