@@ -97,13 +97,8 @@ pub(crate) fn python() -> Result<(), Box<dyn Error>> {
 
     let mut tests = in_environment(Command::new(&python))?;
     tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env("BATCHNORM_PYTHON_KERNELS", "1");
-    tests.args([
-        "tests/test_modules.py",
-        "tests/test_refusals.py",
-        "tests/test_ways.py",
-        "tests/test_memory.py",
-        "tests/test_options.py",
-    ]);
+    // Others run with these kernels where an older PyTorch has no others (models.rs).
+    tests.args(["tests/test_ways.py", "tests/test_memory.py", "tests/test_options.py"]);
     step("python: tests of the kernels in Python", tests.current_dir("python"))?;
     models::run(&python, &wheel)?;
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torchvision")  # Where there are networks to test, there is time for processes.
+
 PROGRAM = Path(__file__).with_name("in_two_processes.py")
 
 

@@ -76,6 +76,8 @@ def test_a_network_trains_through_the_backend(network):
     assert str(backend).startswith("fused {} + {} of {};".format(*network[6])), backend
 
 
+# Few of them: each takes a compiler as long as all three steps.
+@pytest.mark.parametrize("network", ["torchvision resnet18", "timm resnet26", "points"], indirect=True)
 def test_a_converted_network_is_compiled_without_a_break(network):
     torch._dynamo.reset()
     ours = bn.convert(copy.deepcopy(network[0]))
