@@ -53,8 +53,8 @@ def _some(names):
 
 
 def report(model):
-    """A `Report` of what is fused in a model now, as `str` says it: "fused 33 + 16 of 53; left: ..." with an activation, and with a residual and a
-    relu, of all batch norms."""
+    """A `Report` of what is fused in a model now. `str` of it says "fused 33 + 16 of 53; left: ...": with an activation, and with a
+    residual and a relu, of all batch norms."""
     return Report(expect_model(model))
 
 
