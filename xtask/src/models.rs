@@ -32,7 +32,7 @@ const OTHERS: [Version; 2] = [
             "tests/test_convert.py",
             "tests/test_backend.py",
             "-k",
-            "not (mobilenet or resnet26 or resnet50 or another_order or autocast or inductor)",
+            "not (mobilenet or resnet26 or resnet50 or another_order or inductor)",
         ],
     },
     Version {
