@@ -67,10 +67,13 @@ def steps(machine: Machine) -> list[Step]:
         tests(machine, "tests-rest", 60, "references::", "special::", "thresholds::", "probes::"),
         verify(machine, "verify-wide", 120, every["wide"]),
         *headline(machine, "channels-first"),
+        train_step(machine, "train-step-graph", 40, "--mode", "graph", "--dtype", "f16"),
         tests(machine, "tests-unaligned", 60, "--exact", "table::pointers_need_no_alignment"),
         *[sanitizer(machine, f"{tool}", tool, "--exact", TABLE, "thresholds::the_length_of_a_chunk") for tool in SANITIZERS],
         *counters(machine),
         *cost_rows(machine),
+        # A compiler takes longer than what it compiles.
+        train_step(machine, "train-step-compiled", 150, "--mode", "compiled", "--dtype", "f16"),
         tests(machine, "tests-bits", 60, "bits::"),
         tests(machine, "tests-properties", 60, "properties::", env={"PROPTEST_CASES": "300"}),
         digits(machine),
@@ -145,16 +148,6 @@ def pytorch(machine: Machine) -> list[Step]:
     env = {"PYTHONPATH": machine.site}
     test = ["-m", "pytest", "-v", "-p", "no:cacheprovider", str(machine.bundle / "python/tests/test_cuda.py")]
     has = importlib.util.find_spec
-    step = [str(machine.bundle / "python/benches/train_step.py"), "--device", "cuda", "--rounds", "20"]
-    step += ["--dtype", "f16", "--dtype", "f32", "--json", "train-step.json"]
-    script = str(machine.bundle / "python/benches/train_step.py")
-
-    def of(mode, seconds):
-        """A training step in another mode, in one dtype: compilers take longer than it does."""
-        name = f"train-step-{mode}"
-        command = [machine.python, script, "--mode", mode, "--rounds", "20", "--dtype", "f16", "--json", f"{name}.json"]
-        return Step(name, seconds, command, env=env, lacks=lacks, after="torch-install", cores=False)
-
     host = [str(machine.bundle / "python/benches/host_cost.py"), "--device", "cuda", "--rounds", "20", "--json", "host-cost.json"]
     if has("pytest_timeout"):
         test.append("--timeout=45")
@@ -162,10 +155,18 @@ def pytorch(machine: Machine) -> list[Step]:
         Step("torch-install", 40, [machine.python, *install, "--target", machine.site, *machine.wheels], lacks=lacks),
         Step("torch-tests", 90, [machine.python, *test], env=env, lacks=lacks or ("" if has("pytest") else "no pytest"),
              after="torch-install"),
-        Step("train-step", 70, [machine.python, *step], env=env, lacks=lacks, after="torch-install", cores=False),
+        train_step(machine, "train-step", 70, "--dtype", "f16", "--dtype", "f32"),
         Step("host-cost", 40, [machine.python, *host], env=env, lacks=lacks, after="torch-install", cores=False),
-        *(of(mode, seconds) for mode, seconds in (("graph", 40), ("compiled", 150))),
     ]
+
+
+def train_step(machine: Machine, name: str, seconds: int, *options: str) -> Step:
+    """A training step of ResNet-50's blocks, torch.nn's batch norms beside ours."""
+    lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
+    command = [machine.python, str(machine.bundle / "python/benches/train_step.py"), "--device", "cuda", "--rounds", "20"]
+    command += [*options, "--json", f"{name}.json"]
+    env = {"PYTHONPATH": machine.site}
+    return Step(name, seconds, command, env=env, lacks=lacks, after="torch-install", cores=False)
 
 
 def digits(machine: Machine) -> Step:
