@@ -59,11 +59,7 @@ def is_bare(module):
 def activation(step):
     """The kernels' name of an activation, or `None`."""
     if isinstance(step, torch.nn.Module):
-        name = name_of(step)
-        if name is None or not is_bare(step):
-            return None
-        # A ReLU6 takes its bounds from attributes.
-        return name if name != "relu6" or (step.min_val, step.max_val) == (0.0, 6.0) else None
+        return name_of(step) if is_bare(step) else None
     function = step.func if type(step) is partial else step
     return ACTIVATION_OF_FUNCTION.get(function)
 

@@ -117,9 +117,6 @@ FUSED = {
     torch.nn.Hardswish: BatchNormHardswish,
 }
 
-# Activations of torch.nn, with the names that kernels have for them.
-ACTIVATION_OF_MODULE = {activation: fused._epilogue for activation, fused in FUSED.items()}
-
 # Forwards of activations: a class that has got another one since is called as it is.
 _FORWARD = {activation: activation.forward for activation in FUSED}
 
@@ -139,9 +136,14 @@ LAZY = {
 
 
 def name_of(activation):
-    """The kernels' name of a class of activations, or `None`."""
+    """The kernels' name of a module that is an activation, or `None`."""
     cls = type(activation)
-    return ACTIVATION_OF_MODULE[cls] if cls in ACTIVATION_OF_MODULE and cls.forward is _FORWARD[cls] else None
+    if cls not in _FORWARD or cls.forward is not _FORWARD[cls]:
+        return None
+    # A ReLU6 takes its bounds from attributes.
+    if cls is torch.nn.ReLU6 and (activation.min_val, activation.max_val) != (0.0, 6.0):
+        return None
+    return FUSED[cls]._epilogue
 
 
 def is_batch_norm(module):

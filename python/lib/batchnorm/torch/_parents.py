@@ -11,8 +11,9 @@ import torch
 
 from batchnorm.torch._chain import LAYERS, activation, call_in_order, is_bare, is_in_order, normalize_and_activate
 from batchnorm.torch._modules import AS_LEAF, LAZY, _BatchNorm, is_batch_norm
-from batchnorm.torch._rewrite import ACTIVATIONS, rewritten
+from batchnorm.torch._rewrite import rewritten
 from batchnorm.torch._source import asks_for_its_class
+from batchnorm.torch._steps import ACTIVATIONS
 
 # The kinds of a `Sequential`, and of a batch norm that has its activation inside, whose forwards are known.
 _IN_ORDER, _WITH_ACTIVATION = "in order", "with activation"

@@ -20,20 +20,14 @@ import ast
 
 from batchnorm.torch import _chain
 from batchnorm.torch._source import changed
+from batchnorm.torch._steps import ACTIVATIONS, HERE, NORMS, Steps, here, of_self, target, uses
 
-# The name that changed methods find the functions above by.
-_HERE = "_batchnorm_torch_"
-# The kinds of steps that are activations: the one that the kernels have behind a residual, and others.
-ACTIVATIONS = ("relu", "activation")
-_FUNCTIONS = ("relu", "relu_", "relu6", "silu", "hardswish")
 # Syntax that ends a method elsewhere, goes on behind an exception, or hides where a name is used.
 _OPAQUE = (
     ast.Try, getattr(ast, "TryStar", ast.Try), ast.With, ast.Match, ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal,
     ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
     ast.NamedExpr, ast.Delete,
 )
-# The kinds of batch norms: those that one module alone has, and those of several.
-_NORMS = ("norm", "shared")
 
 
 def rewritten(function, name, kinds):
@@ -47,47 +41,16 @@ def rewritten(function, name, kinds):
         fused.extend(method.fused)
         return fused
 
-    new = changed(function, name, change, **{_HERE: _chain})
+    new = changed(function, name, change, **{HERE: _chain})
     return None if new is None else (new, fused)
 
 
-def _here(name, *arguments):
-    return ast.Call(_of_chain(name), list(arguments), [])
-
-
-def _of_chain(name):
-    return ast.Attribute(ast.Name(_HERE, ast.Load()), name, ast.Load())
-
-
-def _of_self(node):
-    """The name of an attribute of self."""
-    is_attribute = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-    return node.attr if is_attribute else None
-
-
-def _argument(node):
-    """The callee of a call with one argument, that, and the keywords; or `None`."""
-    if isinstance(node, ast.Call) and len(node.args) == 1 and not isinstance(node.args[0], ast.Starred):
-        return node.func, node.args[0], node.keywords
-    return None
-
-
-def _uses(node, name):
-    return [each for each in ast.walk(node) if isinstance(each, ast.Name) and each.id == name]
-
-
-def _target(statement):
-    """The one name that a statement assigns, whatever it was before."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id
-    return None
-
-
-class _Method:
+class _Method(Steps):
     """The body of a method, with the kinds of self's modules."""
 
     def __init__(self, function, kinds):
-        self.function, self.kinds, self.fused = function, kinds, []
+        super().__init__(kinds)
+        self.function, self.fused = function, []
 
     def rewrite(self):
         nodes = list(ast.walk(self.function))[1:]
@@ -105,65 +68,9 @@ class _Method:
         self.function.body = self._block(self.function.body)
         _Expressions(self).visit(self.function)
 
-    def step(self, node):
-        """The step that a call of one argument is: `(kind, what is called, argument)`; or `None`."""
-        called = _argument(node)
-        if called is None:
-            is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args and not node.keywords
-            if is_method and node.func.attr in ("relu", "relu_") and _of_self(node.func) is None:
-                return "relu", _of_chain(f"method_{node.func.attr}"), node.func.value
-            return None
-        function, argument, keywords = called
-        name = _of_self(function)
-        if name is not None:
-            return None if keywords else (self.kinds.get(name), function, argument)
-        is_known = isinstance(function, ast.Attribute) and function.attr in _FUNCTIONS
-        if is_known and isinstance(function.value, (ast.Name, ast.Attribute)):
-            kind = "relu" if function.attr in ("relu", "relu_") else "activation"
-            if not keywords:
-                return kind, function, argument
-            if len(keywords) == 1 and keywords[0].arg == "inplace" and isinstance(keywords[0].value, ast.Constant):
-                return kind, ast.Call(_of_chain("partial"), [function], keywords), argument
-        return None
-
-    def waiting(self, node, is_delayed=False):
-        """A call of a batch norm, or of what ends with one, as what waits, and the name of what is called; or `None`."""
-        step = self.step(node)
-        if step is None or step[0] not in ("norm", "tail", *(() if is_delayed else ("shared", "end"))):
-            return None
-        kind, function, argument = step
-        if not is_delayed:
-            return _here("ready", argument, function), function.attr
-        if kind == "tail":
-            return _here("pending", argument, function), function.attr
-        of = self.step(argument)
-        if of is None or of[0] != "layer":
-            return None
-        return _here("pending", of[2], of[1], function), function.attr
-
-    def normalized(self, node):
-        """`norm(x)` with identities behind it: the steps, and x; or `None`."""
-        steps = []
-        while (step := self.step(node)) and step[0] == "identity":
-            steps.insert(0, step[1])
-            node = step[2]
-        if not step or step[0] not in _NORMS:
-            return None
-        return [step[1], *steps], step[2], step[1].attr
-
-    def innermost(self, node, name):
-        """The calls of one argument each, from the outermost to the one whose argument is this name; or `None`."""
-        calls = []
-        while (called := _argument(node)) or self.step(node):
-            calls.append(node)
-            node = called[1] if called else self.step(node)[2]
-            if isinstance(node, ast.Name) and node.id == name:
-                return calls
-        return None
-
     def _loads(self, name):
         added = [each.target for each in ast.walk(self.function) if isinstance(each, ast.AugAssign)]
-        return sum(isinstance(each.ctx, ast.Load) or each in added for each in _uses(self.function, name))
+        return sum(isinstance(each.ctx, ast.Load) or each in added for each in uses(self.function, name))
 
     def _block(self, statements):
         for each in statements:
@@ -182,20 +89,20 @@ class _Method:
     def _ends(self, statement, name):
         """Whether a name has no value behind a statement that is to be read: it gets another there, or the method ends, or nobody reads it
         but this statement."""
-        return _target(statement) == name or isinstance(statement, ast.Return) or self._loads(name) == 1
+        return target(statement) == name or isinstance(statement, ast.Return) or self._loads(name) == 1
 
     def _joined(self, statements):
         """With `v = layer(x); v = norm(v); v = act(v)` as one statement."""
         new = []
         for statement in statements:
-            name = _target(new[-1]) if new else None
+            name = target(new[-1]) if new else None
             value = getattr(statement, "value", None)
             if name and isinstance(statement, (ast.Assign, ast.Return)) and self._ends(statement, name):
                 calls = self.innermost(value, name)
-                step = self.step(calls[-1]) if calls and len(_uses(value, name)) == 1 else None
+                step = self.step(calls[-1]) if calls and len(uses(value, name)) == 1 else None
                 of = self.step(new[-1].value)
                 if step and self._is_one(of, step, len(calls)):
-                    statement.value = _Replace(_uses(value, name)[0], new[-1].value).visit(value)
+                    statement.value = _Replace(uses(value, name)[0], new[-1].value).visit(value)
                     new[-1] = statement
                     continue
             new.append(statement)
@@ -207,10 +114,10 @@ class _Method:
             return False
         kind = first[0]
         if kind == "layer":
-            return then[0] in _NORMS and calls == 1
+            return then[0] in NORMS and calls == 1
         if kind == "identity":
             return self.normalized(ast.Call(first[1], [first[2]], [])) is not None and then[0] in (*ACTIVATIONS, "identity")
-        return kind in (*_NORMS, "tail", "end") and (then[0] in ACTIVATIONS or (then[0] == "identity" and calls == 1))
+        return kind in (*NORMS, "tail", "end") and (then[0] in ACTIVATIONS or (then[0] == "identity" and calls == 1))
 
     def _relu_of(self, statement, name):
         """The call of a relu whose argument is this name, in a statement behind which the name is not read."""
@@ -218,11 +125,11 @@ class _Method:
             return None
         calls = self.innermost(statement.value, name)
         step = self.step(calls[-1]) if calls else None
-        return calls[-1] if step and step[0] == "relu" and len(_uses(statement.value, name)) == 1 else None
+        return calls[-1] if step and step[0] == "relu" and len(uses(statement.value, name)) == 1 else None
 
     def _residual(self, statements, i):
         """With a batch norm at i that waits for a sum and a relu further on."""
-        name = _target(statements[i])
+        name = target(statements[i])
         if not name or self.waiting(statements[i].value) is None:
             return None
         norm = self.waiting(statements[i].value)[1]
@@ -253,14 +160,14 @@ class _Method:
         if isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
             is_it = isinstance(statement.target, ast.Name) and statement.target.id == name
             call = self._relu_of(behind, name) if is_it and self._is_harmless(statement.value, name, norm) else None
-            total = _here("plus_in_place", ast.Name(name, ast.Load()), statement.value)
+            total = here("plus_in_place", ast.Name(name, ast.Load()), statement.value)
             return self._found(behind, call, total, statement.value, 2)
         value = getattr(statement, "value", None)
         if not isinstance(statement, (ast.Assign, ast.Return)) or value is None:
             return None
-        if not self._ends(statement, name) or len(_uses(value, name)) != 1:
+        if not self._ends(statement, name) or len(uses(value, name)) != 1:
             return None
-        total = _target(statement)
+        total = target(statement)
         if total and self._addend(value, name, norm) is not None and behind is not None:
             return self._found(behind, self._relu_of(behind, total), self._plus(value), self._addend(value, name, norm), 2)
         node = value
@@ -275,7 +182,7 @@ class _Method:
             return None
 
         def change():
-            new = _here("activated", total, self.step(call)[1])
+            new = here("activated", total, self.step(call)[1])
             statement.value = _Replace(call, new).visit(statement.value)
 
         return change, taken, any(isinstance(each, ast.Call) for each in ast.walk(other))
@@ -291,7 +198,7 @@ class _Method:
         return other if self._is_harmless(other, name, norm) else None
 
     def _plus(self, node):
-        return _here("plus", node.left, node.right)
+        return here("plus", node.left, node.right)
 
     def _is_harmless(self, node, name, norm):
         """Whether an expression leaves alone what a batch norm waits for, and what has the name that stands for it: it has other names,
@@ -301,7 +208,7 @@ class _Method:
         if isinstance(node, ast.BinOp):
             return self._is_harmless(node.left, name, norm) and self._is_harmless(node.right, name, norm)
         step = self.step(node)
-        is_module = step is not None and _of_self(step[1]) not in (None, norm) and step[0] not in (None, "none", "shared")
+        is_module = step is not None and of_self(step[1]) not in (None, norm) and step[0] not in (None, "none", "shared")
         return is_module and self._is_harmless(step[2], name, norm)
 
     def _passes(self, statement, name, norm):
@@ -316,7 +223,7 @@ class _Method:
                     return False
             return True
         if isinstance(statement, ast.Assign):
-            return _target(statement) not in (None, name) and self._is_harmless(statement.value, name, norm)
+            return target(statement) not in (None, name) and self._is_harmless(statement.value, name, norm)
         return isinstance(statement, ast.Pass)
 
     def _finish(self, statement, name):
@@ -327,7 +234,7 @@ class _Method:
                 for each in branch if is_live else ():
                     self._finish(each, name)
                 if branch and not is_live:
-                    done = _here("done", ast.Name(name, ast.Load()))
+                    done = here("done", ast.Name(name, ast.Load()))
                     branch.insert(0, ast.copy_location(ast.Assign([ast.Name(name, ast.Store())], done), branch[0]))
 
     def _is_run(self, test, may_be_open=False):
@@ -337,7 +244,7 @@ class _Method:
             return None
         if not isinstance(test.left, (ast.Name, ast.Attribute)):
             return None
-        kind = self.kinds.get(_of_self(test.left))
+        kind = self.kinds.get(of_self(test.left))
         if kind is None:
             return may_be_open or None
         return (kind == "none") == isinstance(test.ops[0], ast.Is) or may_be_open
@@ -350,13 +257,13 @@ class _Method:
             return None
         found = None
         for branch in (branches.body, branches.orelse):
-            name = _target(branch[-1]) if branch else None
+            name = target(branch[-1]) if branch else None
             waits = self.operand(branch[-1].value) if name else None
             if waits is None or found not in (None, name):
                 continue
             call = self._relu_of(behind, name) if found is None else None
             if call is not None:
-                new = _here("activated", ast.Name(name, ast.Load()), self.step(call)[1])
+                new = here("activated", ast.Name(name, ast.Load()), self.step(call)[1])
                 behind.value = _Replace(call, new).visit(behind.value)
                 found = name
             if found == name:
@@ -371,11 +278,11 @@ class _Method:
             return None
         waits = self.waiting(total.right)
         if waits is not None:
-            return _here("plus", total.left, waits[0]), waits[1]
+            return here("plus", total.left, waits[0]), waits[1]
         is_delayed = any(isinstance(each, ast.Call) for each in ast.walk(total.right))
         waits = self.waiting(total.left, is_delayed)
         if waits is not None and self._is_harmless(total.right, None, waits[1]):
-            return _here("plus", waits[0], total.right), waits[1]
+            return here("plus", waits[0], total.right), waits[1]
         return None
 
 
@@ -392,15 +299,15 @@ class _Expressions(ast.NodeTransformer):
             if of:
                 steps, x, norm = of
                 self.method.fused.append((norm, False))
-                return _here("run", self.visit(x), *steps, step[1])
+                return here("run", self.visit(x), *steps, step[1])
             waits = self.method.waiting(step[2])
             if waits is not None:
                 self.method.fused.append((waits[1], False))
-                return _here("activated", self.generic_visit(waits[0]), step[1])
+                return here("activated", self.generic_visit(waits[0]), step[1])
             waits = self.method.operand(step[2]) if step[0] == "relu" else None
             if waits is not None:
                 self.method.fused.append((waits[1], True))
-                return _here("activated", self.generic_visit(waits[0]), step[1])
+                return here("activated", self.generic_visit(waits[0]), step[1])
         return self.generic_visit(node)
 
 
