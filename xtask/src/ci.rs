@@ -36,7 +36,9 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     other_devices()?;
     // Of a seed that has passed: what comes out here is what a change has broken.
     step("abuse, one minute", Command::new(env::current_exe()?).args(["abuse", "--minutes", "1", "--seed", "1"]))?;
-    cargo("own tests of xtask and replay", &["test", "--package", "xtask", "--package", "ptx-replay"])?;
+    // In the profile of this executable, whose dependencies are there.
+    let own = ["test", "--profile", "dev", "--package", "xtask", "--package", "ptx-replay"];
+    cargo("own tests of xtask and replay", &own)?;
     for test in ["xtask/test_needs.py", "xtask/package/test_check.py"] {
         step("xtask's own tests, in Python", &mut python(Path::new(test)))?;
     }
@@ -104,7 +106,8 @@ fn cuda() -> Result<(), Box<dyn Error>> {
     // that they are skipped, which shows that a machine without a driver gets an error and no panic.
     // Beside the command line, with which the dependencies have the features that they have in the test suite. Not beside the emulated
     // device, whose driver would be found.
-    let packages = ["--package", "batchnorm", "--package", "batchnorm-cli"];
+    // Not optimized, since little of it runs.
+    let packages = ["--package", "batchnorm", "--package", "batchnorm-cli", "--config", "profile.test.opt-level=0"];
     let test = [&["test", "--features", "cuda", "--lib", "--test", "cuda"], &packages[..]].concat();
     step("tests [cuda] by nvcc", Command::new("cargo").args(test).envs(kernels()))?;
     let clippy = ["clippy", "--package", "batchnorm", "--all-targets", "--features", "cuda", "--", "-D", "warnings"];
@@ -222,6 +225,8 @@ fn package() -> Result<(), Box<dyn Error>> {
         "--workspace",
         "--config",
         UNOPTIMIZED,
+        "--config",
+        "profile.dev.opt-level=0",
         "--config",
         "profile.dev.debug=false",
     ]);
