@@ -141,40 +141,46 @@ def headline(machine: Machine, layout: str) -> list[Step]:
     return [of(256, 170), of(32, 110)]
 
 
+def lacks_pytorch(machine: Machine) -> str:
+    """The reason why steps of the Python package cannot be done, if there is one."""
+    return "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
+
+
+def in_pytorch(machine: Machine, name: str, seconds: int, *command: str, lacks: str = "", cores: bool = True) -> Step:
+    """A step of the Python package, which is installed before."""
+    env = {"PYTHONPATH": machine.site}
+    lacks = lacks_pytorch(machine) or lacks
+    return Step(name, seconds, [machine.python, *command], env=env, lacks=lacks, after="torch-install", cores=cores)
+
+
 def pytorch(machine: Machine) -> list[Step]:
     """The package in PyTorch: its CUDA tests, a training step, and what a call costs the host."""
-    lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
     install = ["-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-compile", "--no-cache-dir", "--upgrade"]
-    env = {"PYTHONPATH": machine.site}
+    install += ["--target", machine.site, *machine.wheels]
     test = ["-m", "pytest", "-v", "-p", "no:cacheprovider", str(machine.bundle / "python/tests/test_cuda.py")]
     has = importlib.util.find_spec
     host = [str(machine.bundle / "python/benches/host_cost.py"), "--device", "cuda", "--rounds", "20", "--json", "host-cost.json"]
     if has("pytest_timeout"):
         test.append("--timeout=45")
     return [
-        Step("torch-install", 40, [machine.python, *install, "--target", machine.site, *machine.wheels], lacks=lacks),
-        Step("torch-tests", 90, [machine.python, *test], env=env, lacks=lacks or ("" if has("pytest") else "no pytest"),
-             after="torch-install"),
+        Step("torch-install", 40, [machine.python, *install], lacks=lacks_pytorch(machine)),
+        in_pytorch(machine, "torch-tests", 90, *test, lacks="" if has("pytest") else "no pytest"),
         train_step(machine, "train-step", 70, "--dtype", "f16", "--dtype", "f32"),
-        Step("host-cost", 40, [machine.python, *host], env=env, lacks=lacks, after="torch-install", cores=False),
+        in_pytorch(machine, "host-cost", 40, *host, cores=False),
     ]
 
 
 def train_step(machine: Machine, name: str, seconds: int, *options: str) -> Step:
     """A training step of ResNet-50's blocks, torch.nn's batch norms beside ours."""
-    lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
-    command = [machine.python, str(machine.bundle / "python/benches/train_step.py"), "--device", "cuda", "--rounds", "20"]
-    command += [*options, "--json", f"{name}.json"]
-    env = {"PYTHONPATH": machine.site}
-    return Step(name, seconds, command, env=env, lacks=lacks, after="torch-install", cores=False)
+    script = str(machine.bundle / "python/benches/train_step.py")
+    command = [script, "--device", "cuda", "--rounds", "20", *options, "--json", f"{name}.json"]
+    return in_pytorch(machine, name, seconds, *command, cores=False)
 
 
 def digits(machine: Machine) -> Step:
     """A network that learns: what a user would try first."""
-    lacks = "" if machine.has_torch and machine.wheels else "no PyTorch or no wheel"
     script = str(machine.bundle / "python/examples/train_digits.py")
-    command = [machine.python, script, "--device", "cuda", "--out", "digits.safetensors"]
-    return Step("digits", 60, command, env={"PYTHONPATH": machine.site}, lacks=lacks, after="torch-install")
+    return in_pytorch(machine, "digits", 60, script, "--device", "cuda", "--out", "digits.safetensors")
 
 
 def sanitizer(machine: Machine, name: str, tool: str, *filters: str, stage: str = "evidence") -> Step:

@@ -30,7 +30,9 @@ const OTHERS: [Version; 2] = [
             "tests/models/test_distributed.py",
             "tests/models/test_networks.py",
             "tests/test_convert.py",
+            "tests/test_converted_classes.py",
             "tests/test_backend.py",
+            "tests/test_memory_orders.py",
             "-k",
             "not (mobilenet or resnet26 or resnet50 or another_order or inductor)",
         ],
@@ -41,6 +43,7 @@ const OTHERS: [Version; 2] = [
         tests: &[
             "tests/models/test_networks.py",
             "tests/test_convert.py",
+            "tests/test_converted_classes.py",
             "tests/test_modules.py",
             "tests/test_refusals.py",
             "-k",

@@ -43,6 +43,19 @@ def target(statement):
     return None
 
 
+def replaced(node, old, new):
+    """A node with another in the place of one in it."""
+    return _Replacing(old, new).visit(node)
+
+
+class _Replacing(ast.NodeTransformer):
+    def __init__(self, old, new):
+        self.old, self.new = old, new
+
+    def visit(self, node):
+        return self.new if node is self.old else super().visit(node)
+
+
 class Steps:
     """The steps of a method, by the kinds of self's modules."""
 
