@@ -97,7 +97,8 @@
 #![cfg_attr(not(feature = "bench"), doc = "[`bench`]: #features")]
 #![cfg_attr(not(feature = "verify"), doc = "[`verify`]: #features")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![deny(unsafe_code)] // Allowed in `cuda`, and where a caller vouches for raw memory, block by block with its reason.
+#![deny(unsafe_code)]
+// Allowed in `cuda`, in four files of `cpu`, and where a caller vouches for raw memory, block by block with its reason.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backend;

@@ -124,7 +124,7 @@ fn child(which: &str) {
     let refused = match which {
         // Large enough for threads, which it has no room for.
         "shared" => operations(shape(&[64, 16, 200], Layout::ChannelsFirst), 40_000),
-        // A shape with much to be kept for each row.
+        // A shape of many rows, for each of which nothing is kept.
         "narrow" => operations(shape(&[60_000, 4, 2], Layout::ChannelsFirst), 60_000),
         "wide" => operations(shape(&[3, 40_000], Layout::ChannelsLast), 60_000),
         "layers" => layers(300_000, 30_000),
@@ -138,7 +138,7 @@ fn limited() {
     if let Ok(which) = std::env::var(LIMITED) {
         return child(&which);
     }
-    for (which, least) in [("shared", 2), ("narrow", 30), ("wide", 30), ("layers", 100)] {
+    for (which, least) in [("shared", 2), ("narrow", 1), ("wide", 30), ("layers", 100)] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "limited", "--nocapture", "--test-threads", "1"]).env(LIMITED, which);
         // The thread of the test would else have an arena whose address space it has already.

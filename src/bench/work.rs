@@ -1,8 +1,6 @@
 //! The operations of a layer over buffers of one shape, on any backend, so that what is timed on a device is what is
 //! compared with the CPU.
 
-use rayon::prelude::*;
-
 use super::reference::{Outputs, Reference};
 use super::{Pass, Row};
 use crate::backend::{Backend, Compute};
@@ -197,7 +195,9 @@ fn state(channels: &[usize]) -> Result<StateDict<f32>> {
 fn values<T: Element>(len: usize, seed: u64) -> Vec<T> {
     let hash = |i: usize| (i as u64 + 1).wrapping_mul(seed) >> 40;
     let value = |i| T::from_f64(hash(i) as f64 / f64::from(1 << 23) - 1.0);
-    threads::run(len, || threads::map((0..len).into_par_iter(), value))
+    let task = 1 << 16;
+    let values = |i: usize| (i * task..((i + 1) * task).min(len)).map(value).collect::<Vec<T>>();
+    threads::run(len, || threads::map(len.div_ceil(task), 1, values)).concat()
 }
 
 #[cfg(test)]

@@ -1,40 +1,20 @@
 //! The backward passes.
 
-use core::marker::PhantomData;
-
-use rayon::prelude::*;
-
 use super::Cpu;
-use super::activation::{Function, Identity, Kind, Relu, VectorFunction};
-use super::convert::SimdElement;
-use super::forward::{Channels, normalized, vector_of_v};
-use super::lanes::{PerLane, Prepare};
-use super::sweep::{ChannelBlock, by_block, by_block_into};
-use super::threads;
+use super::activation::{Kind, Smooth};
+use super::channels::{Channels, LARGE, SMALL, are_in, is_f64};
+use super::columns::Parameters;
+use super::convert::{Convert, SimdElement};
+use super::formulas;
+use super::mask;
+use super::output::Output;
+use super::sweep::{Block, by_block};
+use super::tile::Tiles;
+use super::vector::Real;
+use super::walk::Piece;
 use crate::element::Element;
 use crate::op::{Activation, Epilogue, Gradients, Statistics};
 use crate::shape::Shape;
-
-/// Elements of a task of a plain copy.
-const COPY_ELEMS: usize = 16 * 1024;
-
-/// Writes the residual's gradient `dz = g`: with a mask `dy` where its bit is set.
-fn residual_gradient<T: SimdElement>(dy: &[T], relu_mask: Option<&[u32]>, dz: &mut [T]) {
-    match relu_mask {
-        None => {
-            let pieces = dz.par_chunks_mut(COPY_ELEMS).zip(dy.par_chunks(COPY_ELEMS));
-            threads::for_each(pieces, |(dz, dy)| dz.copy_from_slice(dy));
-        }
-        Some(words) => {
-            let values = dz.par_chunks_mut(32).zip(dy.par_chunks(32)).with_min_len(512);
-            threads::for_each(values.zip(words), |((dz, dy), word)| {
-                for (bit, (dz, &dy)) in dz.iter_mut().zip(dy).enumerate() {
-                    *dz = if word >> bit & 1 == 1 { dy } else { T::default() };
-                }
-            });
-        }
-    }
-}
 
 /// Writes the gradients of a checked problem.
 pub(super) fn gradients<T: SimdElement>(
@@ -50,166 +30,236 @@ pub(super) fn gradients<T: SimdElement>(
     let (activation, dy) = match (epilogue.activation(), epilogue.into_residual()) {
         (activation, None) => (activation, dy),
         (_, Some(dz)) => {
-            residual_gradient(dy, relu_mask, dz);
+            mask::residual_gradient(dy, relu_mask, dz);
             (Activation::Identity, &*dz)
         }
     };
-    let inputs = [x, dy];
-    let of_channels = match Kind::of::<T>(activation) {
-        Kind::Identity => {
-            let identity = ByValues::<Identity>(PhantomData);
-            channel_gradients(shape, statistics, affine, inputs, gradients.dx, &identity)
+    let dx = gradients.dx.map(Output::new);
+    let of_blocks = by_block(shape, |block| {
+        let channels = Channels::given(block.channels(), statistics, affine);
+        let pass = Pass { block, x, dy, activation, fits: channels.fit::<T::Usual>() };
+        match statistics {
+            Statistics::Batch { .. } => pass.by_batch(channels, dx.as_ref()),
+            Statistics::Running { .. } => pass.by_running(&channels, dx.as_ref()),
         }
-        Kind::Relu => {
-            channel_gradients(shape, statistics, affine, inputs, gradients.dx, &ByValues::<Relu>(PhantomData))
-        }
-        Kind::Vector(function) => {
-            channel_gradients(shape, statistics, affine, inputs, gradients.dx, &ByVectors(function))
-        }
+    });
+    let write = |output: Option<&mut [T::Param]>, of_block: fn(&[Vec<f64>; 2]) -> &[f64]| {
+        let values = of_blocks.iter().flat_map(of_block);
+        output.into_iter().flatten().zip(values).for_each(|(output, value)| *output = Element::from_f64(*value));
     };
-    for (out, [dgamma, _]) in gradients.dgamma.into_iter().flatten().zip(&of_channels) {
-        *out = Element::from_f64(*dgamma);
-    }
-    for (out, [_, dbeta]) in gradients.dbeta.into_iter().flatten().zip(&of_channels) {
-        *out = Element::from_f64(*dbeta);
-    }
+    write(gradients.dgamma, |[dgamma, _]| dgamma);
+    write(gradients.dbeta, |[_, dbeta]| dbeta);
 }
 
-/// `dgamma` and `dbeta` of all channels, and `dx` where there is one.
-fn channel_gradients<T: SimdElement, G: Gradient + Sync>(
-    shape: Shape,
-    statistics: Statistics<&[T::Param]>,
-    affine: [Option<&[T::Param]>; 2],
-    inputs: [&[T]; 2],
-    dx: Option<&mut [T]>,
-    gradient: &G,
-) -> Vec<[f64; 2]> {
-    match dx {
-        Some(dx) => {
-            by_block_into(shape, dx, |block, dx| block_gradients(block, statistics, affine, inputs, Some(dx), gradient))
+/// The backward pass over a block, from `dy` behind the activation, whose argument is computed again from `x`.
+#[derive(Clone, Copy)]
+struct Pass<'a, T> {
+    block: &'a Block,
+    x: &'a [T],
+    dy: &'a [T],
+    activation: Activation,
+    /// Whether the channels' coefficients are such that the usual type suffices.
+    fits: bool,
+}
+
+impl<T: SimdElement> Pass<'_, T> {
+    /// `dgamma` and `dbeta` of the block's channels, which were normalized by running statistics; `dx`, where there is one, is written.
+    fn by_running(&self, channels: &Channels, dx: Option<&Output<'_, T>>) -> [Vec<f64>; 2] {
+        let [dbeta, mut dgamma, _] = self.sums(channels);
+        if let Some(dx) = dx {
+            self.scale(channels, dx);
         }
-        None => by_block(shape, |block| block_gradients(block, statistics, affine, inputs, None, gradient)),
+        multiply(&mut dgamma, &channels.inv_std);
+        [dgamma, dbeta]
     }
-}
 
-/// The gradient behind the activation: `g = dy * activation'(v)`.
-trait Gradient: Prepare<3, 2> + Prepare<5, 2> {
-    /// Whether it depends on `v`.
-    const READS_V: bool;
-
-    /// `g` out of `v`, and of `dy` as it was prepared.
-    fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64;
-}
-
-/// An activation that is compiled into the loops.
-struct ByValues<A>(PhantomData<A>);
-
-impl<const Q: usize, A: Sync> Prepare<Q, 2> for ByValues<A> {
-    #[inline(always)]
-    fn prepare(&self, _: &mut [PerLane; 2], _: &[PerLane; Q]) {}
-}
-
-impl<A: Function> Gradient for ByValues<A> {
-    const READS_V: bool = A::DERIVATIVE_READS_V;
-
-    #[inline(always)]
-    fn of_value<T: SimdElement>(v: f64, dy: f64) -> f64 {
-        A::gradient::<T>(v, dy)
+    /// The same of channels that were normalized by the batch's.
+    fn by_batch(&self, mut channels: Channels, dx: Option<&Output<'_, T>>) -> [Vec<f64>; 2] {
+        let m = self.block.m() as f64;
+        if self.activation != Activation::Identity && self.needs_residuals(&channels) {
+            // v needs the mean before the sums are there.
+            let residuals = self.mean_residuals(&channels);
+            add_residuals::<T>(&mut channels.mean, &residuals, m);
+        }
+        let [dbeta, mut dgamma, sum_xmu] = self.sums(&channels);
+        let given = channels.mean.clone();
+        add_residuals::<T>(&mut channels.mean, &sum_xmu, m);
+        for (((dgamma, dbeta), mean), given) in dgamma.iter_mut().zip(&dbeta).zip(&channels.mean).zip(given) {
+            *dgamma -= (mean - given) * dbeta;
+        }
+        multiply(&mut dgamma, &channels.inv_std);
+        if let Some(dx) = dx {
+            let mean_dy: Vec<f64> = dbeta.iter().map(|dbeta| dbeta / m).collect();
+            let mut proj: Vec<f64> = dgamma.iter().map(|dgamma| dgamma / m).collect();
+            multiply(&mut proj, &channels.inv_std);
+            self.project(&channels, [&mean_dy, &proj], dx);
+        }
+        [dgamma, dbeta]
     }
-}
 
-/// An activation by a call for each vector, which makes `g` of `dy`.
-struct ByVectors(VectorFunction);
-
-impl<const Q: usize> Prepare<Q, 2> for ByVectors {
-    #[inline(always)]
-    fn prepare(&self, [x, dy]: &mut [PerLane; 2], parameters: &[PerLane; Q]) {
-        (self.0.gradient)(&vector_of_v(x, parameters), dy);
+    /// Whether the rounding of a mean would show in `v`: in f64 always, in f32 where it is many sigmas.
+    fn needs_residuals(&self, channels: &Channels) -> bool {
+        let Channels { mean, inv_std, .. } = channels;
+        let is_near = |(mean, inv_std): (&f64, &f64)| (mean * inv_std).abs() < 16.0;
+        is_f64::<T::Usual>() || !mean.iter().zip(inv_std).all(is_near)
     }
-}
 
-impl Gradient for ByVectors {
-    const READS_V: bool = true;
-
-    #[inline(always)]
-    fn of_value<T: SimdElement>(_: f64, g: f64) -> f64 {
-        g
+    /// The sums of `x - mean`.
+    fn mean_residuals(&self, channels: &Channels) -> Vec<f64> {
+        fn of<T: Convert<R>, R: Real>(block: &Block, x: &[T], mean: &[f64]) -> Vec<f64> {
+            let table = block.table::<1, R>([mean]);
+            let [sums, _] = block.sums::<T, R, 1, 2>([x], |piece, _, sums| {
+                formulas::sum_squares(piece.grid(), table.of(piece), piece.of(x), sums);
+            });
+            sums
+        }
+        if self.fits {
+            of::<T, T::Usual>(self.block, self.x, &channels.mean)
+        } else {
+            of::<T, f64>(self.block, self.x, &channels.mean)
+        }
     }
-}
 
-/// `dgamma` and `dbeta` of a block's channels, and its `dx` where there is one, from `dy` behind the activation, whose argument is computed again
-/// from `x`.
-fn block_gradients<T: SimdElement, G: Gradient>(
-    block: &ChannelBlock,
-    statistics: Statistics<&[T::Param]>,
-    affine: [Option<&[T::Param]>; 2],
-    inputs: [&[T]; 2],
-    dx: Option<Vec<&mut [T]>>,
-    gradient: &G,
-) -> Vec<[f64; 2]> {
-    let channels = match statistics {
-        Statistics::Batch { mean: saved_mean, inv_std: saved_inv_std } => {
-            let of_block = |values: &[T::Param]| values[block.channels()].iter().map(|value| value.to_f64()).collect();
-            let mut mean: Vec<f64> = of_block(saved_mean);
-            if G::READS_V {
-                // v needs the mean before the sums are there.
-                let residuals = block.sums([&mean], [inputs[0]], |[mean], [x]| [x - mean]);
-                add_mean_residuals::<T>(&mut mean, residuals.iter().map(|[sum]| sum / block.m() as f64));
+    /// The sums of `g`, `g * (x - mean)` and `x - mean`.
+    fn sums(&self, channels: &Channels) -> [Vec<f64>; 3] {
+        if self.fits {
+            let sums = self.sums_in::<T::Usual>(channels);
+            if is_f64::<T::Usual>() || are_exact(&sums) {
+                return sums;
             }
-            Channels::new(block.channels(), mean, of_block(saved_inv_std), affine)
         }
-        Statistics::Running { mean, var, eps } => Channels::running(block.channels(), eps, affine, [mean, var]),
-    };
-    let g = |parameters: [f64; 3], x: f64, dy: f64| G::of_value::<T>(normalized(parameters, x), dy);
-    let sums = if G::READS_V {
-        let sums = block.sums_prepared(channels.parameters(), inputs, gradient, |p @ [mean, ..], [x, dy]| {
-            let g = g(p, x, dy);
-            [g, g * (x - mean)]
-        });
-        sums.into_iter().map(|[sum_dy, sum_dy_xmu]| [sum_dy, sum_dy_xmu, 0.0]).collect()
-    } else {
-        block.sums([&channels.mean], inputs, |[mean], [x, g]| [g, g * (x - mean), x - mean])
-    };
-    let m = block.m() as f64;
-    let Channels { mut mean, inv_std, scale, beta } = channels;
-    match statistics {
-        Statistics::Running { .. } => {
-            let parameters = [&mean, &scale, &beta].map(|of_channels| &of_channels[..]);
-            if let Some(dx) = dx {
-                block.map_prepared(parameters, inputs, dx, gradient, |p @ [_, scale, _], [x, dy]| scale * g(p, x, dy));
+        self.sums_in::<f64>(channels)
+    }
+
+    fn sums_in<R: Real + Convert<R>>(&self, channels: &Channels) -> [Vec<f64>; 3]
+    where
+        T: Convert<R>,
+    {
+        let table = channels.normalizing::<R>(self.block);
+        let [sum_dy, mut sum_dy_xmu, mut sum_xmu] = match Kind::of(self.activation, T::DTYPE) {
+            Kind::Bounded { passing, .. } => self.block.sums::<T, R, 2, 3>([self.x, self.dy], |piece, _, sums| {
+                formulas::sum_products(piece.grid(), table.of(piece), passing, self.inputs(piece), sums);
+            }),
+            Kind::Smooth(activation) => self.block.sums([self.x, self.dy], |piece, tiles, sums| {
+                let (grid, parameters) = (piece.grid_of_tile(), table.of(piece));
+                let [x, g, _] = self.load(piece, parameters, activation, tiles);
+                formulas::sum_products(grid, parameters, None, [x, g], sums);
+            }),
+        };
+        if !is_f64::<R>() {
+            // They are about the nearest values of the type.
+            let m = self.block.m() as f64;
+            for (ch, rest) in channels.rests::<R>().into_iter().enumerate() {
+                sum_dy_xmu[ch] -= if rest == 0.0 { 0.0 } else { rest * sum_dy[ch] };
+                sum_xmu[ch] -= rest * m;
             }
-            sums.iter().zip(inv_std).map(|([sum_dy, sum_dy_xmu, _], inv_std)| [sum_dy_xmu * inv_std, *sum_dy]).collect()
         }
-        Statistics::Batch { .. } => {
-            let given = mean.clone();
-            add_mean_residuals::<T>(&mut mean, sums.iter().map(|[.., sum_xmu]| sum_xmu / m));
-            let moved = mean.iter().zip(given).map(|(mean, given)| mean - given);
-            let of_channel = |(([sum_dy, sum_dy_xmu, _], moved), inv_std): ((&[f64; 3], f64), &f64)| {
-                [(sum_dy_xmu - moved * sum_dy) * inv_std, *sum_dy]
-            };
-            let of_channels: Vec<[f64; 2]> = sums.iter().zip(moved).zip(&inv_std).map(of_channel).collect();
-            let mean_dy: Vec<f64> = of_channels.iter().map(|[_, dbeta]| dbeta / m).collect();
-            let proj: Vec<f64> =
-                of_channels.iter().zip(&inv_std).map(|([dgamma, _], inv_std)| inv_std * (dgamma / m)).collect();
-            let parameters = [&mean, &scale, &beta, &mean_dy, &proj].map(|of_channels| &of_channels[..]);
-            if let Some(dx) = dx {
-                block.map_prepared(parameters, inputs, dx, gradient, |[mean, scale, beta, mean_dy, proj], [x, dy]| {
-                    scale * (g([mean, scale, beta], x, dy) - mean_dy - (x - mean) * proj)
+        [sum_dy, sum_dy_xmu, sum_xmu]
+    }
+
+    /// The values of `x` and `dy` from those of a piece on.
+    #[inline]
+    fn inputs(&self, piece: &Piece) -> [&[T]; 2] {
+        [piece.of(self.x), piece.of(self.dy)]
+    }
+
+    /// The values of a piece of `x` and of `g`, and room for a result.
+    fn load<'t, R: Real + Convert<R>>(
+        &self,
+        piece: &Piece,
+        normalizing: Parameters<'_, 3, R>,
+        activation: Smooth,
+        tiles: &'t mut Tiles<R>,
+    ) -> [&'t mut [R]; 3]
+    where
+        T: Convert<R>,
+    {
+        let ([x, dy, v], len) = (tiles.get(), piece.len());
+        piece.load(self.x, x);
+        piece.load(self.dy, dy);
+        formulas::normalize(piece.grid_of_tile(), normalizing, None, &x.0[..len], None, &mut v.0[..len]);
+        activation.gradient(v, dy, len);
+        [x, dy, v].map(|tile| &mut tile.0[..len])
+    }
+
+    /// `dx = scale * g`
+    fn scale(&self, channels: &Channels, dx: &Output<'_, T>) {
+        if self.fits {
+            self.scale_in::<T::Usual>(channels, dx);
+        } else {
+            self.scale_in::<f64>(channels, dx);
+        }
+    }
+
+    fn scale_in<R: Real + Convert<R>>(&self, channels: &Channels, dx: &Output<'_, T>)
+    where
+        T: Convert<R>,
+    {
+        let table = channels.normalizing::<R>(self.block);
+        match Kind::of(self.activation, T::DTYPE) {
+            Kind::Bounded { passing, .. } => self.block.map::<T, R>(dx, |piece, _, dx| {
+                formulas::scale(piece.grid(), table.of(piece), passing, self.inputs(piece), dx);
+            }),
+            Kind::Smooth(activation) => self.block.map(dx, |piece, tiles, dx| {
+                let [x, g, result] = self.load(piece, table.of(piece), activation, tiles);
+                formulas::scale(piece.grid_of_tile(), table.of(piece), None, [x, g], result);
+                T::narrow(result, dx);
+            }),
+        }
+    }
+
+    /// `dx = scale * (g - mean_dy - (x - mean) * proj)`
+    fn project(&self, channels: &Channels, projection: [&[f64]; 2], dx: &Output<'_, T>) {
+        if self.fits && (is_f64::<T::Usual>() || projection.iter().all(|values| are_in(values, 0.0..=1.0 / SMALL))) {
+            self.project_in::<T::Usual>(channels, projection, dx);
+        } else {
+            self.project_in::<f64>(channels, projection, dx);
+        }
+    }
+
+    fn project_in<R: Real + Convert<R>>(&self, channels: &Channels, projection: [&[f64]; 2], dx: &Output<'_, T>)
+    where
+        T: Convert<R>,
+    {
+        let table = channels.projecting::<R>(self.block, projection);
+        match Kind::of(self.activation, T::DTYPE) {
+            Kind::Bounded { passing, .. } => self.block.map::<T, R>(dx, |piece, _, dx| {
+                formulas::input_gradient(piece.grid(), table.of(piece), passing, self.inputs(piece), dx);
+            }),
+            Kind::Smooth(activation) => {
+                let normalizing = channels.normalizing::<R>(self.block);
+                self.block.map(dx, |piece, tiles, dx| {
+                    let [x, g, result] = self.load(piece, normalizing.of(piece), activation, tiles);
+                    formulas::input_gradient(piece.grid_of_tile(), table.of(piece), None, [x, g], result);
+                    T::narrow(result, dx);
                 });
             }
-            of_channels
         }
     }
 }
 
-/// Adds to each mean the residual that its rounding took away, found as the mean of `x - mean`.
+/// Whether sums in f32 have lost nothing that counts: none is beyond its range, and none so small that products may have been.
+fn are_exact([sum_dy, sum_dy_xmu, sum_xmu]: &[Vec<f64>; 3]) -> bool {
+    let lost = |dy: f64, dy_xmu: f64, xmu: f64| {
+        let is_zero = dy == 0.0 && dy_xmu == 0.0;
+        !(is_zero || dy_xmu.abs() > 1.0 / LARGE && dy_xmu.is_finite() && dy.is_finite()) || !xmu.is_finite()
+    };
+    let sums = sum_dy.iter().zip(sum_dy_xmu).zip(sum_xmu);
+    sums.fold(0, |count, ((dy, dy_xmu), xmu)| count + usize::from(lost(*dy, *dy_xmu, *xmu))) == 0
+}
+
+/// Multiplies each value by its factor.
+fn multiply(values: &mut [f64], factors: &[f64]) {
+    values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+}
+
+/// Adds to each mean the residual that its rounding took away, found as the mean of `x - mean`, from the sum over m values.
 ///
 /// More than a rounding is no such residual: the caller gave the statistics of something else, and they are taken as given.
-fn add_mean_residuals<T: SimdElement>(means: &mut [f64], residuals: impl Iterator<Item = f64>) {
+fn add_residuals<T: SimdElement>(means: &mut [f64], sums: &[f64], m: f64) {
     let ulp = 2.0 * <T::Param as Element>::DTYPE.unit_roundoff();
-    for (mean, residual) in means.iter_mut().zip(residuals) {
-        if residual.abs() <= ulp * mean.abs() {
-            *mean += residual;
-        }
+    for (mean, sum) in means.iter_mut().zip(sums) {
+        let residual = sum / m;
+        *mean += if residual.abs() <= ulp * mean.abs() { residual } else { 0.0 };
     }
 }

@@ -2,7 +2,7 @@
 
 use super::convert::SimdElement;
 use super::sweep::bookkeeping_bytes;
-use super::{Cpu, backward, forward, threads};
+use super::{Cpu, backward, forward, mask, threads, tracking};
 use crate::element::{Element, Param};
 use crate::error::Result;
 use crate::memory;
@@ -25,25 +25,27 @@ pub(super) fn compute<T: SimdElement>(shape: Shape, operation: Operation<'_, Cpu
 }
 
 fn moments<T: SimdElement>(Moments { shape, x, mean, var }: Moments<'_, Cpu, T>) -> Result<()> {
-    let moments = on_threads(shape, || forward::moments(shape, x))?;
-    round(&moments, |moments| moments.mean, mean);
-    round(&moments, |moments| moments.var, var);
+    let blocks = on_threads(shape, || forward::moments(shape, x))?;
+    round(blocks.iter().map(|moments| &moments.mean), mean);
+    round(blocks.iter().map(|moments| &moments.var), var);
     Ok(())
 }
 
 fn train<T: SimdElement>(op: Train<'_, Cpu, T>) -> Result<()> {
     let Train { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, relu_mask, running } = op;
-    let batch = on_threads(shape, || {
-        let batch = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
+    let blocks = on_threads(shape, || {
+        let blocks = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
         if let Some(relu_mask) = relu_mask {
-            forward::pack_mask(y, relu_mask);
+            mask::pack(y, relu_mask);
         }
-        batch
+        blocks
     })?;
-    round(&batch, |(moments, _)| moments.mean, saved_mean);
-    round(&batch, |(_, inv_std)| *inv_std, saved_inv_std);
+    round(blocks.iter().map(|(moments, _)| &moments.mean), saved_mean);
+    round(blocks.iter().map(|(_, inv_std)| inv_std), saved_inv_std);
     if let Some(Update { tracking, mean, var, num_batches_tracked }) = running {
-        forward::track(tracking.coefficients(shape.m()), &batch, mean, var, &mut num_batches_tracked[0]);
+        let batch = blocks.iter().flat_map(|(moments, _)| moments.mean.iter().zip(&moments.var));
+        let batch = batch.map(|(mean, var)| [*mean, *var]);
+        tracking::update(tracking.coefficients(shape.m()), batch, mean, var, &mut num_batches_tracked[0]);
     }
     Ok(())
 }
@@ -53,7 +55,7 @@ fn infer<T: SimdElement>(op: Infer<'_, Cpu, T>) -> Result<()> {
     on_threads(shape, || {
         forward::infer(shape, eps, x, [gamma, beta], [running_mean, running_var], epilogue, y);
         if let Some(relu_mask) = relu_mask {
-            forward::pack_mask(y, relu_mask);
+            mask::pack(y, relu_mask);
         }
     })
 }
@@ -85,6 +87,7 @@ fn on_threads<R: Send>(shape: Shape, work: impl FnOnce() -> R + Send) -> Result<
     Ok(threads::run(shape.len(), work))
 }
 
-fn round<R, P: Param>(of_channels: &[R], value: impl Fn(&R) -> f64, out: &mut [P]) {
-    out.iter_mut().zip(of_channels).for_each(|(out, of_channel)| *out = P::from_f64(value(of_channel)));
+/// Rounds the values of each block's channels.
+fn round<'a, P: Param>(blocks: impl Iterator<Item = &'a Vec<f64>>, output: &mut [P]) {
+    output.iter_mut().zip(blocks.flatten()).for_each(|(output, value)| *output = P::from_f64(*value));
 }

@@ -1,25 +1,24 @@
-//! The threads that an operation is computed on: the calling one, or those of a pool.
+//! The threads that an operation is computed on: the calling one, alone or with those of a pool.
 //!
-//! Parallel iterators are rayon's. Left to themselves they run on its global pool, which cannot be made in a process that may
-//! have no more threads, and whose threads a forked process has not, but would wait for. So no iterator here is left to itself:
-//! [`run`] decides where an operation is computed, and [`for_each`] and [`map`] take the items one by one where that is the
-//! calling thread. Nothing waits for a lock that a thread of a parent process may hold.
+//! The pool is one of this crate's own, or rayon's where one of its threads calls. [`run`] decides where an operation is computed;
+//! [`for_each`] and [`map`] share items with the pool, and inside of an item with nobody. Nothing waits for a thread that a forked
+//! process has not, or for a lock that a thread of a parent process may hold.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use arc_swap::ArcSwapOption;
-use rayon::iter::plumbing::{Producer, ProducerCallback};
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::Cpu;
+use super::team::share;
 use crate::memory;
 
-/// Values that the calling thread computes alone, in less time than it takes to wake another twice.
+/// Values that the calling thread computes alone, in less time than it takes to wake another.
 const ALONE: usize = 64 * 1024;
 /// Time after which a pool that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,22 +36,24 @@ const SPARE: usize = 64 << 20;
 thread_local! {
     /// Threads that the operations of this thread may use; 0 where nothing was said.
     static COUNT: Cell<usize> = const { Cell::new(0) };
-    /// Whether this thread computes an operation without any other.
-    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
+    /// Those that this thread shares the items of its operation with.
+    static TEAM: RefCell<Option<Team>> = const { RefCell::new(None) };
 }
 
-/// Sets a cell for as long as this lives.
-struct Set<T: Copy + 'static>(&'static thread::LocalKey<Cell<T>>, T);
-
-impl<T: Copy> Set<T> {
-    fn new(cell: &'static thread::LocalKey<Cell<T>>, value: T) -> Self {
-        Self(cell, cell.replace(value))
-    }
+/// Threads that may help.
+enum Team {
+    /// Those of a pool of this crate's.
+    Pool(Arc<Known>),
+    /// The others of the pool of rayon's that the calling thread is of.
+    Rayon,
 }
 
-impl<T: Copy + 'static> Drop for Set<T> {
+/// Puts back what was there when it is dropped.
+struct Restore<T, F: Fn(T)>(Option<T>, F);
+
+impl<T, F: Fn(T)> Drop for Restore<T, F> {
     fn drop(&mut self) {
-        self.0.set(self.1);
+        self.0.take().map(&self.1);
     }
 }
 
@@ -81,55 +82,57 @@ impl Cpu {
     /// # Ok::<(), batchnorm::Error>(())
     /// ```
     pub fn with_threads<R>(count: usize, work: impl FnOnce() -> R) -> R {
-        let _set = Set::new(&COUNT, count.max(1));
+        let _restore = Restore(Some(COUNT.replace(count.max(1))), |before| COUNT.set(before));
         work()
     }
 }
 
 /// Computes an operation over `len` values.
-pub(crate) fn run<R: Send>(len: usize, work: impl FnOnce() -> R + Send) -> R {
-    let known = match rayon::current_thread_index() {
+pub(crate) fn run<R>(len: usize, work: impl FnOnce() -> R) -> R {
+    let team = match rayon::current_thread_index() {
         _ if len <= ALONE => None,
-        Some(_) => return work(), // In a process that was forked on it, it takes back what it offers to the others.
-        None => pool(Cpu::threads()),
+        Some(_) => Some(Team::Rayon),
+        None => pool(Cpu::threads()).map(Team::Pool),
     };
-    match known.as_ref().and_then(|known| known.pool.as_ref()) {
-        Some(pool) => pool.install(work),
-        None => {
-            let _set = Set::new(&IS_ALONE, true);
-            work()
-        }
-    }
+    let _restore = Restore(Some(TEAM.replace(team)), |before| drop(TEAM.replace(before)));
+    work()
 }
 
-/// `work` on each item, by the threads that [`run`] chose.
-pub(crate) fn for_each<I: IndexedParallelIterator>(items: I, work: impl Fn(I::Item) + Sync + Send) {
-    if is_shared() { items.for_each(work) } else { items.with_producer(OneByOne(work)) }
+/// `work` on each of `items` items, at least so many at a time, by the threads that [`run`] chose.
+pub(crate) fn for_each(items: usize, at_once: usize, work: &(dyn Fn(usize) + Sync)) {
+    let work = |items: Range<usize>| items.for_each(work);
+    let tasks = items.div_ceil(at_once);
+    // An item's own items are not shared: all threads are at items.
+    let team = if tasks > 1 { TEAM.take() } else { None };
+    let Some(team) = team else { return work(0..items) };
+    let restore = Restore(Some(team), |team| drop(TEAM.replace(Some(team))));
+    let threads = Cpu::threads().min(tasks);
+    match &restore.0 {
+        Some(Team::Pool(known)) => match &known.pool {
+            Some(pool) => share(items, at_once, threads - 1, |help| pool.spawn(help), &work),
+            None => work(0..items),
+        },
+        // In a process that was forked on such a thread nobody takes what it offers.
+        _ => share(items, at_once, threads - 1, rayon::spawn, &work),
+    }
 }
 
 /// The results of `work` for each item, in their order, by the threads that [`run`] chose.
-pub(crate) fn map<I: IndexedParallelIterator, R: Send>(items: I, work: impl Fn(I::Item) -> R + Sync + Send) -> Vec<R> {
-    if is_shared() {
-        return items.map(work).collect();
+pub(crate) fn map<R: Send>(items: usize, at_once: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    if items <= at_once || !is_shared() {
+        return (0..items).map(work).collect();
     }
-    let mut results = Vec::with_capacity(items.len());
-    items.with_producer(OneByOne(|item| results.push(work(item))));
-    results
+    let results: Vec<Mutex<Option<R>>> = (0..items).map(|_| Mutex::new(None)).collect();
+    for_each(items, at_once, &|item| {
+        let result = work(item);
+        *results[item].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    });
+    results.into_iter().filter_map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
-/// Whether this is a thread of a pool that shares the work.
-pub(crate) fn is_shared() -> bool {
-    rayon::current_thread_index().is_some() && !IS_ALONE.get()
-}
-
-/// Takes the items of a parallel iterator one after the other.
-struct OneByOne<F>(F);
-
-impl<T, F: FnMut(T)> ProducerCallback<T> for OneByOne<F> {
-    type Output = ();
-    fn callback<P: Producer<Item = T>>(self, producer: P) {
-        producer.into_iter().for_each(self.0);
-    }
+/// Whether items are shared with other threads here.
+fn is_shared() -> bool {
+    TEAM.with_borrow(Option::is_some)
 }
 
 /// The number of threads that operations use by default.

@@ -24,7 +24,7 @@
 //! Values that are no numbers stay in their channel. An infinity in `x` is the channel's mean; infinities of both signs, or a
 //! NaN, make the mean NaN. The variance is NaN then, and so are `inv_std`, all of `y`, `dx` and `dgamma`; `dbeta` is the sum of
 //! `dy`, since relu and relu6 let a gradient pass where `y` is NaN, but with silu and hardswish NaN too. A `v` beyond f32 is infinite
-//! on a device, and finite in the CPU's f64: silu and hardswish of -infinity, and silu's gradient at either, are NaN.
+//! on a device and, for half types, on the CPU, else finite in its f64: silu and hardswish of -infinity, and silu's gradient at either, are NaN.
 //!
 //! Operations are struct literals, so that every tensor has its name in front of it, and none is left out by an oversight. A field more
 //! is therefore a breaking change, which takes a release of another major version (of 0.x, another x).

@@ -11,12 +11,12 @@ use crate::Problem;
 use crate::offset::Offset;
 #[cfg(feature = "cuda")]
 use crate::with_device_element;
-use crate::{Compute, Cpu, Element, Plan, Result, with_element};
+use crate::{Compute, Cpu, Dtype, Element, Plan, Result, with_element};
 
 /// A backend that the table can check.
 pub trait Verified: Offset {
-    /// The arithmetic that it computes in.
-    const ARITHMETIC: Arithmetic;
+    /// The arithmetic that it computes data of this dtype in.
+    fn arithmetic(dtype: Dtype) -> Arithmetic;
 
     /// The name of the strategy that it plans by, where one is forced.
     fn strategy_name(&self) -> &'static str {
@@ -52,7 +52,12 @@ pub trait Verified: Offset {
 const AUTO: &str = "auto";
 
 impl Verified for Cpu {
-    const ARITHMETIC: Arithmetic = Arithmetic::F64;
+    fn arithmetic(dtype: Dtype) -> Arithmetic {
+        match dtype {
+            Dtype::F16 | Dtype::Bf16 => Arithmetic::Mixed,
+            Dtype::F32 | Dtype::F64 => Arithmetic::F64,
+        }
+    }
 
     fn check_all(backends: &[Self], cases: &[Case], start: usize, journal: &Journal) -> Option<Vec<Report>> {
         let of_group = |cases: &[Case]| with_element!(cases[0].group.dtype, T => check_group::<Self, T>(backends, cases, start, journal));
@@ -62,7 +67,9 @@ impl Verified for Cpu {
 
 #[cfg(feature = "cuda")]
 impl Verified for crate::Cuda {
-    const ARITHMETIC: Arithmetic = Arithmetic::F32;
+    fn arithmetic(_: Dtype) -> Arithmetic {
+        Arithmetic::F32
+    }
 
     fn strategy_name(&self) -> &'static str {
         self.strategy().map_or(AUTO, crate::Strategy::name)
@@ -107,7 +114,7 @@ fn check_group<B: Verified + Compute<T>, T: Element>(
         }
         let inputs = inputs.get_or_insert_with(|| Inputs::<T>::new(&case.group));
         let dy = inputs.dy_of(case);
-        let expected = expected(case, inputs, &dy, B::ARITHMETIC);
+        let expected = expected(case, inputs, &dy, B::arithmetic(T::DTYPE));
         for backend in backends {
             let plan = match backend.plan_of(case, start) {
                 Ok(plan) => plan,

@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | f64 | `2^-53 * (16 + sqrt(m)) * (1 + kappa)` | a sum of `m` roundings walks at random; `x - mean` amplifies the mean's by kappa; 16 operations in the formula |
 //! | f32 | `2^-24 * (16 + sqrt(m)) + 2^-44 * kappa` | the same in f32, but the mean is a pair of f32 and good to some 44 bits |
+//! | mixed | `2^-22 + 2^-44 * kappa` | four operations in f32, or eight terms of a sum, which goes on in f64; the mean as above |
 //!
 //! A derivative that takes other values than 0 and 1 puts the error of `v`, and its own, into `g`: [`g_error`].
 //!
@@ -30,6 +31,9 @@ pub enum Arithmetic {
     F64,
     /// Single precision with the mean as a pair, as a GPU does.
     F32,
+    /// Single precision over half values and double precision over their sums, as the CPU reference does for f16 and bf16. So a `y` is
+    /// within 0.501 units in the last place of the exact value where that is not far smaller than the terms that enter it.
+    Mixed,
 }
 
 /// The share of its scale that the arithmetic may put into a value.
@@ -38,6 +42,7 @@ pub fn slack(arithmetic: Arithmetic, op: Op, param: Dtype, m: usize, kappa: f64)
     let of_arithmetic = match arithmetic {
         Arithmetic::F64 => Dtype::F64.unit_roundoff() * roundings * (1.0 + kappa),
         Arithmetic::F32 => Dtype::F32.unit_roundoff() * roundings + 2f64.powi(-44) * kappa,
+        Arithmetic::Mixed => 4.0 * Dtype::F32.unit_roundoff() + 2f64.powi(-44) * kappa,
     };
     let reads_saved = op.is_backward() && op.needs_batch_statistics();
     let of_saved = if reads_saved { 4.0 * param.unit_roundoff() } else { 0.0 };
@@ -48,7 +53,7 @@ pub fn slack(arithmetic: Arithmetic, op: Op, param: Dtype, m: usize, kappa: f64)
 pub fn floor(arithmetic: Arithmetic) -> f64 {
     match arithmetic {
         Arithmetic::F64 => 0.0, // far below one step of any output
-        Arithmetic::F32 => 8.0 * Dtype::F32.min_subnormal(),
+        Arithmetic::F32 | Arithmetic::Mixed => 8.0 * Dtype::F32.min_subnormal(),
     }
 }
 
@@ -56,7 +61,7 @@ pub fn floor(arithmetic: Arithmetic) -> f64 {
 pub fn mean_scale(arithmetic: Arithmetic, mean: f64, sigma: f64) -> f64 {
     match arithmetic {
         Arithmetic::F64 => mean.abs() + sigma,
-        Arithmetic::F32 => mean.abs() * 2f64.powi(-20) + sigma,
+        Arithmetic::F32 | Arithmetic::Mixed => mean.abs() * 2f64.powi(-20) + sigma,
     }
 }
 
@@ -71,11 +76,12 @@ pub fn y_scale(gamma: f64, beta: f64, largest_x_hat: f64, largest_z: f64) -> f64
 }
 
 /// The scale of one `v` that a backward pass computes again, by its own x̂: the terms that enter it. Up to 16 sigmas f32 arithmetic
-/// does not look for the mean's residual before it knows `v`: one rounding of the mean, where the slack has 16 and more.
+/// does not look for the mean's residual before it knows `v`: one rounding of the mean, where the slack has 16 and more, or four.
 pub fn v_scale(arithmetic: Arithmetic, gamma: f64, beta: f64, x_hat: f64, kappa: f64) -> f64 {
     let of_mean = match arithmetic {
         Arithmetic::F32 if kappa < 16.5 => gamma.abs() * kappa / 16.0,
-        Arithmetic::F32 | Arithmetic::F64 => 0.0,
+        Arithmetic::Mixed if kappa < 16.5 => gamma.abs() * kappa / 4.0,
+        Arithmetic::F32 | Arithmetic::Mixed | Arithmetic::F64 => 0.0,
     };
     y_scale(gamma, beta, x_hat.abs(), 0.0) + of_mean
 }

@@ -21,7 +21,7 @@ impl<B: Verified + Compute<T>, T: Element> Runner<'_, B, T> {
     ///
     /// Which channels these are follows from float64 alone.
     pub(crate) fn beyond_f32(&mut self, step: &Step, scales: &Scales, role: &str, want: &mut [f64]) {
-        if B::ARITHMETIC == Arithmetic::F64 {
+        if B::arithmetic(T::DTYPE) != Arithmetic::F32 {
             return;
         }
         let shape = self.case.view().expect("a case that runs has channels");

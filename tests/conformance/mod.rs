@@ -58,6 +58,7 @@ fn from_here(path: &str) -> PathBuf {
 /// Runs these suites, prints how they went and fails on anything that is off. Of the cases whose inputs are generated,
 /// which are those of millions of values, only the ones of at most `largest` values run. Each runs within `watch`.
 fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, largest: usize, watch: &Watch<'_>) {
+    let is_f64 = B::arithmetic(batchnorm::Dtype::F32) == Arithmetic::F64;
     let mut total = Tally::default();
     let mut wrong = Vec::new();
     println!("conformance: {}", folder.display());
@@ -86,12 +87,12 @@ fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, l
             }
         }
         for Difference { text, counts, of_f64, actual } in &lists.differences {
-            let listed = counts[index] - if B::ARITHMETIC == Arithmetic::F64 { 0 } else { of_f64[index] };
+            let listed = counts[index] - if is_f64 { 0 } else { of_f64[index] };
             if actual(&tally) != listed {
                 wrong.push(format!("{name}: {} {text}, listed {listed}", actual(&tally)));
             }
         }
-        let listed = if B::ARITHMETIC == Arithmetic::F64 { 0 } else { beyond_f32::COUNTS[index] };
+        let listed = if is_f64 { 0 } else { beyond_f32::COUNTS[index] };
         if tally.beyond_f32 != listed {
             wrong.push(format!("{name}: {} outputs beyond f32, listed {listed}", tally.beyond_f32));
         }
@@ -101,10 +102,7 @@ fn hold<B: Device>(backend: &B, folder: &Path, suites: &[&str], lists: &Lists, l
     total.print("total");
     assert!(wrong.is_empty(), "{} wrong, first:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
     let median = total.quantile(0.5);
-    let aim = match B::ARITHMETIC {
-        Arithmetic::F64 => median < 1.0,
-        // The aim in the frameworks' own arithmetic is to be no worse.
-        Arithmetic::F32 => median <= 1.0,
-    };
+    // The aim in the frameworks' own arithmetic is to be no worse.
+    let aim = if is_f64 { median < 1.0 } else { median <= 1.0 };
     assert!(aim, "our error beside the frameworks': the median ratio is {median}");
 }

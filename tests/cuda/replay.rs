@@ -226,7 +226,7 @@ where
     }
     let dy = inputs.dy_of(case);
     let outputs = run(cuda, case, &inputs, &dy, 0).unwrap();
-    let result = compare(case, &expected(case, &inputs, &dy, Cuda::ARITHMETIC), &outputs);
+    let result = compare(case, &expected(case, &inputs, &dy, Cuda::arithmetic(T::DTYPE)), &outputs);
     assert!(result.is_ok(), "{case}, mean {mean}: {}", result.unwrap_err());
 }
 

@@ -80,7 +80,7 @@ fn the_tables_special_values_hold_under_every_strategy() {
                 for case in group.cases().iter().filter(|case| telling(case)) {
                     let dy = inputs.dy_of(case);
                     let Some(outputs) = outputs(cuda, case, &inputs, &dy) else { continue };
-                    let result = compare(case, &expected(case, &inputs, &dy, Cuda::ARITHMETIC), &outputs);
+                    let result = compare(case, &expected(case, &inputs, &dy, Cuda::arithmetic(T::DTYPE)), &outputs);
                     assert!(result.is_ok(), "{strategy}: {case}: {}", result.unwrap_err());
                     count += 1;
                 }

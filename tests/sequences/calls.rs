@@ -71,7 +71,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let param = <T::Param as Element>::DTYPE;
         let model = self.model(if is_train { Op::Train } else { Op::Infer }, shape, epilogue, &x, &z);
         for (index, &got) in y.iter().enumerate() {
-            model.y(index, B::ARITHMETIC, param).assert("y", index, T::DTYPE, got);
+            model.y(index, B::arithmetic(T::DTYPE), param).assert("y", index, T::DTYPE, got);
         }
         if is_train {
             self.assert_trained(at, &model);
@@ -94,7 +94,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         let saved = &self.slots[at].saved;
         let (mean, inv_std) = (self.download(saved.mean()), self.download(saved.inv_std()));
         for (channel, ch) in model.channels.iter().enumerate() {
-            let [want_mean, want_inv_std] = ch.saved(B::ARITHMETIC, param, m);
+            let [want_mean, want_inv_std] = ch.saved(B::arithmetic(T::DTYPE), param, m);
             want_mean.assert("saved mean", channel, param, mean[channel]);
             want_inv_std.assert("saved inv_std", channel, param, inv_std[channel]);
         }
@@ -103,7 +103,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
             let count = old.num_batches_tracked.saturating_add(1);
             for (channel, ch) in model.channels.iter().enumerate() {
                 let before = (old.mean[channel].to_f64(), old.var[channel].to_f64());
-                let [mean, var] = ch.tracked(before, count, tracking, B::ARITHMETIC, (param, m));
+                let [mean, var] = ch.tracked(before, count, tracking, B::arithmetic(T::DTYPE), (param, m));
                 mean.assert("running mean", channel, param, new.mean[channel].to_f64());
                 var.assert("running var", channel, param, new.var[channel].to_f64());
             }
@@ -166,7 +166,7 @@ impl<B: Verified + Compute<T>, T: Element> World<B, T> {
         }
         let Some(model) = &self.slots[at].model else { return };
         let param = <T::Param as Element>::DTYPE;
-        let want = Backward::new(model, &wide(&dy), B::ARITHMETIC, param);
+        let want = Backward::new(model, &wide(&dy), B::arithmetic(T::DTYPE), param);
         for ((name, got), want) in data.iter().zip([&want.dx, &want.dz]) {
             got.iter().zip(want).enumerate().for_each(|(index, (&got, want))| want.assert(name, index, T::DTYPE, got));
         }

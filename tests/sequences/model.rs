@@ -135,7 +135,7 @@ impl Channel {
                 let want = if is_new { new } else { (1.0 - a) * old + a * new };
                 // The momentum, its product and the sum are rounded in f32, also for a mean that is exact.
                 let of_step = match arithmetic {
-                    Arithmetic::F64 => 0.0,
+                    Arithmetic::F64 | Arithmetic::Mixed => 0.0,
                     Arithmetic::F32 => 3.0 * Dtype::F32.unit_roundoff() * a * finite(new),
                 };
                 Near { want, slack: share * (finite(old) + finite(scale)) + of_step + floor(arithmetic) }

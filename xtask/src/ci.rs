@@ -15,7 +15,7 @@ use crate::{bundle, integrations, quick};
 /// always see `bench` and `verify`, so that clippy has two of them to look at.
 const FEATURES: [&str; 4] = ["", "bench,verify", "emulate", "emulate,bench,verify"];
 /// The oldest Rust that the crates promise to build with: `rust-version` in Cargo.toml.
-const MSRV: &str = "1.88";
+const MSRV: &str = "1.89";
 /// The same of candle's package: candle 0.11.1 builds with no older one.
 const MSRV_OF_CANDLE: &str = "1.94";
 const CARGO_DENY: &str = "0.20.2";

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use batchnorm::tensors::{TensorFile, Tensors, read};
 use batchnorm::verify::oracle::expected;
-use batchnorm::verify::tolerance::Arithmetic;
-use batchnorm::verify::{Case, Group, Input, Inputs, compare};
-use batchnorm::{Dtype, Element, Epilogue, Layout, Op, Shape, Tracking, with_element};
+use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare};
+use batchnorm::{Cpu, Dtype, Element, Epilogue, Layout, Op, Shape, Tracking, with_element};
 
 use crate::harness::{Folder, printed};
 
@@ -58,7 +57,7 @@ fn outputs<T: Element>(folder: &Folder, case: &Case) -> BTreeMap<&'static str, V
     tensors.names().into_iter().map(|name| (of_table(name), value(name))).collect()
 }
 
-fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
+fn holds<B: Verified, T: Element>(device: &str, strategy: &str) {
     for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
         let (dims, name) = match layout {
             Layout::ChannelsFirst => ([5, 21, 9, 11], "channels-first"),
@@ -73,28 +72,28 @@ fn holds<T: Element>(device: &str, strategy: &str, arithmetic: Arithmetic) {
             let folder = Folder::new(&file(&case, &inputs));
             let args = ["--op", op.name(), "--layout", name, "--epilogue", epilogue.name(), "--strategy", strategy];
             printed(&folder.run_on(device, &args));
-            let expected = expected(&case, &inputs, &inputs.dy_of(&case), arithmetic);
+            let expected = expected(&case, &inputs, &inputs.dy_of(&case), B::arithmetic(T::DTYPE));
             let share = compare(&case, &expected, &outputs::<T>(&folder, &case));
             share.unwrap_or_else(|failure| panic!("{device}, {strategy}: {case}: {failure}"));
         }
     }
 }
 
-fn holds_in_every_dtype(device: &str, strategy: &str, arithmetic: Arithmetic) {
+fn holds_in_every_dtype<B: Verified>(device: &str, strategy: &str) {
     for &dtype in Dtype::ON_CUDA {
-        with_element!(dtype, T => holds::<T>(device, strategy, arithmetic));
+        with_element!(dtype, T => holds::<B, T>(device, strategy));
     }
 }
 
 #[test]
 fn on_the_cpu() {
-    holds_in_every_dtype("cpu", "auto", Arithmetic::F64);
+    holds_in_every_dtype::<Cpu>("cpu", "auto");
 }
 
 #[cfg(feature = "emulate")]
 #[test]
 fn on_cuda_under_every_strategy() {
     for strategy in ["auto", "block", "two-read"] {
-        holds_in_every_dtype("cuda", strategy, Arithmetic::F32);
+        holds_in_every_dtype::<batchnorm::Cuda>("cuda", strategy);
     }
 }

@@ -1,0 +1,136 @@
+//! The values of each channel that formulas are computed with, and the type that they suffice in.
+
+use core::any::TypeId;
+use core::ops::{Range, RangeInclusive};
+
+use super::vector::Real;
+use super::walk::{Table, Walk};
+use crate::element::Param;
+use crate::op::Statistics;
+
+/// The coefficients that normalize each channel of a block.
+pub(super) struct Channels {
+    pub(super) mean: Vec<f64>,
+    pub(super) inv_std: Vec<f64>,
+    /// `inv_std * gamma`
+    pub(super) scale: Vec<f64>,
+    pub(super) beta: Vec<f64>,
+}
+
+impl Channels {
+    /// The coefficients of these channels. `gamma` absent is 1, `beta` absent is 0.
+    pub(super) fn new<P: Param>(
+        channels: Range<usize>,
+        mean: Vec<f64>,
+        inv_std: Vec<f64>,
+        [gamma, beta]: [Option<&[P]>; 2],
+    ) -> Self {
+        let scale = match gamma {
+            None => inv_std.clone(),
+            Some(gamma) => {
+                inv_std.iter().zip(&gamma[channels.clone()]).map(|(inv_std, gamma)| inv_std * gamma.to_f64()).collect()
+            }
+        };
+        let beta = match beta {
+            None => vec![0.0; mean.len()],
+            Some(beta) => to_f64(&beta[channels]),
+        };
+        Self { mean, inv_std, scale, beta }
+    }
+
+    /// The coefficients by the statistics that a backward pass is given.
+    pub(super) fn given<P: Param>(
+        channels: Range<usize>,
+        statistics: Statistics<&[P]>,
+        affine: [Option<&[P]>; 2],
+    ) -> Self {
+        match statistics {
+            Statistics::Batch { mean, inv_std } => {
+                let [mean, inv_std] = [mean, inv_std].map(|values| to_f64(&values[channels.clone()]));
+                Self::new(channels, mean, inv_std, affine)
+            }
+            Statistics::Running { mean, var, eps } => Self::running(channels, eps, affine, [mean, var]),
+        }
+    }
+
+    /// The coefficients by running mean and variance.
+    pub(super) fn running<P: Param>(
+        channels: Range<usize>,
+        eps: f64,
+        affine: [Option<&[P]>; 2],
+        [mean, var]: [&[P]; 2],
+    ) -> Self {
+        let inv_std = var[channels.clone()].iter().map(|var| inv_std::<P>(var.to_f64(), eps)).collect();
+        Self::new(channels.clone(), to_f64(&mean[channels]), inv_std, affine)
+    }
+
+    /// Whether a formula with them loses nothing in a type but digits behind its last.
+    pub(super) fn fit<R: Real>(&self) -> bool {
+        let factors = [&self.inv_std, &self.scale];
+        is_f64::<R>()
+            || [&self.mean, &self.beta].into_iter().all(|terms| are_in(terms, 0.0..=LARGE))
+                && factors.into_iter().all(|factors| are_in(factors, SMALL..=1.0 / SMALL))
+    }
+
+    /// What the nearest values of a type that has not all of f64's leave of the means.
+    pub(super) fn rests<R: Real>(&self) -> Vec<f64> {
+        let rest = |mean: &f64| {
+            let nearest = R::from_f64(*mean).to_f64();
+            if nearest.is_finite() { mean - nearest } else { 0.0 }
+        };
+        self.mean.iter().map(rest).collect()
+    }
+
+    /// `term`, less the share of it that the mean's rounding leaves.
+    fn shifted<R: Real>(&self, terms: &[f64], factors: &[f64]) -> Vec<f64> {
+        if is_f64::<R>() {
+            return terms.to_vec();
+        }
+        let rests = self.rests::<R>();
+        let shift =
+            |((term, factor), rest): ((&f64, &f64), &f64)| if *rest == 0.0 { *term } else { term - rest * factor };
+        terms.iter().zip(factors).zip(&rests).map(shift).collect()
+    }
+
+    /// The parameters of `v`: mean, scale and shift, which is `beta` but for the mean's rounding.
+    pub(super) fn normalizing<R: Real>(&self, walk: &Walk) -> Table<3, R> {
+        walk.table([&self.mean, &self.scale, &self.shifted::<R>(&self.beta, &self.scale)])
+    }
+
+    /// The parameters of `dx`: those of `v`, `mean_dy` but for the mean's rounding, and `proj`.
+    pub(super) fn projecting<R: Real>(&self, walk: &Walk, [mean_dy, proj]: [&[f64]; 2]) -> Table<5, R> {
+        let shift = self.shifted::<R>(&self.beta, &self.scale);
+        walk.table([&self.mean, &self.scale, &shift, &self.shifted::<R>(mean_dy, proj), proj])
+    }
+}
+
+/// The magnitude from which differences might leave the range of an f32.
+pub(super) const LARGE: f64 = (1u128 << 100) as f64;
+/// The magnitude of a factor below which products might, and above whose inverse.
+pub(super) const SMALL: f64 = 1.0 / (1u64 << 60) as f64;
+
+pub(super) fn is_f64<R: Real>() -> bool {
+    TypeId::of::<R>() == TypeId::of::<f64>()
+}
+
+/// Whether all magnitudes are 0 or in a range.
+pub(super) fn are_in(values: &[f64], range: RangeInclusive<f64>) -> bool {
+    let (start, end) = (*range.start(), *range.end());
+    // No branch, so that it becomes vector code.
+    let is_in = |value: f64| (value == 0.0) | ((value.abs() >= start) & (value.abs() <= end));
+    values.iter().fold(true, |all, value| all & is_in(*value))
+}
+
+/// Parameters in f64.
+fn to_f64<P: Param>(values: &[P]) -> Vec<f64> {
+    values.iter().map(|value| value.to_f64()).collect()
+}
+
+/// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`, NaN below.
+///
+/// `eps` is rounded to the type of per-channel values first: so an f32 variance and `eps` add up to 0 here exactly where
+/// they do on a device, which adds them in f32, and to less than 0 likewise.
+pub(super) fn inv_std<P: Param>(var: f64, eps: f64) -> f64 {
+    let v = var + P::from_f64(eps).to_f64();
+    if v == 0.0 { 0.0 } else { 1.0 / v.sqrt() }
+}

@@ -1,0 +1,131 @@
+//! Mean and variance of each channel, in one pass over each chunk of a block.
+//!
+//! Sums are about a pivot, the mean of a sample of the channel; the sample is summed about the channel's first value. So a
+//! constant channel has exactly its value as mean and exactly 0 as variance, and a first value far from the others costs
+//! nothing: the mean of one of k values is at most `sqrt(k)` sigmas away from that of all, whatever the values. The square of that is what the
+//! variance may lose, no more than a sum of m values loses to its roundings where a sample has `sqrt(m)` of them.
+//!
+//! In f32, half values less a pivot of few digits are exact, mostly, and eight terms make a sum: a variance has a relative error of
+//! 2^-22 at most. Where a sum is not finite, so small that squares may have been lost, or mostly the pivot's distance, the chunk is
+//! summed again in f64.
+
+use super::channels::{LARGE, are_in, is_f64};
+use super::convert::{Convert, SimdElement};
+use super::formulas::sum_squares;
+use super::sweep::{Block, Chunk};
+use super::vector::Real;
+use super::walk::Table;
+
+/// The moments of some channels.
+pub(super) struct Moments {
+    pub(super) mean: Vec<f64>,
+    /// Biased.
+    pub(super) var: Vec<f64>,
+}
+
+/// Values of a sample at least, where there are more.
+const SAMPLE: usize = 128;
+/// Values of a channel up to which the first is the pivot.
+const VERY_FEW: usize = 4;
+
+/// Mean and biased variance of each channel of a block.
+pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
+    let mut mean = block.first(x, |x| finite_or_zero(x.to_f64()));
+    let mut pivot = mean.clone();
+    if block.m() > VERY_FEW {
+        let sample = block.sample(SAMPLE.max(block.m().isqrt()));
+        let (m, [sum, _]) = (sample.m() as f64, sums_about(&sample, &block.table::<1, T::Usual>([&mean]), x));
+        pivot.iter_mut().zip(sum).for_each(|(pivot, sum)| *pivot = T::Usual::pivot(*pivot + finite_or_zero(sum / m)));
+    }
+    let suffices = is_f64::<T::Usual>() || block.m() > VERY_FEW && are_in(&pivot, 0.0..=LARGE);
+    let about = suffices.then(|| block.table::<1, T::Usual>([&pivot]));
+    let chunks = block.by_chunk(|chunk| {
+        let m = chunk.m() as f64;
+        if let Some(about) = &about {
+            let [sum, squares] = sums_about(chunk, about, x);
+            let moments = ChunkMoments { m, sum, squares };
+            if is_f64::<T::Usual>() || moments.are_exact() {
+                return moments;
+            }
+        }
+        let [sum, squares] = sums_about(chunk, &block.table::<1, f64>([&pivot]), x);
+        ChunkMoments { m, sum, squares }
+    });
+    let average = |about: &[f64], of_channel: fn(f64, [f64; 3], f64) -> f64| {
+        average(&chunks, block.m(), &pivot, about, of_channel)
+    };
+    // The first sum alone decides whether the mean is finite; the correction makes a finite one exact.
+    let residuals = average(&mean, ChunkMoments::sum_about);
+    mean.iter_mut().zip(residuals).for_each(|(mean, rest)| *mean += rest);
+    let corrections = average(&mean, ChunkMoments::sum_about);
+    mean.iter_mut().zip(corrections).for_each(|(mean, correction)| *mean += finite_or_zero(correction));
+    let var = average(&mean, ChunkMoments::squares_about);
+    Moments { mean, var }
+}
+
+/// The sums over a chunk of the differences from the table's values, and of their squares.
+fn sums_about<T: Convert<R>, R: Real>(chunk: &Chunk<'_>, about: &Table<1, R>, x: &[T]) -> [Vec<f64>; 2] {
+    chunk.sums([x], |piece, sums| sum_squares(piece.grid(), about.of(piece), piece.of(x), sums))
+}
+
+/// The average `about` a value over all chunks of each channel, of `m` values: chunk by chunk, as they lie in memory.
+fn average(
+    chunks: &[ChunkMoments],
+    m: usize,
+    pivot: &[f64],
+    about: &[f64],
+    of_channel: fn(f64, [f64; 3], f64) -> f64,
+) -> Vec<f64> {
+    let mut sums = vec![0.0; about.len()];
+    for ChunkMoments { m, sum, squares } in chunks {
+        let of_chunk = pivot.iter().zip(sum).zip(squares).zip(about);
+        for (total, (((pivot, sum), squares), about)) in sums.iter_mut().zip(of_chunk) {
+            *total += of_channel(*m, [*pivot, *sum, *squares], *about);
+        }
+    }
+    sums.iter_mut().for_each(|sum| *sum /= m as f64);
+    sums
+}
+
+fn finite_or_zero(v: f64) -> f64 {
+    if v.is_finite() { v } else { 0.0 }
+}
+
+/// The moments of each channel in a chunk.
+struct ChunkMoments {
+    /// Values of a channel.
+    m: f64,
+    /// Their sum about the pivot.
+    sum: Vec<f64>,
+    /// The sum of their squares about the pivot.
+    squares: Vec<f64>,
+}
+
+impl ChunkMoments {
+    /// Whether f32 has lost nothing that counts.
+    fn are_exact(&self) -> bool {
+        let lost = |sum: f64, squares: f64| {
+            let is_constant = squares == 0.0 && sum == 0.0;
+            // The comparisons are false for NaN.
+            !(is_constant || squares > 1.0 / LARGE && squares < f64::INFINITY && sum * sum <= 0.5 * self.m * squares)
+        };
+        let count = self
+            .sum
+            .iter()
+            .zip(&self.squares)
+            .fold(0, |count, (sum, squares)| count + usize::from(lost(*sum, *squares)));
+        count == 0
+    }
+
+    /// The sum of the values of a channel about another.
+    fn sum_about(m: f64, [pivot, sum, _]: [f64; 3], other: f64) -> f64 {
+        m * (pivot - other) + sum
+    }
+
+    /// The sum of their squares about the channel's mean.
+    fn squares_about(m: f64, [pivot, sum, squares]: [f64; 3], mean: f64) -> f64 {
+        let rest = sum / m;
+        let distance = (pivot - mean) + rest;
+        squares - sum * rest + m * distance * distance
+    }
+}

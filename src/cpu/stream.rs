@@ -1,0 +1,91 @@
+//! Stores that go past the caches: of results that are too large to be there when they are read, whose lines then need not be fetched
+//! before they are overwritten.
+#![allow(unsafe_code)]
+
+use super::vector::LANES;
+
+/// Bytes of a tensor from which its values are stored so: more than what a machine keeps for the next operation, by measurement.
+pub(super) const FROM_BYTES: usize = 32 << 20;
+
+/// Copies values of [`Copy`] types, past the caches where the processor has such stores. Of use to others after a [`fence`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
+    use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+
+    assert_eq!(from.len(), to.len());
+    let count = LANES / size_of::<T>().min(LANES);
+    let head = to.as_ptr().align_offset(align_of::<__m128i>()).min(to.len());
+    let (first, rest) = to.split_at_mut(head);
+    first.copy_from_slice(&from[..head]);
+    let from = &from[head..];
+    let whole = rest.len() / count * count;
+    if size_of::<T>() * count == size_of::<__m128i>() {
+        for at in (0..whole).step_by(count) {
+            // SAFETY: both slices have as many values from there on as one of these has bytes, the output is aligned, and SSE2 is
+            // part of the target.
+            unsafe { _mm_stream_si128(rest[at..].as_mut_ptr().cast(), _mm_loadu_si128(from[at..].as_ptr().cast())) };
+        }
+        rest[whole..].copy_from_slice(&from[whole..]);
+    } else {
+        rest.copy_from_slice(from);
+    }
+}
+
+/// Copies values.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
+    to.copy_from_slice(from);
+}
+
+/// Asks for values that will be read soon: where they begin anew at some distance, the processor does not see that by itself.
+#[inline]
+pub(super) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(values)).step_by(64) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of the target; and a hint reads nothing, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().wrapping_add(line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
+/// Makes what this thread has copied visible before what it does next.
+pub(super) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of the target.
+    unsafe {
+        core::arch::x86_64::_mm_sfence();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_copied_from_every_place_to_every_place() {
+        fn check<T: Copy + Default + PartialEq + core::fmt::Debug>(value: impl Fn(usize) -> T) {
+            let from: Vec<T> = (0..200).map(|i| value(i + 1)).collect();
+            for start in 0..20 {
+                for len in 0..70 {
+                    let mut to = vec![T::default(); 100];
+                    copy(&from[start..start + len], &mut to[20 - start..20 - start + len]);
+                    fence();
+                    let want = |i: usize| {
+                        if (20 - start..20 - start + len).contains(&i) {
+                            from[i + 2 * start - 20]
+                        } else {
+                            T::default()
+                        }
+                    };
+                    assert!((0..100).all(|i| to[i] == want(i)), "{len} from {start}: {to:?}");
+                }
+            }
+        }
+        check(|i| i as u16);
+        check(|i| i as f32);
+        check(|i| i as f64);
+        check(|i| i as u8);
+    }
+}

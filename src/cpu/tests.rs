@@ -1,0 +1,130 @@
+//! What holds whatever the processor, and how exact the arithmetic of half types is.
+
+use half::{bf16, f16};
+
+use super::Cpu;
+use super::level::forced::at_each_level;
+use crate::backend::Compute;
+use crate::element::Element;
+use crate::op::{Activation, Backward, Epilogue, Gradients, Statistics, Train};
+use crate::shape::{Layout, Shape};
+
+/// Values without an order, around a mean of each channel's own.
+fn values<T: Element>(len: usize, seed: u64) -> Vec<T> {
+    let hash = |i: usize| (i as u64 + 1).wrapping_mul(seed) >> 40;
+    (0..len).map(|i| T::from_f64(hash(i) as f64 / f64::from(1 << 22) - 1.3)).collect()
+}
+
+/// The outputs of a training step: `y` and `dx`, and all per-channel values.
+fn step<T: Element<Param = f32>>(shape: Shape, activation: Activation, x: &[T], dy: &[T]) -> (Vec<T>, Vec<T>, Vec<f32>)
+where
+    Cpu: Compute<T>,
+{
+    let c = shape.c();
+    let (mut y, mut dx) = (vec![T::default(); x.len()], vec![T::default(); x.len()]);
+    let [mut mean, mut inv_std, mut dgamma, mut dbeta] = [(); 4].map(|()| vec![0.0; c]);
+    let (gamma, beta): (Vec<f32>, Vec<f32>) = (0..c).map(|ch| (0.5 + ch as f32 / 8.0, 1.0 - ch as f32 / 4.0)).unzip();
+    let (gamma, beta) = (Some(&gamma[..]), Some(&beta[..]));
+    Cpu::with_threads(1, || {
+        Cpu.run(Train {
+            shape,
+            eps: 1e-5,
+            x,
+            epilogue: Epilogue::new(activation, None),
+            gamma,
+            beta,
+            y: &mut y[..],
+            saved_mean: &mut mean[..],
+            saved_inv_std: &mut inv_std[..],
+            relu_mask: None,
+            running: None,
+        })
+        .unwrap();
+        Cpu.run(Backward {
+            shape,
+            x,
+            dy,
+            epilogue: Epilogue::new(activation, None),
+            gamma,
+            beta,
+            statistics: Statistics::Batch { mean: &mean[..], inv_std: &inv_std[..] },
+            relu_mask: None,
+            gradients: Gradients { dx: Some(&mut dx[..]), dgamma: Some(&mut dgamma[..]), dbeta: Some(&mut dbeta[..]) },
+        })
+        .unwrap();
+    });
+    (y, dx, [mean, inv_std, dgamma, dbeta].concat())
+}
+
+#[test]
+fn every_level_gives_the_same_bits() {
+    fn check<T: Element<Param = f32>>()
+    where
+        Cpu: Compute<T>,
+    {
+        let first: [&[usize]; 3] = [&[5, 3, 7, 7], &[4, 2, 40, 33], &[70, 3, 2]];
+        let last: [&[usize]; 2] = [&[3, 5, 7, 33], &[2, 300]];
+        let first = first.map(|dims| (dims, Layout::ChannelsFirst));
+        for (dims, layout) in first.into_iter().chain(last.map(|dims| (dims, Layout::ChannelsLast))) {
+            let shape = Shape::new(dims, layout).unwrap();
+            let (mut x, dy) =
+                (values::<T>(shape.len(), 0x9E37_79B9_7F4A_7C15), values::<T>(shape.len(), 0xD1B5_4A32_D192_ED03));
+            x[1] = T::from_f64(3e4);
+            for &activation in Activation::ALL {
+                let bits = |(y, dx, of_channels): (Vec<T>, Vec<T>, Vec<f32>)| {
+                    [y, dx]
+                        .concat()
+                        .iter()
+                        .map(|value| value.to_f64().to_bits())
+                        .chain(of_channels.iter().map(|value| u64::from(value.to_bits())))
+                        .collect::<Vec<_>>()
+                };
+                let of_levels = at_each_level(|| bits(step(shape, activation, &x, &dy)));
+                assert!(of_levels.windows(2).all(|two| two[0] == two[1]), "{} {shape} {activation:?}", T::DTYPE);
+            }
+        }
+    }
+    check::<f32>();
+    check::<f16>();
+    check::<bf16>();
+}
+
+/// `y` within 0.501 units in the last place of the exact value where that is not far smaller than its terms; statistics within 2^-22.
+#[test]
+fn half_types_lose_nothing_to_f32() {
+    fn check<T: Element<Param = f32>>(digits: i32)
+    where
+        Cpu: Compute<T>,
+    {
+        let shape = Shape::new(&[16, 4, 30, 31], Layout::ChannelsFirst).unwrap();
+        let x: Vec<T> = values(shape.len(), 0x9E37_79B9_7F4A_7C15);
+        let (y, _, of_channels) = step(shape, Activation::Identity, &x, &x);
+        let m = shape.m() as f64;
+        let mut count = 0;
+        for ch in 0..4 {
+            let of_channel = || (0..shape.len()).filter(|i| i / 930 % 4 == ch);
+            let mean = of_channel().map(|i| x[i].to_f64()).sum::<f64>() / m;
+            let var = of_channel().map(|i| (x[i].to_f64() - mean).powi(2)).sum::<f64>() / m;
+            let inv_std = 1.0 / (var + f64::from(1e-5f32)).sqrt();
+            let near = |got: f32, want: f64, scale: f64| (f64::from(got) - want).abs() <= 2f64.powi(-22) * scale;
+            assert!(
+                near(of_channels[ch], mean, var.sqrt()) && near(of_channels[4 + ch], inv_std, inv_std),
+                "{}",
+                T::DTYPE
+            );
+            for i in of_channel() {
+                let (a, b) = ((x[i].to_f64() - mean) * inv_std * (0.5 + ch as f64 / 8.0), 1.0 - ch as f64 / 4.0);
+                let want = a + b;
+                if want.abs() < 0.25 * a.abs().max(b.abs()) {
+                    continue;
+                }
+                let unit = 2f64.powi(want.abs().log2().floor() as i32 - digits + 1);
+                assert!((y[i].to_f64() - want).abs() <= 0.501 * unit, "{}: {want} {:?}", T::DTYPE, y[i]);
+                count += 1;
+            }
+        }
+        assert!(count > shape.len() / 2);
+    }
+    check::<f16>(11);
+    check::<bf16>(8);
+}
