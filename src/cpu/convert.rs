@@ -1,8 +1,10 @@
 //! Conversion of a tensor's elements to the type that they are computed in and back, a vector at a time. The results are
 //! [`Element`]'s, bit for bit.
 
+#[cfg(target_arch = "x86_64")]
+use fearless_simd::Level;
 use fearless_simd::prelude::*;
-use fearless_simd::{Level, f32x16, u16x16, u32x16};
+use fearless_simd::{f32x16, u16x16, u32x16};
 use half::{bf16, f16};
 
 use super::level::by_level;

@@ -2,8 +2,6 @@
 //! before they are overwritten.
 #![allow(unsafe_code)]
 
-use super::vector::LANES;
-
 /// Bytes of a tensor from which its values are stored so: more than what a machine keeps for the next operation, by measurement.
 pub(super) const FROM_BYTES: usize = 32 << 20;
 
@@ -13,7 +11,8 @@ pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
 
     assert_eq!(from.len(), to.len());
-    let count = LANES / size_of::<T>().min(LANES);
+    // Values of a store.
+    let count = size_of::<__m128i>() / size_of::<T>().clamp(1, size_of::<__m128i>());
     let head = to.as_ptr().align_offset(align_of::<__m128i>()).min(to.len());
     let (first, rest) = to.split_at_mut(head);
     first.copy_from_slice(&from[..head]);
