@@ -73,7 +73,7 @@ impl<T: SimdElement> Pass<'_, T> {
         [dgamma, dbeta]
     }
 
-    /// The same of channels that were normalized by the batch's.
+    /// `dgamma` and `dbeta` of channels that were normalized by the batch's statistics, and `dx`.
     fn by_batch(&self, mut channels: Channels, dx: Option<&Output<'_, T>>) -> [Vec<f64>; 2] {
         let m = self.block.m() as f64;
         if self.activation != Activation::Identity && self.needs_residuals(&channels) {

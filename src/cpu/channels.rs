@@ -72,7 +72,7 @@ impl Channels {
                 && factors.into_iter().all(|factors| are_in(factors, SMALL..=1.0 / SMALL))
     }
 
-    /// What the nearest values of a type that has not all of f64's leave of the means.
+    /// The rests of the means that the nearest values of a type leave.
     pub(super) fn rests<R: Real>(&self) -> Vec<f64> {
         let rest = |mean: &f64| {
             let nearest = R::from_f64(*mean).to_f64();

@@ -267,7 +267,7 @@ fn narrow_f16(value: f32) -> u16 {
     (bits >> 16 & 0x8000 | rounded) as u16
 }
 
-/// What the vectors' library has no operation for.
+/// Conversions that the vectors' library has no operation for.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use core::arch::x86_64::{

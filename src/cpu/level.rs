@@ -47,7 +47,7 @@ pub(super) type Baseline = fearless_simd::Neon;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) type Baseline = fearless_simd::Fallback;
 
-/// What every level has too.
+/// The baseline's token, which every level has too.
 #[inline]
 pub(super) fn baseline(_level: Level) -> Baseline {
     #[cfg(target_arch = "x86_64")]

@@ -2,8 +2,8 @@
 //!
 //! Sums are about a pivot, the mean of a sample of the channel; the sample is summed about the channel's first value. So a
 //! constant channel has exactly its value as mean and exactly 0 as variance, and a first value far from the others costs
-//! nothing: the mean of one of k values is at most `sqrt(k)` sigmas away from that of all, whatever the values. The square of that is what the
-//! variance may lose, no more than a sum of m values loses to its roundings where a sample has `sqrt(m)` of them.
+//! nothing: the mean of one value in k is at most `sqrt(k)` sigmas away from that of all, whatever the values. By the square of that the
+//! variance may lose digits: no more than a sum of m values loses to its roundings, where a sample has `sqrt(m)` of them.
 //!
 //! In f32, half values less a pivot of few digits are exact, mostly, and eight terms make a sum: a variance has a relative error of
 //! 2^-22 at most. Where a sum is not finite, so small that squares may have been lost, or mostly the pivot's distance, the chunk is

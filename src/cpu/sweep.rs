@@ -34,7 +34,7 @@ const MIN_TASK_ELEMS: usize = 16 * 1024;
 const MIN_RUN_ELEMS: usize = 4096;
 /// Elements of a row of a block where neighbours are of different channels and rows are few: so the block stays in cache.
 const FEW_ROWS_BLOCK: usize = 1024;
-/// The same with more rows: so what is kept for a channel stays in cache. Narrower blocks of many rows get in each other's way where
+/// Elements of such a row of a block with more rows: so what is kept for a channel stays in cache. Narrower blocks of many rows get in each other's way where
 /// the distance of rows is a power of two.
 const MANY_ROWS_BLOCK: usize = 16 * 1024;
 /// Chunks of a block that is computed by all threads, one block after the other, so that one at a time is in cache.

@@ -36,13 +36,13 @@ const SPARE: usize = 64 << 20;
 thread_local! {
     /// Threads that the operations of this thread may use; 0 where nothing was said.
     static COUNT: Cell<usize> = const { Cell::new(0) };
-    /// Those that this thread shares the items of its operation with.
+    /// Threads that this one shares the items of its operation with.
     static TEAM: RefCell<Option<Team>> = const { RefCell::new(None) };
 }
 
 /// Threads that may help.
 enum Team {
-    /// Those of a pool of this crate's.
+    /// The threads of a pool of this crate's.
     Pool(Arc<Known>),
     /// The others of the pool of rayon's that the calling thread is of.
     Rayon,

@@ -120,7 +120,7 @@ pub(super) struct Table<const Q: usize, R> {
 }
 
 impl<const Q: usize, R> Table<Q, R> {
-    /// Those of the columns of a piece.
+    /// The parameters of a piece's columns.
     #[inline]
     pub(super) fn of(&self, piece: &Piece) -> Parameters<'_, Q, R> {
         let from = |step: usize| {
