@@ -122,13 +122,23 @@ impl<T: SimdElement> Pass<'_, T> {
 
     /// The sums of `g`, `g * (x - mean)` and `x - mean`.
     fn sums(&self, channels: &Channels) -> [Vec<f64>; 3] {
-        if self.fits {
-            let sums = self.sums_in::<T::Usual>(channels);
-            if is_f64::<T::Usual>() || are_exact(&sums) {
-                return sums;
+        if !self.fits {
+            return self.sums_in::<f64>(channels);
+        }
+        let mut sums = self.sums_in::<T::Usual>(channels);
+        let lost = |sums: &[Vec<f64>; 3], ch: usize| has_lost([sums[0][ch], sums[1][ch], sums[2][ch]]);
+        if !is_f64::<T::Usual>() && (0..sums[0].len()).any(|ch| lost(&sums, ch)) {
+            let of_f64 = self.sums_in::<f64>(channels);
+            // What one channel has changes no bit of another.
+            for ch in 0..sums[0].len() {
+                if lost(&sums, ch) {
+                    for (sums, of_f64) in sums.iter_mut().zip(&of_f64) {
+                        sums[ch] = of_f64[ch];
+                    }
+                }
             }
         }
-        self.sums_in::<f64>(channels)
+        sums
     }
 
     fn sums_in<R: Real + Convert<R>>(&self, channels: &Channels) -> [Vec<f64>; 3]
@@ -238,14 +248,10 @@ impl<T: SimdElement> Pass<'_, T> {
     }
 }
 
-/// Whether sums in f32 have lost nothing that counts: none is beyond its range, and none so small that products may have been.
-fn are_exact([sum_dy, sum_dy_xmu, sum_xmu]: &[Vec<f64>; 3]) -> bool {
-    let lost = |dy: f64, dy_xmu: f64, xmu: f64| {
-        let is_zero = dy == 0.0 && dy_xmu == 0.0;
-        !(is_zero || dy_xmu.abs() > 1.0 / LARGE && dy_xmu.is_finite() && dy.is_finite()) || !xmu.is_finite()
-    };
-    let sums = sum_dy.iter().zip(sum_dy_xmu).zip(sum_xmu);
-    sums.fold(0, |count, ((dy, dy_xmu), xmu)| count + usize::from(lost(*dy, *dy_xmu, *xmu))) == 0
+/// Whether the sums of a channel in f32 have lost what counts: beyond its range, or so small that products may have been lost.
+fn has_lost([dy, dy_xmu, xmu]: [f64; 3]) -> bool {
+    let is_zero = dy == 0.0 && dy_xmu == 0.0;
+    !(is_zero || dy_xmu.abs() > 1.0 / LARGE && dy_xmu.is_finite() && dy.is_finite()) || !xmu.is_finite()
 }
 
 /// Multiplies each value by its factor.

@@ -113,11 +113,11 @@ pub(super) fn is_f64<R: Real>() -> bool {
     TypeId::of::<R>() == TypeId::of::<f64>()
 }
 
-/// Whether all magnitudes are 0 or in a range.
+/// Whether all magnitudes are 0 or in a range, or infinite or NaN, which they are in every type.
 pub(super) fn are_in(values: &[f64], range: RangeInclusive<f64>) -> bool {
     let (start, end) = (*range.start(), *range.end());
     // No branch, so that it becomes vector code.
-    let is_in = |value: f64| (value == 0.0) | ((value.abs() >= start) & (value.abs() <= end));
+    let is_in = |value: f64| (value == 0.0) | !value.is_finite() | ((value.abs() >= start) & (value.abs() <= end));
     values.iter().fold(true, |all, value| all & is_in(*value))
 }
 

@@ -41,14 +41,20 @@ pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
     let about = suffices.then(|| block.table::<1, T::Usual>([&pivot]));
     let chunks = block.by_chunk(|chunk| {
         let m = chunk.m() as f64;
-        if let Some(about) = &about {
-            let [sum, squares] = sums_about(chunk, about, x);
-            let moments = ChunkMoments { m, sum, squares };
-            if is_f64::<T::Usual>() || moments.are_exact() {
-                return moments;
+        let of_usual = about.as_ref().map(|about| sums_about(chunk, about, x));
+        let lost = |ch: usize| of_usual.as_ref().is_none_or(|[sum, squares]| has_lost(m, sum[ch], squares[ch]));
+        if let Some([sum, squares]) = &of_usual
+            && (is_f64::<T::Usual>() || !(0..sum.len()).any(lost))
+        {
+            return ChunkMoments { m, sum: sum.clone(), squares: squares.clone() };
+        }
+        let [mut sum, mut squares] = sums_about(chunk, &block.table::<1, f64>([&pivot]), x);
+        // What one channel has changes no bit of another.
+        for ch in (0..sum.len()).filter(|&ch| !lost(ch)) {
+            if let Some(of_usual) = &of_usual {
+                (sum[ch], squares[ch]) = (of_usual[0][ch], of_usual[1][ch]);
             }
         }
-        let [sum, squares] = sums_about(chunk, &block.table::<1, f64>([&pivot]), x);
         ChunkMoments { m, sum, squares }
     });
     let average = |about: &[f64], of_channel: fn(f64, [f64; 3], f64) -> f64| {
@@ -91,6 +97,14 @@ fn finite_or_zero(v: f64) -> f64 {
     if v.is_finite() { v } else { 0.0 }
 }
 
+/// Whether the sums of m values about a pivot have lost in f32 what counts.
+fn has_lost(m: f64, sum: f64, squares: f64) -> bool {
+    let is_constant = squares == 0.0 && sum == 0.0;
+    // The comparisons are false for NaN.
+    let is_exact = squares > 1.0 / LARGE && squares < f64::INFINITY && sum * sum <= 0.5 * m * squares;
+    !(is_constant || is_exact)
+}
+
 /// The moments of each channel in a chunk.
 struct ChunkMoments {
     /// Values of a channel.
@@ -102,21 +116,6 @@ struct ChunkMoments {
 }
 
 impl ChunkMoments {
-    /// Whether f32 has lost nothing that counts.
-    fn are_exact(&self) -> bool {
-        let lost = |sum: f64, squares: f64| {
-            let is_constant = squares == 0.0 && sum == 0.0;
-            // The comparisons are false for NaN.
-            !(is_constant || squares > 1.0 / LARGE && squares < f64::INFINITY && sum * sum <= 0.5 * self.m * squares)
-        };
-        let count = self
-            .sum
-            .iter()
-            .zip(&self.squares)
-            .fold(0, |count, (sum, squares)| count + usize::from(lost(*sum, *squares)));
-        count == 0
-    }
-
     /// The sum of the values of a channel about another.
     fn sum_about(m: f64, [pivot, sum, _]: [f64; 3], other: f64) -> f64 {
         m * (pivot - other) + sum
