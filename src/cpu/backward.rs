@@ -2,16 +2,16 @@
 
 use super::Cpu;
 use super::activation::{Kind, Smooth};
-use super::channels::{Channels, LARGE, SMALL, are_in, is_f64};
+use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend};
 use super::columns::Parameters;
 use super::convert::{Convert, SimdElement};
 use super::formulas;
 use super::mask;
 use super::output::Output;
+use super::piece::Piece;
 use super::sweep::{Block, by_block};
 use super::tile::Tiles;
 use super::vector::Real;
-use super::walk::Piece;
 use crate::element::Element;
 use crate::op::{Activation, Epilogue, Gradients, Statistics};
 use crate::shape::Shape;
@@ -126,17 +126,8 @@ impl<T: SimdElement> Pass<'_, T> {
             return self.sums_in::<f64>(channels);
         }
         let mut sums = self.sums_in::<T::Usual>(channels);
-        let lost = |sums: &[Vec<f64>; 3], ch: usize| has_lost([sums[0][ch], sums[1][ch], sums[2][ch]]);
-        if !is_f64::<T::Usual>() && (0..sums[0].len()).any(|ch| lost(&sums, ch)) {
-            let of_f64 = self.sums_in::<f64>(channels);
-            // What one channel has changes no bit of another.
-            for ch in 0..sums[0].len() {
-                if lost(&sums, ch) {
-                    for (sums, of_f64) in sums.iter_mut().zip(&of_f64) {
-                        sums[ch] = of_f64[ch];
-                    }
-                }
-            }
+        if !is_f64::<T::Usual>() {
+            mend(&mut sums, has_lost, || self.sums_in::<f64>(channels));
         }
         sums
     }

@@ -3,8 +3,9 @@
 use core::any::TypeId;
 use core::ops::{Range, RangeInclusive};
 
+use super::piece::Table;
 use super::vector::Real;
-use super::walk::{Table, Walk};
+use super::walk::Walk;
 use crate::element::Param;
 use crate::op::Statistics;
 
@@ -109,6 +110,25 @@ pub(super) const LARGE: f64 = (1u128 << 100) as f64;
 /// The magnitude of a factor below which products might, and above whose inverse.
 pub(super) const SMALL: f64 = 1.0 / (1u64 << 60) as f64;
 
+/// Takes the sums of the channels that have lost in f32 what counts from those in f64, and no others: a channel's values change no bit of
+/// another.
+pub(super) fn mend<const K: usize>(
+    sums: &mut [Vec<f64>; K],
+    has_lost: impl Fn([f64; K]) -> bool,
+    in_f64: impl FnOnce() -> [Vec<f64>; K],
+) {
+    let of_channel = |sums: &[Vec<f64>; K], ch: usize| core::array::from_fn(|k| sums[k][ch]);
+    let lost: Vec<usize> = (0..sums[0].len()).filter(|&ch| has_lost(of_channel(sums, ch))).collect();
+    if lost.is_empty() {
+        return;
+    }
+    let in_f64 = in_f64();
+    for ch in lost {
+        sums.iter_mut().zip(&in_f64).for_each(|(sums, in_f64)| sums[ch] = in_f64[ch]);
+    }
+}
+
+/// Whether a type is f64.
 pub(super) fn is_f64<R: Real>() -> bool {
     TypeId::of::<R>() == TypeId::of::<f64>()
 }

@@ -22,6 +22,7 @@ mod mask;
 mod moments;
 mod operations;
 mod output;
+mod piece;
 mod stream;
 mod sweep;
 mod team;

@@ -9,12 +9,12 @@
 //! 2^-22 at most. Where a sum is not finite, so small that squares may have been lost, or mostly the pivot's distance, the chunk is
 //! summed again in f64.
 
-use super::channels::{LARGE, are_in, is_f64};
+use super::channels::{LARGE, are_in, is_f64, mend};
 use super::convert::{Convert, SimdElement};
 use super::formulas::sum_squares;
+use super::piece::Table;
 use super::sweep::{Block, Chunk};
 use super::vector::Real;
-use super::walk::Table;
 
 /// The moments of some channels.
 pub(super) struct Moments {
@@ -41,20 +41,16 @@ pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
     let about = suffices.then(|| block.table::<1, T::Usual>([&pivot]));
     let chunks = block.by_chunk(|chunk| {
         let m = chunk.m() as f64;
-        let of_usual = about.as_ref().map(|about| sums_about(chunk, about, x));
-        let lost = |ch: usize| of_usual.as_ref().is_none_or(|[sum, squares]| has_lost(m, sum[ch], squares[ch]));
-        if let Some([sum, squares]) = &of_usual
-            && (is_f64::<T::Usual>() || !(0..sum.len()).any(lost))
-        {
-            return ChunkMoments { m, sum: sum.clone(), squares: squares.clone() };
+        let in_f64 = || sums_about(chunk, &block.table::<1, f64>([&pivot]), x);
+        let Some(about) = &about else {
+            let [sum, squares] = in_f64();
+            return ChunkMoments { m, sum, squares };
+        };
+        let mut sums = sums_about(chunk, about, x);
+        if !is_f64::<T::Usual>() {
+            mend(&mut sums, |[sum, squares]| has_lost(m, sum, squares), in_f64);
         }
-        let [mut sum, mut squares] = sums_about(chunk, &block.table::<1, f64>([&pivot]), x);
-        // What one channel has changes no bit of another.
-        for ch in (0..sum.len()).filter(|&ch| !lost(ch)) {
-            if let Some(of_usual) = &of_usual {
-                (sum[ch], squares[ch]) = (of_usual[0][ch], of_usual[1][ch]);
-            }
-        }
+        let [sum, squares] = sums;
         ChunkMoments { m, sum, squares }
     });
     let average = |about: &[f64], of_channel: fn(f64, [f64; 3], f64) -> f64| {

@@ -12,10 +12,11 @@
 use core::ops::{Deref, Range, RangeInclusive};
 
 use super::output::Output;
+use super::piece::Piece;
 use super::stream;
 use super::tile::{TILE, Tiles};
 use super::vector::{LANES, PerLane, Real};
-use super::walk::{Piece, Walk};
+use super::walk::Walk;
 use super::{Cpu, threads};
 use crate::shape::{RowView, Shape};
 
@@ -34,8 +35,8 @@ const MIN_TASK_ELEMS: usize = 16 * 1024;
 const MIN_RUN_ELEMS: usize = 4096;
 /// Elements of a row of a block where neighbours are of different channels and rows are few: so the block stays in cache.
 const FEW_ROWS_BLOCK: usize = 1024;
-/// Elements of such a row of a block with more rows: so what is kept for a channel stays in cache. Narrower blocks of many rows get in each other's way where
-/// the distance of rows is a power of two.
+/// Elements of such a row of a block with more rows: so what is kept for a channel stays in cache. Narrower blocks of many rows get in
+/// each other's way where the distance of rows is a power of two.
 const MANY_ROWS_BLOCK: usize = 16 * 1024;
 /// Chunks of a block that is computed by all threads, one block after the other, so that one at a time is in cache.
 const CHUNKS_FOR_ALL_THREADS: usize = 16;
@@ -75,7 +76,7 @@ fn rows_per_chunk(view: RowView, channels: usize) -> usize {
     } else {
         1
     };
-    // As many as make whole patterns.
+    // A multiple of every pattern's rows.
     (CHUNK_ELEMS / width).max(at_least).next_multiple_of(LANES)
 }
 
@@ -96,8 +97,7 @@ pub(super) fn bookkeeping_bytes(shape: Shape) -> usize {
     let chunks = view.rows.div_ceil(rows_per_chunk(view, channels)) * view.s.div_ceil(CHUNK_ELEMS);
     let columns = if view.s >= LANES { channels } else { (channels * view.s).div_ceil(LANES) + 2 * LANES };
     let threads = Cpu::threads();
-    // A thread that waits for the chunks of one block may begin another.
-    let at_once = blocks.min(4 * threads);
+    let at_once = blocks.min(threads);
     let of_chunks = chunks.saturating_mul(channels * OF_CHUNK[0] + OF_CHUNK[1]);
     let of_columns = columns * OF_COLUMN * (1 + chunks.min(threads));
     let of_blocks = at_once.saturating_mul((channels * OF_CHANNEL + of_columns).saturating_add(of_chunks));
@@ -155,7 +155,7 @@ impl Block {
         Chunk { block: self, rows, values: part(index % of_plane, CHUNK_ELEMS, s) }
     }
 
-    /// A chunk of about so many values of each channel, from as many rows as have a vector of them.
+    /// A chunk of about this count of values of each channel, from as many rows as have a vector of them.
     pub(super) fn sample(&self, count: usize) -> Chunk<'_> {
         let RowView { rows, s, .. } = self.view();
         let values = if s >= LANES { count.div_ceil(rows).next_multiple_of(LANES).min(s) } else { s };

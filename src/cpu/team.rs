@@ -80,7 +80,7 @@ impl Drop for Close<'_> {
     }
 }
 
-/// Calls `work` on all of `items` items, some at a time, on this thread and on up to so many helpers, which `spawn` offers the work.
+/// Calls `work` on all of `items` items, some at a time, on this thread and on helpers, which `spawn` offers the work.
 pub(super) fn share(
     items: usize,
     at_once: usize,

@@ -1,4 +1,4 @@
-//! What holds whatever the processor, and how exact the arithmetic of half types is.
+//! Bits that are the same on every processor, and the digits of half types' arithmetic.
 
 use half::{bf16, f16};
 

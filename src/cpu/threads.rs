@@ -98,7 +98,7 @@ pub(crate) fn run<R>(len: usize, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// `work` on each of `items` items, at least so many at a time, by the threads that [`run`] chose.
+/// `work` on each of `items` items, at least `at_once` at a time, by the threads that [`run`] chose.
 pub(crate) fn for_each(items: usize, at_once: usize, work: &(dyn Fn(usize) + Sync)) {
     let work = |items: Range<usize>| items.for_each(work);
     let tasks = items.div_ceil(at_once);

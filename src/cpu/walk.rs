@@ -12,10 +12,9 @@
 
 use core::ops::Range;
 
-use super::columns::{Grid, Parameters};
-use super::convert::Convert;
-use super::stream::prefetch;
-use super::tile::{TILE, Tile};
+use super::columns::Grid;
+use super::piece::{Piece, Table};
+use super::tile::TILE;
 use super::vector::{LANES, PerLane, Real};
 use crate::shape::RowView;
 
@@ -43,94 +42,6 @@ pub(super) struct Walk {
     view: RowView,
     channels: Range<usize>,
     form: Form,
-}
-
-/// Some values of a tensor, as many as a tile has at most.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
-    /// The first in memory.
-    start: usize,
-    /// Neighbours in memory.
-    run: usize,
-    runs: usize,
-    /// Values from the start of a run to that of the next.
-    stride: usize,
-    /// The grid of the values one run after the other.
-    grid: Grid,
-    /// Its first column among those of the parameters.
-    column: usize,
-    /// Its first column among those of the sums.
-    sums: usize,
-}
-
-impl Piece {
-    /// Values that it has.
-    pub(super) fn len(&self) -> usize {
-        self.run * self.runs
-    }
-
-    /// A tensor's values from its first one on, with the grid of its own.
-    #[inline]
-    pub(super) fn of<'a, T>(&self, values: &'a [T]) -> &'a [T] {
-        &values[self.start..]
-    }
-
-    /// The grid of its values in memory.
-    #[inline]
-    pub(super) fn grid(&self) -> Grid {
-        Grid { vector_step: if self.runs > 1 { self.stride } else { self.grid.vector_step }, ..self.grid }
-    }
-
-    /// The grid of its values in a tile.
-    #[inline]
-    pub(super) fn grid_of_tile(&self) -> Grid {
-        self.grid
-    }
-
-    /// Loads its values of an input.
-    #[inline]
-    pub(super) fn load<T: Convert<R>, R: Real>(&self, input: &[T], tile: &mut Tile<R>) {
-        for (i, tile) in tile.0.chunks_mut(self.run).enumerate().take(self.runs) {
-            let start = self.start + i * self.stride;
-            T::widen(&input[start..start + self.run], &mut tile[..self.run]);
-        }
-    }
-
-    /// Asks for its values of an input.
-    #[inline]
-    pub(super) fn prefetch<T>(&self, input: &[T]) {
-        for i in 0..self.runs {
-            let start = self.start + i * self.stride;
-            prefetch(&input[start..start + self.run]);
-        }
-    }
-
-    /// Its place in memory, of a piece of a single run.
-    pub(super) fn range(&self) -> Range<usize> {
-        self.start..self.start + self.run
-    }
-}
-
-/// Parameters of all columns.
-pub(super) struct Table<const Q: usize, R> {
-    form: Form,
-    /// One parameter after the other.
-    values: Vec<R>,
-    len: usize,
-}
-
-impl<const Q: usize, R> Table<Q, R> {
-    /// The parameters of a piece's columns.
-    #[inline]
-    pub(super) fn of(&self, piece: &Piece) -> Parameters<'_, Q, R> {
-        let from = |step: usize| {
-            core::array::from_fn(|q| &self.values[q * self.len + piece.column * step..(q + 1) * self.len])
-        };
-        match self.form {
-            Form::Planes => Parameters::Splat(from(1)),
-            Form::Pattern { .. } => Parameters::PerLane(from(LANES)),
-        }
-    }
 }
 
 impl Walk {
@@ -196,7 +107,7 @@ impl Walk {
                 }
             }
         }
-        Table { form: self.form, values, len }
+        Table::new(self.form == Form::Planes, values, len)
     }
 
     /// The pieces of some rows, and of these values of each plane (all of them with short ones), for sums.
@@ -245,7 +156,7 @@ impl Walk {
         }
     }
 
-    /// The pieces of some repetitions of a pattern of so many positions, from a row on.
+    /// The pieces of some repetitions of a pattern of these positions, from a row on.
     fn patterns(
         &self,
         row: usize,
@@ -302,7 +213,7 @@ impl Walk {
         self.of_channels(&sums, rows.len())
     }
 
-    /// The sums of each channel out of those of each lane, over so many rows.
+    /// The sums of each channel out of those of each lane, over this number of rows.
     fn of_channels<const K: usize>(&self, sums: &[[PerLane<f64>; K]], rows: usize) -> [Vec<f64>; K] {
         let (width, channels) = (self.width(), self.channels.len());
         core::array::from_fn(|k| match self.form {
@@ -345,6 +256,7 @@ fn sum_of_lanes(mut lanes: PerLane<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::formulas;
+    use super::super::tile::Tile;
     use super::*;
 
     /// Sums and maps over parts of tensors of every form against the naive loop.
