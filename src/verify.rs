@@ -21,6 +21,8 @@ mod compare;
 mod input;
 mod journal;
 pub mod oracle;
+mod order;
+mod reduce;
 mod report;
 mod run;
 pub mod tolerance;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use batchnorm::op::{Backward, Infer, Statistics, Train};
-use batchnorm::verify::oracle::{Channel, expected, indices};
+use batchnorm::verify::oracle::{Oracle, indices};
 use batchnorm::verify::tolerance::Arithmetic;
 use batchnorm::verify::{Case, Failure, Group, Input, Inputs, compare, run};
 use batchnorm::{Compute, Cpu, Dtype, Element, Epilogue, Gradients, Layout, Op, Shape, StatisticsKind, with_element};
@@ -30,7 +30,7 @@ fn passes<T: Element>(
     let (mean, var): (Vec<f64>, Vec<f64>) =
         (0..case.group.shape.c()).map(channel).map(|(mean, var)| (round(mean), round(var))).unzip();
     let outputs = BTreeMap::from([("mean", mean), ("var", var)]);
-    compare(&case, &expected(&case, &inputs, &[], arithmetic), &outputs).is_ok()
+    compare(&case, &Oracle::new(&case.group, &inputs, arithmetic).expected(&case, &[]), &outputs).is_ok()
 }
 
 /// E[x²] − E[x]² in f32.
@@ -94,9 +94,10 @@ fn outputs_are_those_that_the_oracle_names() {
     let shape = Shape::new(&[4, 3, 5], Layout::ChannelsFirst).unwrap();
     let group = Group { shape, dtype: Dtype::F32, input: Input::Normal };
     let inputs = Inputs::<f32>::new(&group);
+    let oracle = Oracle::new(&group, &inputs, Arithmetic::F64);
     for case in group.cases() {
-        let dy = inputs.dy_of(&case);
-        let expected = expected(&case, &inputs, &dy, Arithmetic::F64);
+        let dy = oracle.dy_of(&case);
+        let expected = oracle.expected(&case, &dy);
         let mut outputs = run(&Cpu, &case, &inputs, &dy, 0).unwrap();
         compare(&case, &expected, &outputs).unwrap();
         for name in expected.iter().map(|expected| expected.name) {
@@ -313,9 +314,10 @@ fn gradients_are_those_of_finite_differences() {
             inputs.gamma.iter_mut().for_each(|gamma| *gamma *= 6.0);
             let outputs = run(&Cpu, &case, &inputs, &inputs.dy, 0).unwrap();
             let mut all_v = Vec::new();
+            let oracle = Oracle::new(&group, &inputs, Arithmetic::F64);
             for ch in 0..group.shape.c() {
-                let channel = Channel::new(&case, &inputs, ch);
-                all_v.extend(indices(group.shape, ch).map(|i| channel.before_activation(&case, &inputs, i)));
+                let (channel, x, z) = oracle.channel(&case, ch);
+                all_v.extend(channel.arguments(x, z));
             }
             for side in [f64::NEG_INFINITY..-3.0, -3.0..0.0, 0.0..3.0, 3.0..6.0, 6.0..f64::INFINITY] {
                 assert!(all_v.iter().any(|v| side.contains(v)), "{case}: none of {all_v:?} is in {side:?}");

@@ -5,6 +5,7 @@ use crate::element::Dtype;
 use crate::op::Activation;
 
 /// `activation(v)`
+#[inline]
 pub fn apply(activation: Activation, v: f64) -> f64 {
     match activation {
         Activation::Identity => v,
@@ -18,6 +19,7 @@ pub fn apply(activation: Activation, v: f64) -> f64 {
 }
 
 /// `dy * activation'(v)`
+#[inline]
 pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
     match activation {
         Activation::Identity => dy,
@@ -31,16 +33,16 @@ pub fn gradient(activation: Activation, v: f64, dy: f64) -> f64 {
     }
 }
 
-/// Whether `v`, in a channel of this scale of y, is so close to a jump of the derivative that the value on either side is right: closer
+/// Whether a `v`, in a channel of this scale of y, is so close to a jump of the derivative that the value on either side is right: closer
 /// than any arithmetic may be off, and where the derivative is that of the stored `y`, as that is rounded there. What single values
 /// of `v` give at a jump is tests/cuda/special/activations.rs's matter.
-pub fn is_close_to_jump(activation: Activation, v: f64, y_scale: f64, dtype: Dtype) -> bool {
+pub fn is_close_to_jump(activation: Activation, y_scale: f64, dtype: Dtype) -> impl Fn(f64) -> bool {
     let rounding = match activation {
         Activation::Relu | Activation::Relu6 => dtype.unit_roundoff(),
         Activation::Identity | Activation::Silu | Activation::Hardswish => 0.0,
     };
     let close = 1e-4 * y_scale + 4.0 * dtype.min_subnormal();
-    jumps(activation).iter().any(|jump| (v - jump).abs() <= close + rounding * jump.abs())
+    move |v| jumps(activation).iter().any(|jump| (v - jump).abs() <= close + rounding * jump.abs())
 }
 
 /// Where the derivative jumps.
@@ -54,6 +56,7 @@ pub(super) fn jumps(activation: Activation) -> &'static [f64] {
     }
 }
 
+#[inline]
 fn sigmoid(v: f64) -> f64 {
     1.0 / (1.0 + (-v).exp())
 }

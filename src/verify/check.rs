@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use super::oracle::expected;
+use super::compare::compare_written;
+use super::oracle::Oracle;
 use super::report::{Report, plan_text};
+use super::run::{Data, Written, run_on};
 use super::tolerance::Arithmetic;
-use super::{Case, Failure, Group, Inputs, Journal, Outputs, compare, run};
+use super::{Case, Failure, Group, Inputs, Journal};
 #[cfg(feature = "cuda")]
 use crate::Problem;
 use crate::offset::Offset;
@@ -104,39 +106,66 @@ fn check_group<B: Verified + Compute<T>, T: Element>(
     journal: &Journal,
 ) -> Vec<Report> {
     let mut reports = Vec::new();
-    let mut inputs = None;
-    for case in cases {
-        let report =
-            |backend: &B, plan, result| Report { case: *case, strategy: backend.strategy_name(), plan, result };
-        if journal.is_over() {
-            reports.extend(backends.iter().map(|backend| report(backend, None, Err(Failure::NotReached))));
-            continue;
-        }
-        let inputs = inputs.get_or_insert_with(|| Inputs::<T>::new(&case.group));
-        let dy = inputs.dy_of(case);
-        let expected = expected(case, inputs, &dy, B::arithmetic(T::DTYPE));
-        for backend in backends {
-            let plan = match backend.plan_of(case, start) {
-                Ok(plan) => plan,
-                Err(error) => {
-                    reports.push(report(backend, None, Err(Failure::Refused(error))));
-                    continue;
-                }
-            };
-            let call = || run(backend, case, inputs, &dy, start);
-            let lost = |outputs: &core::result::Result<Outputs, Failure>| {
-                outputs.as_ref().err().filter(|failure| failure.is_device_lost()).map(ToString::to_string)
-            };
-            let (strategy, plan_text, what) = (backend.strategy_name(), plan_text(plan.as_ref()), case.to_string());
-            let result = match journal.run(strategy, &plan_text, &what, call, lost) {
-                Some(outputs) => outputs.and_then(|outputs| compare(case, &expected, &outputs)),
-                None => Err(Failure::NotReached),
-            };
-            let report = report(backend, plan, result);
-            if report.is_failure() && !report.is_lost() {
-                journal.failed(strategy, &plan_text, &what, &report.why());
+    let report = |case: &Case, backend: &B, plan, result| Report {
+        case: *case,
+        strategy: backend.strategy_name(),
+        plan,
+        result,
+    };
+    let not_reached = |case: &Case| {
+        let report = |backend| report(case, backend, None, Err(Failure::NotReached));
+        backends.iter().map(report).collect::<Vec<_>>()
+    };
+    if journal.is_over() {
+        return cases.iter().flat_map(not_reached).collect();
+    }
+    let inputs = Inputs::<T>::new(&cases[0].group);
+    let oracle = Oracle::new(&cases[0].group, &inputs, B::arithmetic(T::DTYPE));
+    // Made on a backend with its first case, whose error a failure would be.
+    let mut data: Vec<Option<Data<B, T>>> = backends.iter().map(|_| None).collect();
+    let but_for_tracking = |case: &Case| Case { tracking: None, ..*case };
+    for alike in cases.chunk_by(|a, b| but_for_tracking(a) == but_for_tracking(b)) {
+        let dy = oracle.dy_of(&alike[0]);
+        let mut expected = Vec::new();
+        for case in alike {
+            if journal.is_over() {
+                reports.extend(not_reached(case));
+                continue;
             }
-            reports.push(report);
+            if expected.is_empty() {
+                expected = oracle.expected(case, &dy);
+            } else {
+                oracle.track(case, &mut expected);
+            }
+            for (backend, data) in backends.iter().zip(&mut data) {
+                let plan = match backend.plan_of(case, start) {
+                    Ok(plan) => plan,
+                    Err(error) => {
+                        reports.push(report(case, backend, None, Err(Failure::Refused(error))));
+                        continue;
+                    }
+                };
+                let call = || {
+                    let data = match data {
+                        Some(data) => data,
+                        None => data.insert(Data::new(backend, &inputs, start)?),
+                    };
+                    run_on(backend, case, &inputs, data, &dy)
+                };
+                let lost = |outputs: &core::result::Result<Written<T>, Failure>| {
+                    outputs.as_ref().err().filter(|failure| failure.is_device_lost()).map(ToString::to_string)
+                };
+                let (strategy, plan_text, what) = (backend.strategy_name(), plan_text(plan.as_ref()), case.to_string());
+                let result = match journal.run(strategy, &plan_text, &what, call, lost) {
+                    Some(outputs) => outputs.and_then(|outputs| compare_written(case, &expected, &outputs)),
+                    None => Err(Failure::NotReached),
+                };
+                let report = report(case, backend, plan, result);
+                if report.is_failure() && !report.is_lost() {
+                    journal.failed(strategy, &plan_text, &what, &report.why());
+                }
+                reports.push(report);
+            }
         }
     }
     reports

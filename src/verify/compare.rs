@@ -2,10 +2,13 @@
 
 use core::fmt;
 
-use super::oracle::{Expected, indices};
+use super::oracle::Expected;
+use super::order::{index, try_each_channel};
+use super::reduce::largest;
+use super::run::Written;
 use super::tolerance::rounding;
 use super::{Case, Outputs};
-use crate::{Dtype, Error, Layout, Shape};
+use crate::{Element, Error, Layout, Shape};
 
 /// Why a case did not hold.
 #[derive(Debug)]
@@ -84,45 +87,75 @@ impl fmt::Display for Failure {
 /// # Errors
 /// [`Failure::Missing`], [`Failure::Unexpected`], [`Failure::Mismatch`].
 pub fn compare(case: &Case, expected: &[Expected], outputs: &Outputs) -> Result<f64, Failure> {
-    let is_named = |tensor: &str| expected.iter().any(|expected| expected.name == tensor);
-    if let Some(tensor) = outputs.keys().find(|tensor| !is_named(tensor)) {
+    let of_name = |name: &str| outputs.get(name).map(Vec::as_slice);
+    compare_by_name(case, expected, outputs.keys().copied(), of_name, of_name)
+}
+
+/// [`compare`] for outputs of which data is as it was written.
+pub(super) fn compare_written<T: Element>(
+    case: &Case,
+    expected: &[Expected],
+    written: &Written<T>,
+) -> Result<f64, Failure> {
+    let Written { data, channels } = written;
+    let names = data.iter().map(|(name, _)| *name).chain(channels.keys().copied());
+    let of_data = |name: &str| data.iter().find(|(of, _)| *of == name).map(|(_, values)| &values[..]);
+    compare_by_name(case, expected, names, of_data, |name| channels.get(name).map(Vec::as_slice))
+}
+
+/// [`compare`] for outputs of these names, of which one function gives data and the other what has a value for each channel.
+fn compare_by_name<'a, T: Element>(
+    case: &Case,
+    expected: &[Expected],
+    mut names: impl Iterator<Item = &'static str>,
+    of_data: impl Fn(&str) -> Option<&'a [T]>,
+    of_channels: impl Fn(&str) -> Option<&'a [f64]>,
+) -> Result<f64, Failure> {
+    if let Some(tensor) = names.find(|name| !expected.iter().any(|expected| expected.name == *name)) {
         return Err(Failure::Unexpected { tensor });
     }
+    let shape = case.group.shape;
     let mut worst: f64 = 0.0;
-    for Expected { name, dtype, is_data, want, slack } in expected {
-        let got = outputs.get(name).filter(|got| got.len() == want.len());
-        let got = got.ok_or(Failure::Missing { tensor: name })?;
-        for (channel, slack) in slack.iter().enumerate() {
-            let mut check = |index: usize| {
-                let (got, want) = (got[index], want[index]);
-                let allowed = rounding(*dtype, want) + slack;
-                let share = share(got, want, allowed, *dtype);
-                #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "written so that NaN fails")]
-                if !(share <= 1.0) {
-                    let place = place(case.group.shape, index, *is_data);
-                    return Err(Failure::Mismatch { tensor: name, index, place, got, want, allowed });
-                }
-                worst = worst.max(share);
-                Ok(())
-            };
-            match is_data {
-                true => indices(case.group.shape, channel).try_for_each(check)?,
-                false => check(channel)?,
+    for Expected { name: tensor, dtype, is_data, want, slack } in expected {
+        let (rounding, max) = (rounding(*dtype), dtype.max());
+        let mut compare = |channel: usize, got: &[f64]| {
+            let (want, slack) = (&want[channel * got.len()..][..got.len()], slack[channel]);
+            // As if all were finite, in vectors; where that does not hold, one by one.
+            let of_finite = largest([got, want], |[got, want]| (got - want).abs() / (rounding(want) + slack));
+            if of_finite <= 1.0 {
+                worst = worst.max(of_finite);
+                return Ok(());
             }
+            let share = |[got, want]: [f64; 2]| share(got, want, rounding(want) + slack, max);
+            worst = worst.max(largest([got, want], share));
+            let failed = got.iter().zip(want).position(|(got, want)| share([*got, *want]) > 1.0);
+            let Some(sample) = failed else { return Ok(()) };
+            let index = if *is_data { index(shape, channel, sample) } else { channel };
+            let (place, got, want) = (place(shape, index, *is_data), got[sample], want[sample]);
+            Err(Failure::Mismatch { tensor, index, place, got, want, allowed: rounding(want) + slack })
+        };
+        if *is_data {
+            let got = of_data(tensor).filter(|got| got.len() == want.len()).ok_or(Failure::Missing { tensor })?;
+            try_each_channel(shape, got, compare)?;
+        } else {
+            let got = of_channels(tensor).filter(|got| got.len() == want.len()).ok_or(Failure::Missing { tensor })?;
+            got.chunks(1).enumerate().try_for_each(|(channel, got)| compare(channel, got))?;
         }
     }
     Ok(worst)
 }
 
-/// The error as a share of what is allowed; NaN where no error would do.
-fn share(got: f64, want: f64, allowed: f64, dtype: Dtype) -> f64 {
-    match want.is_finite() {
-        // Beyond what the dtype can hold, rounding gives an infinity.
-        true if want.abs() > dtype.max() && got == f64::INFINITY.copysign(want) => 0.0,
-        true => (got - want).abs() / allowed,
-        // NaN where NaN, the same infinity where an infinity.
-        false if want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan()) => 0.0,
-        false => f64::NAN,
+/// The error as a share of what is allowed; infinite where no error would do, and for NaN. `max` is the largest value that can be got.
+fn share(got: f64, want: f64, allowed: f64, max: f64) -> f64 {
+    // NaN where NaN, the same infinity where an infinity.
+    let is_same = want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan());
+    // Rounding gives an infinity there.
+    let is_beyond = want.abs() > max && got == f64::INFINITY.copysign(want);
+    let share = (got - want).abs() / allowed;
+    match (is_same || is_beyond, share.is_finite()) {
+        (true, _) => 0.0,
+        (false, true) => share,
+        (false, false) => f64::INFINITY,
     }
 }
 

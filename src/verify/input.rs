@@ -1,10 +1,8 @@
 //! The inputs of cases.
 
 use super::cases::Group;
-use super::{activation, oracle};
-use crate::element::{Dtype, Element, Param};
-
-use super::Case;
+use super::order::indices;
+use crate::element::{Dtype, Element};
 
 /// The values of `x`, and what is special about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -218,7 +216,7 @@ impl<T: Element> Inputs<T> {
         let shape = group.shape;
         let mut x = vec![T::default(); shape.len()];
         for channel in 0..shape.c() {
-            for (place, index) in oracle::indices(shape, channel).enumerate() {
+            for (place, index) in indices(shape, channel).enumerate() {
                 let value = group.input.x(group, channel, place, normal(1, index));
                 x[index] = T::from_f64(value.clamp(-group.dtype.max(), group.dtype.max()));
                 if value.is_infinite() {
@@ -244,26 +242,6 @@ impl<T: Element> Inputs<T> {
             num_batches_tracked: 3,
         }
     }
-
-    /// `dy` for this case: zero wherever the activation's argument is so close to a jump of the derivative that either side of it
-    /// is right.
-    pub fn dy_of(&self, case: &Case) -> Vec<T> {
-        let mut dy = self.dy.clone();
-        let activation = case.epilogue.activation();
-        if activation::jumps(activation).is_empty() || !case.op.is_backward() {
-            return dy;
-        }
-        for channel in 0..case.group.shape.c() {
-            let ch = oracle::Channel::new(case, self, channel);
-            for index in oracle::indices(case.group.shape, channel) {
-                let v = ch.before_activation(case, self, index);
-                if activation::is_close_to_jump(activation, v, ch.y_scale(), T::DTYPE) {
-                    dy[index] = T::default();
-                }
-            }
-        }
-        dy
-    }
 }
 
 /// Roughly normal, mean 0 and sigma 1, within ±3.5: the sum of four uniform values out of one hash.
@@ -275,9 +253,4 @@ fn normal(seed: u64, index: usize) -> f64 {
     h ^= h >> 31;
     let sum: u64 = (0..4).map(|i| h >> (16 * i) & 0xFFFF).sum();
     (sum as f64 / 65536.0 - 2.0) * 3f64.sqrt()
-}
-
-/// The values as f64.
-pub(super) fn widen<P: Param>(values: &[P]) -> Vec<f64> {
-    values.iter().map(|value| value.to_f64()).collect()
 }

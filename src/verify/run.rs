@@ -4,21 +4,46 @@ use std::collections::BTreeMap;
 
 use super::{Case, Failure, Inputs};
 use crate::backend::{Backend, Compute};
-use crate::element::{Element, Stored};
+use crate::element::Element;
 use crate::error::Result;
 use crate::offset::Offset;
 use crate::op::{Backward, Gradients, Infer, Moments, Op, Problem, Statistics, StatisticsKind, Train, Update};
 use crate::shape::{Shape, relu_mask_len};
 
-/// The tensors that an operation wrote and no others, as f64 by name. The mask is not among them: a backward pass reads it.
+/// The tensors that an operation wrote and no others, as f64 by name, in the order of memory. The mask is not among them: a backward
+/// pass reads it.
 pub type Outputs = BTreeMap<&'static str, Vec<f64>>;
 
-/// The buffers of a case.
-struct Buffers<B: Backend, T: Element> {
+/// [`Outputs`], with data as the operation wrote it.
+pub(super) struct Written<T> {
+    pub(super) data: Vec<(&'static str, Vec<T>)>,
+    pub(super) channels: Outputs,
+}
+
+/// What the cases of a group read on a backend, and write nothing into.
+pub(super) struct Data<B: Backend, T: Element> {
     /// Elements before those that the operations use.
     start: usize,
     x: B::Buf<T>,
     z: B::Buf<T>,
+}
+
+impl<B: Backend, T: Element> Data<B, T> {
+    pub(super) fn new(backend: &B, inputs: &Inputs<T>, start: usize) -> Result<Self> {
+        Ok(Self { start, x: behind(backend, start, &inputs.x)?, z: behind(backend, start, &inputs.z)? })
+    }
+
+    /// The values of a data tensor.
+    fn values(&self, backend: &B, buf: B::Buf<T>) -> Result<Vec<T>> {
+        let mut values = backend.download_buf(buf)?;
+        values.drain(..self.start);
+        Ok(values)
+    }
+}
+
+/// The buffers of a case.
+struct Buffers<'a, B: Backend, T: Element> {
+    data: &'a Data<B, T>,
     gamma: B::Buf<T::Param>,
     beta: B::Buf<T::Param>,
     running_mean: B::Buf<T::Param>,
@@ -44,11 +69,24 @@ pub fn run<B: Compute<T> + Offset, T: Element>(
     dy: &[T],
     start: usize,
 ) -> core::result::Result<Outputs, Failure> {
+    let Written { data, mut channels } = run_on(backend, case, inputs, &Data::new(backend, inputs, start)?, dy)?;
+    channels.extend(data.into_iter().map(|(name, values)| (name, widen(&values))));
+    Ok(channels)
+}
+
+/// [`run`] over data that is on the backend already.
+pub(super) fn run_on<B: Compute<T> + Offset, T: Element>(
+    backend: &B,
+    case: &Case,
+    inputs: &Inputs<T>,
+    data: &Data<B, T>,
+    dy: &[T],
+) -> core::result::Result<Written<T>, Failure> {
     let shape = case.group.shape;
     let problem = |op, epilogue| Problem::new(op, shape, T::DTYPE, epilogue, case.group.input.eps(), None);
     let problems = [problem(case.op, case.epilogue)?, problem(Op::Train, case.epilogue)?];
     let workspace = &mut backend.workspace(&problems)?;
-    let mut buffers = Buffers::new(backend, case, inputs, start)?;
+    let mut buffers = Buffers::new(backend, case, inputs, data)?;
     match case.op {
         Op::Moments => Ok(buffers.moments(backend, workspace, shape)?),
         Op::Train => {
@@ -57,7 +95,7 @@ pub fn run<B: Compute<T> + Offset, T: Element>(
         }
         Op::Infer => {
             buffers.infer(backend, case)?;
-            Ok(Outputs::from([("y", buffers.y(backend)?)]))
+            Ok(Written { data: vec![("y", data.values(backend, buffers.y)?)], channels: Outputs::new() })
         }
         Op::Backward(statistics) => {
             let forward = match statistics {
@@ -71,39 +109,39 @@ pub fn run<B: Compute<T> + Offset, T: Element>(
     }
 }
 
-impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
-    fn new(backend: &B, case: &Case, inputs: &Inputs<T>, start: usize) -> Result<Self> {
+impl<'a, B: Compute<T> + Offset, T: Element> Buffers<'a, B, T> {
+    fn new(backend: &B, case: &Case, inputs: &Inputs<T>, data: &'a Data<B, T>) -> Result<Self> {
         let shape = case.group.shape;
-        let channels = || backend.upload(&vec![T::Param::default(); shape.c()]);
+        let channels = || backend.zeros(shape.c());
         Ok(Self {
-            start,
-            x: behind(backend, start, &inputs.x)?,
-            z: behind(backend, start, &inputs.z)?,
+            data,
             gamma: backend.upload(&inputs.gamma)?,
             beta: backend.upload(&inputs.beta)?,
             running_mean: backend.upload(&inputs.running_mean)?,
             running_var: backend.upload(&inputs.running_var)?,
             count: backend.upload(&[inputs.num_batches_tracked])?,
-            y: behind(backend, start, &vec![T::default(); shape.len()])?,
+            y: backend.zeros(data.start + shape.len())?,
             saved_mean: channels()?,
             saved_inv_std: channels()?,
-            mask: backend.upload(&vec![0u32; relu_mask_len(shape)])?,
+            mask: backend.zeros(relu_mask_len(shape))?,
         })
     }
 
-    fn moments(&self, backend: &B, workspace: &mut B::Workspace, shape: Shape) -> Result<Outputs> {
+    fn moments(&self, backend: &B, workspace: &mut B::Workspace, shape: Shape) -> Result<Written<T>> {
         let (mut mean, mut var) = (backend.duplicate(&self.saved_mean)?, backend.duplicate(&self.saved_mean)?);
-        let x = B::slice(&self.x, self.start);
+        let x = B::slice(&self.data.x, self.data.start);
         backend.run_in(
             workspace,
             Moments { shape, x: B::view_input(&x), mean: B::output(&mut mean), var: B::output(&mut var) },
         )?;
-        Ok(Outputs::from([("mean", values(backend, &mean)?), ("var", values(backend, &var)?)]))
+        let [mean, var] = [backend.download_buf(mean)?, backend.download_buf(var)?];
+        let channels = Outputs::from([("mean", widen(&mean)), ("var", widen(&var))]);
+        Ok(Written { data: Vec::new(), channels })
     }
 
     fn train(&mut self, backend: &B, workspace: &mut B::Workspace, case: &Case) -> Result<()> {
-        let (x, z) = (B::slice(&self.x, self.start), B::slice(&self.z, self.start));
-        let mut y = B::slice_mut(&mut self.y, self.start);
+        let (x, z) = (B::slice(&self.data.x, self.data.start), B::slice(&self.data.z, self.data.start));
+        let mut y = B::slice_mut(&mut self.y, self.data.start);
         backend.run_in(
             workspace,
             Train {
@@ -128,8 +166,8 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
     }
 
     fn infer(&mut self, backend: &B, case: &Case) -> Result<()> {
-        let (x, z) = (B::slice(&self.x, self.start), B::slice(&self.z, self.start));
-        let mut y = B::slice_mut(&mut self.y, self.start);
+        let (x, z) = (B::slice(&self.data.x, self.data.start), B::slice(&self.data.z, self.data.start));
+        let mut y = B::slice_mut(&mut self.y, self.data.start);
         backend.run(Infer {
             shape: case.group.shape,
             eps: case.group.input.eps(),
@@ -144,25 +182,21 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
         })
     }
 
-    fn y(&self, backend: &B) -> Result<Vec<f64>> {
-        Ok(values(backend, &self.y)?.split_off(self.start))
-    }
-
-    fn train_outputs(&self, backend: &B, case: &Case) -> Result<Outputs> {
-        let mut outputs = Outputs::from([
-            ("y", self.y(backend)?),
-            ("saved_mean", values(backend, &self.saved_mean)?),
-            ("saved_inv_std", values(backend, &self.saved_inv_std)?),
+    fn train_outputs(self, backend: &B, case: &Case) -> Result<Written<T>> {
+        let data = vec![("y", self.data.values(backend, self.y)?)];
+        let mut channels = Outputs::from([
+            ("saved_mean", widen(&backend.download_buf(self.saved_mean)?)),
+            ("saved_inv_std", widen(&backend.download_buf(self.saved_inv_std)?)),
         ]);
         if case.tracking.is_some() {
             let count = backend.download(&self.count)?;
-            outputs.extend([
-                ("running_mean", values(backend, &self.running_mean)?),
-                ("running_var", values(backend, &self.running_var)?),
+            channels.extend([
+                ("running_mean", widen(&backend.download_buf(self.running_mean)?)),
+                ("running_var", widen(&backend.download_buf(self.running_var)?)),
                 ("num_batches_tracked", count.iter().map(|&count| count as f64).collect()),
             ]);
         }
-        Ok(outputs)
+        Ok(Written { data, channels })
     }
 
     fn backward(
@@ -172,13 +206,14 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
         case: &Case,
         statistics: StatisticsKind,
         dy: &[T],
-    ) -> Result<Outputs> {
-        let (shape, start) = (case.group.shape, self.start);
-        let data = || behind(backend, start, &vec![T::default(); shape.len()]);
-        let (dy, mut dx, mut dz) = (behind(backend, start, dy)?, data()?, data()?);
+    ) -> Result<Written<T>> {
+        let (shape, start) = (case.group.shape, self.data.start);
+        let data = |is_written: bool| backend.zeros(start + if is_written { shape.len() } else { 0 });
+        let (mut dx, mut dz) = (data(true)?, data(case.epilogue.residual().is_some())?);
+        let dy = behind(backend, start, dy)?;
         let (mut dgamma, mut dbeta) = (backend.zeros(shape.c())?, backend.zeros(shape.c())?);
         {
-            let (x_view, dy_view) = (B::slice(&self.x, start), B::slice(&dy, start));
+            let (x_view, dy_view) = (B::slice(&self.data.x, start), B::slice(&dy, start));
             let (mut dx_view, mut dz_view) = (B::slice_mut(&mut dx, start), B::slice_mut(&mut dz, start));
             backend.run_in(
                 workspace,
@@ -209,23 +244,24 @@ impl<B: Compute<T> + Offset, T: Element> Buffers<B, T> {
                 },
             )?;
         }
-        let mut outputs = Outputs::from([
-            ("dx", values(backend, &dx)?.split_off(start)),
-            ("dgamma", values(backend, &dgamma)?),
-            ("dbeta", values(backend, &dbeta)?),
-        ]);
+        let mut data = vec![("dx", self.data.values(backend, dx)?)];
         if case.epilogue.residual().is_some() {
-            outputs.insert("dz", values(backend, &dz)?.split_off(start));
+            data.push(("dz", self.data.values(backend, dz)?));
         }
-        Ok(outputs)
+        let [dgamma, dbeta] = [backend.download_buf(dgamma)?, backend.download_buf(dbeta)?];
+        let channels = Outputs::from([("dgamma", widen(&dgamma)), ("dbeta", widen(&dbeta))]);
+        Ok(Written { data, channels })
     }
 }
 
 /// These values from the element `start` of a buffer on.
 fn behind<B: Backend, T: Element>(backend: &B, start: usize, values: &[T]) -> Result<B::Buf<T>> {
-    backend.upload(&[&vec![T::default(); start][..], values].concat())
+    if start == 0 {
+        return backend.upload(values);
+    }
+    backend.upload_vec([&vec![T::default(); start][..], values].concat())
 }
 
-fn values<B: Backend, T: Element + Stored>(backend: &B, buf: &B::Buf<T>) -> Result<Vec<f64>> {
-    Ok(backend.download(buf)?.into_iter().map(|value| value.to_f64()).collect())
+fn widen<T: Element>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|value| value.to_f64()).collect()
 }

@@ -122,8 +122,9 @@ pub fn dgamma_scale(sum_of_g_x_hat: f64, dbeta_scale: f64) -> f64 {
     sum_of_g_x_hat.max(0.1 * dbeta_scale)
 }
 
-/// The error that the rounding of an output may put into it. What rounds through f32 rounds twice.
-pub fn rounding(dtype: Dtype, want: f64) -> f64 {
+/// The error that the rounding of an output of this dtype may put into it, by the value wanted. What rounds through f32 rounds twice.
+pub fn rounding(dtype: Dtype) -> impl Fn(f64) -> f64 {
     let twice = if dtype.rounds_through_f32() { Dtype::F32.unit_roundoff() } else { 0.0 };
-    (dtype.unit_roundoff() * (1.0 + 1e-6) + twice) * want.abs() + dtype.min_subnormal()
+    let (relative, smallest) = (dtype.unit_roundoff() * (1.0 + 1e-6) + twice, dtype.min_subnormal());
+    move |want| relative * want.abs() + smallest
 }

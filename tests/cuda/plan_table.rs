@@ -40,7 +40,7 @@ fn case(op: Op) -> Case {
 /// The bits of what a case gives.
 fn bits(cuda: &Cuda, case: &Case) -> Vec<(&'static str, Vec<u64>)> {
     let inputs = Inputs::<f32>::new(&case.group);
-    let outputs = run(cuda, case, &inputs, &inputs.dy_of(case), 0).unwrap();
+    let outputs = run(cuda, case, &inputs, &inputs.dy, 0).unwrap();
     outputs.into_iter().map(|(name, values)| (name, values.iter().map(|value| value.to_bits()).collect())).collect()
 }
 

@@ -10,7 +10,7 @@ mod probes;
 
 use batchnorm::op::Moments;
 use batchnorm::plan::Access;
-use batchnorm::verify::oracle::expected;
+use batchnorm::verify::oracle::Oracle;
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare, run};
 use batchnorm::{
     Backend, Compute, Cuda, Dtype, Element, Epilogue, Layout, Momentum, NonFinite, Op, RunningVar, Shape,
@@ -224,9 +224,10 @@ where
     for x in &mut inputs.x {
         *x = T::from_f64(mean + (x.to_f64() - 20.0).round());
     }
-    let dy = inputs.dy_of(case);
+    let oracle = Oracle::new(&case.group, &inputs, Cuda::arithmetic(T::DTYPE));
+    let dy = oracle.dy_of(case);
     let outputs = run(cuda, case, &inputs, &dy, 0).unwrap();
-    let result = compare(case, &expected(case, &inputs, &dy, Cuda::arithmetic(T::DTYPE)), &outputs);
+    let result = compare(case, &oracle.expected(case, &dy), &outputs);
     assert!(result.is_ok(), "{case}, mean {mean}: {}", result.unwrap_err());
 }
 

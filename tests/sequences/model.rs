@@ -44,7 +44,7 @@ impl Near {
     /// Holds a value, rounded to `dtype`, against it.
     pub(crate) fn assert(self, name: &str, index: usize, dtype: Dtype, got: f64) {
         let Self { want, slack } = self;
-        let allowed = rounding(dtype, want) + slack;
+        let allowed = rounding(dtype)(want) + slack;
         let is_right = match want.is_finite() {
             // Beyond what the dtype can hold, rounding gives an infinity.
             true if want.abs() > dtype.max() && got == f64::INFINITY.copysign(want) => true,
@@ -170,7 +170,7 @@ impl Forward {
     /// Whether either side of a jump of the activation's derivative would be right.
     pub(crate) fn is_close_to_jump(&self, index: usize, dtype: Dtype) -> bool {
         let (ch, v) = (&self.channels[channel_of(self.shape, index)], self.before_activation(index));
-        activation::is_close_to_jump(self.epilogue.activation(), v, ch.y_scale(), dtype)
+        activation::is_close_to_jump(self.epilogue.activation(), ch.y_scale(), dtype)(v)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use batchnorm::tensors::{TensorFile, Tensors, read};
-use batchnorm::verify::oracle::expected;
+use batchnorm::verify::oracle::Oracle;
 use batchnorm::verify::{Case, Group, Input, Inputs, Verified, compare};
 use batchnorm::{Cpu, Dtype, Element, Epilogue, Layout, Op, Shape, Tracking, with_element};
 
@@ -25,12 +25,12 @@ const NAMES: [(&str, &str); 11] = [
 ];
 
 /// The case's tensors as a file.
-fn file<T: Element>(case: &Case, inputs: &Inputs<T>) -> TensorFile {
+fn file<T: Element>(case: &Case, inputs: &Inputs<T>, dy: &[T]) -> TensorFile {
     let mut file = TensorFile::default();
     let (dims, c) = (case.group.shape.dims(), [case.group.shape.c()]);
     file.push("x", dims, &inputs.x).unwrap();
     file.push("z", dims, &inputs.z).unwrap();
-    file.push("dy", dims, &inputs.dy_of(case)).unwrap();
+    file.push("dy", dims, dy).unwrap();
     file.push("weight", &c, &inputs.gamma).unwrap();
     file.push("bias", &c, &inputs.beta).unwrap();
     file.push("running_mean", &c, &inputs.running_mean).unwrap();
@@ -65,14 +65,16 @@ fn holds<B: Verified, T: Element>(device: &str, strategy: &str) {
         };
         let group = Group { shape: Shape::new(&dims, layout).unwrap(), dtype: T::DTYPE, input: Input::Normal };
         let inputs = Inputs::<T>::new(&group);
+        let oracle = Oracle::new(&group, &inputs, B::arithmetic(T::DTYPE));
         for &op in Op::ALL {
             let epilogue = if op.takes_epilogue() { Epilogue::ADD_RELU } else { Epilogue::IDENTITY };
             let tracking = op.tracks().then(Tracking::default);
             let case = Case { group, op, epilogue, affine: op.takes_epilogue(), tracking };
-            let folder = Folder::new(&file(&case, &inputs));
+            let dy = oracle.dy_of(&case);
+            let folder = Folder::new(&file(&case, &inputs, &dy));
             let args = ["--op", op.name(), "--layout", name, "--epilogue", epilogue.name(), "--strategy", strategy];
             printed(&folder.run_on(device, &args));
-            let expected = expected(&case, &inputs, &inputs.dy_of(&case), B::arithmetic(T::DTYPE));
+            let expected = oracle.expected(&case, &dy);
             let share = compare(&case, &expected, &outputs::<T>(&folder, &case));
             share.unwrap_or_else(|failure| panic!("{device}, {strategy}: {case}: {failure}"));
         }
