@@ -108,7 +108,7 @@ impl<T: SimdElement> Pass<'_, T> {
     fn mean_residuals(&self, channels: &Channels) -> Vec<f64> {
         fn of<T: Convert<R>, R: Real>(block: &Block, x: &[T], mean: &[f64]) -> Vec<f64> {
             let table = block.table::<1, R>([mean]);
-            let [sums, _] = block.sums::<T, R, 1, 2>([x], |piece, _, sums| {
+            let [sums, _] = block.sums::<R, 2>(|piece, _, sums| {
                 formulas::sum_squares(piece.grid(), table.of(piece), piece.of(x), sums);
             });
             sums
@@ -138,10 +138,10 @@ impl<T: SimdElement> Pass<'_, T> {
     {
         let table = channels.normalizing::<R>(self.block);
         let [sum_dy, mut sum_dy_xmu, mut sum_xmu] = match Kind::of(self.activation, T::DTYPE) {
-            Kind::Bounded { passing, .. } => self.block.sums::<T, R, 2, 3>([self.x, self.dy], |piece, _, sums| {
+            Kind::Bounded { passing, .. } => self.block.sums::<R, 3>(|piece, _, sums| {
                 formulas::sum_products(piece.grid(), table.of(piece), passing, self.inputs(piece), sums);
             }),
-            Kind::Smooth(activation) => self.block.sums([self.x, self.dy], |piece, tiles, sums| {
+            Kind::Smooth(activation) => self.block.sums(|piece, tiles, sums| {
                 let (grid, parameters) = (piece.grid_of_tile(), table.of(piece));
                 let [x, g, _] = self.load(piece, parameters, activation, tiles);
                 formulas::sum_products(grid, parameters, None, [x, g], sums);

@@ -23,6 +23,7 @@ use core::ops::Add;
 use fearless_simd::Simd;
 
 use super::convert::Convert;
+use super::stream::{ahead, ahead_of_stores};
 use super::vector::{LANES, PerLane, Real, Vector, Wide};
 
 /// The vectors of some inputs that begin at an index.
@@ -38,6 +39,7 @@ unsafe fn load<S: Simd, T: Convert<R>, R: Real, const J: usize>(
     let mut vectors = [Vector::splat(simd, 0.0); J];
     for j in 0..J {
         debug_assert!(at + LANES <= inputs[j].len(), "{at} of {}", inputs[j].len());
+        ahead(inputs[j].as_ptr().wrapping_add(at));
         // SAFETY: the caller's; an array is aligned as its elements.
         vectors[j] = T::load(simd, unsafe { &*inputs[j].as_ptr().add(at).cast() });
     }
@@ -216,6 +218,7 @@ pub(super) fn map<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
         ($parameters:expr, $at:expr) => {{
             let at = $at;
             if at + LANES <= inside {
+                ahead_of_stores(output.as_ptr().wrapping_add(at));
                 // SAFETY: the inputs and the output have as many values.
                 let (values, output) = unsafe { (load(simd, inputs, at), &mut *output.as_mut_ptr().add(at).cast()) };
                 T::store(simd, f($parameters, values), output);

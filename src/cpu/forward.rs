@@ -6,7 +6,7 @@ use super::convert::{Convert, SimdElement};
 use super::formulas;
 use super::moments::{self, Moments};
 use super::output::Output;
-use super::sweep::{Block, by_block};
+use super::sweep::{Block, by_block, in_order};
 use super::vector::Real;
 use crate::op::Epilogue;
 use crate::shape::Shape;
@@ -47,7 +47,7 @@ pub(super) fn infer<T: SimdElement>(
     y: &mut [T],
 ) {
     let y = Output::new(y);
-    by_block(shape, |block| {
+    in_order(shape, |block| {
         normalize(block, x, &Channels::running(block.channels(), eps, affine, running), epilogue, &y);
     });
 }

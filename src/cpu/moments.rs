@@ -67,7 +67,7 @@ pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
 
 /// The sums over a chunk of the differences from the table's values, and of their squares.
 fn sums_about<T: Convert<R>, R: Real>(chunk: &Chunk<'_>, about: &Table<1, R>, x: &[T]) -> [Vec<f64>; 2] {
-    chunk.sums([x], |piece, sums| sum_squares(piece.grid(), about.of(piece), piece.of(x), sums))
+    chunk.sums(|piece, sums| sum_squares(piece.grid(), about.of(piece), piece.of(x), sums))
 }
 
 /// The average `about` a value over all chunks of each channel, of `m` values: chunk by chunk, as they lie in memory.

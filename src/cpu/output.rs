@@ -26,21 +26,6 @@ impl<'a, T> Output<'a, T> {
         self.len * size_of::<T>()
     }
 
-    /// Asks for values that will be written soon.
-    #[inline]
-    pub(super) fn prefetch(&self, range: Range<usize>) {
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = range;
-        #[cfg(target_arch = "x86_64")]
-        for line in (0..range.len() * size_of::<T>()).step_by(64) {
-            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: SSE is part of the target; and a hint writes nothing, wherever it points.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_ET0>(self.values.wrapping_add(range.start).cast::<i8>().wrapping_add(line));
-            };
-        }
-    }
-
     /// Some of its values.
     ///
     /// # Safety

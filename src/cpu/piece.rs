@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use super::columns::{Grid, Parameters};
 use super::convert::Convert;
-use super::stream::prefetch;
 use super::tile::Tile;
 use super::vector::{LANES, Real};
 
@@ -56,15 +55,6 @@ impl Piece {
         for (i, tile) in tile.0.chunks_mut(self.run).enumerate().take(self.runs) {
             let start = self.start + i * self.stride;
             T::widen(&input[start..start + self.run], &mut tile[..self.run]);
-        }
-    }
-
-    /// Asks for its values of an input.
-    #[inline]
-    pub(super) fn prefetch<T>(&self, input: &[T]) {
-        for i in 0..self.runs {
-            let start = self.start + i * self.stride;
-            prefetch(&input[start..start + self.run]);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Stores that go past the caches: of results that are too large to be there when they are read, whose lines then need not be fetched
+//! The way to memory and back: hints ahead of loads and stores, and stores that go past the caches, of results that are too large to be there when they are read, whose lines then need not be fetched
 //! before they are overwritten.
 #![allow(unsafe_code)]
 
@@ -36,17 +36,35 @@ pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
     to.copy_from_slice(from);
 }
 
-/// Asks for values that will be read soon: where they begin anew at some distance, the processor does not see that by itself.
-#[inline]
-pub(super) fn prefetch<T>(values: &[T]) {
+/// Bytes ahead of what is read, and of what is written, at which memory is asked for: as much as is computed while it comes, by
+/// measurement. Where planes or rows are short that is in the next ones, often of the same walk.
+const AHEAD: [usize; 2] = [3072, 2048];
+
+/// Asks for values some way behind this one, which will be read soon: a processor's own prefetching begins anew with every page of
+/// memory, and every plane.
+#[inline(always)]
+pub(super) fn ahead<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..size_of_val(values)).step_by(64) {
+    {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: SSE is part of the target; and a hint reads nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().wrapping_add(line)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast::<i8>().wrapping_add(AHEAD[0])) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = value;
+}
+
+/// [`ahead`] of values that will be written.
+#[inline(always)]
+pub(super) fn ahead_of_stores<T>(value: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: SSE is part of the target; and a hint writes nothing, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(value.cast::<i8>().wrapping_add(AHEAD[1])) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
 }
 
 /// Makes what this thread has copied visible before what it does next.

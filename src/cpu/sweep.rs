@@ -22,6 +22,8 @@ use crate::shape::{RowView, Shape};
 
 /// Elements of a chunk.
 const CHUNK_ELEMS: usize = 64 * 1024;
+/// Elements of what a thread takes at a time of a map, where neighbours are of one channel.
+const MAP_ELEMS: usize = 16 * 1024;
 /// Rows of a chunk where neighbours are of different channels and rows are wide. Each chunk leaves a result for all channels,
 /// so the more rows, the less that costs; but a tensor of fewer rows is to have [`CHUNKS_FOR_ALL_THREADS`] too, down to the
 /// least of these.
@@ -40,9 +42,6 @@ const FEW_ROWS_BLOCK: usize = 1024;
 const MANY_ROWS_BLOCK: usize = 16 * 1024;
 /// Chunks of a block that is computed by all threads, one block after the other, so that one at a time is in cache.
 const CHUNKS_FOR_ALL_THREADS: usize = 16;
-
-/// Bytes of an element, up to which an output's next values are asked for: with larger ones that took longer, by measurement.
-const PREFETCHED_BYTES: usize = 2;
 
 /// Channels of a block.
 fn channels_per_block(view: RowView) -> usize {
@@ -115,6 +114,17 @@ impl Deref for Block {
     }
 }
 
+/// Calls `of_block` with blocks for a function of each element alone: where neighbours are of one channel, all channels in one, so that
+/// memory is read and written as it lies.
+pub(super) fn in_order(shape: Shape, of_block: impl Fn(&Block) + Sync + Send) {
+    let view = RowView::new(shape);
+    if view.s < LANES {
+        by_block(shape, of_block);
+    } else {
+        of_block(&Block(Walk::new(view, 0..view.c)));
+    }
+}
+
 /// The results of `of_block` for the channels of each block, all in order.
 pub(super) fn by_block<R: Send>(shape: Shape, of_block: impl Fn(&Block) -> R + Sync + Send) -> Vec<R> {
     let view = RowView::new(shape);
@@ -168,14 +178,13 @@ impl Block {
     }
 
     /// The sums of each channel, by a function that adds those of a piece.
-    pub(super) fn sums<T: Sync, R: Real, const J: usize, const K: usize>(
+    pub(super) fn sums<R: Real, const K: usize>(
         &self,
-        inputs: [&[T]; J],
         of_piece: impl Fn(&Piece, &mut Tiles<R>, &mut [[PerLane<f64>; K]]) + Sync + Send,
     ) -> [Vec<f64>; K] {
         let of_chunk = |chunk: &Chunk<'_>| {
             let mut tiles = Tiles::default();
-            chunk.sums(inputs, |piece, sums| of_piece(piece, &mut tiles, sums))
+            chunk.sums(|piece, sums| of_piece(piece, &mut tiles, sums))
         };
         let mut chunks = self.by_chunk(of_chunk).into_iter();
         let mut sums = chunks.next().unwrap_or_else(|| core::array::from_fn(|_| vec![0.0; self.channels().len()]));
@@ -194,11 +203,25 @@ impl Block {
         of_piece: impl Fn(&Piece, &mut Tiles<R>, &mut [T]) + Sync + Send,
     ) {
         let is_streamed = output.bytes() >= stream::FROM_BYTES;
+        let RowView { rows, s, .. } = self.view();
+        let all = self.channels().len();
+        // Planes side by side, or rows of all of them.
+        let channels = if s >= LANES { (MAP_ELEMS / s).clamp(1, all) } else { all };
+        let rows_at_once = match s {
+            ..LANES => rows_per_chunk(self.view(), all),
+            _ if channels < all => 1,
+            _ => (MAP_ELEMS / (all * s)).max(1),
+        };
+        let steps = [rows_at_once, channels, MAP_ELEMS];
+        let counts = [rows.div_ceil(steps[0]), all.div_ceil(steps[1]), s.div_ceil(steps[2])];
         let of_chunk = |i: usize| {
-            let (chunk, mut tiles) = (self.chunk(i), Tiles::default());
+            let part = |i: usize, step: usize, of: usize| i * step..((i + 1) * step).min(of);
+            let rows = part(i / counts[2] / counts[1], steps[0], rows);
+            let channels = part(i / counts[2] % counts[1], steps[1], all);
+            let values = part(i % counts[2], steps[2], s);
+            let mut tiles = Tiles::default();
             let mut staging = [T::default(); TILE];
-            let mut before: Option<Piece> = None;
-            let mut of_pieces = |piece: &Piece| {
+            self.map_pieces(rows, channels, values, &mut |piece| {
                 // SAFETY: the pieces of a walk are parts of a tensor that do not overlap, and so are the chunks of a block, and
                 // the blocks of a tensor.
                 #[allow(unsafe_code)]
@@ -210,19 +233,12 @@ impl Block {
                 } else {
                     of_piece(piece, &mut tiles, output);
                 }
-            };
-            self.map_pieces(chunk.rows, chunk.values, &mut |piece| {
-                if !is_streamed && size_of::<T>() <= PREFETCHED_BYTES {
-                    output.prefetch(piece.range());
-                }
-                before.replace(*piece).iter().for_each(&mut of_pieces);
             });
-            before.iter().for_each(of_pieces);
             if is_streamed {
                 stream::fence();
             }
         };
-        let chunks = self.counts().into_iter().product::<usize>();
+        let chunks = counts.into_iter().product::<usize>();
         threads::for_each(chunks, 1, &|i| of_chunk(chunks - 1 - i));
     }
 }
@@ -234,11 +250,7 @@ impl Chunk<'_> {
     }
 
     /// The sums of each channel, by a function that adds those of a piece.
-    pub(super) fn sums<T, const J: usize, const K: usize>(
-        &self,
-        inputs: [&[T]; J],
-        of_piece: impl FnMut(&Piece, &mut [[PerLane<f64>; K]]),
-    ) -> [Vec<f64>; K] {
-        self.block.0.sums(self.rows.clone(), self.values.clone(), inputs, of_piece)
+    pub(super) fn sums<const K: usize>(&self, of_piece: impl FnMut(&Piece, &mut [[PerLane<f64>; K]])) -> [Vec<f64>; K] {
+        self.block.0.sums(self.rows.clone(), self.values.clone(), of_piece)
     }
 }

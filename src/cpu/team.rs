@@ -1,8 +1,9 @@
 //! Work that a thread shares with helpers, which come if and when they can.
 //!
-//! The calling thread begins at once, and takes item after item from the same counter as the helpers. It waits for those that have
-//! begun, by looking: they are at their last items, and to be woken takes longer than these. A helper that comes when all is done, as one
-//! that had to be woken for little work, or that another operation keeps, finds it closed and touches nothing.
+//! The calling thread begins at once. Each has a part of the items that it takes one after the other, since they are neighbours in
+//! memory, and then what is left of the others' parts. The caller waits for helpers that have begun, by looking: they are at their last
+//! items, and to be woken takes longer than these. A helper that comes when all is done, as one that had to be woken for little work, or
+//! that another operation keeps, finds it closed and touches nothing.
 #![allow(unsafe_code)]
 
 use core::any::Any;
@@ -25,13 +26,21 @@ type Work<'a> = dyn Fn(Range<usize>) + Sync + 'a;
 struct Shared {
     /// Valid until it is closed and the helpers that have begun have ended.
     work: *const Work<'static>,
-    items: usize,
     /// Items that are taken at a time.
     at_once: usize,
-    next: AtomicUsize,
+    parts: Vec<Part>,
+    /// Helpers that have begun so far.
+    begun: AtomicUsize,
     /// Helpers at work, and [`CLOSED`].
     helpers: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Neighbouring items, on a line of memory of its own.
+#[repr(align(64))]
+struct Part {
+    next: AtomicUsize,
+    end: usize,
 }
 
 // SAFETY: the work may be called by several threads at a time; the pointer to it is used while it is valid, as below.
@@ -40,14 +49,17 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// Takes items until there are none.
-    fn work(&self, work: &Work<'_>) {
-        loop {
-            let start = self.next.fetch_add(self.at_once, Ordering::Relaxed);
-            if start >= self.items {
-                return;
+    /// Takes items until there are none, first those of a part.
+    fn work(&self, work: &Work<'_>, first: usize) {
+        for i in 0..self.parts.len() {
+            let Part { next, end } = &self.parts[(first + i) % self.parts.len()];
+            loop {
+                let start = next.fetch_add(self.at_once, Ordering::Relaxed);
+                if start >= *end {
+                    break;
+                }
+                work(start..(start + self.at_once).min(*end));
             }
-            work(start..(start + self.at_once).min(self.items));
         }
     }
 
@@ -59,7 +71,8 @@ impl Shared {
         }
         // SAFETY: the caller of `share` does not return before this helper has left.
         let work = unsafe { &*self.work };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(work))) {
+        let part = 1 + self.begun.fetch_add(1, Ordering::Relaxed);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(work, part))) {
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
         }
         self.helpers.fetch_sub(1, Ordering::Release);
@@ -90,11 +103,14 @@ pub(super) fn share(
 ) {
     // SAFETY: only the lifetime changes: `Close` waits, also where this thread panics, until no helper uses it.
     let erased = unsafe { core::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
+    let of_part = items.div_ceil(at_once).div_ceil(helpers + 1) * at_once;
+    let part =
+        |i: usize| Part { next: AtomicUsize::new((i * of_part).min(items)), end: ((i + 1) * of_part).min(items) };
     let shared = Arc::new(Shared {
         work: erased,
-        items,
         at_once,
-        next: AtomicUsize::new(0),
+        parts: (0..=helpers).map(part).collect(),
+        begun: AtomicUsize::new(0),
         helpers: AtomicUsize::new(0),
         panic: Mutex::new(None),
     });
@@ -104,7 +120,7 @@ pub(super) fn share(
             let shared = Arc::clone(&shared);
             spawn(Box::new(move || shared.help()));
         }
-        shared.work(work);
+        shared.work(work, 0);
     }
     let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(panic) = panic {

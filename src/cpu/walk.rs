@@ -112,17 +112,30 @@ impl Walk {
 
     /// The pieces of some rows, and of these values of each plane (all of them with short ones), for sums.
     fn sum_pieces(&self, rows: Range<usize>, values: Range<usize>, of_piece: &mut dyn FnMut(&Piece)) {
-        self.pieces(rows, values, (SUM_STRIP, false), of_piece);
+        self.pieces(rows, 0..self.channels.len(), values, (SUM_STRIP, false), of_piece);
     }
 
-    /// The pieces for maps: single runs, upwards.
-    pub(super) fn map_pieces(&self, rows: Range<usize>, values: Range<usize>, of_piece: &mut dyn FnMut(&Piece)) {
-        self.pieces(rows, values, (TILE, true), of_piece);
+    /// The pieces for maps, of some channels (all of them with short planes): single runs, upwards.
+    pub(super) fn map_pieces(
+        &self,
+        rows: Range<usize>,
+        channels: Range<usize>,
+        values: Range<usize>,
+        of_piece: &mut dyn FnMut(&Piece),
+    ) {
+        self.pieces(rows, channels, values, (TILE, true), of_piece);
     }
 
-    fn pieces(&self, rows: Range<usize>, values: Range<usize>, strip: (usize, bool), of_piece: &mut dyn FnMut(&Piece)) {
+    fn pieces(
+        &self,
+        rows: Range<usize>,
+        channels: Range<usize>,
+        values: Range<usize>,
+        strip: (usize, bool),
+        of_piece: &mut dyn FnMut(&Piece),
+    ) {
         let of_pattern = match self.form {
-            Form::Planes => return rows.for_each(|row| self.planes(row, values.clone(), of_piece)),
+            Form::Planes => return rows.for_each(|row| self.planes(row, channels.clone(), values.clone(), of_piece)),
             Form::Pattern { rows } => rows,
         };
         let width = self.width();
@@ -136,7 +149,7 @@ impl Walk {
     }
 
     /// The pieces of one row's planes.
-    fn planes(&self, row: usize, values: Range<usize>, of_piece: &mut dyn FnMut(&Piece)) {
+    fn planes(&self, row: usize, channels: Range<usize>, values: Range<usize>, of_piece: &mut dyn FnMut(&Piece)) {
         let (s, len, start) = (self.view.s, values.len(), self.start(row) + values.start);
         let piece = |start: usize, len: usize, channels: Range<usize>| {
             let run = (channels.len() - 1) * s + len;
@@ -146,7 +159,7 @@ impl Walk {
             Piece { start: start + channels.start * s, run, runs: 1, stride: run, grid, column, sums: column }
         };
         let at_once = if len == s { (TILE / s).max(1) } else { 1 };
-        for channels in ranges(0..self.channels.len(), at_once) {
+        for channels in ranges(channels, at_once) {
             if len <= TILE {
                 of_piece(&piece(start, len, channels));
             } else {
@@ -186,13 +199,11 @@ impl Walk {
         }
     }
 
-    /// The sums of each channel over some rows and values, by a function that adds those of a piece. The inputs' values of the next
-    /// piece are asked for before.
-    pub(super) fn sums<T, const J: usize, const K: usize>(
+    /// The sums of each channel over some rows and values, by a function that adds those of a piece.
+    pub(super) fn sums<const K: usize>(
         &self,
         rows: Range<usize>,
         values: Range<usize>,
-        inputs: [&[T]; J],
         mut of_piece: impl FnMut(&Piece, &mut [[PerLane<f64>; K]]),
     ) -> [Vec<f64>; K] {
         let (width, channels) = (self.width(), self.channels.len());
@@ -203,13 +214,7 @@ impl Walk {
             }
         };
         let mut sums = vec![[[0.0; LANES]; K]; columns];
-        let mut add = |piece: &Piece| of_piece(piece, &mut sums[piece.sums..]);
-        let mut before: Option<Piece> = None;
-        self.sum_pieces(rows.clone(), values, &mut |piece| {
-            inputs.iter().for_each(|input| piece.prefetch(input));
-            before.replace(*piece).iter().for_each(&mut add);
-        });
-        before.iter().for_each(add);
+        self.sum_pieces(rows.clone(), values, &mut |piece| of_piece(piece, &mut sums[piece.sums..]));
         self.of_channels(&sums, rows.len())
     }
 
@@ -278,11 +283,11 @@ mod tests {
                     }
                     let of_channels: Vec<f64> = channels.clone().map(|ch| ch as f64).collect();
                     let table = walk.table::<1, f64>([&of_channels]);
-                    let [sums, _] = walk.sums(rows.clone(), values.clone(), [&x[..]], |piece, sums| {
+                    let [sums, _] = walk.sums(rows.clone(), values.clone(), |piece, sums| {
                         formulas::sum_squares(piece.grid(), table.of(piece), piece.of(&x), sums);
                     });
                     let mut tile = Tile::<f64>::new();
-                    let [sums_of_tiles, _] = walk.sums(rows.clone(), values.clone(), [&x[..]], |piece, sums| {
+                    let [sums_of_tiles, _] = walk.sums(rows.clone(), values.clone(), |piece, sums| {
                         piece.load(&x, &mut tile);
                         formulas::sum_squares(piece.grid_of_tile(), table.of(piece), &tile.0[..piece.len()], sums);
                     });
