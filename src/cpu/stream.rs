@@ -2,8 +2,37 @@
 //! before they are overwritten.
 #![allow(unsafe_code)]
 
-/// Bytes of a tensor from which its values are stored so: more than what a machine keeps for the next operation, by measurement.
-pub(super) const FROM_BYTES: usize = 32 << 20;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::fs;
+
+/// Bytes of a tensor that are never stored so: processors have last caches of about this size.
+const KEPT: usize = 32 << 20;
+
+/// Whether a tensor of so many bytes is stored past the caches: one that the last of them does not keep, together with what it is
+/// computed from, for the next operation. By measurement: half of the cache, where Linux says its size.
+pub(super) fn passes_caches(bytes: usize) -> bool {
+    static FROM: AtomicUsize = AtomicUsize::new(0);
+    if bytes < KEPT {
+        return false;
+    }
+    let mut from = FROM.load(Ordering::Relaxed);
+    if from == 0 {
+        from = KEPT.max(last_cache().unwrap_or(0) / 2);
+        FROM.store(from, Ordering::Relaxed);
+    }
+    bytes >= from
+}
+
+/// Bytes of the third cache of the first processor.
+fn last_cache() -> Option<usize> {
+    let size = fs::read_to_string("/sys/devices/system/cpu/cpu0/cache/index3/size").ok()?;
+    kibibytes(&size)
+}
+
+/// The bytes that a text such as `32768K` says.
+fn kibibytes(text: &str) -> Option<usize> {
+    text.trim().strip_suffix('K')?.parse::<usize>().ok()?.checked_mul(1024)
+}
 
 /// Copies values of [`Copy`] types, past the caches where the processor has such stores. Of use to others after a [`fence`].
 #[cfg(target_arch = "x86_64")]
@@ -79,6 +108,13 @@ pub(super) fn fence() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_size_of_a_cache_is_read() {
+        assert_eq!(kibibytes("32768K\n"), Some(32 << 20));
+        assert_eq!([kibibytes("32M"), kibibytes("K"), kibibytes("99999999999999999999K")], [None; 3]);
+        assert!(!passes_caches(KEPT - 1) && passes_caches(usize::MAX));
+    }
 
     #[test]
     fn every_value_is_copied_from_every_place_to_every_place() {

@@ -202,7 +202,7 @@ impl Block {
         output: &Output<'_, T>,
         of_piece: impl Fn(&Piece, &mut Tiles<R>, &mut [T]) + Sync + Send,
     ) {
-        let is_streamed = output.bytes() >= stream::FROM_BYTES;
+        let is_streamed = stream::passes_caches(output.bytes());
         let RowView { rows, s, .. } = self.view();
         let all = self.channels().len();
         // Planes side by side, or rows of all of them.
