@@ -23,10 +23,10 @@ use core::ops::Add;
 use fearless_simd::Simd;
 
 use super::convert::Convert;
-use super::stream::{ahead, ahead_of_stores};
+use super::stream::{AHEAD, ahead, ahead_of_stores};
 use super::vector::{LANES, PerLane, Real, Vector, Wide};
 
-/// The vectors of some inputs that begin at an index.
+/// The vectors of some inputs that begin at an index. Asks for what lies so many bytes behind them.
 ///
 /// # Safety
 /// Each input has [`LANES`] values from there on.
@@ -35,11 +35,12 @@ unsafe fn load<S: Simd, T: Convert<R>, R: Real, const J: usize>(
     simd: S,
     inputs: [&[T]; J],
     at: usize,
+    bytes_ahead: usize,
 ) -> [R::Vector<S>; J] {
     let mut vectors = [Vector::splat(simd, 0.0); J];
     for j in 0..J {
         debug_assert!(at + LANES <= inputs[j].len(), "{at} of {}", inputs[j].len());
-        ahead(inputs[j].as_ptr().wrapping_add(at));
+        ahead(inputs[j].as_ptr().wrapping_add(at), bytes_ahead);
         // SAFETY: the caller's; an array is aligned as its elements.
         vectors[j] = T::load(simd, unsafe { &*inputs[j].as_ptr().add(at).cast() });
     }
@@ -134,11 +135,16 @@ pub(super) fn sum<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
     sums: &mut [[PerLane<f64>; K]],
     terms: impl Fn(&[R::Vector<S>; Q], [R::Vector<S>; J]) -> [R::Vector<S>; K],
 ) {
+    // Down a column of rows the next rows, across them what follows.
+    let bytes_ahead = match parameters {
+        Parameters::PerLane(_) if grid.vectors > 1 => grid.vectors * grid.vector_step * size_of::<T>(),
+        _ => AHEAD,
+    };
     // No closure: one that is not inlined would be called for vectors in memory.
     macro_rules! terms {
         ($parameters:ident, $column:ident, $vector:expr) => {
             // SAFETY: all vectors of the grid are within the inputs.
-            terms(&$parameters, unsafe { load(simd, inputs, grid.at($column, $vector)) })
+            terms(&$parameters, unsafe { load(simd, inputs, grid.at($column, $vector), bytes_ahead) })
         };
     }
     macro_rules! two {
@@ -220,7 +226,8 @@ pub(super) fn map<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
             if at + LANES <= inside {
                 ahead_of_stores(output.as_ptr().wrapping_add(at));
                 // SAFETY: the inputs and the output have as many values.
-                let (values, output) = unsafe { (load(simd, inputs, at), &mut *output.as_mut_ptr().add(at).cast()) };
+                let (values, output) =
+                    unsafe { (load(simd, inputs, at, AHEAD), &mut *output.as_mut_ptr().add(at).cast()) };
                 T::store(simd, f($parameters, values), output);
             } else {
                 let mut elements = [T::default(); LANES];

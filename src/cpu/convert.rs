@@ -8,7 +8,7 @@ use fearless_simd::{f32x16, u16x16, u32x16};
 use half::{bf16, f16};
 
 use super::level::by_level;
-use super::stream::{ahead, ahead_of_stores};
+use super::stream::{AHEAD, ahead, ahead_of_stores};
 use super::vector::{LANES, PerLane, Real, Vector, Wide};
 use crate::element::{Dtype, Element};
 
@@ -87,7 +87,7 @@ pub(super) trait Convert<R: Real>: Copy + Default + Send + Sync + 'static {
             let (vectors, rest) = elements.as_chunks();
             let (results, rest_of_results) = values.as_chunks_mut();
             for (result, elements) in results.iter_mut().zip(vectors) {
-                ahead(elements);
+                ahead(elements, AHEAD);
                 Self::load(simd, elements).store(result);
             }
             let mut last = [Self::default(); LANES];

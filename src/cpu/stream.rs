@@ -65,32 +65,33 @@ pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
     to.copy_from_slice(from);
 }
 
-/// Bytes ahead of what is read, and of what is written, at which memory is asked for: as much as is computed while it comes, by
-/// measurement. Where planes or rows are short that is in the next ones, often of the same walk.
-const AHEAD: [usize; 2] = [3072, 2048];
+/// Bytes ahead of what is read, and of what is written, at which memory is asked for where it is gone through as it lies: as many as are
+/// computed while it comes, by measurement. Behind the end of a plane that is in the next one, often of the same walk.
+pub(super) const AHEAD: usize = 3072;
+pub(super) const AHEAD_OF_STORES: usize = 2048;
 
-/// Asks for values some way behind this one, which will be read soon: a processor's own prefetching begins anew with every page of
-/// memory, and every plane.
+/// Asks for the memory so many bytes behind a value, which will be read soon: a processor's own prefetching begins anew with every page
+/// of memory, and every plane.
 #[inline(always)]
-pub(super) fn ahead<T>(value: *const T) {
+pub(super) fn ahead<T>(value: *const T, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: SSE is part of the target; and a hint reads nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast::<i8>().wrapping_add(AHEAD[0])) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(value.cast::<i8>().wrapping_add(bytes)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = (value, bytes);
 }
 
-/// [`ahead`] of values that will be written.
+/// [`ahead`] of values that will be written, as they lie.
 #[inline(always)]
 pub(super) fn ahead_of_stores<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
         // SAFETY: SSE is part of the target; and a hint writes nothing, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(value.cast::<i8>().wrapping_add(AHEAD[1])) };
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(value.cast::<i8>().wrapping_add(AHEAD_OF_STORES)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
