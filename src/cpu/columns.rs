@@ -221,38 +221,63 @@ pub(super) fn map<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
 ) {
     let inside = inputs.iter().fold(output.len(), |len, input| len.min(input.len()));
     macro_rules! store {
-        ($parameters:expr, $at:expr) => {{
+        ($parameters:ident, $at:expr) => {{
             let at = $at;
-            if at + LANES <= inside {
-                ahead_of_stores(output.as_ptr().wrapping_add(at));
-                // SAFETY: the inputs and the output have as many values.
-                let (values, output) =
-                    unsafe { (load(simd, inputs, at, AHEAD), &mut *output.as_mut_ptr().add(at).cast()) };
-                T::store(simd, f($parameters, values), output);
-            } else {
-                let mut elements = [T::default(); LANES];
-                T::store(simd, f($parameters, load_last(simd, inputs, at)), &mut elements);
-                let rest = output.get_mut(at..).unwrap_or_default();
-                let count = rest.len().min(LANES);
-                rest[..count].copy_from_slice(&elements[..count]);
-            }
+            ahead_of_stores(output.as_ptr().wrapping_add(at));
+            // SAFETY: the inputs and the output have as many values, as `whole` has seen.
+            let (values, output) = unsafe { (load(simd, inputs, at, AHEAD), &mut *output.as_mut_ptr().add(at).cast()) };
+            T::store(simd, f(&$parameters, values), output);
         }};
     }
-    match parameters {
-        Parameters::Splat(_) => {
-            for column in 0..grid.columns {
-                let parameters = parameters.of_column(simd, column);
-                for vector in 0..grid.vectors {
-                    store!(&parameters, grid.at(column, vector));
-                }
+    // In loops of its own: in that of whole vectors it would cost registers.
+    macro_rules! store_last {
+        ($parameters:expr, $at:expr) => {{
+            let at = $at;
+            let mut elements = [T::default(); LANES];
+            T::store(simd, f(&$parameters, load_last(simd, inputs, at)), &mut elements);
+            let rest = output.get_mut(at..).unwrap_or_default();
+            let count = rest.len().min(LANES);
+            rest[..count].copy_from_slice(&elements[..count]);
+        }};
+    }
+    // The first of some vectors in steps that are within all of the inputs and the output.
+    let whole = |first: usize, count: usize, step: usize| {
+        let is_outside = |i: usize| first + i * step + LANES > inside;
+        (0..count).rev().find(|&i| !is_outside(i)).map_or(0, |last| last + 1)
+    };
+    // Down a column its parameters are loaded once; but memory is gone through as it lies only where rows are narrow. Columns must not
+    // share values then.
+    let by_column = match parameters {
+        Parameters::Splat(_) => true,
+        Parameters::PerLane(_) => grid.vectors >= 8 && grid.vector_step == grid.columns * grid.column_step,
+    };
+    if by_column {
+        for column in 0..grid.columns {
+            let parameters = parameters.of_column(simd, column);
+            let whole = whole(grid.at(column, 0), grid.vectors, grid.vector_step);
+            let mut vector = 0;
+            while vector + 2 <= whole {
+                store!(parameters, grid.at(column, vector));
+                store!(parameters, grid.at(column, vector + 1));
+                vector += 2;
+            }
+            if vector < whole {
+                store!(parameters, grid.at(column, vector));
+            }
+            for vector in whole..grid.vectors {
+                store_last!(parameters, grid.at(column, vector));
             }
         }
-        Parameters::PerLane(_) => {
-            for vector in 0..grid.vectors {
-                for column in 0..grid.columns {
-                    store!(&parameters.of_column(simd, column), grid.at(column, vector));
-                }
-            }
+        return;
+    }
+    for vector in 0..grid.vectors {
+        let whole = whole(grid.at(0, vector), grid.columns, grid.column_step);
+        for column in 0..whole {
+            let parameters = parameters.of_column(simd, column);
+            store!(parameters, grid.at(column, vector));
+        }
+        for column in whole..grid.columns {
+            store_last!(parameters.of_column(simd, column), grid.at(column, vector));
         }
     }
 }
