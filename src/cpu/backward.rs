@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::activation::{Kind, Smooth};
-use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend};
+use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend, mend_each};
 use super::columns::Parameters;
 use super::convert::{Convert, SimdElement};
 use super::formulas;
@@ -126,8 +126,16 @@ impl<T: SimdElement> Pass<'_, T> {
             return self.sums_in::<f64>(channels);
         }
         let mut sums = self.sums_in::<T::Usual>(channels);
-        if !is_f64::<T::Usual>() {
+        if is_f64::<T::Usual>() {
+            return sums;
+        }
+        if self.block.m() > FEW {
             mend(&mut sums, has_lost, || self.sums_in::<f64>(channels));
+        } else {
+            mend_each(&mut sums, has_lost, |ch| {
+                let block = self.block.only(ch);
+                Pass { block: &block, ..*self }.sums_in::<f64>(&channels.only(ch))
+            });
         }
         sums
     }
@@ -238,6 +246,9 @@ impl<T: SimdElement> Pass<'_, T> {
         }
     }
 }
+
+/// Values of a channel whose products often add up to 0, where nothing was lost: then a channel that may have is looked at by itself.
+const FEW: usize = 16;
 
 /// Whether the sums of a channel in f32 have lost what counts: beyond its range, or so small that products may have been lost.
 fn has_lost([dy, dy_xmu, xmu]: [f64; 3]) -> bool {

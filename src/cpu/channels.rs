@@ -3,6 +3,7 @@
 use core::any::TypeId;
 use core::ops::{Range, RangeInclusive};
 
+use super::level::by_level;
 use super::piece::Table;
 use super::vector::Real;
 use super::walk::Walk;
@@ -65,6 +66,13 @@ impl Channels {
         Self::new(channels.clone(), to_f64(&mean[channels]), inv_std, affine)
     }
 
+    /// Those of one of them.
+    pub(super) fn only(&self, ch: usize) -> Self {
+        let Self { mean, inv_std, scale, beta } = self;
+        let [mean, inv_std, scale, beta] = [mean, inv_std, scale, beta].map(|values| vec![values[ch]]);
+        Self { mean, inv_std, scale, beta }
+    }
+
     /// Whether a formula with them loses nothing in a type but digits behind its last.
     pub(super) fn fit<R: Real>(&self) -> bool {
         let factors = [&self.inv_std, &self.scale];
@@ -75,11 +83,7 @@ impl Channels {
 
     /// The rests of the means that the nearest values of a type leave.
     pub(super) fn rests<R: Real>(&self) -> Vec<f64> {
-        let rest = |mean: &f64| {
-            let nearest = R::from_f64(*mean).to_f64();
-            if nearest.is_finite() { mean - nearest } else { 0.0 }
-        };
-        self.mean.iter().map(rest).collect()
+        self.mean.iter().map(|mean| rest::<R>(*mean)).collect()
     }
 
     /// `term`, less the share of it that the mean's rounding leaves.
@@ -87,10 +91,11 @@ impl Channels {
         if is_f64::<R>() {
             return terms.to_vec();
         }
-        let rests = self.rests::<R>();
-        let shift =
-            |((term, factor), rest): ((&f64, &f64), &f64)| if *rest == 0.0 { *term } else { term - rest * factor };
-        terms.iter().zip(factors).zip(&rests).map(shift).collect()
+        let shift = |((term, factor), mean): ((&f64, &f64), &f64)| {
+            let rest = rest::<R>(*mean);
+            if rest == 0.0 { *term } else { term - rest * factor }
+        };
+        terms.iter().zip(factors).zip(&self.mean).map(shift).collect()
     }
 
     /// The parameters of `v`: mean, scale and shift, which is `beta` but for the mean's rounding.
@@ -117,8 +122,7 @@ pub(super) fn mend<const K: usize>(
     has_lost: impl Fn([f64; K]) -> bool,
     in_f64: impl FnOnce() -> [Vec<f64>; K],
 ) {
-    let of_channel = |sums: &[Vec<f64>; K], ch: usize| core::array::from_fn(|k| sums[k][ch]);
-    let lost: Vec<usize> = (0..sums[0].len()).filter(|&ch| has_lost(of_channel(sums, ch))).collect();
+    let lost = lost(sums, has_lost);
     if lost.is_empty() {
         return;
     }
@@ -126,6 +130,21 @@ pub(super) fn mend<const K: usize>(
     for ch in lost {
         sums.iter_mut().zip(&in_f64).for_each(|(sums, in_f64)| sums[ch] = in_f64[ch]);
     }
+}
+
+/// [`mend`] by the sums of each such channel alone.
+pub(super) fn mend_each<const K: usize>(
+    sums: &mut [Vec<f64>; K],
+    has_lost: impl Fn([f64; K]) -> bool,
+    in_f64: impl Fn(usize) -> [Vec<f64>; K],
+) {
+    for ch in lost(sums, has_lost) {
+        sums.iter_mut().zip(in_f64(ch)).for_each(|(sums, in_f64)| sums[ch] = in_f64[0]);
+    }
+}
+
+fn lost<const K: usize>(sums: &[Vec<f64>; K], has_lost: impl Fn([f64; K]) -> bool) -> Vec<usize> {
+    (0..sums[0].len()).filter(|&ch| has_lost(core::array::from_fn(|k| sums[k][ch]))).collect()
 }
 
 /// Whether a type is f64.
@@ -136,9 +155,24 @@ pub(super) fn is_f64<R: Real>() -> bool {
 /// Whether all magnitudes are 0 or in a range, or infinite or NaN, which they are in every type.
 pub(super) fn are_in(values: &[f64], range: RangeInclusive<f64>) -> bool {
     let (start, end) = (*range.start(), *range.end());
-    // No branch, so that it becomes vector code.
-    let is_in = |value: f64| (value == 0.0) | !value.is_finite() | ((value.abs() >= start) & (value.abs() <= end));
-    values.iter().fold(true, |all, value| all & is_in(*value))
+    // No branch, and as wide as the values, so that it becomes vector code.
+    let is_out = |value: f64| {
+        let magnitude = value.abs();
+        let is_small = (magnitude < start) & (magnitude > 0.0);
+        let is_large = (magnitude > end) & (magnitude < f64::INFINITY);
+        u64::from(is_small | is_large)
+    };
+    by_level!(simd => {
+        let _ = simd;
+        values.iter().fold(0, |any, value| any | is_out(*value)) == 0
+    })
+}
+
+/// The rest that the nearest value of a type leaves; none where that is not finite.
+#[inline]
+fn rest<R: Real>(value: f64) -> f64 {
+    let nearest = R::from_f64(value).to_f64();
+    if nearest.abs() < f64::INFINITY { value - nearest } else { 0.0 }
 }
 
 /// Parameters in f64.

@@ -146,6 +146,12 @@ pub(super) struct Chunk<'a> {
 }
 
 impl Block {
+    /// The block of one of its channels.
+    pub(super) fn only(&self, ch: usize) -> Self {
+        let channel = self.channels().start + ch;
+        Self(Walk::new(self.view(), channel..channel + 1))
+    }
+
     /// Values of each channel.
     pub(super) fn m(&self) -> usize {
         self.view().rows * self.view().s
