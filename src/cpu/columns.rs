@@ -26,7 +26,7 @@ use super::convert::Convert;
 use super::stream::{AHEAD, ahead, ahead_of_stores};
 use super::vector::{LANES, PerLane, Real, Vector, Wide};
 
-/// The vectors of some inputs that begin at an index. Asks for what lies so many bytes behind them.
+/// The vectors of some inputs that begin at an index. Asks for what lies some bytes behind them.
 ///
 /// # Safety
 /// Each input has [`LANES`] values from there on.

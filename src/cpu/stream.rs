@@ -1,5 +1,5 @@
-//! The way to memory and back: hints ahead of loads and stores, and stores that go past the caches, of results that are too large to be there when they are read, whose lines then need not be fetched
-//! before they are overwritten.
+//! The way to memory and back: hints ahead of loads and stores; and stores that go past the caches, of results that are too large to be
+//! there when they are read, whose lines then need not be fetched before they are overwritten.
 #![allow(unsafe_code)]
 
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -8,8 +8,8 @@ use std::fs;
 /// Bytes of a tensor that are never stored so: processors have last caches of about this size.
 const KEPT: usize = 32 << 20;
 
-/// Whether a tensor of so many bytes is stored past the caches: one that the last of them does not keep, together with what it is
-/// computed from, for the next operation. By measurement: half of the cache, where Linux says its size.
+/// Whether a tensor of this size is stored past the caches: one that the last of them does not keep, together with what it is computed
+/// from, for the next operation. By measurement: half of the cache, where Linux says its size.
 pub(super) fn passes_caches(bytes: usize) -> bool {
     static FROM: AtomicUsize = AtomicUsize::new(0);
     if bytes < KEPT {
@@ -70,8 +70,8 @@ pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
 pub(super) const AHEAD: usize = 3072;
 pub(super) const AHEAD_OF_STORES: usize = 2048;
 
-/// Asks for the memory so many bytes behind a value, which will be read soon: a processor's own prefetching begins anew with every page
-/// of memory, and every plane.
+/// Asks for the memory at this distance behind a value, which will be read soon: a processor's own prefetching begins anew with every
+/// page of memory, and every plane.
 #[inline(always)]
 pub(super) fn ahead<T>(value: *const T, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
