@@ -90,6 +90,21 @@ fn nan_never_passes_the_comparison() {
 }
 
 #[test]
+fn the_oracle_knows_channels_without_values() {
+    let shape = Shape::new(&[0, 3, 5], Layout::ChannelsFirst).unwrap();
+    let group = Group { shape, dtype: Dtype::F32, input: Input::Normal };
+    let inputs = Inputs::<f32>::new(&group);
+    let oracle = Oracle::new(&group, &inputs, Arithmetic::F64);
+    for case in group.cases() {
+        let expected = oracle.expected(&case, &oracle.dy_of(&case));
+        assert!(
+            !expected.is_empty() && expected.iter().all(|tensor| tensor.is_data == tensor.want.is_empty()),
+            "{case}"
+        );
+    }
+}
+
+#[test]
 fn outputs_are_those_that_the_oracle_names() {
     let shape = Shape::new(&[4, 3, 5], Layout::ChannelsFirst).unwrap();
     let group = Group { shape, dtype: Dtype::F32, input: Input::Normal };

@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::activation::{Kind, Smooth};
-use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend, mend_each};
+use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend};
 use super::columns::Parameters;
 use super::convert::{Convert, SimdElement};
 use super::formulas;
@@ -126,16 +126,8 @@ impl<T: SimdElement> Pass<'_, T> {
             return self.sums_in::<f64>(channels);
         }
         let mut sums = self.sums_in::<T::Usual>(channels);
-        if is_f64::<T::Usual>() {
-            return sums;
-        }
-        if self.block.m() > FEW {
+        if !is_f64::<T::Usual>() {
             mend(&mut sums, has_lost, || self.sums_in::<f64>(channels));
-        } else {
-            mend_each(&mut sums, has_lost, |ch| {
-                let block = self.block.only(ch);
-                Pass { block: &block, ..*self }.sums_in::<f64>(&channels.only(ch))
-            });
         }
         sums
     }
@@ -247,13 +239,15 @@ impl<T: SimdElement> Pass<'_, T> {
     }
 }
 
-/// Values of a channel whose products often add up to 0, where nothing was lost: then a channel that may have is looked at by itself.
-const FEW: usize = 16;
+/// The magnitude of a sum of `g` beside which products too small for an f32 count nothing, whatever the channel's `inv_std` that
+/// [`Channels::fit`] lets pass: they are that of constant channels, which are not few behind a relu.
+const MUCH: f64 = 1.0 / (1u64 << 20) as f64;
 
 /// Whether the sums of a channel in f32 have lost what counts: beyond its range, or so small that products may have been lost.
 fn has_lost([dy, dy_xmu, xmu]: [f64; 3]) -> bool {
     let is_zero = dy == 0.0 && dy_xmu == 0.0;
-    !(is_zero || dy_xmu.abs() > 1.0 / LARGE && dy_xmu.is_finite() && dy.is_finite()) || !xmu.is_finite()
+    let is_small = dy_xmu.abs() <= 1.0 / LARGE && dy.abs() < MUCH && !is_zero;
+    is_small || ![dy, dy_xmu, xmu].into_iter().all(f64::is_finite)
 }
 
 /// Multiplies each value by its factor.

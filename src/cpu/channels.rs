@@ -66,13 +66,6 @@ impl Channels {
         Self::new(channels.clone(), to_f64(&mean[channels]), inv_std, affine)
     }
 
-    /// Those of one of them.
-    pub(super) fn only(&self, ch: usize) -> Self {
-        let Self { mean, inv_std, scale, beta } = self;
-        let [mean, inv_std, scale, beta] = [mean, inv_std, scale, beta].map(|values| vec![values[ch]]);
-        Self { mean, inv_std, scale, beta }
-    }
-
     /// Whether a formula with them loses nothing in a type but digits behind its last.
     pub(super) fn fit<R: Real>(&self) -> bool {
         let factors = [&self.inv_std, &self.scale];
@@ -122,7 +115,8 @@ pub(super) fn mend<const K: usize>(
     has_lost: impl Fn([f64; K]) -> bool,
     in_f64: impl FnOnce() -> [Vec<f64>; K],
 ) {
-    let lost = lost(sums, has_lost);
+    let is_lost = |ch: &usize| has_lost(core::array::from_fn(|k| sums[k][*ch]));
+    let lost: Vec<usize> = (0..sums[0].len()).filter(is_lost).collect();
     if lost.is_empty() {
         return;
     }
@@ -130,21 +124,6 @@ pub(super) fn mend<const K: usize>(
     for ch in lost {
         sums.iter_mut().zip(&in_f64).for_each(|(sums, in_f64)| sums[ch] = in_f64[ch]);
     }
-}
-
-/// [`mend`] by the sums of each such channel alone.
-pub(super) fn mend_each<const K: usize>(
-    sums: &mut [Vec<f64>; K],
-    has_lost: impl Fn([f64; K]) -> bool,
-    in_f64: impl Fn(usize) -> [Vec<f64>; K],
-) {
-    for ch in lost(sums, has_lost) {
-        sums.iter_mut().zip(in_f64(ch)).for_each(|(sums, in_f64)| sums[ch] = in_f64[0]);
-    }
-}
-
-fn lost<const K: usize>(sums: &[Vec<f64>; K], has_lost: impl Fn([f64; K]) -> bool) -> Vec<usize> {
-    (0..sums[0].len()).filter(|&ch| has_lost(core::array::from_fn(|k| sums[k][ch]))).collect()
 }
 
 /// Whether a type is f64.

@@ -6,7 +6,7 @@ use super::convert::{Convert, SimdElement};
 use super::formulas;
 use super::moments::{self, Moments};
 use super::output::Output;
-use super::sweep::{Block, by_block, in_order};
+use super::sweep::{Block, by_block, whole};
 use super::vector::Real;
 use crate::op::Epilogue;
 use crate::shape::Shape;
@@ -47,9 +47,15 @@ pub(super) fn infer<T: SimdElement>(
     y: &mut [T],
 ) {
     let y = Output::new(y);
-    in_order(shape, |block| {
-        normalize(block, x, &Channels::running(block.channels(), eps, affine, running), epilogue, &y);
-    });
+    let channels = |block: &Block| Channels::running(block.channels(), eps, affine, running);
+    // A channel whose coefficients do not fit decides for its block, and for no more.
+    if let Some(block) = whole(shape)
+        && let channels = channels(&block)
+        && channels.fit::<T::Usual>()
+    {
+        return normalize_in::<T, T::Usual>(&block, x, &channels, epilogue, &y);
+    }
+    by_block(shape, |block| normalize(block, x, &channels(block), epilogue, &y));
 }
 
 /// `y = epilogue((x - mean) * inv_std * gamma + beta)`

@@ -22,6 +22,8 @@ use crate::shape::{RowView, Shape};
 
 /// Elements of a chunk.
 const CHUNK_ELEMS: usize = 64 * 1024;
+/// Values of a channel beside which its coefficients take no time, even by one thread.
+const MANY_VALUES: usize = 256;
 /// Elements of what a thread takes at a time of a map, where neighbours are of one channel.
 const MAP_ELEMS: usize = 16 * 1024;
 /// Rows of a chunk where neighbours are of different channels and rows are wide. Each chunk leaves a result for all channels,
@@ -114,15 +116,12 @@ impl Deref for Block {
     }
 }
 
-/// Calls `of_block` with blocks for a function of each element alone: where neighbours are of one channel, all channels in one, so that
-/// memory is read and written as it lies.
-pub(super) fn in_order(shape: Shape, of_block: impl Fn(&Block) + Sync + Send) {
+/// A block of all channels, for a function of each element alone: where neighbours are of one channel memory is then read and written as
+/// it lies. `None` where that is no gain, or what is kept for a channel counts.
+pub(super) fn whole(shape: Shape) -> Option<Block> {
     let view = RowView::new(shape);
-    if view.s < LANES {
-        by_block(shape, of_block);
-    } else {
-        of_block(&Block(Walk::new(view, 0..view.c)));
-    }
+    let is_of_use = view.s >= LANES && view.rows * view.s >= MANY_VALUES;
+    is_of_use.then(|| Block(Walk::new(view, 0..view.c)))
 }
 
 /// The results of `of_block` for the channels of each block, all in order.
@@ -146,12 +145,6 @@ pub(super) struct Chunk<'a> {
 }
 
 impl Block {
-    /// The block of one of its channels.
-    pub(super) fn only(&self, ch: usize) -> Self {
-        let channel = self.channels().start + ch;
-        Self(Walk::new(self.view(), channel..channel + 1))
-    }
-
     /// Values of each channel.
     pub(super) fn m(&self) -> usize {
         self.view().rows * self.view().s

@@ -6,7 +6,7 @@ use super::Cpu;
 use super::level::forced::at_each_level;
 use crate::backend::Compute;
 use crate::element::Element;
-use crate::op::{Activation, Backward, Epilogue, Gradients, Statistics, Train};
+use crate::op::{Activation, Backward, Epilogue, Gradients, Infer, Statistics, Train};
 use crate::shape::{Layout, Shape};
 
 /// Values without an order, around a mean of each channel's own.
@@ -129,4 +129,38 @@ fn half_types_lose_nothing_to_f32() {
     }
     check::<f16>(11);
     check::<bf16>(8);
+}
+
+/// Inference goes through all channels at once, where their coefficients suffice in f32: one that does not decides for its block alone.
+#[test]
+fn a_coefficient_beyond_f32_changes_no_bit_of_far_channels() {
+    let shape = Shape::new(&[8, 64, 32, 32], Layout::ChannelsFirst).unwrap();
+    let x: Vec<bf16> = values(shape.len(), 0x9E37_79B9_7F4A_7C15);
+    let [mean, var] = [0.137, 0.731].map(|value| vec![value; shape.c()]);
+    let infer = |first_gamma: f32| {
+        let mut gamma = vec![1.37; shape.c()];
+        gamma[0] = first_gamma;
+        let mut y = vec![bf16::ZERO; shape.len()];
+        Cpu.run(Infer {
+            shape,
+            eps: 1e-5,
+            x: &x[..],
+            epilogue: Epilogue::IDENTITY,
+            gamma: Some(&gamma[..]),
+            beta: None,
+            running_mean: &mean[..],
+            running_var: &var[..],
+            y: &mut y[..],
+            relu_mask: None,
+        })
+        .unwrap();
+        y
+    };
+    let (usual, tiny) = (infer(1.37), infer(1e-30));
+    let of_second_half = |y: &[bf16]| -> Vec<u16> {
+        let rows = y.chunks(shape.c() * shape.s());
+        rows.flat_map(|row| row[row.len() / 2..].iter().map(|y| y.to_bits())).collect()
+    };
+    assert_ne!(usual, tiny);
+    assert_eq!(of_second_half(&usual), of_second_half(&tiny));
 }

@@ -58,14 +58,19 @@ impl<'a, T: Element> Oracle<'a, T> {
     pub fn new(group: &Group, inputs: &'a Inputs<T>, arithmetic: Arithmetic) -> Self {
         let (shape, eps) = (group.shape, group.input.eps());
         let (x, z) = (by_channel(shape, &inputs.x), by_channel(shape, &inputs.z));
-        let moments: Vec<Moments> = x.chunks(shape.m()).map(Moments::new).collect();
-        let of_batch = moments.iter().map(|moments| (moments.mean, moments.var));
-        let running = inputs.running_mean.iter().zip(&inputs.running_var);
-        let of_running = running.map(|(mean, var)| (mean.to_f64(), var.to_f64()));
-        let normalizer = |((center, var), x): ((f64, f64), &[f64])| Normalizer::new::<T::Param>(center, var, eps, x);
-        let by_batch = of_batch.zip(x.chunks(shape.m())).map(normalizer).collect();
-        let by_running = of_running.zip(x.chunks(shape.m())).map(normalizer).collect();
-        let max_z = z.chunks(shape.m()).map(largest_magnitude).collect();
+        // A channel without values has its place too.
+        let of = |channel: usize| channel * shape.m()..(channel + 1) * shape.m();
+        let moments: Vec<Moments> = (0..shape.c()).map(|channel| Moments::new(&x[of(channel)])).collect();
+        let normalizer = |channel: usize, center, var| Normalizer::new::<T::Param>(center, var, eps, &x[of(channel)]);
+        let by_batch = moments.iter().enumerate().map(|(channel, of)| normalizer(channel, of.mean, of.var)).collect();
+        let running = |channel: usize| [inputs.running_mean[channel], inputs.running_var[channel]].map(Element::to_f64);
+        let by_running = (0..shape.c())
+            .map(|channel| {
+                let [mean, var] = running(channel);
+                normalizer(channel, mean, var)
+            })
+            .collect();
+        let max_z = (0..shape.c()).map(|channel| largest_magnitude(&z[of(channel)])).collect();
         Self { inputs, group: *group, arithmetic, x, z, moments, by_batch, by_running, max_z }
     }
 

@@ -44,13 +44,15 @@ pub(super) fn try_each_channel<T: Element, E>(
     mut f: impl FnMut(usize, &[f64]) -> Result<(), E>,
 ) -> Result<(), E> {
     let [_, s] = rows_of(shape);
-    let at_once = if s > 1 { 1 } else { CHANNELS_AT_ONCE.min(shape.c()) };
+    let at_once = if s > 1 { 1 } else { CHANNELS_AT_ONCE.min(shape.c()).max(1) };
     let mut ordered = vec![0.0; at_once * shape.m()];
     for first in (0..shape.c()).step_by(at_once) {
         let channels = first..(first + at_once).min(shape.c());
         let ordered = &mut ordered[..channels.len() * shape.m()];
         put_in_order(shape, values, channels.clone(), ordered);
-        channels.zip(ordered.chunks(shape.m())).try_for_each(|(channel, values)| f(channel, values))?;
+        for channel in channels {
+            f(channel, &ordered[(channel - first) * shape.m()..][..shape.m()])?;
+        }
     }
     Ok(())
 }
@@ -58,6 +60,9 @@ pub(super) fn try_each_channel<T: Element, E>(
 /// Writes the values of some channels in their order.
 fn put_in_order<T: Element>(shape: Shape, values: &[T], channels: Range<usize>, ordered: &mut [f64]) {
     let ([rows, s], c) = (rows_of(shape), shape.c());
+    if ordered.is_empty() {
+        return;
+    }
     if s > 1 {
         for (channel, ordered) in channels.zip(ordered.chunks_mut(rows * s)) {
             for (row, ordered) in ordered.chunks_mut(s).enumerate() {
@@ -88,6 +93,8 @@ mod tests {
             (&[150, 37], Layout::ChannelsFirst),
             (&[5, 3, 9, 4], Layout::ChannelsLast),
             (&[1, 1, 1], Layout::ChannelsLast),
+            (&[0, 7], Layout::ChannelsFirst),
+            (&[2, 7, 0], Layout::ChannelsFirst),
         ] {
             let shape = Shape::new(dims, layout).unwrap();
             let values: Vec<f32> = (0..shape.len()).map(|i| i as f32).collect();
@@ -97,9 +104,10 @@ mod tests {
             assert!(by_index.eq(all.iter().copied()), "{shape}");
             let ordered = by_channel(shape, &values);
             assert!(ordered.iter().copied().eq(all.iter().map(|&i| i as f64)), "{shape}");
-            let mut channels: Vec<f64> = Vec::new();
+            let (mut channels, mut calls): (Vec<f64>, usize) = (Vec::new(), 0);
             let each = |channel: usize, values: &[f64]| {
-                assert_eq!(channel, channels.len() / shape.m());
+                assert_eq!(channel, calls);
+                calls += 1;
                 channels.extend(values);
                 if channel == 5 { Err(channel) } else { Ok(()) }
             };
