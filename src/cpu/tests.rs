@@ -135,12 +135,14 @@ fn half_types_lose_nothing_to_f32() {
 #[test]
 fn a_coefficient_beyond_f32_changes_no_bit_of_far_channels() {
     let shape = Shape::new(&[8, 64, 32, 32], Layout::ChannelsFirst).unwrap();
-    let x: Vec<bf16> = values(shape.len(), 0x9E37_79B9_7F4A_7C15);
-    let [mean, var] = [0.137, 0.731].map(|value| vec![value; shape.c()]);
+    let x: Vec<f16> = values(shape.len(), 0x9E37_79B9_7F4A_7C15);
+    let of_channels =
+        |first: f32, step: f32| -> Vec<f32> { (0..shape.c()).map(|ch| first + step * ch as f32).collect() };
+    let [mean, var] = [of_channels(0.137, 0.0131), of_channels(0.731, 0.0213)];
     let infer = |first_gamma: f32| {
-        let mut gamma = vec![1.37; shape.c()];
+        let mut gamma = of_channels(1.37, 0.0173);
         gamma[0] = first_gamma;
-        let mut y = vec![bf16::ZERO; shape.len()];
+        let mut y = vec![f16::ZERO; shape.len()];
         Cpu.run(Infer {
             shape,
             eps: 1e-5,
@@ -157,7 +159,7 @@ fn a_coefficient_beyond_f32_changes_no_bit_of_far_channels() {
         y
     };
     let (usual, tiny) = (infer(1.37), infer(1e-30));
-    let of_second_half = |y: &[bf16]| -> Vec<u16> {
+    let of_second_half = |y: &[f16]| -> Vec<u16> {
         let rows = y.chunks(shape.c() * shape.s());
         rows.flat_map(|row| row[row.len() / 2..].iter().map(|y| y.to_bits())).collect()
     };
