@@ -55,7 +55,7 @@ struct Buffers<'a, B: Backend, T: Element> {
     mask: B::Buf<u32>,
 }
 
-/// Runs a case through the functions over a caller's buffers. `dy` is [`Inputs::dy_of`] the case.
+/// Runs a case through the functions over a caller's buffers. `dy` is that of [`Oracle::dy_of`](super::oracle::Oracle::dy_of).
 ///
 /// A backward pass is preceded by its forward pass on the same backend, as in training. Every data tensor begins `start`
 /// elements behind the start of its memory, which decides its alignment.
