@@ -239,7 +239,7 @@ impl<T: SimdElement> Pass<'_, T> {
     }
 }
 
-/// The magnitude of a sum of `g` beside which products too small for an f32 count nothing, whatever the channel's `inv_std` that
+/// The magnitude of a sum of `g` against which products too small for an f32 count nothing, whatever the channel's `inv_std` that
 /// [`Channels::fit`] lets pass: they are that of constant channels, which are not few behind a relu.
 const MUCH: f64 = 1.0 / (1u64 << 20) as f64;
 

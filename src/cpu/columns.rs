@@ -15,6 +15,7 @@
 //! 3. Elements become values in registers, and results elements ([`Convert`]).
 //! 4. Up to eight vectors are added in the type of the values, by pairs, before the sum joins the others in f64. In f32 that is three
 //!    roundings, of 24 digits, where a half type has eight or eleven.
+//! 5. Each vector that is loaded or stored asks for memory some way ahead of it, which is then there in time.
 #![allow(unsafe_code)]
 #![expect(clippy::needless_range_loop, reason = "loops over terms: what is indexed is several arrays side by side")]
 

@@ -22,7 +22,7 @@ use crate::shape::{RowView, Shape};
 
 /// Elements of a chunk.
 const CHUNK_ELEMS: usize = 64 * 1024;
-/// Values of a channel beside which its coefficients take no time, even by one thread.
+/// Values of a channel from which on its coefficients take no time in comparison, even by one thread.
 const MANY_VALUES: usize = 256;
 /// Elements of what a thread takes at a time of a map, where neighbours are of one channel.
 const MAP_ELEMS: usize = 16 * 1024;
@@ -44,6 +44,11 @@ const FEW_ROWS_BLOCK: usize = 1024;
 const MANY_ROWS_BLOCK: usize = 16 * 1024;
 /// Chunks of a block that is computed by all threads, one block after the other, so that one at a time is in cache.
 const CHUNKS_FOR_ALL_THREADS: usize = 16;
+
+/// The part of this index of a range of some length, in steps.
+fn part(i: usize, step: usize, of: usize) -> Range<usize> {
+    i * step..((i + 1) * step).min(of)
+}
 
 /// Channels of a block.
 fn channels_per_block(view: RowView) -> usize {
@@ -159,7 +164,6 @@ impl Block {
     fn chunk(&self, index: usize) -> Chunk<'_> {
         let RowView { rows, s, .. } = self.view();
         let [_, of_plane] = self.counts();
-        let part = |i: usize, step: usize, of: usize| i * step..((i + 1) * step).min(of);
         let rows = part(index / of_plane, rows_per_chunk(self.view(), self.channels().len()), rows);
         Chunk { block: self, rows, values: part(index % of_plane, CHUNK_ELEMS, s) }
     }
@@ -214,7 +218,6 @@ impl Block {
         let steps = [rows_at_once, channels, MAP_ELEMS];
         let counts = [rows.div_ceil(steps[0]), all.div_ceil(steps[1]), s.div_ceil(steps[2])];
         let of_chunk = |i: usize| {
-            let part = |i: usize, step: usize, of: usize| i * step..((i + 1) * step).min(of);
             let rows = part(i / counts[2] / counts[1], steps[0], rows);
             let channels = part(i / counts[2] % counts[1], steps[1], all);
             let values = part(i % counts[2], steps[2], s);

@@ -37,7 +37,7 @@ pub struct Expected {
     pub slack: Vec<f64>,
 }
 
-/// What the operations on the data of a group should give.
+/// The oracle of a group's data: it gives what each operation on them should.
 #[derive(Debug)]
 pub struct Oracle<'a, T: Element> {
     inputs: &'a Inputs<T>,

@@ -5,9 +5,9 @@ use core::ops::Range;
 use crate::element::Element;
 use crate::shape::{Layout, Shape};
 
-/// Samples that are put in order at a time where neighbours are of different channels: so many lines of memory stay in cache.
+/// Samples that are put in order at a time where neighbours are of different channels: their lines of memory stay in cache.
 const SAMPLES_AT_ONCE: usize = 64;
-/// Channels that are put in order at a time there: so many values are in a line of memory.
+/// Channels that are put in order at a time there: as a line of memory has values.
 const CHANNELS_AT_ONCE: usize = 16;
 
 /// Rows of a tensor, each of which has a run of this many values of every channel.

@@ -20,7 +20,7 @@ pub(super) struct Written<T> {
     pub(super) channels: Outputs,
 }
 
-/// What the cases of a group read on a backend, and write nothing into.
+/// The data on a backend that the cases of a group read, and write nothing into.
 pub(super) struct Data<B: Backend, T: Element> {
     /// Elements before those that the operations use.
     start: usize,

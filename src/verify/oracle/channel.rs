@@ -22,7 +22,7 @@ impl Moments {
     }
 }
 
-/// What normalizes a channel, and how far from zero that gets.
+/// The coefficients that normalize a channel, and how far from zero that gets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Normalizer {
     /// The mean: the batch's, or the running one.
