@@ -1,6 +1,7 @@
 """.ci/needs over stand-ins: each thing that a machine lacks is named, all of them at once, and a whole machine passes."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -8,6 +9,8 @@ import unittest
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent / ".ci" / "needs"
 BASH = shutil.which("bash")
+# The oldest Rust that the crate is built with.
+(OLDEST,) = re.findall(r'^rust-version = "(.+)"$', (SCRIPT.parent.parent / "Cargo.toml").read_text(), re.MULTILINE)
 # The programs that the script itself is written with.
 TOOLS = "awk cut dirname du grep head mktemp rm sort tail".split()
 # A machine that lacks nothing: what each program does.
@@ -84,11 +87,11 @@ class Needs(unittest.TestCase):
         (line,) = self.said(fails("python3", "pip download"))
         self.assertEqual(line, ".ci/needs: PyPI: expected pip to fetch from it, got no route")
         # No clippy and no old Rust yet, and nowhere to get them from.
-        cargo = f"""{WHOLE["cargo"]}; case "$*" in clippy*|+1.88*) exit 1;; esac"""
+        cargo = f"""{WHOLE["cargo"]}; case "$*" in clippy*|+{OLDEST}*) exit 1;; esac"""
         self.assertEqual(self.said({"cargo": cargo}), [])
         lines = self.said({"cargo": cargo, "rustup": "echo no route >&2; exit 1"})
         words = "expected rustup to fetch it from static.rust-lang.org, got no route"
-        self.assertEqual(lines, [f".ci/needs: clippy: {words}", f".ci/needs: Rust 1.88: {words}"])
+        self.assertEqual(lines, [f".ci/needs: clippy: {words}", f".ci/needs: Rust {OLDEST}: {words}"])
 
     def test_the_machine(self):
         self.assertEqual(self.said({"uname": "echo Darwin arm64"}), [".ci/needs: system: expected Linux x86_64, got Darwin arm64"])
