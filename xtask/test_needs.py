@@ -86,12 +86,14 @@ class Needs(unittest.TestCase):
         self.assertEqual(line, ".ci/needs: crates.io: expected cargo to fetch from it, got no route")
         (line,) = self.said(fails("python3", "pip download"))
         self.assertEqual(line, ".ci/needs: PyPI: expected pip to fetch from it, got no route")
-        # No clippy and no old Rust yet, and nowhere to get them from.
+        # No clippy, no other target and no old Rust yet, and nowhere to get them from.
         cargo = f"""{WHOLE["cargo"]}; case "$*" in clippy*|+{OLDEST}*) exit 1;; esac"""
         self.assertEqual(self.said({"cargo": cargo}), [])
         lines = self.said({"cargo": cargo, "rustup": "echo no route >&2; exit 1"})
-        words = "expected rustup to fetch it from static.rust-lang.org, got no route"
-        self.assertEqual(lines, [f".ci/needs: clippy: {words}", f".ci/needs: Rust {OLDEST}: {words}"])
+        words = "from static.rust-lang.org, got no route"
+        clippy = f".ci/needs: clippy: expected rustup to fetch it {words}"
+        target = f".ci/needs: aarch64-unknown-linux-gnu: expected rustup to fetch its standard library {words}"
+        self.assertEqual(lines, [clippy, target, f".ci/needs: Rust {OLDEST}: expected rustup to fetch it {words}"])
 
     def test_the_machine(self):
         self.assertEqual(self.said({"uname": "echo Darwin arm64"}), [".ci/needs: system: expected Linux x86_64, got Darwin arm64"])

@@ -2,12 +2,13 @@
 
 use super::Cpu;
 use super::activation::{Kind, Smooth};
-use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend};
+use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend, rest};
 use super::columns::Parameters;
 use super::convert::{Convert, SimdElement};
 use super::formulas;
 use super::mask;
 use super::output::Output;
+use super::per_channel;
 use super::piece::Piece;
 use super::sweep::{Block, by_block};
 use super::tile::Tiles;
@@ -44,8 +45,9 @@ pub(super) fn gradients<T: SimdElement>(
         }
     });
     let write = |output: Option<&mut [T::Param]>, of_block: fn(&[Vec<f64>; 2]) -> &[f64]| {
-        let values = of_blocks.iter().flat_map(of_block);
-        output.into_iter().flatten().zip(values).for_each(|(output, value)| *output = Element::from_f64(*value));
+        if let Some(output) = output {
+            per_channel::write(of_blocks.iter().map(of_block), output);
+        }
     };
     write(gradients.dgamma, |[dgamma, _]| dgamma);
     write(gradients.dbeta, |[_, dbeta]| dbeta);
@@ -69,7 +71,7 @@ impl<T: SimdElement> Pass<'_, T> {
         if let Some(dx) = dx {
             self.scale(channels, dx);
         }
-        multiply(&mut dgamma, &channels.inv_std);
+        per_channel::update([&mut dgamma], [&channels.inv_std], |[dgamma], [inv_std]| [dgamma * inv_std]);
         [dgamma, dbeta]
     }
 
@@ -79,19 +81,24 @@ impl<T: SimdElement> Pass<'_, T> {
         if self.activation != Activation::Identity && self.needs_residuals(&channels) {
             // v needs the mean before the sums are there.
             let residuals = self.mean_residuals(&channels);
-            add_residuals::<T>(&mut channels.mean, &residuals, m);
+            per_channel::update([&mut channels.mean], [&residuals], move |[mean], [sum]| {
+                [with_residual::<T>(mean, sum / m)]
+            });
         }
         let [dbeta, mut dgamma, sum_xmu] = self.sums(&channels);
-        let given = channels.mean.clone();
-        add_residuals::<T>(&mut channels.mean, &sum_xmu, m);
-        for (((dgamma, dbeta), mean), given) in dgamma.iter_mut().zip(&dbeta).zip(&channels.mean).zip(given) {
-            *dgamma -= (mean - given) * dbeta;
-        }
-        multiply(&mut dgamma, &channels.inv_std);
+        let Channels { mean, inv_std, .. } = &mut channels;
+        per_channel::update(
+            [mean, &mut dgamma],
+            [&sum_xmu, &dbeta, inv_std],
+            move |[given, sum], [sum_xmu, dbeta, inv_std]| {
+                let mean = with_residual::<T>(given, sum_xmu / m);
+                [mean, (sum - (mean - given) * dbeta) * inv_std]
+            },
+        );
         if let Some(dx) = dx {
-            let mean_dy: Vec<f64> = dbeta.iter().map(|dbeta| dbeta / m).collect();
-            let mut proj: Vec<f64> = dgamma.iter().map(|dgamma| dgamma / m).collect();
-            multiply(&mut proj, &channels.inv_std);
+            let projection = [&dbeta, &dgamma, &channels.inv_std].map(Vec::as_slice);
+            let [mean_dy, proj] =
+                per_channel::map(projection, move |[dbeta, dgamma, inv_std]| [dbeta / m, dgamma / m * inv_std]);
             self.project(&channels, [&mean_dy, &proj], dx);
         }
         [dgamma, dbeta]
@@ -100,8 +107,11 @@ impl<T: SimdElement> Pass<'_, T> {
     /// Whether the rounding of a mean would show in `v`: in f64 always, in f32 where it is many sigmas.
     fn needs_residuals(&self, channels: &Channels) -> bool {
         let Channels { mean, inv_std, .. } = channels;
-        let is_near = |(mean, inv_std): (&f64, &f64)| (mean * inv_std).abs() < 16.0;
-        is_f64::<T::Usual>() || !mean.iter().zip(inv_std).all(is_near)
+        let is_far = |[mean, inv_std]: [f64; 2]| {
+            let is_near = (mean * inv_std).abs() < 16.0;
+            !is_near
+        };
+        is_f64::<T::Usual>() || per_channel::any([mean, inv_std], is_far)
     }
 
     /// The sums of `x - mean`.
@@ -150,10 +160,11 @@ impl<T: SimdElement> Pass<'_, T> {
         if !is_f64::<R>() {
             // They are about the nearest values of the type.
             let m = self.block.m() as f64;
-            for (ch, rest) in channels.rests::<R>().into_iter().enumerate() {
-                sum_dy_xmu[ch] -= if rest == 0.0 { 0.0 } else { rest * sum_dy[ch] };
-                sum_xmu[ch] -= rest * m;
-            }
+            let sums = [&mut sum_dy_xmu, &mut sum_xmu].map(Vec::as_mut_slice);
+            per_channel::update(sums, [&channels.mean, &sum_dy], move |[dy_xmu, xmu], [mean, dy]| {
+                let rest = rest::<R>(mean);
+                [if rest == 0.0 { dy_xmu } else { dy_xmu - rest * dy }, xmu - rest * m]
+            });
         }
         [sum_dy, sum_dy_xmu, sum_xmu]
     }
@@ -245,23 +256,16 @@ const MUCH: f64 = 1.0 / (1u64 << 20) as f64;
 
 /// Whether the sums of a channel in f32 have lost what counts: beyond its range, or so small that products may have been lost.
 fn has_lost([dy, dy_xmu, xmu]: [f64; 3]) -> bool {
-    let is_zero = dy == 0.0 && dy_xmu == 0.0;
-    let is_small = dy_xmu.abs() <= 1.0 / LARGE && dy.abs() < MUCH && !is_zero;
-    is_small || ![dy, dy_xmu, xmu].into_iter().all(f64::is_finite)
+    let is_zero = (dy == 0.0) & (dy_xmu == 0.0);
+    let is_small = (dy_xmu.abs() <= 1.0 / LARGE) & (dy.abs() < MUCH) & !is_zero;
+    is_small | !(dy.is_finite() & dy_xmu.is_finite() & xmu.is_finite())
 }
 
-/// Multiplies each value by its factor.
-fn multiply(values: &mut [f64], factors: &[f64]) {
-    values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
-}
-
-/// Adds to each mean the residual that its rounding took away, found as the mean of `x - mean`, from the sum over m values.
+/// A mean and the residual that its rounding took away, found as the mean of `x - mean`.
 ///
 /// More than a rounding is no such residual: the caller gave the statistics of something else, and they are taken as given.
-fn add_residuals<T: SimdElement>(means: &mut [f64], sums: &[f64], m: f64) {
+#[inline(always)]
+fn with_residual<T: SimdElement>(mean: f64, residual: f64) -> f64 {
     let ulp = 2.0 * <T::Param as Element>::DTYPE.unit_roundoff();
-    for (mean, sum) in means.iter_mut().zip(sums) {
-        let residual = sum / m;
-        *mean += if residual.abs() <= ulp * mean.abs() { residual } else { 0.0 };
-    }
+    mean + if residual.abs() <= ulp * mean.abs() { residual } else { 0.0 }
 }

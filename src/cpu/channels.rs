@@ -2,8 +2,9 @@
 
 use core::any::TypeId;
 use core::ops::{Range, RangeInclusive};
+use std::borrow::Cow;
 
-use super::level::by_level;
+use super::per_channel::{any, map, to_f64, update};
 use super::piece::Table;
 use super::vector::Real;
 use super::walk::Walk;
@@ -30,7 +31,8 @@ impl Channels {
         let scale = match gamma {
             None => inv_std.clone(),
             Some(gamma) => {
-                inv_std.iter().zip(&gamma[channels.clone()]).map(|(inv_std, gamma)| inv_std * gamma.to_f64()).collect()
+                let [scale] = map([&inv_std, &to_f64(&gamma[channels.clone()])], |[inv_std, gamma]| [inv_std * gamma]);
+                scale
             }
         };
         let beta = match beta {
@@ -62,7 +64,7 @@ impl Channels {
         affine: [Option<&[P]>; 2],
         [mean, var]: [&[P]; 2],
     ) -> Self {
-        let inv_std = var[channels.clone()].iter().map(|var| inv_std::<P>(var.to_f64(), eps)).collect();
+        let inv_std = inv_std::<P>(&to_f64(&var[channels.clone()]), eps);
         Self::new(channels.clone(), to_f64(&mean[channels]), inv_std, affine)
     }
 
@@ -74,21 +76,16 @@ impl Channels {
                 && factors.into_iter().all(|factors| are_in(factors, SMALL..=1.0 / SMALL))
     }
 
-    /// The rests of the means that the nearest values of a type leave.
-    pub(super) fn rests<R: Real>(&self) -> Vec<f64> {
-        self.mean.iter().map(|mean| rest::<R>(*mean)).collect()
-    }
-
     /// `term`, less the share of it that the mean's rounding leaves.
-    fn shifted<R: Real>(&self, terms: &[f64], factors: &[f64]) -> Vec<f64> {
+    fn shifted<'a, R: Real>(&self, terms: &'a [f64], factors: &[f64]) -> Cow<'a, [f64]> {
         if is_f64::<R>() {
-            return terms.to_vec();
+            return Cow::Borrowed(terms);
         }
-        let shift = |((term, factor), mean): ((&f64, &f64), &f64)| {
-            let rest = rest::<R>(*mean);
-            if rest == 0.0 { *term } else { term - rest * factor }
-        };
-        terms.iter().zip(factors).zip(&self.mean).map(shift).collect()
+        let [shifted] = map([terms, factors, &self.mean], |[term, factor, mean]| {
+            let rest = rest::<R>(mean);
+            [if rest == 0.0 { term } else { term - rest * factor }]
+        });
+        Cow::Owned(shifted)
     }
 
     /// The parameters of `v`: mean, scale and shift, which is `beta` but for the mean's rounding.
@@ -112,18 +109,16 @@ pub(super) const SMALL: f64 = 1.0 / (1u64 << 60) as f64;
 /// another.
 pub(super) fn mend<const K: usize>(
     sums: &mut [Vec<f64>; K],
-    has_lost: impl Fn([f64; K]) -> bool,
+    has_lost: impl Fn([f64; K]) -> bool + Copy,
     in_f64: impl FnOnce() -> [Vec<f64>; K],
 ) {
-    let is_lost = |ch: &usize| has_lost(core::array::from_fn(|k| sums[k][*ch]));
-    let lost: Vec<usize> = (0..sums[0].len()).filter(is_lost).collect();
-    if lost.is_empty() {
+    if !any(sums.each_ref().map(Vec::as_slice), has_lost) {
         return;
     }
     let in_f64 = in_f64();
-    for ch in lost {
-        sums.iter_mut().zip(&in_f64).for_each(|(sums, in_f64)| sums[ch] = in_f64[ch]);
-    }
+    update(sums.each_mut().map(Vec::as_mut_slice), in_f64.each_ref().map(Vec::as_slice), move |sums, in_f64| {
+        if has_lost(sums) { in_f64 } else { sums }
+    });
 }
 
 /// Whether a type is f64.
@@ -134,36 +129,30 @@ pub(super) fn is_f64<R: Real>() -> bool {
 /// Whether all magnitudes are 0 or in a range, or infinite or NaN, which they are in every type.
 pub(super) fn are_in(values: &[f64], range: RangeInclusive<f64>) -> bool {
     let (start, end) = (*range.start(), *range.end());
-    // No branch, and as wide as the values, so that it becomes vector code.
-    let is_out = |value: f64| {
+    !any([values], move |[value]| {
         let magnitude = value.abs();
         let is_small = (magnitude < start) & (magnitude > 0.0);
         let is_large = (magnitude > end) & (magnitude < f64::INFINITY);
-        u64::from(is_small | is_large)
-    };
-    by_level!(simd => {
-        let _ = simd;
-        values.iter().fold(0, |any, value| any | is_out(*value)) == 0
+        is_small | is_large
     })
 }
 
 /// The rest that the nearest value of a type leaves; none where that is not finite.
-#[inline]
-fn rest<R: Real>(value: f64) -> f64 {
+#[inline(always)]
+pub(super) fn rest<R: Real>(value: f64) -> f64 {
     let nearest = R::from_f64(value).to_f64();
     if nearest.abs() < f64::INFINITY { value - nearest } else { 0.0 }
 }
 
-/// Parameters in f64.
-fn to_f64<P: Param>(values: &[P]) -> Vec<f64> {
-    values.iter().map(|value| value.to_f64()).collect()
-}
-
-/// `1 / sqrt(var + eps)`, 0 where `var + eps = 0`, NaN below.
+/// `1 / sqrt(var + eps)` of each channel, 0 where `var + eps = 0`, NaN below.
 ///
 /// `eps` is rounded to the type of per-channel values first: so an f32 variance and `eps` add up to 0 here exactly where
 /// they do on a device, which adds them in f32, and to less than 0 likewise.
-pub(super) fn inv_std<P: Param>(var: f64, eps: f64) -> f64 {
-    let v = var + P::from_f64(eps).to_f64();
-    if v == 0.0 { 0.0 } else { 1.0 / v.sqrt() }
+pub(super) fn inv_std<P: Param>(var: &[f64], eps: f64) -> Vec<f64> {
+    let eps = P::from_f64(eps).to_f64();
+    let [inv_std] = map([var], move |[var]| {
+        let v = var + eps;
+        [if v == 0.0 { 0.0 } else { 1.0 / v.sqrt() }]
+    });
+    inv_std
 }

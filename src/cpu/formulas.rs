@@ -49,14 +49,14 @@ macro_rules! by_level_of {
     };
 }
 
-/// Adds `x - pivot` and its square.
+/// Adds `x - pivot` and its square. For every pair at every level: channels of few values are summed in f64.
 pub(super) fn sum_squares<T: Convert<R>, R: Real>(
     grid: Grid,
     pivot: Parameters<'_, 1, R>,
     x: &[T],
     sums: &mut [[PerLane<f64>; 2]],
 ) {
-    by_level_of!(T, R, simd => sum(simd, grid, pivot, [x], sums, #[inline(always)] |p, [x]| {
+    by_level!(simd => sum(simd, grid, pivot, [x], sums, #[inline(always)] |p, [x]| {
         let d = x - p[0];
         [d, d * d]
     }));

@@ -29,7 +29,7 @@ pub(super) fn train<T: SimdElement>(
     let y = Output::new(y);
     by_block(shape, |block| {
         let Moments { mean, var } = moments::of_block(block, x);
-        let inv_std = var.iter().map(|var| inv_std::<T::Param>(*var, eps)).collect();
+        let inv_std = inv_std::<T::Param>(&var, eps);
         let channels = Channels::new(block.channels(), mean, inv_std, affine);
         normalize(block, x, &channels, epilogue, &y);
         (Moments { mean: channels.mean, var }, channels.inv_std)

@@ -22,6 +22,7 @@ mod mask;
 mod moments;
 mod operations;
 mod output;
+mod per_channel;
 mod piece;
 mod stream;
 mod sweep;

@@ -12,6 +12,7 @@
 use super::channels::{LARGE, are_in, is_f64, mend};
 use super::convert::{Convert, SimdElement};
 use super::formulas::sum_squares;
+use super::per_channel::{to_f64, update};
 use super::piece::Table;
 use super::sweep::{Block, Chunk};
 use super::vector::Real;
@@ -30,12 +31,13 @@ const VERY_FEW: usize = 4;
 
 /// Mean and biased variance of each channel of a block.
 pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
-    let mut mean = block.first(x, |x| finite_or_zero(x.to_f64()));
+    let mut mean = to_f64(&block.first(x));
+    update([&mut mean], [], |[first], []| [finite_or_zero(first)]);
     let mut pivot = mean.clone();
     if block.m() > VERY_FEW {
         let sample = block.sample(SAMPLE.max(block.m().isqrt()));
         let (m, [sum, _]) = (sample.m() as f64, sums_about(&sample, &block.table::<1, T::Usual>([&mean]), x));
-        pivot.iter_mut().zip(sum).for_each(|(pivot, sum)| *pivot = T::Usual::pivot(*pivot + finite_or_zero(sum / m)));
+        update([&mut pivot], [&sum], move |[pivot], [sum]| [T::Usual::pivot(pivot + finite_or_zero(sum / m))]);
     }
     let suffices = is_f64::<T::Usual>() || block.m() > VERY_FEW && are_in(&pivot, 0.0..=LARGE);
     let about = suffices.then(|| block.table::<1, T::Usual>([&pivot]));
@@ -48,20 +50,20 @@ pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
         };
         let mut sums = sums_about(chunk, about, x);
         if !is_f64::<T::Usual>() {
-            mend(&mut sums, |[sum, squares]| has_lost(m, sum, squares), in_f64);
+            mend(&mut sums, move |[sum, squares]| has_lost(m, sum, squares), in_f64);
         }
         let [sum, squares] = sums;
         ChunkMoments { m, sum, squares }
     });
-    let average = |about: &[f64], of_channel: fn(f64, [f64; 3], f64) -> f64| {
-        average(&chunks, block.m(), &pivot, about, of_channel)
-    };
+    // One division for all channels. What it rounds away of the mean comes back with the correction.
+    let share = 1.0 / block.m() as f64;
     // The first sum alone decides whether the mean is finite; the correction makes a finite one exact.
-    let residuals = average(&mean, ChunkMoments::sum_about);
-    mean.iter_mut().zip(residuals).for_each(|(mean, rest)| *mean += rest);
-    let corrections = average(&mean, ChunkMoments::sum_about);
-    mean.iter_mut().zip(corrections).for_each(|(mean, correction)| *mean += finite_or_zero(correction));
-    let var = average(&mean, ChunkMoments::squares_about);
+    let residuals = totals(&chunks, &pivot, &mean, sum_about);
+    update([&mut mean], [&residuals], move |[mean], [residual]| [mean + residual * share]);
+    let corrections = totals(&chunks, &pivot, &mean, sum_about);
+    update([&mut mean], [&corrections], move |[mean], [correction]| [mean + finite_or_zero(correction * share)]);
+    let mut var = totals(&chunks, &pivot, &mean, squares_about);
+    update([&mut var], [], move |[total], []| [total * share]);
     Moments { mean, var }
 }
 
@@ -70,35 +72,34 @@ fn sums_about<T: Convert<R>, R: Real>(chunk: &Chunk<'_>, about: &Table<1, R>, x:
     chunk.sums(|piece, sums| sum_squares(piece.grid(), about.of(piece), piece.of(x), sums))
 }
 
-/// The average `about` a value over all chunks of each channel, of `m` values: chunk by chunk, as they lie in memory.
-fn average(
+/// The total `about` a value over all chunks of each channel: chunk by chunk, as they lie in memory.
+fn totals(
     chunks: &[ChunkMoments],
-    m: usize,
     pivot: &[f64],
     about: &[f64],
-    of_channel: fn(f64, [f64; 3], f64) -> f64,
+    of_chunk: impl Fn([f64; 2], [f64; 3], f64) -> f64 + Copy,
 ) -> Vec<f64> {
-    let mut sums = vec![0.0; about.len()];
+    let mut totals = vec![0.0; about.len()];
     for ChunkMoments { m, sum, squares } in chunks {
-        let of_chunk = pivot.iter().zip(sum).zip(squares).zip(about);
-        for (total, (((pivot, sum), squares), about)) in sums.iter_mut().zip(of_chunk) {
-            *total += of_channel(*m, [*pivot, *sum, *squares], *about);
-        }
+        let (m, share) = (*m, 1.0 / m);
+        update([&mut totals], [pivot, sum, squares, about], move |[total], [pivot, sum, squares, about]| {
+            [total + of_chunk([m, share], [pivot, sum, squares], about)]
+        });
     }
-    sums.iter_mut().for_each(|sum| *sum /= m as f64);
-    sums
+    totals
 }
 
+#[inline(always)]
 fn finite_or_zero(v: f64) -> f64 {
     if v.is_finite() { v } else { 0.0 }
 }
 
 /// Whether the sums of m values about a pivot have lost in f32 what counts.
 fn has_lost(m: f64, sum: f64, squares: f64) -> bool {
-    let is_constant = squares == 0.0 && sum == 0.0;
+    let is_constant = (squares == 0.0) & (sum == 0.0);
     // The comparisons are false for NaN.
-    let is_exact = squares > 1.0 / LARGE && squares < f64::INFINITY && sum * sum <= 0.5 * m * squares;
-    !(is_constant || is_exact)
+    let is_exact = (squares > 1.0 / LARGE) & (squares < f64::INFINITY) & (sum * sum <= 0.5 * m * squares);
+    !(is_constant | is_exact)
 }
 
 /// The moments of each channel in a chunk.
@@ -111,16 +112,16 @@ struct ChunkMoments {
     squares: Vec<f64>,
 }
 
-impl ChunkMoments {
-    /// The sum of the values of a channel about another.
-    fn sum_about(m: f64, [pivot, sum, _]: [f64; 3], other: f64) -> f64 {
-        m * (pivot - other) + sum
-    }
+/// The sum of a chunk's m values, of which each is this share, about another value than the pivot.
+#[inline(always)]
+fn sum_about([m, _]: [f64; 2], [pivot, sum, _]: [f64; 3], other: f64) -> f64 {
+    m * (pivot - other) + sum
+}
 
-    /// The sum of their squares about the channel's mean.
-    fn squares_about(m: f64, [pivot, sum, squares]: [f64; 3], mean: f64) -> f64 {
-        let rest = sum / m;
-        let distance = (pivot - mean) + rest;
-        squares - sum * rest + m * distance * distance
-    }
+/// The sum of their squares about the channel's mean.
+#[inline(always)]
+fn squares_about([m, share]: [f64; 2], [pivot, sum, squares]: [f64; 3], mean: f64) -> f64 {
+    let rest = sum * share;
+    let distance = (pivot - mean) + rest;
+    squares - sum * rest + m * distance * distance
 }

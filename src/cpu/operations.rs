@@ -2,8 +2,8 @@
 
 use super::convert::SimdElement;
 use super::sweep::bookkeeping_bytes;
-use super::{Cpu, backward, forward, mask, threads, tracking};
-use crate::element::{Element, Param};
+use super::{Cpu, backward, forward, mask, per_channel, threads, tracking};
+use crate::element::Element;
 use crate::error::Result;
 use crate::memory;
 use crate::op::{Backward, Epilogue, Infer, Moments, Operation, Train, Update};
@@ -26,8 +26,8 @@ pub(super) fn compute<T: SimdElement>(shape: Shape, operation: Operation<'_, Cpu
 
 fn moments<T: SimdElement>(Moments { shape, x, mean, var }: Moments<'_, Cpu, T>) -> Result<()> {
     let blocks = on_threads(shape, || forward::moments(shape, x))?;
-    round(blocks.iter().map(|moments| &moments.mean), mean);
-    round(blocks.iter().map(|moments| &moments.var), var);
+    per_channel::write(blocks.iter().map(|moments| &moments.mean[..]), mean);
+    per_channel::write(blocks.iter().map(|moments| &moments.var[..]), var);
     Ok(())
 }
 
@@ -40,11 +40,10 @@ fn train<T: SimdElement>(op: Train<'_, Cpu, T>) -> Result<()> {
         }
         blocks
     })?;
-    round(blocks.iter().map(|(moments, _)| &moments.mean), saved_mean);
-    round(blocks.iter().map(|(_, inv_std)| inv_std), saved_inv_std);
+    per_channel::write(blocks.iter().map(|(moments, _)| &moments.mean[..]), saved_mean);
+    per_channel::write(blocks.iter().map(|(_, inv_std)| &inv_std[..]), saved_inv_std);
     if let Some(Update { tracking, mean, var, num_batches_tracked }) = running {
-        let batch = blocks.iter().flat_map(|(moments, _)| moments.mean.iter().zip(&moments.var));
-        let batch = batch.map(|(mean, var)| [*mean, *var]);
+        let batch = blocks.iter().map(|(moments, _)| [&moments.mean, &moments.var].map(Vec::as_slice));
         tracking::update(tracking.coefficients(shape.m()), batch, mean, var, &mut num_batches_tracked[0]);
     }
     Ok(())
@@ -85,9 +84,4 @@ fn on_threads<R: Send>(shape: Shape, work: impl FnOnce() -> R + Send) -> Result<
         memory::expect_room(bookkeeping_bytes(shape))?;
     }
     Ok(threads::run(shape.len(), work))
-}
-
-/// Rounds the values of each block's channels.
-fn round<'a, P: Param>(blocks: impl Iterator<Item = &'a Vec<f64>>, output: &mut [P]) {
-    output.iter_mut().zip(blocks.flatten()).for_each(|(output, value)| *output = P::from_f64(*value));
 }

@@ -68,7 +68,7 @@ pub(super) fn copy<T: Copy>(from: &[T], to: &mut [T]) {
 /// Bytes ahead of what is read, and of what is written, at which memory is asked for where it is gone through as it lies: as many as are
 /// computed while it comes, by measurement. Behind the end of a plane that is in the next one, often of the same walk.
 pub(super) const AHEAD: usize = 3072;
-pub(super) const AHEAD_OF_STORES: usize = 2048;
+const AHEAD_OF_STORES: usize = 2048;
 
 /// Asks for the memory at this distance behind a value, which will be read soon: a processor's own prefetching begins anew with every
 /// page of memory, and every plane.
@@ -94,7 +94,7 @@ pub(super) fn ahead_of_stores<T>(value: *const T) {
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(value.cast::<i8>().wrapping_add(AHEAD_OF_STORES)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = (value, AHEAD_OF_STORES);
 }
 
 /// Makes what this thread has copied visible before what it does next.

@@ -34,6 +34,8 @@ const CHUNK_ROWS: RangeInclusive<usize> = 64..=256;
 const BLOCK_ELEMS: usize = 32 * 1024;
 /// Elements of a task at least.
 const MIN_TASK_ELEMS: usize = 16 * 1024;
+/// Elements that take as long as what is computed once a channel.
+const CHANNEL_ELEMS: usize = 16;
 /// Neighbouring elements of a block in a row at least, even where it then holds more, so that memory is read in more than
 /// snippets.
 const MIN_RUN_ELEMS: usize = 4096;
@@ -71,7 +73,7 @@ fn blocks_per_task(view: RowView) -> usize {
     if m * if view.s >= LANES { 1 } else { channels } > CHUNKS_FOR_ALL_THREADS * CHUNK_ELEMS {
         return view.c;
     }
-    MIN_TASK_ELEMS.div_ceil(m * channels)
+    MIN_TASK_ELEMS.div_ceil((m + CHANNEL_ELEMS) * channels)
 }
 
 /// Rows of a chunk of this many channels.

@@ -1,12 +1,13 @@
 //! The running statistics.
 
+use super::per_channel::{self, to_f64};
 use crate::element::Param;
 use crate::op::{Coefficients, Weights};
 
-/// Moves running statistics by the mean and the biased variance of each channel of a batch.
-pub(super) fn update<P: Param>(
+/// Moves running statistics by the means and the biased variances of a batch's channels, block after block.
+pub(super) fn update<'a, P: Param>(
     coefficients: Coefficients,
-    batch: impl Iterator<Item = [f64; 2]>,
+    batch: impl Iterator<Item = [&'a [f64]; 2]>,
     mean: &mut [P],
     var: &mut [P],
     num_batches_tracked: &mut i64,
@@ -19,14 +20,21 @@ pub(super) fn update<P: Param>(
         return;
     }
     // With one of 1 the old value is not read: 0 * NaN would keep it.
-    let step = |old: P, new: f64| P::from_f64(if momentum == 1.0 { new } else { keep * old.to_f64() + momentum * new });
+    let step = move |old: f64, new: f64| if momentum == 1.0 { new } else { keep * old + momentum * new };
     // In their own type: a value that overflows there is an infinity in the running statistics.
     let is_finite = |statistic: f64| P::from_f64(statistic).to_f64().is_finite();
-    for ([batch_mean, batch_var], (mean, var)) in batch.zip(mean.iter_mut().zip(var)) {
-        let finite = is_finite(batch_mean) && is_finite(batch_var);
-        if finite || !skips_non_finite {
-            *mean = step(*mean, batch_mean);
-            *var = step(*var, batch_var * correction);
+    let mut start = 0;
+    for batch in batch {
+        let block = start..start + batch[0].len();
+        start = block.end;
+        let running = [&mut mean[block.clone()], &mut var[block]];
+        let [mut new_mean, mut new_var] = running.each_ref().map(|running| to_f64(running));
+        per_channel::update([&mut new_mean, &mut new_var], batch, move |old, [mean, var]| {
+            let is_taken = (is_finite(mean) & is_finite(var)) | !skips_non_finite;
+            if is_taken { [step(old[0], mean), step(old[1], var * correction)] } else { old }
+        });
+        for (running, new) in running.into_iter().zip([new_mean, new_var]) {
+            per_channel::write([&new[..]].into_iter(), running);
         }
     }
 }

@@ -13,6 +13,7 @@
 use core::ops::Range;
 
 use super::columns::Grid;
+use super::level::by_level;
 use super::piece::{Piece, Table};
 use super::tile::TILE;
 use super::vector::{LANES, PerLane, Real};
@@ -78,8 +79,9 @@ impl Walk {
     }
 
     /// The first value of each channel.
-    pub(super) fn first<T: Copy, R>(&self, values: &[T], convert: impl Fn(T) -> R) -> Vec<R> {
-        (0..self.channels.len()).map(|ch| convert(values[self.start(0) + ch * self.view.s])).collect()
+    pub(super) fn first<T: Copy>(&self, values: &[T]) -> Vec<T> {
+        let values = &values[self.start(0)..][..self.width()];
+        if self.view.s == 1 { values.to_vec() } else { values.iter().step_by(self.view.s).copied().collect() }
     }
 
     /// Parameters, one of each for every channel, as columns have them.
@@ -99,12 +101,10 @@ impl Walk {
                         }
                     }
                 }
-                _ => {
-                    values
-                        .iter_mut()
-                        .zip(of_channels)
-                        .for_each(|(value, of_channel)| *value = R::from_f64(*of_channel));
-                }
+                _ => by_level!(simd => {
+                    let _ = simd;
+                    values.iter_mut().zip(of_channels).for_each(|(value, channel)| *value = R::from_f64(*channel));
+                }),
             }
         }
         Table::new(self.form == Form::Planes, values, len)
@@ -226,9 +226,9 @@ impl Walk {
             Form::Pattern { rows: of_pattern } => {
                 let mut of_channels = vec![0.0; channels];
                 if width == channels && of_pattern == 1 {
-                    for (of_lanes, of_column) in of_channels.chunks_mut(LANES).zip(sums) {
-                        of_lanes.copy_from_slice(&of_column[k][..of_lanes.len()]);
-                    }
+                    let (columns, rest) = of_channels.as_chunks_mut::<LANES>();
+                    columns.iter_mut().zip(sums).for_each(|(column, sums)| *column = sums[k]);
+                    sums[columns.len()..].iter().for_each(|sums| rest.copy_from_slice(&sums[k][..rest.len()]));
                     return of_channels;
                 }
                 let mut add = |sums: &[[PerLane<f64>; K]], rows: usize| {

@@ -19,6 +19,8 @@ const MSRV: &str = "1.89";
 /// The same of candle's package: candle 0.11.1 builds with no older one.
 const MSRV_OF_CANDLE: &str = "1.94";
 const CARGO_DENY: &str = "0.20.2";
+/// The other processors whose vectors the CPU path has.
+const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// For what is built to see that it builds: optimizing the dependencies takes most of the time.
 const UNOPTIMIZED: &str = r#"profile.dev.package."*".opt-level=0"#;
 
@@ -33,6 +35,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     for features in FEATURES {
         docs(features)?;
     }
+    aarch64()?;
     other_devices()?;
     // Of a seed that has passed: what comes out here is what a change has broken.
     step("abuse, one minute", Command::new(env::current_exe()?).args(["abuse", "--minutes", "1", "--seed", "1"]))?;
@@ -187,6 +190,12 @@ fn builds_with(version: &str, manifest: &str, more: &[&str]) -> Result<(), Box<d
     let check = ["check", "--config", UNOPTIMIZED, "--manifest-path", manifest, "--target-dir", "target/msrv"];
     let check = [&[&*toolchain], &check[..], more].concat();
     step(&format!("{manifest} with Rust {version}"), &mut kernels_left_out(&check))
+}
+
+/// The library on aarch64, whose vectors are NEON's: nothing here runs it, but it compiles, without a warning.
+fn aarch64() -> Result<(), Box<dyn Error>> {
+    let clippy = ["clippy", "--package", "batchnorm", "--features", "bench,verify", "--target", AARCH64];
+    cargo("clippy [aarch64]", &[&clippy[..], &["--config", UNOPTIMIZED, "--", "-D", "warnings"]].concat())
 }
 
 /// The tests that choose or force a strategy, on emulated devices that do not have them all: without clusters, and without
