@@ -160,9 +160,9 @@ fn hardswish_gradient<S: Simd, V: Vector<S>>(simd: S, v: V, dy: V) -> V {
 mod tests {
     use half::{bf16, f16};
 
-    use super::super::columns::{Grid, Parameters};
     use super::super::convert::Convert;
     use super::super::formulas::scale;
+    use super::super::grid::{Grid, Parameters};
     use super::*;
     use crate::element::Element;
 
@@ -183,7 +183,7 @@ mod tests {
     /// The gradient of `dy` through an activation that the formulas have, by the kernel of `dx = scale * g` with a scale of 1.
     fn passed<T: Element, R: Real + Convert<R>>(activation: Activation, v: f64, dy: f64) -> f64 {
         let Kind::Bounded { passing, .. } = Kind::of(activation, T::DTYPE) else { panic!("{activation:?}") };
-        let grid = Grid { columns: 1, column_step: 1, vectors: 1, vector_step: 1, last_lanes: 1 };
+        let grid = Grid { columns: 1, column_step: 1, rows: 1, row_step: 1, vectors: 1, last_lanes: 1 };
         let [zero, one, v, dy] = [0.0, 1.0, v, dy].map(R::from_f64);
         let (parameters, mut dx) = (Parameters::Splat([&[zero], &[one], &[zero]]), [zero]);
         scale(grid, parameters, passing, [&[v], &[dy]], &mut dx);

@@ -3,9 +3,9 @@
 use super::Cpu;
 use super::activation::{Kind, Smooth};
 use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend, rest};
-use super::columns::Parameters;
 use super::convert::{Convert, SimdElement};
 use super::formulas;
+use super::grid::Parameters;
 use super::mask;
 use super::output::Output;
 use super::per_channel;

@@ -3,14 +3,14 @@
 //! In plain loops:
 //!
 //! ```text
-//! for column in columns: for vector in vectors: for lane in 0..LANES:
-//!     at = column * column_step + vector * vector_step + lane
+//! for column in columns: for row in rows: for vector in vectors: for lane in 0..LANES:
+//!     at = column * column_step + row * row_step + vector * LANES + lane
 //!     sums[column] += term(parameters[column], x[at])             // or output[at] = f(parameters[column], x[at])
 //! ```
 //!
 //! 1. [`LANES`] values are taken at a time, and each lane sums its own. The lanes are the same everywhere, and so are the bits.
-//! 2. A column holds the values of one channel, vector after vector ([`Parameters::Splat`]); or [`LANES`] channels side by side, row
-//!    after row ([`Parameters::PerLane`]). The vector before the next column's first may reach into it: sums leave out what is not theirs,
+//! 2. A column holds the values of one channel, some vectors of each row ([`Parameters::Splat`]); or [`LANES`] channels side by side, a
+//!    vector of each row ([`Parameters::PerLane`]). The vector before the next column's first may reach into it: sums leave out what is not theirs,
 //!    maps go upwards and write it again.
 //! 3. Elements become values in registers, and results elements ([`Convert`]).
 //! 4. Up to eight vectors are added in the type of the values, by pairs, before the sum joins the others in f64. In f32 that is three
@@ -24,6 +24,8 @@ use core::ops::Add;
 use fearless_simd::Simd;
 
 use super::convert::Convert;
+use super::grid::{Grid, Line, Parameters};
+use super::level::Width;
 use super::stream::{AHEAD, ahead, ahead_of_stores};
 use super::vector::{LANES, PerLane, Real, Vector, Wide};
 
@@ -40,7 +42,7 @@ unsafe fn load<S: Simd, T: Convert<R>, R: Real, const J: usize>(
 ) -> [R::Vector<S>; J] {
     let mut vectors = [Vector::splat(simd, 0.0); J];
     for j in 0..J {
-        debug_assert!(at + LANES <= inputs[j].len(), "{at} of {}", inputs[j].len());
+        debug_assert!(at + LANES <= inputs[j].len());
         ahead(inputs[j].as_ptr().wrapping_add(at), bytes_ahead);
         // SAFETY: the caller's; an array is aligned as its elements.
         vectors[j] = T::load(simd, unsafe { &*inputs[j].as_ptr().add(at).cast() });
@@ -66,58 +68,6 @@ fn load_last<S: Simd, T: Convert<R>, R: Real, const J: usize>(
     vectors
 }
 
-/// The places of the values that formulas take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grid {
-    pub(super) columns: usize,
-    /// Values from the start of a column to that of the next.
-    pub(super) column_step: usize,
-    /// Vectors of a column, at least one.
-    pub(super) vectors: usize,
-    /// Values from the start of a vector to that of the next.
-    pub(super) vector_step: usize,
-    /// Lanes of a column's last vector that are its own.
-    pub(super) last_lanes: usize,
-}
-
-impl Grid {
-    /// The index behind the last vector, which no other is behind.
-    fn end(&self) -> Option<usize> {
-        let last = |count: usize, step: usize| count.checked_sub(1)?.checked_mul(step);
-        let column = last(self.columns, self.column_step)?;
-        column.checked_add(last(self.vectors, self.vector_step)?)?.checked_add(LANES)
-    }
-
-    /// The index of a vector.
-    #[inline(always)]
-    fn at(&self, column: usize, vector: usize) -> usize {
-        column * self.column_step + vector * self.vector_step
-    }
-}
-
-/// The values of a parameter for the columns of a piece.
-#[derive(Clone, Copy)]
-pub(super) enum Parameters<'a, const Q: usize, R> {
-    /// One a column.
-    Splat([&'a [R]; Q]),
-    /// One a lane.
-    PerLane([&'a [R]; Q]),
-}
-
-impl<const Q: usize, R: Real> Parameters<'_, Q, R> {
-    #[inline(always)]
-    fn of_column<S: Simd>(&self, simd: S, column: usize) -> [R::Vector<S>; Q] {
-        let mut vectors = [Vector::splat(simd, 0.0); Q];
-        for q in 0..Q {
-            vectors[q] = match self {
-                Self::Splat(of_columns) => Vector::splat(simd, of_columns[q][column].to_f64()),
-                Self::PerLane(of_lanes) => Vector::load(simd, &of_lanes[q].as_chunks().0[column]),
-            };
-        }
-        vectors
-    }
-}
-
 #[inline(always)]
 fn add<V: Copy + Add<Output = V>, const K: usize>(mut a: [V; K], b: [V; K]) -> [V; K] {
     for k in 0..K {
@@ -136,70 +86,134 @@ pub(super) fn sum<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
     sums: &mut [[PerLane<f64>; K]],
     terms: impl Fn(&[R::Vector<S>; Q], [R::Vector<S>; J]) -> [R::Vector<S>; K],
 ) {
-    // Down a column of rows the next rows, across them what follows.
-    let bytes_ahead = match parameters {
-        Parameters::PerLane(_) if grid.vectors > 1 => grid.vectors * grid.vector_step * size_of::<T>(),
-        _ => AHEAD,
-    };
-    // No closure: one that is not inlined would be called for vectors in memory.
-    macro_rules! terms {
-        ($parameters:ident, $column:ident, $vector:expr) => {
-            // SAFETY: all vectors of the grid are within the inputs.
-            terms(&$parameters, unsafe { load(simd, inputs, grid.at($column, $vector), bytes_ahead) })
-        };
-    }
-    macro_rules! two {
-        ($parameters:ident, $column:ident, $vector:expr) => {
-            add(terms!($parameters, $column, $vector), terms!($parameters, $column, $vector + 1))
-        };
-    }
+    let Grid { columns, rows, row_step, .. } = grid;
     let end = grid.end();
     let is_inside = inputs.iter().all(|input| end.is_some_and(|end| end <= input.len()));
-    let whole = if grid.last_lanes == LANES { grid.vectors } else { grid.vectors - 1 };
-    for (column, sums) in sums[..grid.columns].iter_mut().enumerate() {
-        let parameters = parameters.of_column(simd, column);
+    let (lines, line) = grid.lines(&parameters);
+    // Down rows of one vector the next rows, else what follows.
+    let bytes_ahead = match parameters {
+        Parameters::PerLane(_) if rows > 1 => rows * row_step * size_of::<T>(),
+        _ => AHEAD,
+    };
+    for (column, sums) in sums[..columns].iter_mut().enumerate() {
+        let of_column = parameters.of_column(simd, column);
         let mut of_piece = [Wide::splat(simd, 0.0); K];
-        let mut vector = 0;
-        while is_inside && vector + 8 <= whole {
-            let low = add(two!(parameters, column, vector), two!(parameters, column, vector + 2));
-            let high = add(two!(parameters, column, vector + 4), two!(parameters, column, vector + 6));
-            of_piece = add_wide(of_piece, add(low, high));
-            vector += 8;
+        macro_rules! add_line {
+            ($line:expr, $bytes_ahead:expr) => {
+                // SAFETY: all vectors of the grid are within the inputs.
+                of_piece = unsafe { add_line(simd, $line, $bytes_ahead, &of_column, inputs, of_piece, &terms) }
+            };
         }
-        if is_inside && vector < grid.vectors {
-            let last = grid.vectors - 1;
-            let mut rest = terms!(parameters, column, last);
-            for k in 0..K {
-                rest[k] = rest[k].first_lanes(simd, grid.last_lanes);
+        if !is_inside {
+            of_piece = sums_to_the_end(simd, grid, column, &of_column, inputs, &terms);
+        } else if Width::<S>::IS_RARE {
+            for row in 0..lines {
+                add_line!(Line { start: grid.at(column, row), ..line }, bytes_ahead);
             }
-            // Up to seven before it, in powers of two: none is rounded more often than one of eight.
-            let count = last - vector;
-            if count & 1 != 0 {
-                rest = add(rest, terms!(parameters, column, vector));
-                vector += 1;
+        } else {
+            // What is known takes no registers.
+            match parameters {
+                Parameters::Splat(_) => {
+                    for row in 0..rows {
+                        add_line!(Line { start: grid.at(column, row), step: LANES, ..line }, AHEAD);
+                    }
+                }
+                Parameters::PerLane(_) => {
+                    add_line!(Line { start: grid.at(column, 0), last_lanes: LANES, ..line }, bytes_ahead);
+                }
             }
-            if count & 2 != 0 {
-                rest = add(rest, two!(parameters, column, vector));
-                vector += 2;
-            }
-            if count & 4 != 0 {
-                let four = add(two!(parameters, column, vector), two!(parameters, column, vector + 2));
-                rest = add(rest, four);
-            }
-            of_piece = add_wide(of_piece, rest);
-        }
-        while !is_inside && vector < grid.vectors {
-            let mut one = terms(&parameters, load_last(simd, inputs, grid.at(column, vector)));
-            for k in 0..K {
-                one[k] = one[k].first_lanes(simd, if vector < whole { LANES } else { grid.last_lanes });
-            }
-            of_piece = add_wide(of_piece, one);
-            vector += 1;
         }
         for k in 0..K {
             (Wide::load(simd, &sums[k]) + of_piece[k]).store(&mut sums[k]);
         }
     }
+}
+
+/// Adds the terms of a line to sums.
+///
+/// # Safety
+/// All of its vectors are within the inputs.
+#[inline(always)]
+unsafe fn add_line<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usize, const K: usize>(
+    simd: S,
+    Line { start, vectors, step, last_lanes }: Line,
+    bytes_ahead: usize,
+    parameters: &[R::Vector<S>; Q],
+    inputs: [&[T]; J],
+    mut sums: [Wide<S>; K],
+    terms: &impl Fn(&[R::Vector<S>; Q], [R::Vector<S>; J]) -> [R::Vector<S>; K],
+) -> [Wide<S>; K] {
+    // No closure: one that is not inlined would be called for vectors in memory. And no checks for overflow, which would be most of what
+    // is compiled for tests.
+    macro_rules! one {
+        ($vector:expr) => {
+            // SAFETY: the caller's.
+            terms(parameters, unsafe {
+                load(simd, inputs, start.wrapping_add(step.wrapping_mul($vector)), bytes_ahead)
+            })
+        };
+    }
+    macro_rules! two {
+        ($vector:expr) => {
+            add(one!($vector), one!($vector.wrapping_add(1)))
+        };
+    }
+    let whole = if last_lanes == LANES { vectors } else { vectors - 1 };
+    let mut vector = 0;
+    while vector + 8 <= whole {
+        let low = add(two!(vector), two!(vector.wrapping_add(2)));
+        let high = add(two!(vector.wrapping_add(4)), two!(vector.wrapping_add(6)));
+        sums = add_wide(sums, add(low, high));
+        vector += 8;
+    }
+    if vector < vectors {
+        let last = vectors - 1;
+        let mut rest = one!(last);
+        if last_lanes < LANES {
+            for k in 0..K {
+                rest[k] = rest[k].first_lanes(simd, last_lanes);
+            }
+        }
+        // Up to seven before it, in powers of two: none is rounded more often than one of eight.
+        let count = last - vector;
+        if count & 1 != 0 {
+            rest = add(rest, one!(vector));
+            vector += 1;
+        }
+        if count & 2 != 0 {
+            rest = add(rest, two!(vector));
+            vector += 2;
+        }
+        if count & 4 != 0 {
+            rest = add(rest, add(two!(vector), two!(vector.wrapping_add(2))));
+        }
+        sums = add_wide(sums, rest);
+    }
+    sums
+}
+
+/// The sums of a column that may end outside of the inputs.
+#[inline(always)]
+fn sums_to_the_end<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usize, const K: usize>(
+    simd: S,
+    grid: Grid,
+    column: usize,
+    parameters: &[R::Vector<S>; Q],
+    inputs: [&[T]; J],
+    terms: &impl Fn(&[R::Vector<S>; Q], [R::Vector<S>; J]) -> [R::Vector<S>; K],
+) -> [Wide<S>; K] {
+    let mut sums = [Wide::splat(simd, 0.0); K];
+    for row in 0..grid.rows {
+        for vector in 0..grid.vectors {
+            let mut one = terms(parameters, load_last(simd, inputs, grid.at(column, row) + vector * LANES));
+            let lanes = if vector + 1 < grid.vectors { LANES } else { grid.last_lanes };
+            for k in 0..K {
+                one[k] = one[k].first_lanes(simd, lanes);
+            }
+            sums = add_wide(sums, one);
+        }
+    }
+    sums
 }
 
 #[inline(always)]
@@ -246,39 +260,42 @@ pub(super) fn map<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
         let is_outside = |i: usize| first + i * step + LANES > inside;
         (0..count).rev().find(|&i| !is_outside(i)).map_or(0, |last| last + 1)
     };
+    let Grid { columns, column_step, rows, row_step, .. } = grid;
+    let (lines, Line { vectors, step, .. }) = grid.lines(&parameters);
     // Down a column its parameters are loaded once; but memory is gone through as it lies only where rows are narrow. Columns must not
     // share values then.
-    let by_column = match parameters {
+    let is_by_column = match parameters {
         Parameters::Splat(_) => true,
-        Parameters::PerLane(_) => grid.vectors >= 8 && grid.vector_step == grid.columns * grid.column_step,
+        Parameters::PerLane(_) => rows >= 8 && row_step == columns * column_step,
     };
-    if by_column {
-        for column in 0..grid.columns {
-            let parameters = parameters.of_column(simd, column);
-            let whole = whole(grid.at(column, 0), grid.vectors, grid.vector_step);
-            let mut vector = 0;
-            while vector + 2 <= whole {
-                store!(parameters, grid.at(column, vector));
-                store!(parameters, grid.at(column, vector + 1));
-                vector += 2;
+    if !is_by_column {
+        for row in 0..rows {
+            let whole = whole(grid.at(0, row), columns, column_step);
+            for column in 0..whole {
+                let parameters = parameters.of_column(simd, column);
+                store!(parameters, grid.at(column, row));
             }
-            if vector < whole {
-                store!(parameters, grid.at(column, vector));
-            }
-            for vector in whole..grid.vectors {
-                store_last!(parameters, grid.at(column, vector));
+            for column in whole..columns {
+                store_last!(parameters.of_column(simd, column), grid.at(column, row));
             }
         }
         return;
     }
-    for vector in 0..grid.vectors {
-        let whole = whole(grid.at(0, vector), grid.columns, grid.column_step);
-        for column in 0..whole {
-            let parameters = parameters.of_column(simd, column);
-            store!(parameters, grid.at(column, vector));
+    for (row, column) in (0..lines).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+        let parameters = parameters.of_column(simd, column);
+        let start = grid.at(column, row);
+        let whole = whole(start, vectors, step);
+        let mut vector = 0;
+        while vector + 2 <= whole {
+            store!(parameters, start + vector * step);
+            store!(parameters, start + (vector + 1) * step);
+            vector += 2;
         }
-        for column in whole..grid.columns {
-            store_last!(parameters.of_column(simd, column), grid.at(column, vector));
+        if vector < whole {
+            store!(parameters, start + vector * step);
+        }
+        for vector in whole..vectors {
+            store_last!(parameters, start + vector * step);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use fearless_simd::Simd;
 
-use super::columns::{Grid, Parameters, map, sum};
+use super::columns::{map, sum};
 use super::convert::Convert;
+use super::grid::{Grid, Parameters};
 use super::level::{baseline, by_level, level};
 use super::vector::{PerLane, Real, Vector};
 

@@ -4,9 +4,10 @@
 //! Which of them compute is nothing that a result shows: every lane does the same operations in the same order at every level, a
 //! multiplication and an addition never become one.
 
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use fearless_simd::Level;
+use fearless_simd::{Level, Simd};
 
 /// Nobody has looked yet.
 const UNKNOWN: u8 = 0;
@@ -58,6 +59,15 @@ pub(super) fn baseline(_level: Level) -> Baseline {
     let token = Some(fearless_simd::Fallback::new());
     let Some(token) = token else { unreachable!("every level of a target has what its baseline has") };
     token
+}
+
+/// The width of a level's registers.
+pub(super) struct Width<S>(PhantomData<S>);
+
+impl<S: Simd> Width<S> {
+    /// Whether code for the level is kept small, since hardly a processor computes at it: x86-64 without AVX2. As a constant, so that the
+    /// branch that is not taken is not compiled either.
+    pub(super) const IS_RARE: bool = cfg!(target_arch = "x86_64") && size_of::<S::f32s>() <= 16;
 }
 
 /// Evaluates an expression with the token of [`level`], compiled for each.

@@ -17,6 +17,7 @@ mod columns;
 mod convert;
 mod formulas;
 mod forward;
+mod grid;
 mod level;
 mod mask;
 mod moments;

@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 
-use super::columns::{Grid, Parameters};
 use super::convert::Convert;
+use super::grid::{Grid, Parameters};
 use super::tile::Tile;
 use super::vector::{LANES, Real};
 
@@ -40,7 +40,7 @@ impl Piece {
     /// The grid of its values in memory.
     #[inline]
     pub(super) fn grid(&self) -> Grid {
-        Grid { vector_step: if self.runs > 1 { self.stride } else { self.grid.vector_step }, ..self.grid }
+        Grid { row_step: if self.runs > 1 { self.stride } else { self.grid.row_step }, ..self.grid }
     }
 
     /// The grid of its values in a tile.

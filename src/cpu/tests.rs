@@ -88,7 +88,7 @@ where
 #[test]
 fn every_level_of_every_processor_gives_the_same_bits() {
     let digests = [digest::<f32>(), digest::<f16>(), digest::<bf16>()];
-    assert_eq!(digests, [0x12cd_b557_a28d_60d3, 0xa0b5_37b6_23b5_0cf6, 0x8d15_2bca_504f_ac9d], "{digests:#x?}");
+    assert_eq!(digests, [0x12cd_b557_a28d_60d3, 0x97df_a9f4_c79e_2dc4, 0xeca8_6262_4a49_a985], "{digests:#x?}");
 }
 
 /// `y` within 0.501 units in the last place of the exact value where that is not far smaller than its terms; statistics within 2^-22.

@@ -4,7 +4,8 @@
 //! for row in rows: for ch in channels: for i in values: … x[(row * c + ch) * s + i] …
 //! ```
 //!
-//! 1. A plane of [`LANES`] values or more ([`Form::Planes`]): a tile is a part of it, or several planes, a column each.
+//! 1. A plane of [`LANES`] values or more ([`Form::Planes`]): a piece is a part of it, or several planes, a column each; for sums of short
+//!    ones, of several rows, since a sum of few values takes less time than adding it to the others.
 //! 2. Shorter ones ([`Form::Pattern`]), as with channels last, where they are single values: a row is a pattern of channels, whose columns
 //!    are vectors across them. A narrow row is taken several times, until the vectors are full; rows at the end that are too few for that
 //!    are a pattern of their own.
@@ -12,7 +13,7 @@
 
 use core::ops::Range;
 
-use super::columns::Grid;
+use super::grid::Grid;
 use super::level::by_level;
 use super::piece::{Piece, Table};
 use super::tile::TILE;
@@ -23,9 +24,21 @@ use crate::shape::RowView;
 /// the others.
 const SUM_STRIP: usize = TILE / 8;
 
+/// Rows of planes that are summed before the sum joins the others, at most.
+const ROWS_AT_ONCE: usize = 8;
+/// Values of their planes of a channel, at most, where there are several.
+const ROWS_ELEMS: usize = 512;
+
 /// A range in steps.
 pub(super) fn ranges(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(step).map(move |start| start..(start + step).min(range.end))
+}
+
+/// What pieces are for: sums, which go on in other rows, or maps, of single runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Sums,
+    Maps,
 }
 
 /// How the channels of rows lie.
@@ -112,7 +125,7 @@ impl Walk {
 
     /// The pieces of some rows, and of these values of each plane (all of them with short ones), for sums.
     fn sum_pieces(&self, rows: Range<usize>, values: Range<usize>, of_piece: &mut dyn FnMut(&Piece)) {
-        self.pieces(rows, 0..self.channels.len(), values, (SUM_STRIP, false), of_piece);
+        self.pieces(Purpose::Sums, rows, 0..self.channels.len(), values, of_piece);
     }
 
     /// The pieces for maps, of some channels (all of them with short planes): single runs, upwards.
@@ -123,42 +136,56 @@ impl Walk {
         values: Range<usize>,
         of_piece: &mut dyn FnMut(&Piece),
     ) {
-        self.pieces(rows, channels, values, (TILE, true), of_piece);
+        self.pieces(Purpose::Maps, rows, channels, values, of_piece);
     }
 
     fn pieces(
         &self,
+        purpose: Purpose,
         rows: Range<usize>,
         channels: Range<usize>,
         values: Range<usize>,
-        strip: (usize, bool),
         of_piece: &mut dyn FnMut(&Piece),
     ) {
         let of_pattern = match self.form {
-            Form::Planes => return rows.for_each(|row| self.planes(row, channels.clone(), values.clone(), of_piece)),
+            Form::Planes => {
+                let at_once = match purpose {
+                    Purpose::Sums => (ROWS_ELEMS / self.view.s).clamp(1, ROWS_AT_ONCE),
+                    Purpose::Maps => 1,
+                };
+                return ranges(rows, at_once)
+                    .for_each(|rows| self.planes(rows, channels.clone(), values.clone(), of_piece));
+            }
             Form::Pattern { rows } => rows,
         };
         let width = self.width();
         let whole = rows.len() / of_pattern * of_pattern;
-        self.patterns(rows.start, [of_pattern * width, whole / of_pattern], strip, 0, of_piece);
+        self.patterns(purpose, rows.start, [of_pattern * width, whole / of_pattern], 0, of_piece);
         let rest = rows.len() - whole;
         if rest > 0 {
             let sums = (of_pattern * width).div_ceil(LANES);
-            self.patterns(rows.start + whole, [rest * width, 1], strip, sums, of_piece);
+            self.patterns(purpose, rows.start + whole, [rest * width, 1], sums, of_piece);
         }
     }
 
-    /// The pieces of one row's planes.
-    fn planes(&self, row: usize, channels: Range<usize>, values: Range<usize>, of_piece: &mut dyn FnMut(&Piece)) {
-        let (s, len, start) = (self.view.s, values.len(), self.start(row) + values.start);
+    /// The pieces of some rows' planes.
+    fn planes(
+        &self,
+        rows: Range<usize>,
+        channels: Range<usize>,
+        values: Range<usize>,
+        of_piece: &mut dyn FnMut(&Piece),
+    ) {
+        let (s, len, start) = (self.view.s, values.len(), self.start(rows.start) + values.start);
+        let (rows, stride) = (rows.len(), self.view.row_len());
         let piece = |start: usize, len: usize, channels: Range<usize>| {
-            let run = (channels.len() - 1) * s + len;
+            let (columns, run) = (channels.len(), (channels.len() - 1) * s + len);
             let (vectors, column) = (len.div_ceil(LANES), channels.start);
             let last_lanes = len - (vectors - 1) * LANES;
-            let grid = Grid { columns: channels.len(), column_step: s, vectors, vector_step: LANES, last_lanes };
-            Piece { start: start + channels.start * s, run, runs: 1, stride: run, grid, column, sums: column }
+            let grid = Grid { columns, column_step: s, rows, row_step: run, vectors, last_lanes };
+            Piece { start: start + channels.start * s, run, runs: rows, stride, grid, column, sums: column }
         };
-        let at_once = if len == s { (TILE / s).max(1) } else { 1 };
+        let at_once = if len == s { (TILE / s / rows).max(1) } else { 1 };
         for channels in ranges(channels, at_once) {
             if len <= TILE {
                 of_piece(&piece(start, len, channels));
@@ -172,25 +199,29 @@ impl Walk {
     /// The pieces of some repetitions of a pattern of these positions, from a row on.
     fn patterns(
         &self,
+        purpose: Purpose,
         row: usize,
         [positions, repetitions]: [usize; 2],
-        (strip, are_single): (usize, bool),
         sums: usize,
         of_piece: &mut dyn FnMut(&Piece),
     ) {
         let stride = positions / self.width() * self.view.row_len();
-        let strip = strip.min(positions);
+        let strip = match purpose {
+            Purpose::Sums => SUM_STRIP.min(positions),
+            Purpose::Maps => TILE.min(positions),
+        };
         for repetitions in ranges(0..repetitions, TILE / strip) {
             for positions_of_strip in ranges(0..positions, strip) {
                 let (run, runs) = (positions_of_strip.len(), repetitions.len());
                 let (columns, column) = (run.div_ceil(LANES), positions_of_strip.start / LANES);
-                let grid = Grid { columns, column_step: LANES, vectors: runs, vector_step: run, last_lanes: LANES };
+                let [column_step, last_lanes] = [LANES; 2];
+                let grid = Grid { columns, column_step, rows: runs, row_step: run, vectors: 1, last_lanes };
                 let start = self.start(row) + repetitions.start * stride + positions_of_strip.start;
                 let piece = Piece { start, run, runs, stride, grid, column, sums: sums + column };
                 if run == stride {
                     of_piece(&Piece { run: run * runs, runs: 1, ..piece });
-                } else if are_single {
-                    let grid = Grid { vectors: 1, ..grid };
+                } else if purpose == Purpose::Maps {
+                    let grid = Grid { rows: 1, ..grid };
                     (0..runs).for_each(|i| of_piece(&Piece { start: start + i * stride, runs: 1, grid, ..piece }));
                 } else {
                     of_piece(&piece);
