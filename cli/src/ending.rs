@@ -25,7 +25,12 @@ pub(crate) fn temporary<T, E>(make: impl FnOnce() -> Result<T, E>, path: impl Fn
 
 fn remove(known: &[PathBuf]) {
     for path in known {
-        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        // A folder that another thread still writes into is not empty when its turn comes: then once more.
+        let is_gone = |_| {
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            removed.is_ok() || !path.exists()
+        };
+        let _ = (0..1000).any(is_gone);
     }
 }
 
@@ -154,4 +159,23 @@ fn end(code: i32) -> ! {
     signal_hook::low_level::exit(code);
     #[cfg(not(unix))]
     std::process::exit(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_written_into_is_removed() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().to_path_buf();
+            let write = move || (0..2000).all(|i| fs::write(path.join(i.to_string()), "").is_ok());
+            let writer = std::thread::spawn(write);
+            while fs::read_dir(folder.path()).unwrap().next().is_none() {}
+            remove(&[folder.path().to_path_buf()]);
+            // Nobody has written it anew.
+            assert!(!writer.join().unwrap() && !folder.path().exists());
+        }
+    }
 }

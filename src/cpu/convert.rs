@@ -169,31 +169,29 @@ impl Convert<f32> for bf16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, elements: &[Self; LANES]) -> f32x16<S> {
         let bits: [u16; LANES] = bytemuck::cast(*elements);
-        let bits: u32x16<S> = match simd.level() {
+        match simd.level() {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(token) => x86::widen_u16(token, bits).simd_into(simd),
+            Level::Avx512(token) => x86::widen_bf16(token, bits).simd_into(simd),
             _ => {
                 let (low, high) = simd.widen_u16x16(u16x16::load_array(simd, bits));
-                simd.combine_u32x8(low, high)
+                (simd.combine_u32x8(low, high) << 16).bitcast()
             }
-        };
-        (bits << 16).bitcast()
+        }
     }
     #[inline(always)]
     fn store<S: Simd>(simd: S, values: f32x16<S>, elements: &mut [Self; LANES]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Level::Avx512(token) = simd.level() {
+            *elements = bytemuck::cast(x86::narrow_bf16(token, values.into()));
+            return;
+        }
         let bits: u32x16<S> = values.bitcast();
         let rounded: f32x16<S> =
             (bits + ((bits >> 16 & u32x16::splat(simd, 1)) + u32x16::splat(simd, 0x7FFF))).bitcast();
         let quiet: f32x16<S> = (bits | u32x16::splat(simd, 0x40_0000)).bitcast();
         let bits = values.simd_eq(values).select(rounded, quiet).bitcast::<u32x16<S>>() >> 16;
-        let halves: [u16; LANES] = match simd.level() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512(token) => x86::narrow_u32(token, bits.into()),
-            _ => {
-                let (low, high) = simd.split_u32x16(bits);
-                *simd.narrow_u32x8(low, high)
-            }
-        };
+        let (low, high) = simd.split_u32x16(bits);
+        let halves: [u16; LANES] = *simd.narrow_u32x8(low, high);
         *elements = bytemuck::cast(halves);
     }
 }
@@ -274,22 +272,56 @@ fn narrow_f16(value: f32) -> u16 {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use core::arch::x86_64::{
-        __m256, __m512, __m512i, _MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm512_cvtepi32_epi16,
-        _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_ph,
+        __m256, __m512, __m512i, _CMP_UNORD_Q, _MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps, _mm256_cvtps_ph,
+        _mm512_add_epi32, _mm512_castps_si512, _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_castsi512_si256,
+        _mm512_cmp_ps_mask, _mm512_cvtph_ps, _mm512_cvtps_ph, _mm512_mask_add_epi32, _mm512_mask_or_epi32,
+        _mm512_maskz_permutexvar_epi8, _mm512_permutexvar_epi8, _mm512_set1_epi32, _mm512_test_epi32_mask,
     };
 
     use fearless_simd::kernel;
 
+    /// Bytes of a vector of 32 bits a lane: the upper half of lane i is the bytes 2i and 2i + 1 of a vector of 16 bits a lane.
+    const TO_UPPER_HALVES: [u8; 64] = {
+        let mut bytes = [0; 64];
+        let mut i = 0;
+        while i < 16 {
+            (bytes[4 * i + 2], bytes[4 * i + 3]) = (2 * i as u8, 2 * i as u8 + 1);
+            i += 1;
+        }
+        bytes
+    };
+    /// The way back.
+    const FROM_UPPER_HALVES: [u8; 64] = {
+        let mut bytes = [0; 64];
+        let mut i = 0;
+        while i < 16 {
+            (bytes[2 * i], bytes[2 * i + 1]) = (4 * i as u8 + 2, 4 * i as u8 + 3);
+            i += 1;
+        }
+        bytes
+    };
+
     kernel!(
         #[inline(always)]
-        pub(super) fn widen_u16(_token: Avx512, bits: [u16; 16]) -> __m512i {
-            _mm512_cvtepu16_epi32(bytemuck::cast(bits))
+        pub(super) fn widen_bf16(_token: Avx512, bits: [u16; 16]) -> __m512 {
+            let upper_halves = 0xCCCC_CCCC_CCCC_CCCC;
+            let bits = _mm512_castsi256_si512(bytemuck::cast(bits));
+            let index: __m512i = bytemuck::cast(TO_UPPER_HALVES);
+            _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi8(upper_halves, index, bits))
         }
     );
+    // Masks in the place of shifts: six operations instead of nine.
     kernel!(
         #[inline(always)]
-        pub(super) fn narrow_u32(_token: Avx512, bits: __m512i) -> [u16; 16] {
-            bytemuck::cast(_mm512_cvtepi32_epi16(bits))
+        pub(super) fn narrow_bf16(_token: Avx512, values: __m512) -> [u16; 16] {
+            let bits = _mm512_castps_si512(values);
+            let is_odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x1_0000));
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+            let below = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF));
+            let rounded = _mm512_mask_add_epi32(below, is_odd, below, _mm512_set1_epi32(1));
+            let rounded = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x40_0000));
+            let index: __m512i = bytemuck::cast(FROM_UPPER_HALVES);
+            bytemuck::cast(_mm512_castsi512_si256(_mm512_permutexvar_epi8(index, rounded)))
         }
     );
     kernel!(
