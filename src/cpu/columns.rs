@@ -111,7 +111,7 @@ pub(super) fn sum<S: Simd, T: Convert<R>, R: Real, const Q: usize, const J: usiz
                 add_line!(Line { start: grid.at(column, row), ..line }, bytes_ahead);
             }
         } else {
-            // What is known takes no registers.
+            // A step and lanes that are known take no registers.
             match parameters {
                 Parameters::Splat(_) => {
                     for row in 0..rows {

@@ -50,7 +50,7 @@ macro_rules! by_level_of {
     };
 }
 
-/// Adds `x - pivot` and its square. For every pair at every level: channels of few values are summed in f64.
+/// Adds `x - pivot` and its square. At every level for every pair of types: channels of few values are summed in f64.
 pub(super) fn sum_squares<T: Convert<R>, R: Real>(
     grid: Grid,
     pivot: Parameters<'_, 1, R>,

@@ -1,6 +1,6 @@
-//! What is computed once a channel: functions of one value of each array, in f64, over all channels.
+//! Functions of one value of each array, in f64, over all channels: the work that is done once a channel.
 //!
-//! Where channels have few values this is most of the work. So each is one loop, compiled for every level, and without a branch, so that it
+//! Where channels have few values it is most of all. So each is one loop, compiled for every level, and without a branch, so that it
 //! becomes vector code.
 #![allow(unsafe_code)]
 

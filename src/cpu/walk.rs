@@ -34,7 +34,7 @@ pub(super) fn ranges(range: Range<usize>, step: usize) -> impl Iterator<Item = R
     range.clone().step_by(step).map(move |start| start..(start + step).min(range.end))
 }
 
-/// What pieces are for: sums, which go on in other rows, or maps, of single runs.
+/// The purpose of pieces: sums, which go on in other rows, or maps, of single runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Sums,
@@ -300,7 +300,16 @@ mod tests {
     fn every_value_is_taken_once_with_its_channel() {
         let shapes = [[1, 1, 15], [3, 1, 7], [5, 3, 1], [33, 3, 5], [7, 17, 1], [70, 33, 1], [3, 200, 3], [130, 64, 1]]
             .into_iter()
-            .chain([[3, 5, 16], [2, 7, 49], [2, 3, 513], [1, 2, 1100], [2, 2000, 1], [300, 4, 1], [67, 16, 2]]);
+            .chain([
+                [3, 5, 16],
+                [2, 7, 49],
+                [2, 3, 513],
+                [1, 2, 1100],
+                [2, 2000, 1],
+                [300, 4, 1],
+                [67, 16, 2],
+                [19, 5, 49],
+            ]);
         for [rows, c, s] in shapes {
             let view = RowView { rows, c, s };
             let x: Vec<f64> = (0..rows * c * s).map(|i| (i * 7919 % 1009) as f64).collect();
