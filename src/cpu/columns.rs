@@ -10,8 +10,8 @@
 //!
 //! 1. [`LANES`] values are taken at a time, and each lane sums its own. The lanes are the same everywhere, and so are the bits.
 //! 2. A column holds the values of one channel, some vectors of each row ([`Parameters::Splat`]); or [`LANES`] channels side by side, a
-//!    vector of each row ([`Parameters::PerLane`]). The vector before the next column's first may reach into it: sums leave out what is not theirs,
-//!    maps go upwards and write it again.
+//!    vector of each row ([`Parameters::PerLane`]). The vector before the next column's first may reach into it: sums leave out what is
+//!    not theirs, maps go upwards and write it again.
 //! 3. Elements become values in registers, and results elements ([`Convert`]).
 //! 4. Up to eight vectors are added in the type of the values, by pairs, before the sum joins the others in f64. In f32 that is three
 //!    roundings, of 24 digits, where a half type has eight or eleven.

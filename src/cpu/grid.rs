@@ -21,11 +21,11 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// The index behind the last vector, which no other is behind.
+    /// The index behind the last vector, which no other is behind. `None` where there is no vector, or no such index.
     pub(super) fn end(&self) -> Option<usize> {
         let last = |count: usize, step: usize| count.checked_sub(1)?.checked_mul(step);
         let row = last(self.columns, self.column_step)?.checked_add(last(self.rows, self.row_step)?)?;
-        row.checked_add(self.vectors.checked_mul(LANES)?)
+        row.checked_add(last(self.vectors, LANES)?)?.checked_add(LANES)
     }
 
     /// The index of the first value that a column has of a row.
@@ -75,5 +75,19 @@ impl<const Q: usize, R: Real> Parameters<'_, Q, R> {
             };
         }
         vectors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_ends_behind_its_last_vector_or_nowhere() {
+        let grid = Grid { columns: 3, column_step: 49, rows: 2, row_step: 500, vectors: 4, last_lanes: 1 };
+        assert_eq!(grid.end(), Some(2 * 49 + 500 + 4 * LANES));
+        let without = [Grid { columns: 0, ..grid }, Grid { rows: 0, ..grid }, Grid { vectors: 0, ..grid }];
+        let too_large = [Grid { column_step: usize::MAX, ..grid }, Grid { vectors: usize::MAX / LANES + 1, ..grid }];
+        assert!(without.into_iter().chain(too_large).all(|grid| grid.end().is_none()));
     }
 }

@@ -1,5 +1,7 @@
 //! The running statistics.
 
+use core::iter;
+
 use super::per_channel::{self, to_f64};
 use crate::element::Param;
 use crate::op::{Coefficients, Weights};
@@ -34,7 +36,7 @@ pub(super) fn update<'a, P: Param>(
             if is_taken { [step(old[0], mean), step(old[1], var * correction)] } else { old }
         });
         for (running, new) in running.into_iter().zip([new_mean, new_var]) {
-            per_channel::write([&new[..]].into_iter(), running);
+            per_channel::write(iter::once(&new[..]), running);
         }
     }
 }
