@@ -19,47 +19,19 @@ use crate::element::{Dtype, Element};
 pub(super) trait SimdElement: Element + Convert<f64> + Convert<Self::Usual> {
     /// For a half type f32, which has all of its values and digits to spare, where its range suffices; for the others f64.
     type Usual: Real + Convert<Self::Usual>;
-
-    /// Whether relu lets a gradient pass whose output was this.
-    fn passes(self) -> bool;
 }
 
 impl SimdElement for f64 {
     type Usual = Self;
-
-    #[inline(always)]
-    fn passes(self) -> bool {
-        self > 0.0 || self.is_nan()
-    }
 }
 impl SimdElement for f32 {
     type Usual = f64;
-
-    #[inline(always)]
-    fn passes(self) -> bool {
-        self > 0.0 || self.is_nan()
-    }
 }
 impl SimdElement for bf16 {
     type Usual = f32;
-
-    #[inline(always)]
-    fn passes(self) -> bool {
-        is_positive_or_nan(self.to_bits(), 0x7F80)
-    }
 }
 impl SimdElement for f16 {
     type Usual = f32;
-
-    #[inline(always)]
-    fn passes(self) -> bool {
-        is_positive_or_nan(self.to_bits(), 0x7C00)
-    }
-}
-
-#[inline(always)]
-fn is_positive_or_nan(bits: u16, infinity: u16) -> bool {
-    bits.cast_signed() > 0 || bits & 0x7FFF > infinity
 }
 
 /// The most that is 0 once it is an element of a type: half of its smallest step, a tie, which goes to 0, and for what rounds
@@ -316,7 +288,6 @@ mod tests {
         for value in values {
             let y = T::from_f64(value);
             assert_eq!(value <= largest_zero(T::DTYPE), y.to_f64() <= 0.0, "{value:e}");
-            assert_eq!(y.passes(), y.to_f64() > 0.0 || y.to_f64().is_nan(), "{value:e}");
         }
     }
 

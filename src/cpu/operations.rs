@@ -1,8 +1,9 @@
 //! The operations, checked: from their tensors to the formulas, and from results in f64 to what is written.
 
 use super::convert::SimdElement;
+use super::forward::{self, Written};
 use super::sweep::bookkeeping_bytes;
-use super::{Cpu, backward, forward, mask, per_channel, threads, tracking};
+use super::{Cpu, backward, per_channel, threads, tracking};
 use crate::element::Element;
 use crate::error::Result;
 use crate::memory;
@@ -33,13 +34,8 @@ fn moments<T: SimdElement>(Moments { shape, x, mean, var }: Moments<'_, Cpu, T>)
 
 fn train<T: SimdElement>(op: Train<'_, Cpu, T>) -> Result<()> {
     let Train { shape, eps, x, epilogue, gamma, beta, y, saved_mean, saved_inv_std, relu_mask, running } = op;
-    let blocks = on_threads(shape, || {
-        let blocks = forward::train(shape, eps, x, [gamma, beta], epilogue, y);
-        if let Some(relu_mask) = relu_mask {
-            mask::pack(y, relu_mask);
-        }
-        blocks
-    })?;
+    let blocks =
+        on_threads(shape, || forward::train(shape, eps, x, [gamma, beta], epilogue, &Written::new(y, relu_mask)))?;
     per_channel::write(blocks.iter().map(|(moments, _)| &moments.mean[..]), saved_mean);
     per_channel::write(blocks.iter().map(|(_, inv_std)| &inv_std[..]), saved_inv_std);
     if let Some(Update { tracking, mean, var, num_batches_tracked }) = running {
@@ -51,11 +47,9 @@ fn train<T: SimdElement>(op: Train<'_, Cpu, T>) -> Result<()> {
 
 fn infer<T: SimdElement>(op: Infer<'_, Cpu, T>) -> Result<()> {
     let Infer { shape, eps, x, epilogue, gamma, beta, running_mean, running_var, y, relu_mask } = op;
+    let (affine, running) = ([gamma, beta], [running_mean, running_var]);
     on_threads(shape, || {
-        forward::infer(shape, eps, x, [gamma, beta], [running_mean, running_var], epilogue, y);
-        if let Some(relu_mask) = relu_mask {
-            mask::pack(y, relu_mask);
-        }
+        forward::infer(shape, eps, x, affine, running, epilogue, &Written::new(y, relu_mask));
     })
 }
 

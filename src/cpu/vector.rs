@@ -92,6 +92,8 @@ pub(super) trait Vector<S: Simd>:
     fn magnitude(self) -> Self;
     /// `then` in the lanes where this is at most `limit`, `otherwise` in the others, and for NaN.
     fn select_at_most(self, limit: Self, then: Self, otherwise: Self) -> Self;
+    /// A bit a lane of whether this is at most `limit`, which NaN is not.
+    fn bits_at_most(self, limit: Self) -> u16;
     /// This in the first lanes, 0 in the others, whatever is there.
     fn first_lanes(self, simd: S, count: usize) -> Self;
     /// This times `2^n`, by the last bits of `1.5 * 2^p + n`, where p is the place of the last bit.
@@ -121,6 +123,10 @@ impl<S: Simd> Vector<S> for f32x16<S> {
     #[inline(always)]
     fn select_at_most(self, limit: Self, then: Self, otherwise: Self) -> Self {
         self.simd_le(limit).select(then, otherwise)
+    }
+    #[inline(always)]
+    fn bits_at_most(self, limit: Self) -> u16 {
+        self.simd_le(limit).to_bitmask() as u16
     }
     #[inline(always)]
     fn first_lanes(self, simd: S, count: usize) -> Self {
@@ -194,6 +200,11 @@ impl<S: Simd> Vector<S> for Wide<S> {
             halves[i] = self.0[i].simd_le(limit.0[i]).select(then.0[i], otherwise.0[i]);
         }
         Self(halves)
+    }
+    #[inline(always)]
+    fn bits_at_most(self, limit: Self) -> u16 {
+        let [low, high] = self.0;
+        (low.simd_le(limit.0[0]).to_bitmask() | high.simd_le(limit.0[1]).to_bitmask() << 8) as u16
     }
     #[inline(always)]
     fn first_lanes(self, simd: S, count: usize) -> Self {
