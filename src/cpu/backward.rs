@@ -2,11 +2,13 @@
 
 use super::Cpu;
 use super::activation::{Kind, Smooth};
-use super::channels::{Channels, LARGE, SMALL, are_in, is_f64, mend, rest};
+use super::channels::{Channels, LARGE, SMALL, is_f64, rest};
 use super::convert::{Convert, SimdElement};
+use super::fit::Fit;
 use super::formulas;
 use super::grid::Parameters;
 use super::mask;
+use super::moments::FEW;
 use super::output::Output;
 use super::per_channel;
 use super::piece::Piece;
@@ -38,7 +40,7 @@ pub(super) fn gradients<T: SimdElement>(
     let dx = gradients.dx.map(Output::new);
     let of_blocks = by_block(shape, |block| {
         let channels = Channels::given(block.channels(), statistics, affine);
-        let pass = Pass { block, x, dy, activation, fits: channels.fit::<T::Usual>() };
+        let pass = Pass { block, x, dy, activation, fit: channels.fit::<T::Usual>() };
         match statistics {
             Statistics::Batch { .. } => pass.by_batch(channels, dx.as_ref()),
             Statistics::Running { .. } => pass.by_running(&channels, dx.as_ref()),
@@ -54,14 +56,13 @@ pub(super) fn gradients<T: SimdElement>(
 }
 
 /// The backward pass over a block, from `dy` behind the activation, whose argument is computed again from `x`.
-#[derive(Clone, Copy)]
 struct Pass<'a, T> {
     block: &'a Block,
     x: &'a [T],
     dy: &'a [T],
     activation: Activation,
-    /// Whether the channels' coefficients are such that the usual type suffices.
-    fits: bool,
+    /// The channels whose coefficients are such that the usual type suffices.
+    fit: Fit,
 }
 
 impl<T: SimdElement> Pass<'_, T> {
@@ -78,14 +79,19 @@ impl<T: SimdElement> Pass<'_, T> {
     /// `dgamma` and `dbeta` of channels that were normalized by the batch's statistics, and `dx`.
     fn by_batch(&self, mut channels: Channels, dx: Option<&Output<'_, T>>) -> [Vec<f64>; 2] {
         let m = self.block.m() as f64;
-        if self.activation != Activation::Identity && self.needs_residuals(&channels) {
+        let Channels { mean, inv_std, .. } = &channels;
+        if self.activation != Activation::Identity && per_channel::any([mean, inv_std], needs_residual::<T>) {
             // v needs the mean before the sums are there.
-            let residuals = self.mean_residuals(&channels);
-            per_channel::update([&mut channels.mean], [&residuals], move |[mean], [sum]| {
-                [with_residual::<T>(mean, sum / m)]
+            let residuals = self.mean_residuals::<T::Usual>(&channels);
+            let Channels { mean, inv_std, .. } = &mut channels;
+            per_channel::update([mean], [&residuals, inv_std], move |[mean], [sum, inv_std]| {
+                [if needs_residual::<T>([mean, inv_std]) { with_residual::<T>(mean, sum / m) } else { mean }]
             });
         }
-        let [dbeta, mut dgamma, sum_xmu] = self.sums(&channels);
+        let [dbeta, mut dgamma, mut sum_xmu] = self.sums(&channels);
+        if !is_f64::<T::Usual>() && self.block.m() <= FEW {
+            sum_xmu = self.mean_residuals::<f64>(&channels);
+        }
         let Channels { mean, inv_std, .. } = &mut channels;
         per_channel::update(
             [mean, &mut dgamma],
@@ -104,42 +110,28 @@ impl<T: SimdElement> Pass<'_, T> {
         [dgamma, dbeta]
     }
 
-    /// Whether the rounding of a mean would show in `v`: in f64 always, in f32 where it is many sigmas.
-    fn needs_residuals(&self, channels: &Channels) -> bool {
-        let Channels { mean, inv_std, .. } = channels;
-        let is_far = |[mean, inv_std]: [f64; 2]| {
-            let is_near = (mean * inv_std).abs() < 16.0;
-            !is_near
-        };
-        is_f64::<T::Usual>() || per_channel::any([mean, inv_std], is_far)
-    }
-
     /// The sums of `x - mean`.
-    fn mean_residuals(&self, channels: &Channels) -> Vec<f64> {
-        fn of<T: Convert<R>, R: Real>(block: &Block, x: &[T], mean: &[f64]) -> Vec<f64> {
+    fn mean_residuals<R: Real>(&self, channels: &Channels) -> Vec<f64>
+    where
+        T: Convert<R>,
+    {
+        fn of<T: Convert<R>, R: Real>(block: &Block, x: &[T], mean: &[f64]) -> [Vec<f64>; 1] {
             let table = block.table::<1, R>([mean]);
             let [sums, _] = block.sums::<R, 2>(|piece, _, sums| {
                 formulas::sum_squares(piece.grid(), table.of(piece), piece.of(x), sums);
             });
-            sums
+            [sums]
         }
-        if self.fits {
-            of::<T, T::Usual>(self.block, self.x, &channels.mean)
-        } else {
-            of::<T, f64>(self.block, self.x, &channels.mean)
-        }
+        let (block, x, mean) = (self.block, self.x, &channels.mean[..]);
+        let has_lost = |[sum]: [f64; 1]| !sum.is_finite();
+        let [sums] = self.fit.sums::<R, 1>(|| of::<T, R>(block, x, mean), || of::<T, f64>(block, x, mean), has_lost);
+        sums
     }
 
     /// The sums of `g`, `g * (x - mean)` and `x - mean`.
     fn sums(&self, channels: &Channels) -> [Vec<f64>; 3] {
-        if !self.fits {
-            return self.sums_in::<f64>(channels);
-        }
-        let mut sums = self.sums_in::<T::Usual>(channels);
-        if !is_f64::<T::Usual>() {
-            mend(&mut sums, has_lost, || self.sums_in::<f64>(channels));
-        }
-        sums
+        let usual = || self.sums_in::<T::Usual>(channels);
+        self.fit.sums::<T::Usual, 3>(usual, || self.sums_in::<f64>(channels), has_lost)
     }
 
     fn sums_in<R: Real + Convert<R>>(&self, channels: &Channels) -> [Vec<f64>; 3]
@@ -194,57 +186,55 @@ impl<T: SimdElement> Pass<'_, T> {
         [x, dy, v].map(|tile| &mut tile.0[..len])
     }
 
-    /// `dx = scale * g`
+    /// Writes `dx = scale * g`.
     fn scale(&self, channels: &Channels, dx: &Output<'_, T>) {
-        if self.fits {
-            self.scale_in::<T::Usual>(channels, dx);
-        } else {
-            self.scale_in::<f64>(channels, dx);
-        }
+        let usual = || self.scaler::<T::Usual>(channels);
+        self.fit.map(self.block, dx, usual, || self.scaler::<f64>(channels), |_, _| ());
     }
 
-    fn scale_in<R: Real + Convert<R>>(&self, channels: &Channels, dx: &Output<'_, T>)
+    fn scaler<R: Real + Convert<R>>(&self, channels: &Channels) -> impl Fn(&Piece, &mut Tiles<R>, &mut [T])
     where
         T: Convert<R>,
     {
         let table = channels.normalizing::<R>(self.block);
-        match Kind::of(self.activation, T::DTYPE) {
-            Kind::Bounded { passing, .. } => self.block.map::<T, R>(dx, |piece, _, dx| {
+        let kind = Kind::of(self.activation, T::DTYPE);
+        move |piece, tiles, dx| match kind {
+            Kind::Bounded { passing, .. } => {
                 formulas::scale(piece.grid(), table.of(piece), passing, self.inputs(piece), dx);
-            }),
-            Kind::Smooth(activation) => self.block.map(dx, |piece, tiles, dx| {
+            }
+            Kind::Smooth(activation) => {
                 let [x, g, result] = self.load(piece, table.of(piece), activation, tiles);
                 formulas::scale(piece.grid_of_tile(), table.of(piece), None, [x, g], result);
                 T::narrow(result, dx);
-            }),
+            }
         }
     }
 
-    /// `dx = scale * (g - mean_dy - (x - mean) * proj)`
-    fn project(&self, channels: &Channels, projection: [&[f64]; 2], dx: &Output<'_, T>) {
-        if self.fits && (is_f64::<T::Usual>() || projection.iter().all(|values| are_in(values, 0.0..=1.0 / SMALL))) {
-            self.project_in::<T::Usual>(channels, projection, dx);
-        } else {
-            self.project_in::<f64>(channels, projection, dx);
-        }
+    /// Writes `dx = scale * (g - mean_dy - (x - mean) * proj)`.
+    fn project(&self, channels: &Channels, [mean_dy, proj]: [&[f64]; 2], dx: &Output<'_, T>) {
+        let fit = self.fit.and::<T::Usual>(&[(mean_dy, 1.0 / LARGE..=LARGE), (proj, 1.0 / LARGE..=1.0 / SMALL)]);
+        let usual = || self.projector::<T::Usual>(channels, [mean_dy, proj]);
+        fit.map(self.block, dx, usual, || self.projector::<f64>(channels, [mean_dy, proj]), |_, _| ());
     }
 
-    fn project_in<R: Real + Convert<R>>(&self, channels: &Channels, projection: [&[f64]; 2], dx: &Output<'_, T>)
+    fn projector<R: Real + Convert<R>>(
+        &self,
+        channels: &Channels,
+        projection: [&[f64]; 2],
+    ) -> impl Fn(&Piece, &mut Tiles<R>, &mut [T])
     where
         T: Convert<R>,
     {
         let table = channels.projecting::<R>(self.block, projection);
-        match Kind::of(self.activation, T::DTYPE) {
-            Kind::Bounded { passing, .. } => self.block.map::<T, R>(dx, |piece, _, dx| {
+        let kind = Kind::of(self.activation, T::DTYPE);
+        move |piece, tiles, dx| match kind {
+            Kind::Bounded { passing, .. } => {
                 formulas::input_gradient(piece.grid(), table.of(piece), passing, self.inputs(piece), dx);
-            }),
+            }
             Kind::Smooth(activation) => {
-                let normalizing = channels.normalizing::<R>(self.block);
-                self.block.map(dx, |piece, tiles, dx| {
-                    let [x, g, result] = self.load(piece, normalizing.of(piece), activation, tiles);
-                    formulas::input_gradient(piece.grid_of_tile(), table.of(piece), None, [x, g], result);
-                    T::narrow(result, dx);
-                });
+                let [x, g, result] = self.load(piece, table.of(piece).first(), activation, tiles);
+                formulas::input_gradient(piece.grid_of_tile(), table.of(piece), None, [x, g], result);
+                T::narrow(result, dx);
             }
         }
     }
@@ -259,6 +249,13 @@ fn has_lost([dy, dy_xmu, xmu]: [f64; 3]) -> bool {
     let is_zero = (dy == 0.0) & (dy_xmu == 0.0);
     let is_small = (dy_xmu.abs() <= 1.0 / LARGE) & (dy.abs() < MUCH) & !is_zero;
     is_small | !(dy.is_finite() & dy_xmu.is_finite() & xmu.is_finite())
+}
+
+/// Whether the rounding of a mean would show in `v`: in f64 always, in f32 where it is many sigmas.
+#[inline(always)]
+fn needs_residual<T: SimdElement>([mean, inv_std]: [f64; 2]) -> bool {
+    let is_near = (mean * inv_std).abs() < 16.0;
+    is_f64::<T::Usual>() | !is_near
 }
 
 /// A mean and the residual that its rounding took away, found as the mean of `x - mean`.

@@ -1,10 +1,11 @@
 //! The values of each channel that formulas are computed with, and the type that they suffice in.
 
 use core::any::TypeId;
-use core::ops::{Range, RangeInclusive};
+use core::ops::Range;
 use std::borrow::Cow;
 
-use super::per_channel::{any, map, to_f64, update};
+use super::fit::Fit;
+use super::per_channel::{map, to_f64};
 use super::piece::Table;
 use super::vector::Real;
 use super::walk::Walk;
@@ -68,12 +69,14 @@ impl Channels {
         Self::new(channels.clone(), to_f64(&mean[channels]), inv_std, affine)
     }
 
-    /// Whether a formula with them loses nothing in a type but digits behind its last.
-    pub(super) fn fit<R: Real>(&self) -> bool {
-        let factors = [&self.inv_std, &self.scale];
-        is_f64::<R>()
-            || [&self.mean, &self.beta].into_iter().all(|terms| are_in(terms, 0.0..=LARGE))
-                && factors.into_iter().all(|factors| are_in(factors, SMALL..=1.0 / SMALL))
+    /// The channels whose formulas with them suffice in a type.
+    pub(super) fn fit<R: Real>(&self) -> Fit {
+        Fit::of::<R>(&[
+            (&self.mean, 0.0..=LARGE),
+            (&self.beta, 0.0..=LARGE),
+            (&self.inv_std, SMALL..=STEEP),
+            (&self.scale, SMALL..=1.0 / SMALL),
+        ])
     }
 
     /// `term`, less the share of it that the mean's rounding leaves.
@@ -83,7 +86,8 @@ impl Channels {
         }
         let [shifted] = map([terms, factors, &self.mean], |[term, factor, mean]| {
             let rest = rest::<R>(mean);
-            [if rest == 0.0 { term } else { term - rest * factor }]
+            let has_none = (rest == 0.0) | (factor.abs() == f64::INFINITY);
+            [if has_none { term } else { term - rest * factor }]
         });
         Cow::Owned(shifted)
     }
@@ -104,37 +108,12 @@ impl Channels {
 pub(super) const LARGE: f64 = (1u128 << 100) as f64;
 /// The magnitude of a factor below which products might, and above whose inverse.
 pub(super) const SMALL: f64 = 1.0 / (1u64 << 60) as f64;
-
-/// Takes the sums of the channels that have lost in f32 what counts from those in f64, and no others: a channel's values change no bit of
-/// another.
-pub(super) fn mend<const K: usize>(
-    sums: &mut [Vec<f64>; K],
-    has_lost: impl Fn([f64; K]) -> bool + Copy,
-    in_f64: impl FnOnce() -> [Vec<f64>; K],
-) {
-    if !any(sums.each_ref().map(Vec::as_slice), has_lost) {
-        return;
-    }
-    let in_f64 = in_f64();
-    update(sums.each_mut().map(Vec::as_mut_slice), in_f64.each_ref().map(Vec::as_slice), move |sums, in_f64| {
-        if has_lost(sums) { in_f64 } else { sums }
-    });
-}
+/// The `inv_std` above which products too small for an f32, 2^-149, might count.
+const STEEP: f64 = (1u64 << 30) as f64;
 
 /// Whether a type is f64.
 pub(super) fn is_f64<R: Real>() -> bool {
     TypeId::of::<R>() == TypeId::of::<f64>()
-}
-
-/// Whether all magnitudes are 0 or in a range, or infinite or NaN, which they are in every type.
-pub(super) fn are_in(values: &[f64], range: RangeInclusive<f64>) -> bool {
-    let (start, end) = (*range.start(), *range.end());
-    !any([values], move |[value]| {
-        let magnitude = value.abs();
-        let is_small = (magnitude < start) & (magnitude > 0.0);
-        let is_large = (magnitude > end) & (magnitude < f64::INFINITY);
-        is_small | is_large
-    })
 }
 
 /// The rest that the nearest value of a type leaves; none where that is not finite.

@@ -7,7 +7,9 @@ use super::formulas;
 use super::mask::Mask;
 use super::moments::{self, Moments};
 use super::output::Output;
+use super::piece::Piece;
 use super::sweep::{Block, by_block, whole};
+use super::tile::Tiles;
 use super::vector::Real;
 use crate::op::Epilogue;
 use crate::shape::Shape;
@@ -26,7 +28,7 @@ impl<'a, T> Written<'a, T> {
 
 /// Mean and biased variance of each channel, block by block.
 pub(super) fn moments<T: SimdElement>(shape: Shape, x: &[T]) -> Vec<Moments> {
-    by_block(shape, |block| moments::of_block(block, x))
+    by_block(shape, |block| moments::of_block(block, x, None))
 }
 
 /// The training forward but for what it leaves of the statistics: normalizes by the moments of `x`, which it gives, with
@@ -40,7 +42,7 @@ pub(super) fn train<T: SimdElement>(
     written: &Written<'_, T>,
 ) -> Vec<(Moments, Vec<f64>)> {
     by_block(shape, |block| {
-        let Moments { mean, var } = moments::of_block(block, x);
+        let Moments { mean, var } = moments::of_block(block, x, Some(eps));
         let inv_std = inv_std::<T::Param>(&var, eps);
         let channels = Channels::new(block.channels(), mean, inv_std, affine);
         normalize(block, x, &channels, epilogue, written);
@@ -58,15 +60,14 @@ pub(super) fn infer<T: SimdElement>(
     epilogue: Epilogue<&[T]>,
     written: &Written<'_, T>,
 ) {
-    let channels = |block: &Block| Channels::running(block.channels(), eps, affine, running);
-    // A channel whose coefficients do not fit decides for its block, and for no more.
-    if let Some(block) = whole(shape)
-        && let channels = channels(&block)
-        && channels.fit::<T::Usual>()
-    {
-        return normalize_in::<T, T::Usual>(&block, x, &channels, epilogue, written);
+    let normalize = |block: &Block| {
+        let channels = Channels::running(block.channels(), eps, affine, running);
+        normalize(block, x, &channels, epilogue, written);
+    };
+    match whole(shape) {
+        Some(block) => normalize(&block),
+        None => drop(by_block(shape, normalize)),
     }
-    by_block(shape, |block| normalize(block, x, &channels(block), epilogue, written));
 }
 
 /// `y = epilogue((x - mean) * inv_std * gamma + beta)`
@@ -77,34 +78,36 @@ fn normalize<T: SimdElement>(
     epilogue: Epilogue<&[T]>,
     written: &Written<'_, T>,
 ) {
-    if channels.fit::<T::Usual>() {
-        normalize_in::<T, T::Usual>(block, x, channels, epilogue, written);
-    } else {
-        normalize_in::<T, f64>(block, x, channels, epilogue, written);
-    }
+    let Written { y, relu_mask } = written;
+    channels.fit::<T::Usual>().map(
+        block,
+        y,
+        || normalizer::<T, T::Usual>(block, x, channels, epilogue),
+        || normalizer::<T, f64>(block, x, channels, epilogue),
+        |piece, y| {
+            if let Some(relu_mask) = relu_mask {
+                relu_mask.pack(piece.range().start, y);
+            }
+        },
+    );
 }
 
-fn normalize_in<T: SimdElement + Convert<R>, R: Real + Convert<R>>(
+/// The formula in a type.
+fn normalizer<'a, T: SimdElement + Convert<R>, R: Real + Convert<R>>(
     block: &Block,
-    x: &[T],
+    x: &'a [T],
     channels: &Channels,
-    epilogue: Epilogue<&[T]>,
-    Written { y, relu_mask }: &Written<'_, T>,
-) {
+    epilogue: Epilogue<&'a [T]>,
+) -> impl Fn(&Piece, &mut Tiles<R>, &mut [T]) + use<'a, T, R> {
     let table = channels.normalizing::<R>(block);
-    match Kind::of(epilogue.activation(), T::DTYPE) {
+    let (kind, z) = (Kind::of(epilogue.activation(), T::DTYPE), epilogue.into_residual());
+    move |piece, tiles, y| match kind {
         Kind::Bounded { y: bounds, .. } => {
-            let z = epilogue.into_residual();
-            block.map::<T, R>(y, |piece, _, y| {
-                let z = z.map(|z| piece.of(z));
-                formulas::normalize(piece.grid(), table.of(piece), bounds, piece.of(x), z, y);
-                if let Some(relu_mask) = relu_mask {
-                    relu_mask.pack(piece.range().start, y);
-                }
-            });
+            let z = z.map(|z| piece.of(z));
+            formulas::normalize(piece.grid(), table.of(piece), bounds, piece.of(x), z, y);
         }
-        // Problem lets no residual come before these, and so no mask belongs to them.
-        Kind::Smooth(activation) => block.map::<T, R>(y, |piece, tiles, y| {
+        // Problem lets no residual come before these.
+        Kind::Smooth(activation) => {
             let ([x_of_tile, _, v], len) = (tiles.get(), piece.len());
             piece.load(x, x_of_tile);
             formulas::normalize(
@@ -117,6 +120,6 @@ fn normalize_in<T: SimdElement + Convert<R>, R: Real + Convert<R>>(
             );
             activation.apply(v, len);
             T::narrow(&v.0[..len], y);
-        }),
+        }
     }
 }

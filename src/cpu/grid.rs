@@ -64,7 +64,15 @@ pub(super) enum Parameters<'a, const Q: usize, R> {
     PerLane([&'a [R]; Q]),
 }
 
-impl<const Q: usize, R: Real> Parameters<'_, Q, R> {
+impl<'a, const Q: usize, R: Real> Parameters<'a, Q, R> {
+    /// The first of the parameters.
+    pub(super) fn first<const P: usize>(&self) -> Parameters<'a, P, R> {
+        match self {
+            Self::Splat(of_columns) => Parameters::Splat(core::array::from_fn(|q| of_columns[q])),
+            Self::PerLane(of_lanes) => Parameters::PerLane(core::array::from_fn(|q| of_lanes[q])),
+        }
+    }
+
     #[inline(always)]
     pub(super) fn of_column<S: Simd>(&self, simd: S, column: usize) -> [R::Vector<S>; Q] {
         let mut vectors = [Vector::splat(simd, 0.0); Q];

@@ -2,12 +2,12 @@
 //! processor has. The other backends are compared with it, and it runs where there is no GPU.
 //!
 //! f32 and f64 data is computed in f64; f16 and bf16 data in f32, which has all of its values, with sums in f64 and a mean of more than
-//! f32's digits: `y` is within 0.501 units in the last place of the exact value, statistics within 2^-22
-//! (`verify::tolerance::Arithmetic::Mixed`). Where f32 would lose more than that, by its range or a pivot far from the values, the same
-//! formulas are computed in f64.
+//! f32's digits: `y` is within 0.501 units in the last place of the exact value where that is not far smaller than its terms, statistics
+//! within 2^-22 (`verify::tolerance::Arithmetic::Mixed`). A channel for which f32 would lose more than that, by its range or a pivot far
+//! from the values, is computed in f64 by the same formulas; it changes no bit of another.
 //!
 //! ```text
-//! operations > forward, backward > sweep (blocks, chunks, threads) > walk (pieces) > formulas > columns (vectors) > convert, vector, level
+//! operations > forward, backward > fit (f32 or f64) > sweep (blocks, chunks, threads) > walk (pieces) > formulas > columns (vectors) > convert, vector, level
 //! ```
 
 mod activation;
@@ -15,6 +15,7 @@ mod backward;
 mod channels;
 mod columns;
 mod convert;
+mod fit;
 mod formulas;
 mod forward;
 mod grid;

@@ -9,8 +9,9 @@
 //! 2^-22 at most. Where a sum is not finite, so small that squares may have been lost, or mostly the pivot's distance, the chunk is
 //! summed again in f64.
 
-use super::channels::{LARGE, are_in, is_f64, mend};
+use super::channels::{LARGE, is_f64};
 use super::convert::{Convert, SimdElement};
+use super::fit::mend;
 use super::formulas::sum_squares;
 use super::per_channel::{to_f64, update};
 use super::piece::Table;
@@ -28,9 +29,12 @@ pub(super) struct Moments {
 const SAMPLE: usize = 128;
 /// Values of a channel up to which the first is the pivot.
 const VERY_FEW: usize = 4;
+/// Values of a channel up to which their sum in f32 might be off by more than a rounding of a mean.
+pub(super) const FEW: usize = 16;
 
-/// Mean and biased variance of each channel of a block.
-pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
+/// Mean and biased variance of each channel of a block. Of a variance that is no f32 when `eps` is added there are digits as far as they
+/// count then.
+pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T], eps: Option<f64>) -> Moments {
     let mut mean = to_f64(&block.first(x));
     update([&mut mean], [], |[first], []| [finite_or_zero(first)]);
     let mut pivot = mean.clone();
@@ -39,8 +43,9 @@ pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
         let (m, [sum, _]) = (sample.m() as f64, sums_about(&sample, &block.table::<1, T::Usual>([&mean]), x));
         update([&mut pivot], [&sum], move |[pivot], [sum]| [T::Usual::pivot(pivot + finite_or_zero(sum / m))]);
     }
-    let suffices = is_f64::<T::Usual>() || block.m() > VERY_FEW && are_in(&pivot, 0.0..=LARGE);
+    let suffices = is_f64::<T::Usual>() || block.m() > FEW;
     let about = suffices.then(|| block.table::<1, T::Usual>([&pivot]));
+    let counts_all = eps.is_some_and(|eps| eps < 1.0 / LARGE);
     let chunks = block.by_chunk(|chunk| {
         let m = chunk.m() as f64;
         let in_f64 = || sums_about(chunk, &block.table::<1, f64>([&pivot]), x);
@@ -50,7 +55,7 @@ pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T]) -> Moments {
         };
         let mut sums = sums_about(chunk, about, x);
         if !is_f64::<T::Usual>() {
-            mend(&mut sums, move |[sum, squares]| has_lost(m, sum, squares), in_f64);
+            mend(&mut sums, move |[sum, squares]| has_lost(m, sum, squares, counts_all), in_f64);
         }
         let [sum, squares] = sums;
         ChunkMoments { m, sum, squares }
@@ -94,9 +99,9 @@ fn finite_or_zero(v: f64) -> f64 {
     if v.is_finite() { v } else { 0.0 }
 }
 
-/// Whether the sums of m values about a pivot have lost in f32 what counts.
-fn has_lost(m: f64, sum: f64, squares: f64) -> bool {
-    let is_constant = (squares == 0.0) & (sum == 0.0);
+/// Whether the sums of m values about a pivot have lost in f32 what counts: squares below 2^-149 do, if all do.
+fn has_lost(m: f64, sum: f64, squares: f64, counts_all: bool) -> bool {
+    let is_constant = (squares == 0.0) & (sum == 0.0) & !counts_all;
     // The comparisons are false for NaN.
     let is_exact = (squares > 1.0 / LARGE) & (squares < f64::INFINITY) & (sum * sum <= 0.5 * m * squares);
     !(is_constant | is_exact)

@@ -94,7 +94,7 @@ pub(crate) fn run<R>(len: usize, work: impl FnOnce() -> R) -> R {
         Some(_) => Some(Team::Rayon),
         None => pool(Cpu::threads()).map(Team::Pool),
     };
-    let _restore = Restore(Some(TEAM.replace(team)), |before| drop(TEAM.replace(before)));
+    let _restore = Restore(Some(replace_team(team)), |before| drop(replace_team(before)));
     work()
 }
 
@@ -103,9 +103,9 @@ pub(crate) fn for_each(items: usize, at_once: usize, work: &(dyn Fn(usize) + Syn
     let work = |items: Range<usize>| items.for_each(work);
     let tasks = items.div_ceil(at_once);
     // An item's own items are not shared: all threads are at items.
-    let team = if tasks > 1 { TEAM.take() } else { None };
+    let team = if tasks > 1 { replace_team(None) } else { None };
     let Some(team) = team else { return work(0..items) };
-    let restore = Restore(Some(team), |team| drop(TEAM.replace(Some(team))));
+    let restore = Restore(Some(team), |team| drop(replace_team(Some(team))));
     let threads = Cpu::threads().min(tasks);
     match &restore.0 {
         Some(Team::Pool(known)) => match &known.pool {
@@ -132,7 +132,12 @@ pub(crate) fn map<R: Send>(items: usize, at_once: usize, work: impl Fn(usize) ->
 
 /// Whether items are shared with other threads here.
 fn is_shared() -> bool {
-    TEAM.with_borrow(Option::is_some)
+    TEAM.try_with(|team| team.borrow().is_some()).unwrap_or(false)
+}
+
+/// Replaces the calling thread's team. A thread that is about to end has no place for one, and computes alone.
+fn replace_team(team: Option<Team>) -> Option<Team> {
+    TEAM.try_with(|place| place.replace(team)).unwrap_or(None)
 }
 
 /// The number of threads that operations use by default.
@@ -223,4 +228,39 @@ fn pool(count: usize) -> Option<Arc<Known>> {
     KNOWN.store(Some(Arc::clone(&made)));
     MAKER.store(0, Ordering::Release);
     made.serves(count).then_some(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::element::Element;
+    use crate::op::Moments;
+    use crate::shape::{Layout, Shape};
+
+    /// The mean of ones, by all threads where there are some.
+    fn mean_of_ones() -> f32 {
+        let shape = Shape::new(&[4, 1, 2 * ALONE], Layout::ChannelsFirst).unwrap();
+        let x = vec![f32::from_f64(1.0); shape.len()];
+        let [mut mean, mut var] = [[0.0]; 2];
+        crate::Compute::run(&Cpu, Moments { shape, x: &x[..], mean: &mut mean[..], var: &mut var[..] }).unwrap();
+        mean[0]
+    }
+
+    #[test]
+    fn a_thread_computes_until_its_end() {
+        struct AtTheEnd;
+        impl Drop for AtTheEnd {
+            fn drop(&mut self) {
+                let mean = std::panic::catch_unwind(mean_of_ones);
+                FOUND.store(mean.map_or(2, |mean| u32::from(mean == 1.0)), Ordering::Relaxed);
+            }
+        }
+        static FOUND: AtomicU32 = AtomicU32::new(3);
+        thread_local! {
+            static LAST: AtTheEnd = const { AtTheEnd };
+        }
+        // What was used first is dropped last.
+        thread::spawn(|| LAST.with(|_| mean_of_ones())).join().unwrap();
+        assert_eq!(FOUND.load(Ordering::Relaxed), 1);
+    }
 }
