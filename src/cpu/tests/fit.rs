@@ -59,9 +59,10 @@ where
                     let is_same = |(got, want): (&T, &T)| got.to_f64().to_bits() == want.to_f64().to_bits();
                     got.iter().zip(want).enumerate().all(|(i, values)| channel(i) == changed || is_same(values))
                 };
-                let of_channels = got.of_channels.iter().zip(&want.of_channels);
-                let are_same = of_channels
-                    .all(|(got, want)| (0..c).all(|ch| ch == changed || got[ch].to_bits() == want[ch].to_bits()));
+                let is_same = |(got, want): (&Vec<f32>, &Vec<f32>)| {
+                    (0..c).all(|ch| ch == changed || got[ch].to_bits() == want[ch].to_bits())
+                };
+                let are_same = got.of_channels.iter().zip(&want.of_channels).all(is_same);
                 let context = format!("{} {shape} {epilogue:?}, change {i}", T::DTYPE);
                 assert!(same(&got.y, &want.y), "{context}: y");
                 assert!(same(&got.dx, &want.dx), "{context}: dx");
