@@ -27,7 +27,7 @@ where
         |v| v[1] = 1e37,
         |v| v[2] = f64::NAN,
         |v| v[2] = f64::INFINITY,
-        |v| v[2] = 1e-30,
+        |v| v[2] = 1e-41,
         |v| v[2] = 1e30,
         |v| v[3] = 1e37,
         |v| v[3] = f64::INFINITY,
@@ -106,7 +106,7 @@ fn a_coefficient_beyond_f32_changes_no_bit_of_another_channel() {
         .unwrap();
         y
     };
-    let (usual, tiny) = (infer(1.37), infer(1e-30));
+    let (usual, tiny) = (infer(1.37), infer(1e-41));
     for (i, (usual, tiny)) in usual.iter().zip(&tiny).enumerate() {
         if i / shape.s() % shape.c() == 5 {
             assert_eq!(tiny.to_f64(), 0.0);
@@ -174,6 +174,23 @@ fn a_projection_that_is_no_normal_f32_keeps_its_digits() {
             let want = f64::from(*want);
             let allowed = want.abs() * 2f64.powi(-8) + largest * 2f64.powi(-21);
             assert!((got.to_f64() - want).abs() <= allowed, "{got} for {want:e}");
+        }
+    }
+}
+
+/// A gamma that decays to nothing leaves f32's normal numbers last.
+#[test]
+fn a_tiny_gamma_keeps_its_digits() {
+    let x: Vec<f64> = values::<bf16>(50, 0x9E37_79B9_7F4A_7C15).into_iter().map(|x| x.to_f64()).collect();
+    for gamma in [1e-20, 1e-30, 2e-38, 1e-39] {
+        let got = one_channel::<bf16>(&x, &x, gamma, 1e-5);
+        let want = one_channel::<f32>(&x, &x, 1.0, 1e-5);
+        for (got, want) in got.y.iter().zip(&want.y).chain(got.dx.iter().zip(&want.dx)) {
+            let want = f64::from(*want) * f64::from(gamma);
+            // What is left of dx in f32 is the rounding of its terms.
+            let allowed =
+                want.abs() * 0.502 * 2f64.powi(-7) + f64::from(gamma) * 2f64.powi(-21) + 0.5 * 2f64.powi(-133);
+            assert!((got.to_f64() - want).abs() <= allowed, "{gamma:e}: {got:e} for {want:e}");
         }
     }
 }
