@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::activation::{Kind, Smooth};
-use super::channels::{Channels, LARGE, SMALL, is_f64, rest};
+use super::channels::{Channels, LARGE, SMALL, rest};
 use super::convert::{Convert, SimdElement};
 use super::fit::Fit;
 use super::formulas;
@@ -14,7 +14,7 @@ use super::per_channel;
 use super::piece::Piece;
 use super::sweep::{Block, by_block};
 use super::tile::Tiles;
-use super::vector::Real;
+use super::vector::{Real, is_f64};
 use crate::element::Element;
 use crate::op::{Activation, Epilogue, Gradients, Statistics};
 use crate::shape::Shape;

@@ -1,13 +1,12 @@
 //! The values of each channel that formulas are computed with, and the type that they suffice in.
 
-use core::any::TypeId;
 use core::ops::Range;
 use std::borrow::Cow;
 
 use super::fit::Fit;
 use super::per_channel::{map, to_f64};
 use super::piece::Table;
-use super::vector::Real;
+use super::vector::{Real, is_f64};
 use super::walk::Walk;
 use crate::element::Param;
 use crate::op::Statistics;
@@ -111,11 +110,6 @@ pub(super) const LARGE: f64 = (1u128 << 100) as f64;
 pub(super) const SMALL: f64 = 1.0 / (1u64 << 60) as f64;
 /// The `inv_std` above which products too small for an f32, 2^-149, might count.
 const STEEP: f64 = (1u64 << 30) as f64;
-
-/// Whether a type is f64.
-pub(super) fn is_f64<R: Real>() -> bool {
-    TypeId::of::<R>() == TypeId::of::<f64>()
-}
 
 /// The rest that the nearest value of a type leaves; none where that is not finite.
 #[inline(always)]

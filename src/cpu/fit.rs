@@ -3,7 +3,6 @@
 
 use core::ops::RangeInclusive;
 
-use super::channels::is_f64;
 use super::convert::SimdElement;
 use super::grid::Parameters;
 use super::output::Output;
@@ -11,7 +10,7 @@ use super::per_channel::{any, update};
 use super::piece::Piece;
 use super::sweep::Block;
 use super::tile::{TILE, Tiles};
-use super::vector::{LANES, Real};
+use super::vector::{LANES, Real, is_f64};
 
 /// Values of each channel, and the range that their magnitudes are to be in, unless they are 0, infinite or NaN, which they are in every
 /// type.

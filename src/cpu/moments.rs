@@ -9,14 +9,14 @@
 //! 2^-22 at most. Where a sum is not finite, so small that squares may have been lost, or mostly the pivot's distance, the chunk is
 //! summed again in f64.
 
-use super::channels::{LARGE, is_f64};
+use super::channels::LARGE;
 use super::convert::{Convert, SimdElement};
 use super::fit::mend;
 use super::formulas::sum_squares;
 use super::per_channel::{to_f64, update};
 use super::piece::Table;
 use super::sweep::{Block, Chunk};
-use super::vector::Real;
+use super::vector::{Real, is_f64};
 
 /// The moments of some channels.
 pub(super) struct Moments {
@@ -32,8 +32,8 @@ const VERY_FEW: usize = 4;
 /// Values of a channel up to which their sum in f32 might be off by more than a rounding of a mean.
 pub(super) const FEW: usize = 16;
 
-/// Mean and biased variance of each channel of a block. Of a variance that is no f32 when `eps` is added there are digits as far as they
-/// count then.
+/// Mean and biased variance of each channel of a block. A variance too small for an f32 may be 0, unless it is used in f64 together with an
+/// `eps` that does not hide it.
 pub(super) fn of_block<T: SimdElement>(block: &Block, x: &[T], eps: Option<f64>) -> Moments {
     let mut mean = to_f64(&block.first(x));
     update([&mut mean], [], |[first], []| [finite_or_zero(first)]);

@@ -1,6 +1,7 @@
 //! Vectors of [`LANES`] values, in f32 and in f64, that formulas are written over once.
 #![expect(clippy::needless_range_loop, reason = "loops over halves: what is indexed is several arrays side by side")]
 
+use core::any::TypeId;
 use core::fmt::Debug;
 use core::ops::{Add, Div, Mul, Sub};
 
@@ -78,6 +79,11 @@ impl Real for f64 {
     fn pivot(value: f64) -> f64 {
         value
     }
+}
+
+/// Whether a type is f64.
+pub(super) fn is_f64<R: Real>() -> bool {
+    TypeId::of::<R>() == TypeId::of::<f64>()
 }
 
 /// A vector of a [`Real`] type. Conversions of constants and comparisons are all that differs between the two.
