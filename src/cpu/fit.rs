@@ -115,6 +115,7 @@ impl Fit {
     }
 }
 
+/// Whether a magnitude is outside of a range, as a [`Condition`] has it.
 fn is_beyond(range: &RangeInclusive<f64>) -> impl Fn(f64) -> bool + Copy + use<> {
     let (start, end) = (*range.start(), *range.end());
     move |value: f64| {

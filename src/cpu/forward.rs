@@ -14,7 +14,7 @@ use super::vector::Real;
 use crate::op::Epilogue;
 use crate::shape::Shape;
 
-/// What a forward pass writes of each element: `y`, and the bit of a relu mask, where there is one.
+/// The outputs of a forward pass that have a value of each element: `y`, and a relu mask, where there is one.
 pub(super) struct Written<'a, T> {
     y: Output<'a, T>,
     relu_mask: Option<Mask<'a>>,

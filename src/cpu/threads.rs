@@ -259,7 +259,7 @@ mod tests {
         thread_local! {
             static LAST: AtTheEnd = const { AtTheEnd };
         }
-        // What was used first is dropped last.
+        // Thread-locals are dropped in the reverse of the order in which they were first used.
         thread::spawn(|| LAST.with(|_| mean_of_ones())).join().unwrap();
         assert_eq!(FOUND.load(Ordering::Relaxed), 1);
     }

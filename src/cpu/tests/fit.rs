@@ -1,4 +1,4 @@
-//! Channels for which f32 does not suffice, beside channels for which it does.
+//! Channels for which f32 does not suffice, among channels for which it does.
 
 use half::{bf16, f16};
 
@@ -151,7 +151,7 @@ fn gradients_whose_products_are_no_f32_are_not_lost() {
         let outputs = one_channel::<bf16>(&of(size), &of(gradient), 1.0, 0.0);
         let want = 6.0 * bf16::from_f64(gradient).to_f64();
         assert!((f64::from(outputs.of_channels[2][0]) - want).abs() < want * 1e-6, "{:?}", outputs.of_channels);
-        // What is left is the rounding of the saved statistics.
+        // The rounding of the saved statistics is left.
         let scale = gradient / size;
         assert!(outputs.dx.iter().all(|dx| dx.to_f64().abs() < scale * 1e-6), "{:?}", outputs.dx);
     }
@@ -187,7 +187,7 @@ fn a_tiny_gamma_keeps_its_digits() {
         let want = one_channel::<f32>(&x, &x, 1.0, 1e-5);
         for (got, want) in got.y.iter().zip(&want.y).chain(got.dx.iter().zip(&want.dx)) {
             let want = f64::from(*want) * f64::from(gamma);
-            // What is left of dx in f32 is the rounding of its terms.
+            // A dx of f32 has the rounding of its terms.
             let allowed =
                 want.abs() * 0.502 * 2f64.powi(-7) + f64::from(gamma) * 2f64.powi(-21) + 0.5 * 2f64.powi(-133);
             assert!((got.to_f64() - want).abs() <= allowed, "{gamma:e}: {got:e} for {want:e}");
